@@ -1,0 +1,1 @@
+"""What every program shares: clock, ids, errors, servers, channels, artifact stores. It knows no program."""

@@ -1,0 +1,95 @@
+"""The port of the artifact store, and the rules that every adapter keeps.
+
+Objects are immutable: a key is written once. Writing the same content again is a repeat and succeeds; writing other
+content is an ArtifactConflict, and what was there stays. An object is visible whole or not at all, and durable when
+`put` returns. Keys are relative names such as `data/<dataset_version_id>/<task_id>-1-0.parquet`, as the contract's
+rule for `Artifact.key` says.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from kernel.errors import TraceError, Violation
+from traceapi.types.v1 import errors_pb2
+
+MAX_KEY_BYTES = 512
+_KEY = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*", re.ASCII)
+_PREFIX = re.compile(r"[A-Za-z0-9._=/-]*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What the store knows of an object."""
+
+    key: str
+    size_bytes: int
+    sha256: bytes
+    """32 bytes; empty where the digest was not asked for."""
+
+
+class ArtifactConflict(TraceError):
+    """The key holds other content already."""
+
+    def __init__(self, key: str) -> None:
+        message = f"the artifact {key} was written before with other content"
+        super().__init__(errors_pb2.ERROR_REASON_ARTIFACT_CONFLICT, message, metadata={"key": key})
+
+
+class ArtifactMissing(TraceError):
+    """The key holds nothing."""
+
+    def __init__(self, key: str) -> None:
+        message = f"the artifact {key} is not in the store"
+        super().__init__(errors_pb2.ERROR_REASON_ARTIFACT_LOST, message, metadata={"key": key})
+
+
+class ArtifactStore(Protocol):
+    """Immutable objects by key. Methods block: call them from a thread where a loop must not wait."""
+
+    def put(self, key: str, source: Path) -> StoredObject:
+        """Store a copy of the file. ArtifactConflict where the key holds other content."""
+        ...
+
+    def put_bytes(self, key: str, data: bytes) -> StoredObject:
+        """Store the bytes. ArtifactConflict where the key holds other content."""
+        ...
+
+    def stat(self, key: str, *, digest: bool) -> StoredObject | None:
+        """The object, or None where there is none. With `digest` its content is read and hashed."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """The object's content, to be closed by the caller. ArtifactMissing where there is none."""
+        ...
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the object lies or would lie on a disk of this machine, to be read in place; None for other stores."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """The objects whose key begins with `prefix`, by key, without digests."""
+        ...
+
+
+def check_key(key: str) -> str:
+    """The key itself; TraceError INVALID_REQUEST where it could leave the store or break the contract's rule."""
+    if len(key) > MAX_KEY_BYTES or not _KEY.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
+        raise _invalid(key, "is no key: names of letters, digits and '._=-', separated by '/', without '.' and '..'")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """The prefix itself; TraceError INVALID_REQUEST where no key could begin with it."""
+    if not _PREFIX.fullmatch(prefix) or prefix.startswith("/") or any(p in (".", "..") for p in prefix.split("/")[:-1]):
+        raise _invalid(prefix, "is no beginning of a key")
+    return prefix
+
+
+def _invalid(key: str, description: str) -> TraceError:
+    violation = Violation("key", f"{key!r} {description}")
+    return TraceError(
+        errors_pb2.ERROR_REASON_INVALID_REQUEST, f"artifact key {key!r} {description}", violations=(violation,)
+    )

@@ -1,0 +1,107 @@
+"""Who may call what: the decision that is made before a request is even parsed."""
+
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from kernel.call_metadata import ACTOR_NAME_KEY, AUTHORIZATION_KEY
+from kernel.credentials import Actor, Role, TokenVerifier
+from kernel.errors import TraceError, Violation
+from traceapi.types.v1 import errors_pb2
+
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_REFLECTION = "/grpc.reflection."
+_UNNAMED = "unnamed"
+_actor: ContextVar[Actor | None] = ContextVar("trace_actor", default=None)
+
+
+def current_actor() -> Actor:
+    """Who makes the call that is being served. LookupError outside of a call, and on listeners without credentials."""
+    actor = _actor.get()
+    if actor is None:
+        raise LookupError("no authenticated call is being served here")
+    return actor
+
+
+def set_current_actor(actor: Actor | None) -> None:
+    """Called at the beginning of every call, also of those without an actor: a thread serves many calls in its life."""
+    _actor.set(actor)
+
+
+class AccessPolicy:
+    """Which methods each role may call. Nothing is allowed that is not listed.
+
+    An entry is a method (`/traceapi.control.v1.DatasetService/PinDatasets`), a service
+    (`/traceapi.control.v1.DatasetService`), a package (`/traceapi.control.v1.`), or `/` for everything.
+    """
+
+    def __init__(self, allowed: Mapping[Role, frozenset[str]]) -> None:
+        for role, entries in allowed.items():
+            for entry in entries:
+                if not entry.startswith("/"):
+                    raise ValueError(f"access policy of role {role.value}: {entry!r} does not begin with '/'")
+        self._allowed = {
+            # An entry ends at a border of the name, or one service would open another whose name begins like it.
+            role: tuple(entry if entry.endswith(("/", ".")) else f"{entry}/" for entry in sorted(entries))
+            for role, entries in allowed.items()
+        }
+
+    def allows(self, role: Role, method: str) -> bool:
+        """Whether the role may call the method, by its full name such as `/package.Service/Method`."""
+        return f"{method}/".startswith(self._allowed.get(role, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The decision on one listener. Without a verifier everyone is let in, as nobody: the socket is the identity."""
+
+    verifier: TokenVerifier | None
+    policy: AccessPolicy
+
+    def admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> Actor | None:
+        """The actor; None for calls that need none. TraceError UNAUTHENTICATED, PERMISSION_DENIED, INVALID_REQUEST."""
+        if self.verifier is None or method == HEALTH_CHECK:
+            return None
+        authorizations, names = [], []
+        for key, value in metadata or ():
+            if key == AUTHORIZATION_KEY:
+                authorizations.append(value)
+            elif key == ACTOR_NAME_KEY:
+                names.append(value)
+        role = _role(self.verifier, authorizations)
+        actor = _named(role, names)
+        if not method.startswith(_REFLECTION) and not self.policy.allows(role, method):
+            raise TraceError(
+                errors_pb2.ERROR_REASON_PERMISSION_DENIED,
+                f"role {role.value} may not call {method}",
+                metadata={"role": role.value, "method": method},
+            )
+        return actor
+
+
+def _role(verifier: TokenVerifier, authorizations: list[str | bytes]) -> Role:
+    if len(authorizations) != 1 or not isinstance(authorizations[0], str):
+        count = len(authorizations) or "no"
+        raise _unauthenticated(f"the call carries {count} `authorization` metadata; it must carry one")
+    scheme, _, token = authorizations[0].partition(" ")
+    if scheme.lower() != "bearer":
+        raise _unauthenticated("the `authorization` metadata is not of the form `Bearer TOKEN`")
+    role = verifier.role_of(token.strip())
+    if role is None:
+        raise _unauthenticated("the token is not one that this listener accepts")
+    return role
+
+
+def _named(role: Role, names: list[str | bytes]) -> Actor:
+    name = names[-1] if names else _UNNAMED
+    try:
+        return Actor(role, name if isinstance(name, str) else "")
+    except ValueError as error:
+        violation = Violation(ACTOR_NAME_KEY, str(error))
+        raise TraceError(
+            errors_pb2.ERROR_REASON_INVALID_REQUEST, f"{ACTOR_NAME_KEY}: {error}", violations=(violation,)
+        ) from error
+
+
+def _unauthenticated(message: str) -> TraceError:
+    return TraceError(errors_pb2.ERROR_REASON_UNAUTHENTICATED, message)
