@@ -1,0 +1,264 @@
+"""One transaction for the operations of many callers, and who is to blame when it fails.
+
+First the batch is tried as it is: a statement per kind, then COMMIT. A failure is one of three:
+
+* *Nobody's fault* (deadlock, serialization, a lock timeout, a server lost or short of something): the same again, after
+  a random pause, up to a limit. Then TransactionFailed: nothing happened.
+* *An operation's fault* (whatever else): the batch is run again *carefully*. Each kind's statement stands behind a
+  savepoint; when it fails, its operations are cut into pieces, until the poisoned one stands alone and gets the verdict
+  Quarantined. All this is still one transaction, so a bad operation costs some round trips, but no commits. While the
+  last batch had a bad one, the next begins carefully. This is for accidents: with one in a hundred bad, a quarter to a
+  half of the throughput remained. What is to be expected must be a verdict in `apply`'s results.
+* *COMMIT's answer was lost*: OutcomeUnknown.
+
+What fails outside of `apply` (in `finish`, in COMMIT) cannot be searched by savepoints: there the pieces of the batch
+are transactions of their own.
+"""
+
+import contextlib
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import psycopg
+import structlog
+
+from dispatcher.db.errors import OutcomeUnknown, TransactionFailed
+from dispatcher.db.operations import BatcherConfig, Committed, Connection, Item, Kind, Quarantined, fail_calls
+from dispatcher.db.pool import Pool, commit
+
+_log = structlog.get_logger(__name__)
+
+_PIECES = 8
+
+
+class Clock(Protocol):
+    """`monotonic` in seconds from anywhere."""
+
+    def monotonic(self) -> float: ...
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class GroupCommit:
+    """A worker's connection, and how it settles batches. Not to be shared between tasks."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        kinds: Sequence[Kind[Any, Any]],
+        config: BatcherConfig,
+        clock: Clock,
+        jitter: Callable[[], float],
+        observe: Callable[[Committed], None] | None,
+    ) -> None:
+        self._pool = pool
+        self._kinds = kinds
+        self._config = config
+        self._clock = clock
+        self._jitter = jitter
+        self._observe = observe
+        self._held: Connection | None = None
+        self._careful = False
+
+    async def settle(self, batch: list[Item]) -> None:
+        """Answers every operation of the batch, in as few commits as possible; raises nothing but cancellation."""
+        deadline = self._clock.monotonic() + self._config.give_up_after
+        refused: dict[Hashable, Exception] = {}
+        parts = [batch]
+        while parts:
+            part = parts.pop()
+            try:
+                outcome = await self._commit(part, refused, deadline)
+            except (OutcomeUnknown, TransactionFailed) as error:
+                fail_calls(part, error)
+            except Exception as error:  # noqa: BLE001  whatever it is, the other callers must not bear it
+                if len(part) > 1:
+                    parts += _cut(part)
+                    continue
+                outcome = _Outcome(refused)
+                outcome.quarantine(part[0], error)
+                self._answer(outcome)
+            else:  # outside of the `try`: what fails now must not run the committed operations again
+                refused = outcome.refused
+                self._careful = bool(outcome.quarantined)
+                self._answer(outcome)
+
+    async def close(self) -> None:
+        """Gives the connection back to the pool."""
+        held, self._held = self._held, None
+        if held is not None:
+            await self._pool.putconn(held)
+
+    async def _commit(self, part: list[Item], refused: dict[Hashable, Exception], deadline: float) -> "_Outcome":
+        """One transaction, repeated while nobody is to blame. Raises what only fewer operations could help against."""
+        attempt = 1
+        while True:
+            careful = self._careful
+            try:
+                return await self._transact(part, refused, careful, deadline)
+            except psycopg.Error as error:
+                if self._is_nobodys_fault(error):
+                    if attempt == self._config.max_attempts or self._clock.monotonic() > deadline:
+                        raise TransactionFailed(f"nothing was committed in {attempt} attempts: {error}") from error
+                    _log.info("transaction repeated", attempt=attempt, sqlstate=error.sqlstate, error=str(error))
+                    await self._clock.sleep(self._config.retry_delay * 2**attempt * self._jitter())
+                    attempt += 1
+                    continue
+                if careful:
+                    raise
+            except (OutcomeUnknown, TransactionFailed):
+                raise
+            except Exception:
+                if careful:
+                    raise
+            if self._clock.monotonic() > deadline:
+                raise TransactionFailed("no time was left to find the operation that fails")
+            self._careful = True
+
+    async def _transact(
+        self, part: list[Item], refused: dict[Hashable, Exception], careful: bool, deadline: float
+    ) -> "_Outcome":
+        started = self._clock.monotonic()
+        connection = await self._connection()
+        outcome = _Outcome(dict(refused))
+        try:
+            if careful:  # otherwise a deferred constraint would fail in COMMIT, where no savepoint helps
+                await connection.execute("set constraints all immediate")
+            for rank, kind in enumerate(self._kinds):
+                items = outcome.without_refused([item for item in part if item.rank == rank])
+                if not items:
+                    continue
+                if careful:
+                    await self._apply_carefully(connection, kind, items, outcome, deadline)
+                else:
+                    outcome.add(kind, items, await _apply(connection, kind, items))
+            for group in outcome.groups:
+                if group.kind.finish is not None:
+                    await group.kind.finish(connection, group.ops, group.results)
+        except Exception:
+            with contextlib.suppress(psycopg.Error):
+                await connection.rollback()
+            raise
+        await commit(connection)
+        cost = sum(item.cost for group in outcome.groups for item in group.items)
+        outcome.committed = Committed(len(part), len(outcome.quarantined), cost, self._clock.monotonic() - started)
+        return outcome
+
+    async def _apply_carefully(
+        self, connection: Connection, kind: Kind[Any, Any], items: list[Item], outcome: "_Outcome", deadline: float
+    ) -> None:
+        """Applies what can be applied; the verdicts on the others go into the outcome."""
+        parts = [items]
+        await connection.execute("savepoint searched")
+        while parts:
+            part = outcome.without_refused(parts.pop())
+            if not part:
+                continue
+            try:
+                results = await _apply(connection, kind, part)
+            except Exception as error:
+                if isinstance(error, psycopg.Error) and self._is_nobodys_fault(error):
+                    raise
+                if self._clock.monotonic() > deadline:
+                    raise TransactionFailed("no time was left to find the operation that fails") from error
+                await connection.execute("rollback to savepoint searched")
+                if len(part) == 1:
+                    outcome.quarantine(part[0], error)
+                else:
+                    parts += _cut(part)
+            else:
+                await connection.execute("release savepoint searched; savepoint searched")
+                outcome.add(kind, part, results)
+        await connection.execute("release savepoint searched")
+
+    def _answer(self, outcome: "_Outcome") -> None:
+        if self._observe is not None and outcome.committed is not None:
+            self._observe(outcome.committed)
+        for group in outcome.groups:
+            if group.kind.after_commit is not None:
+                try:
+                    group.kind.after_commit(group.ops, group.results)
+                except Exception:  # noqa: BLE001  the commit stands, and the callers wait for their answers
+                    _log.exception("after_commit failed", kind=group.kind.name)
+            for item, result in zip(group.items, group.results, strict=True):
+                item.answer(result)
+        for item, verdict in outcome.quarantined:
+            kind = self._kinds[item.rank].name
+            _log.warning("operation quarantined", kind=kind, follows=verdict.follows, error=str(verdict.error))
+            item.answer(verdict)
+
+    async def _connection(self) -> Connection:
+        """Kept between transactions, so that its statements stay prepared; replaced when it is lost."""
+        if self._held is not None and self._held.closed:
+            await self.close()
+        if self._held is None:
+            self._held = await self._pool.getconn()
+        return self._held
+
+    def _is_nobodys_fault(self, error: psycopg.Error) -> bool:
+        """Limits that one value exceeds (class 54) and statement timeouts (57014) may well be one operation's fault."""
+        state = error.sqlstate or ""
+        if self._held is not None and self._held.closed:
+            return True
+        if state.startswith("54") or state == "57014" or isinstance(error, psycopg.errors.PipelineAborted):
+            return False
+        return isinstance(error, psycopg.OperationalError) or state == "25006"  # a standby, after a failover
+
+
+def _cut(part: list[Item]) -> list[list[Item]]:
+    """Pieces of a part that failed, the first one last. Eight, not two: fewer operations are run again on the way."""
+    size = -(-len(part) // _PIECES)
+    return [part[start : start + size] for start in range(0, len(part), size)][::-1]
+
+
+async def _apply(connection: Connection, kind: Kind[Any, Any], items: Sequence[Item]) -> Sequence[Any]:
+    results = await kind.apply(connection, [item.op for item in items])
+    if len(results) != len(items):
+        raise RuntimeError(f"{kind.name}: {len(results)} results for {len(items)} operations")
+    return results
+
+
+@dataclass(slots=True)
+class _Group:
+    """What was applied of one kind."""
+
+    kind: Kind[Any, Any]
+    items: list[Item] = field(default_factory=list)
+    ops: list[Any] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What a transaction answers once it is committed. `refused` holds the keys of quarantined operations."""
+
+    refused: dict[Hashable, Exception]
+    groups: list[_Group] = field(default_factory=list)
+    quarantined: list[tuple[Item, Quarantined]] = field(default_factory=list)
+    committed: Committed | None = None
+
+    def add(self, kind: Kind[Any, Any], items: Sequence[Item], results: Sequence[Any]) -> None:
+        if not self.groups or self.groups[-1].kind is not kind:
+            self.groups.append(_Group(kind))
+        group = self.groups[-1]
+        group.items += items
+        group.ops += [item.op for item in items]
+        group.results += results
+
+    def quarantine(self, item: Item, error: Exception) -> None:
+        self.quarantined.append((item, Quarantined(error)))
+        if item.key is not None:
+            self.refused[item.key] = error
+
+    def without_refused(self, items: list[Item]) -> list[Item]:
+        """Gives those that follow a quarantined operation of their key the same verdict, and returns the others."""
+        if not self.refused:
+            return items
+        kept: list[Item] = []
+        for item in items:
+            error = self.refused.get(item.key)
+            if error is None:
+                kept.append(item)
+            else:
+                self.quarantined.append((item, Quarantined(error, follows=True)))
+        return kept

@@ -1,0 +1,118 @@
+"""The pool of connections to the system database, and what every connection of it is like.
+
+One rule on transactions: connections are *not* in autocommit. The block around a connection is the transaction:
+
+    async with transaction(pool) as connection:     # BEGIN with the first statement
+        ...                                         # COMMIT at the end, ROLLBACK when an exception leaves the block
+
+`connection.transaction()` inside it is a savepoint. No RPC, no file and no object store is waited for inside a block.
+
+Every wait has a limit, set when the connection starts: for a lock, for a statement, for a client that fell asleep in a
+transaction. Statements are prepared from their second use on (all of them stand in `.sql` files, so there are few).
+Values come back as Python means them: uuid as UUID, bytea as bytes, timestamptz as aware datetime in UTC.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from dispatcher.db.errors import OutcomeUnknown, UnsafeDurability
+from dispatcher.db.statements import Statements
+
+Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """Times are in seconds."""
+
+    conninfo: str
+    application_name: str = "trace-dispatcher"
+    min_size: int = 2
+    max_size: int = 10
+    acquire_timeout: float = 10.0
+    connect_timeout: int = 10
+    lock_timeout: float = 5.0
+    statement_timeout: float = 30.0
+    idle_in_transaction_timeout: float = 10.0
+    allow_unsafe_durability: bool = False
+    """Accept a server with fsync or synchronous_commit off, which may lose accepted events. For experiments only."""
+
+
+@contextlib.asynccontextmanager
+async def open_pool(config: PoolConfig) -> AsyncIterator[Pool]:
+    """An open pool, closed at the end of the block. Raises psycopg_pool.PoolTimeout where there is no server.
+
+    Raises UnsafeDurability when the server may forget what it has committed.
+    """
+    pool: Pool = AsyncConnectionPool(
+        _conninfo(config),
+        connection_class=AsyncConnection[TupleRow],
+        kwargs={"prepare_threshold": 1},
+        min_size=config.min_size,
+        max_size=config.max_size,
+        timeout=config.acquire_timeout,
+        # Without it each connection that a restarted server has cut would fail one caller.
+        check=AsyncConnectionPool.check_connection,
+        name=config.application_name,
+        open=False,
+    )
+    await pool.open(wait=True, timeout=config.acquire_timeout)
+    try:
+        if not config.allow_unsafe_durability:
+            await _require_durability(pool)
+        yield pool
+    finally:
+        await pool.close()
+
+
+@contextlib.asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """One transaction on a connection of the pool. Raises OutcomeUnknown when the connection is lost in COMMIT."""
+    async with pool.connection() as connection:
+        yield connection
+        await commit(connection)
+
+
+async def commit(connection: AsyncConnection[TupleRow]) -> None:
+    """COMMIT; tells a refused one (psycopg.Error: nothing happened) from a lost one (OutcomeUnknown)."""
+    try:
+        await connection.commit()
+    except psycopg.Error as error:
+        if connection.closed:
+            raise OutcomeUnknown("the connection was lost in COMMIT: repeat by key") from error
+        raise
+
+
+def _conninfo(config: PoolConfig) -> str:
+    limits = {
+        "lock_timeout": config.lock_timeout,
+        "statement_timeout": config.statement_timeout,
+        "idle_in_transaction_session_timeout": config.idle_in_transaction_timeout,
+    }
+    options = [str(conninfo_to_dict(config.conninfo).get("options") or "")]
+    options += [f"-c {name}={round(seconds * 1000)}" for name, seconds in limits.items()]
+    options += ["-c timezone=UTC"]
+    return make_conninfo(
+        config.conninfo,
+        application_name=config.application_name,
+        connect_timeout=config.connect_timeout,
+        options=" ".join(options).strip(),
+    )
+
+
+async def _require_durability(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        cursor = await connection.execute(Statements.load("dispatcher.db").unsafe_durability)
+        off = [f"{name} = {setting}" for name, setting in await cursor.fetchall()]
+    if off:
+        raise UnsafeDurability(
+            f"the server runs with {', '.join(off)}: a crash could undo accepted events. Turn it on,"
+            " or allow it with allow_unsafe_durability"
+        )

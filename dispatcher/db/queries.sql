@@ -1,0 +1,33 @@
+-- name: unsafe_durability
+-- The settings by which a server may forget what it has committed.
+select name, setting
+from pg_settings
+where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off'
+order by name;
+
+-- name: set_migration_limits
+-- Migrations may run long, but never wait long for a lock that the running dispatchers hold.
+select set_config('lock_timeout', %(lock_timeout)s, false),
+    set_config('statement_timeout', %(statement_timeout)s, false),
+    set_config('idle_in_transaction_session_timeout', '60s', false);
+
+-- name: lock_migrations
+-- One migrating process per database; lock_timeout bounds the wait.
+select pg_advisory_lock(%(lock)s);
+
+-- name: unlock_migrations
+select pg_advisory_unlock(%(lock)s);
+
+-- name: create_schema_migration
+create table if not exists schema_migration (
+    number integer primary key,
+    name text not null,
+    sha256 bytea not null check (octet_length(sha256) = 32),
+    applied_at timestamptz not null default now()
+);
+
+-- name: applied_migrations
+select number, name, sha256 from schema_migration order by number;
+
+-- name: record_migration
+insert into schema_migration (number, name, sha256) values (%(number)s, %(name)s, %(sha256)s);

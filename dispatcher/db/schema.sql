@@ -1,0 +1,814 @@
+-- The schema that dispatcher/db/migrations make. Generated: python -m dispatcher.db.migrate --dump
+
+-- Name: attempt_outcome; Type: TYPE; Schema: public
+
+CREATE TYPE public.attempt_outcome AS ENUM (
+    'succeeded',
+    'failed',
+    'lease_lost',
+    'canceled'
+);
+
+-- Name: deployment_state; Type: TYPE; Schema: public
+
+CREATE TYPE public.deployment_state AS ENUM (
+    'building',
+    'held',
+    'active',
+    'replaced',
+    'rolled_back',
+    'aborted'
+);
+
+-- Name: error_class; Type: TYPE; Schema: public
+
+CREATE TYPE public.error_class AS ENUM (
+    'user',
+    'transient',
+    'out_of_memory',
+    'timeout',
+    'lost_lease',
+    'crash',
+    'invalid_output'
+);
+
+-- Name: job_kind; Type: TYPE; Schema: public
+
+CREATE TYPE public.job_kind AS ENUM (
+    'source',
+    'operator',
+    'virtual'
+);
+
+-- Name: run_state; Type: TYPE; Schema: public
+
+CREATE TYPE public.run_state AS ENUM (
+    'running',
+    'paused',
+    'superseded',
+    'rolled_back',
+    'staged',
+    'retired'
+);
+
+-- Name: task_origin; Type: TYPE; Schema: public
+
+CREATE TYPE public.task_origin AS ENUM (
+    'live',
+    'replay',
+    'backfill',
+    'source_run'
+);
+
+-- Name: task_state; Type: TYPE; Schema: public
+
+CREATE TYPE public.task_state AS ENUM (
+    'queued',
+    'released',
+    'running',
+    'backoff',
+    'succeeded',
+    'dead',
+    'canceled',
+    'skipped'
+);
+
+-- Name: artifact; Type: TABLE; Schema: public
+
+CREATE TABLE public.artifact (
+    artifact_id uuid NOT NULL,
+    dataset_version_id uuid NOT NULL,
+    object_key text NOT NULL,
+    producer_task_id uuid NOT NULL,
+    producer_attempt integer NOT NULL,
+    scope_kind smallint NOT NULL,
+    scope_first bytea NOT NULL,
+    scope_last bytea NOT NULL,
+    revision bigint NOT NULL,
+    row_count bigint NOT NULL,
+    size_bytes bigint NOT NULL,
+    sha256 bytea NOT NULL,
+    schema_digest bytea NOT NULL,
+    publication_id uuid NOT NULL,
+    removed_publication_id uuid,
+    accepted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT artifact_scope_kind_check CHECK (((scope_kind >= 1) AND (scope_kind <= 3))),
+    CONSTRAINT artifact_sha256_check CHECK ((octet_length(sha256) = 32))
+);
+
+-- Name: attempt; Type: TABLE; Schema: public
+
+CREATE TABLE public.attempt (
+    task_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    worker_id text NOT NULL,
+    lease_token_digest bytea NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    outcome public.attempt_outcome NOT NULL,
+    task_state public.task_state NOT NULL,
+    error_class public.error_class,
+    message text DEFAULT ''::text NOT NULL,
+    traceback text DEFAULT ''::text NOT NULL,
+    usage bytea,
+    CONSTRAINT attempt_check CHECK (((outcome = 'failed'::public.attempt_outcome) = (error_class IS NOT NULL)))
+);
+
+-- Name: audit; Type: TABLE; Schema: public
+
+CREATE TABLE public.audit (
+    audit_id bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    actor text NOT NULL,
+    method text NOT NULL,
+    subject text NOT NULL,
+    details jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+-- Name: audit_audit_id_seq; Type: SEQUENCE; Schema: public
+
+ALTER TABLE public.audit ALTER COLUMN audit_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.audit_audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- Name: bundle; Type: TABLE; Schema: public
+
+CREATE TABLE public.bundle (
+    digest text NOT NULL,
+    size_bytes bigint NOT NULL,
+    actor text NOT NULL,
+    uploaded_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT bundle_digest_check CHECK ((digest ~ '^[0-9a-f]{64}$'::text))
+);
+
+-- Name: dag; Type: TABLE; Schema: public
+
+CREATE TABLE public.dag (
+    dag text NOT NULL,
+    active_version_id uuid,
+    actor text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+-- Name: dag_version; Type: TABLE; Schema: public
+
+CREATE TABLE public.dag_version (
+    dag_version_id uuid NOT NULL,
+    dag text NOT NULL,
+    version bigint NOT NULL,
+    spec bytea NOT NULL,
+    spec_digest bytea NOT NULL,
+    state public.deployment_state NOT NULL,
+    deploy_number bigint DEFAULT 0 NOT NULL,
+    actor text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    active_at timestamp with time zone,
+    CONSTRAINT dag_version_check CHECK (((state = ANY (ARRAY['active'::public.deployment_state, 'replaced'::public.deployment_state, 'rolled_back'::public.deployment_state])) = (active_at IS NOT NULL))),
+    CONSTRAINT dag_version_spec_digest_check CHECK ((octet_length(spec_digest) = 32)),
+    CONSTRAINT dag_version_version_check CHECK ((version >= 1))
+);
+
+-- Name: dag_version_job; Type: TABLE; Schema: public
+
+CREATE TABLE public.dag_version_job (
+    dag_version_id uuid NOT NULL,
+    job_version_id uuid NOT NULL,
+    details bytea NOT NULL,
+    max_attempts integer NOT NULL,
+    max_lost_leases integer NOT NULL,
+    timeout interval,
+    max_concurrency integer,
+    queue text NOT NULL,
+    retry_backoff interval NOT NULL,
+    max_retry_backoff interval NOT NULL,
+    max_run_tasks integer NOT NULL,
+    CONSTRAINT dag_version_job_max_attempts_check CHECK ((max_attempts >= 1)),
+    CONSTRAINT dag_version_job_max_lost_leases_check CHECK ((max_lost_leases >= 1)),
+    CONSTRAINT dag_version_job_max_run_tasks_check CHECK (((max_run_tasks >= 1) AND (max_run_tasks <= 1000)))
+);
+
+-- Name: dataset; Type: TABLE; Schema: public
+
+CREATE TABLE public.dataset (
+    dataset_id text NOT NULL,
+    folded_id text NOT NULL,
+    dag text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT dataset_dataset_id_check CHECK (((octet_length(dataset_id) >= 1) AND (octet_length(dataset_id) <= 255)))
+);
+
+-- Name: dataset_head; Type: TABLE; Schema: public
+
+CREATE TABLE public.dataset_head (
+    dataset_version_id uuid NOT NULL,
+    number bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
+
+-- Name: dataset_version; Type: TABLE; Schema: public
+
+CREATE TABLE public.dataset_version (
+    dataset_version_id uuid NOT NULL,
+    dataset_id text NOT NULL,
+    fingerprint bytea NOT NULL,
+    spec bytea NOT NULL,
+    virtual_sql text,
+    cursor_type smallint NOT NULL,
+    stored boolean NOT NULL,
+    schema_digest bytea,
+    schema jsonb,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT dataset_version_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
+    CONSTRAINT dataset_version_schema_digest_check CHECK ((octet_length(schema_digest) = 32))
+);
+
+-- Name: deploy_counter; Type: TABLE; Schema: public
+
+CREATE TABLE public.deploy_counter (
+    only_row boolean DEFAULT true NOT NULL,
+    deploy_number bigint NOT NULL,
+    CONSTRAINT deploy_counter_only_row_check CHECK (only_row)
+);
+
+-- Name: event; Type: TABLE; Schema: public
+
+CREATE TABLE public.event (
+    event_id uuid NOT NULL,
+    dataset_version_id uuid NOT NULL,
+    producer_task_id uuid NOT NULL,
+    producer_attempt integer NOT NULL,
+    scope_kind smallint NOT NULL,
+    scope_first bytea NOT NULL,
+    scope_last bytea NOT NULL,
+    revision bigint NOT NULL,
+    artifact_id uuid,
+    payload_digest bytea NOT NULL,
+    publication_id uuid NOT NULL,
+    manifest bytea,
+    event_time timestamp with time zone,
+    accepted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT event_scope_kind_check CHECK (((scope_kind >= 1) AND (scope_kind <= 3)))
+);
+
+-- Name: input_binding; Type: TABLE; Schema: public
+
+CREATE TABLE public.input_binding (
+    dag_version_id uuid NOT NULL,
+    job_version_id uuid NOT NULL,
+    dataset_id text NOT NULL,
+    dataset_version_id uuid NOT NULL,
+    trigger boolean NOT NULL,
+    wait boolean NOT NULL,
+    lookback bigint DEFAULT 0 NOT NULL,
+    indirect boolean DEFAULT false NOT NULL
+);
+
+-- Name: job_output; Type: TABLE; Schema: public
+
+CREATE TABLE public.job_output (
+    job_version_id uuid NOT NULL,
+    dataset_version_id uuid NOT NULL
+);
+
+-- Name: job_version; Type: TABLE; Schema: public
+
+CREATE TABLE public.job_version (
+    job_version_id uuid NOT NULL,
+    dag text NOT NULL,
+    job text NOT NULL,
+    kind public.job_kind NOT NULL,
+    operator text NOT NULL,
+    ordered boolean NOT NULL,
+    fingerprint bytea NOT NULL,
+    canon_version smallint NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT job_version_fingerprint_check CHECK ((octet_length(fingerprint) = 32))
+);
+
+-- Name: job_version_run; Type: TABLE; Schema: public
+
+CREATE TABLE public.job_version_run (
+    job_version_id uuid NOT NULL,
+    run_state public.run_state NOT NULL,
+    epoch bigint DEFAULT 1 NOT NULL,
+    actor text NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+-- Name: operator_state; Type: TABLE; Schema: public
+
+CREATE TABLE public.operator_state (
+    job_version_id uuid NOT NULL,
+    stream_key text NOT NULL,
+    data bytea NOT NULL,
+    version bigint NOT NULL,
+    updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+-- Name: ordered_stream; Type: TABLE; Schema: public
+
+CREATE TABLE public.ordered_stream (
+    job_version_id uuid NOT NULL,
+    stream_key text NOT NULL,
+    epoch bigint DEFAULT 0 NOT NULL,
+    worker_id text,
+    claim_request_id uuid,
+    lease_token_digest bytea,
+    lease_until timestamp with time zone,
+    CONSTRAINT ordered_stream_check CHECK (((lease_until IS NULL) = (lease_token_digest IS NULL)))
+);
+
+-- Name: pin; Type: TABLE; Schema: public
+
+CREATE TABLE public.pin (
+    pin_id uuid NOT NULL,
+    deploy_number bigint NOT NULL,
+    actor text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+-- Name: pin_dataset; Type: TABLE; Schema: public
+
+CREATE TABLE public.pin_dataset (
+    pin_id uuid NOT NULL,
+    dataset_id text NOT NULL,
+    dataset_version_id uuid NOT NULL,
+    number bigint NOT NULL
+);
+
+-- Name: pointer; Type: TABLE; Schema: public
+
+CREATE TABLE public.pointer (
+    dataset_id text NOT NULL,
+    dataset_version_id uuid NOT NULL,
+    deploy_number bigint NOT NULL
+);
+
+-- Name: pointer_history; Type: TABLE; Schema: public
+
+CREATE TABLE public.pointer_history (
+    dataset_id text NOT NULL,
+    from_deploy bigint NOT NULL,
+    to_deploy bigint,
+    dataset_version_id uuid NOT NULL
+);
+
+-- Name: publication; Type: TABLE; Schema: public
+
+CREATE TABLE public.publication (
+    publication_id uuid NOT NULL,
+    dataset_version_id uuid NOT NULL,
+    number bigint NOT NULL,
+    published_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+-- Name: schema_migration; Type: TABLE; Schema: public
+
+CREATE TABLE public.schema_migration (
+    number integer NOT NULL,
+    name text NOT NULL,
+    sha256 bytea NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT schema_migration_sha256_check CHECK ((octet_length(sha256) = 32))
+);
+
+-- Name: subscription; Type: TABLE; Schema: public
+
+CREATE TABLE public.subscription (
+    job_version_id uuid NOT NULL,
+    input_version_id uuid NOT NULL,
+    from_number bigint NOT NULL,
+    to_number bigint,
+    replayed boolean NOT NULL,
+    replay_key bytea,
+    replay_event_id uuid
+);
+
+-- Name: task; Type: TABLE; Schema: public
+
+CREATE TABLE public.task (
+    task_id uuid NOT NULL,
+    job_version_id uuid NOT NULL,
+    event_id uuid,
+    origin public.task_origin NOT NULL,
+    state public.task_state DEFAULT 'queued'::public.task_state NOT NULL,
+    stream_key text,
+    scope_kind smallint,
+    scope_first bytea NOT NULL,
+    scope_last bytea NOT NULL,
+    revision bigint DEFAULT 0 NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    failed_attempts integer DEFAULT 0 NOT NULL,
+    lost_leases integer DEFAULT 0 NOT NULL,
+    claim_request_id uuid,
+    lease_token_digest bytea,
+    lease_until timestamp with time zone,
+    stream_epoch bigint,
+    worker_id text,
+    started_at timestamp with time zone,
+    released_at timestamp with time zone,
+    retry_at timestamp with time zone,
+    accepted_events integer DEFAULT 0 NOT NULL,
+    refused_attempt integer,
+    run_emitted boolean DEFAULT false NOT NULL,
+    nondeterministic boolean DEFAULT false NOT NULL,
+    pins jsonb,
+    progress bytea,
+    reason text DEFAULT ''::text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT backoff_has_time CHECK (((state = 'backoff'::public.task_state) = (retry_at IS NOT NULL))),
+    CONSTRAINT event_or_source CHECK (((origin = 'source_run'::public.task_origin) = (event_id IS NULL))),
+    CONSTRAINT final_has_time CHECK (((state = ANY (ARRAY['succeeded'::public.task_state, 'dead'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state])) = (finished_at IS NOT NULL))),
+    CONSTRAINT one_lease CHECK (((state <> 'running'::public.task_state) OR ((lease_until IS NULL) = (stream_epoch IS NOT NULL)))),
+    CONSTRAINT released_has_time CHECK (((state <> 'released'::public.task_state) OR (released_at IS NOT NULL))),
+    CONSTRAINT running_has_lease CHECK (((state = 'running'::public.task_state) = (lease_token_digest IS NOT NULL))),
+    CONSTRAINT scope_of_event CHECK (((event_id IS NULL) = (scope_kind IS NULL))),
+    CONSTRAINT unhappy_has_reason CHECK (((state <> ALL (ARRAY['dead'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state])) OR (reason <> ''::text)))
+)
+WITH (fillfactor='70');
+
+-- Name: virtual_dependency; Type: TABLE; Schema: public
+
+CREATE TABLE public.virtual_dependency (
+    dataset_version_id uuid NOT NULL,
+    dependency_id text NOT NULL
+);
+
+-- Name: watermark; Type: TABLE; Schema: public
+
+CREATE TABLE public.watermark (
+    dataset_version_id uuid NOT NULL,
+    cursor_key bytea NOT NULL,
+    moved_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+)
+WITH (fillfactor='50');
+
+-- Name: artifact artifact_object_key_key; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.artifact
+    ADD CONSTRAINT artifact_object_key_key UNIQUE (object_key);
+
+-- Name: artifact artifact_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.artifact
+    ADD CONSTRAINT artifact_pkey PRIMARY KEY (artifact_id);
+
+-- Name: attempt attempt_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.attempt
+    ADD CONSTRAINT attempt_pkey PRIMARY KEY (task_id, attempt);
+
+-- Name: audit audit_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (audit_id);
+
+-- Name: bundle bundle_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.bundle
+    ADD CONSTRAINT bundle_pkey PRIMARY KEY (digest);
+
+-- Name: dag dag_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag
+    ADD CONSTRAINT dag_pkey PRIMARY KEY (dag);
+
+-- Name: dag_version dag_version_dag_version_key; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version
+    ADD CONSTRAINT dag_version_dag_version_key UNIQUE (dag, version);
+
+-- Name: dag_version_job dag_version_job_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version_job
+    ADD CONSTRAINT dag_version_job_pkey PRIMARY KEY (dag_version_id, job_version_id);
+
+-- Name: dag_version dag_version_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version
+    ADD CONSTRAINT dag_version_pkey PRIMARY KEY (dag_version_id);
+
+-- Name: dataset dataset_folded_id_key; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dataset
+    ADD CONSTRAINT dataset_folded_id_key UNIQUE (folded_id);
+
+-- Name: dataset_head dataset_head_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dataset_head
+    ADD CONSTRAINT dataset_head_pkey PRIMARY KEY (dataset_version_id);
+
+-- Name: dataset dataset_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dataset
+    ADD CONSTRAINT dataset_pkey PRIMARY KEY (dataset_id);
+
+-- Name: dataset_version dataset_version_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dataset_version
+    ADD CONSTRAINT dataset_version_pkey PRIMARY KEY (dataset_version_id);
+
+-- Name: deploy_counter deploy_counter_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.deploy_counter
+    ADD CONSTRAINT deploy_counter_pkey PRIMARY KEY (only_row);
+
+-- Name: event event_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.event
+    ADD CONSTRAINT event_pkey PRIMARY KEY (event_id);
+
+-- Name: input_binding input_binding_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.input_binding
+    ADD CONSTRAINT input_binding_pkey PRIMARY KEY (dag_version_id, job_version_id, dataset_id);
+
+-- Name: job_output job_output_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.job_output
+    ADD CONSTRAINT job_output_pkey PRIMARY KEY (job_version_id, dataset_version_id);
+
+-- Name: job_version job_version_dag_job_fingerprint_key; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.job_version
+    ADD CONSTRAINT job_version_dag_job_fingerprint_key UNIQUE (dag, job, fingerprint);
+
+-- Name: job_version job_version_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.job_version
+    ADD CONSTRAINT job_version_pkey PRIMARY KEY (job_version_id);
+
+-- Name: job_version_run job_version_run_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.job_version_run
+    ADD CONSTRAINT job_version_run_pkey PRIMARY KEY (job_version_id);
+
+-- Name: operator_state operator_state_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.operator_state
+    ADD CONSTRAINT operator_state_pkey PRIMARY KEY (job_version_id, stream_key);
+
+-- Name: ordered_stream ordered_stream_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.ordered_stream
+    ADD CONSTRAINT ordered_stream_pkey PRIMARY KEY (job_version_id, stream_key);
+
+-- Name: pin_dataset pin_dataset_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pin_dataset
+    ADD CONSTRAINT pin_dataset_pkey PRIMARY KEY (pin_id, dataset_id);
+
+-- Name: pin pin_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pin
+    ADD CONSTRAINT pin_pkey PRIMARY KEY (pin_id);
+
+-- Name: pointer_history pointer_history_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pointer_history
+    ADD CONSTRAINT pointer_history_pkey PRIMARY KEY (dataset_id, from_deploy);
+
+-- Name: pointer pointer_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pointer
+    ADD CONSTRAINT pointer_pkey PRIMARY KEY (dataset_id);
+
+-- Name: publication publication_dataset_version_id_number_key; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.publication
+    ADD CONSTRAINT publication_dataset_version_id_number_key UNIQUE (dataset_version_id, number);
+
+-- Name: publication publication_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.publication
+    ADD CONSTRAINT publication_pkey PRIMARY KEY (publication_id, dataset_version_id);
+
+-- Name: schema_migration schema_migration_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.schema_migration
+    ADD CONSTRAINT schema_migration_pkey PRIMARY KEY (number);
+
+-- Name: subscription subscription_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.subscription
+    ADD CONSTRAINT subscription_pkey PRIMARY KEY (job_version_id, input_version_id, from_number);
+
+-- Name: task task_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.task
+    ADD CONSTRAINT task_pkey PRIMARY KEY (task_id);
+
+-- Name: virtual_dependency virtual_dependency_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.virtual_dependency
+    ADD CONSTRAINT virtual_dependency_pkey PRIMARY KEY (dataset_version_id, dependency_id);
+
+-- Name: watermark watermark_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.watermark
+    ADD CONSTRAINT watermark_pkey PRIMARY KEY (dataset_version_id);
+
+-- Name: artifact_scope; Type: INDEX; Schema: public
+
+CREATE INDEX artifact_scope ON public.artifact USING btree (dataset_version_id, scope_first, scope_last);
+
+-- Name: dataset_version_of; Type: INDEX; Schema: public
+
+CREATE INDEX dataset_version_of ON public.dataset_version USING btree (dataset_id, created_at DESC);
+
+-- Name: event_key; Type: INDEX; Schema: public
+
+CREATE UNIQUE INDEX event_key ON public.event USING btree (dataset_version_id, producer_task_id, scope_first, scope_last, scope_kind, revision);
+
+-- Name: event_producer; Type: INDEX; Schema: public
+
+CREATE INDEX event_producer ON public.event USING btree (producer_task_id);
+
+-- Name: event_scope; Type: INDEX; Schema: public
+
+CREATE INDEX event_scope ON public.event USING btree (dataset_version_id, scope_first, event_id);
+
+-- Name: input_binding_readers; Type: INDEX; Schema: public
+
+CREATE INDEX input_binding_readers ON public.input_binding USING btree (dataset_id);
+
+-- Name: job_output_by_version; Type: INDEX; Schema: public
+
+CREATE INDEX job_output_by_version ON public.job_output USING btree (dataset_version_id);
+
+-- Name: ordered_stream_leased; Type: INDEX; Schema: public
+
+CREATE INDEX ordered_stream_leased ON public.ordered_stream USING btree (lease_until) WHERE (lease_until IS NOT NULL);
+
+-- Name: pin_expiry; Type: INDEX; Schema: public
+
+CREATE INDEX pin_expiry ON public.pin USING btree (expires_at);
+
+-- Name: subscription_open; Type: INDEX; Schema: public
+
+CREATE INDEX subscription_open ON public.subscription USING btree (input_version_id) WHERE (to_number IS NULL);
+
+-- Name: subscription_replaying; Type: INDEX; Schema: public
+
+CREATE INDEX subscription_replaying ON public.subscription USING btree (job_version_id) WHERE (NOT replayed);
+
+-- Name: task_backoff; Type: INDEX; Schema: public
+
+CREATE INDEX task_backoff ON public.task USING btree (retry_at) WHERE (state = 'backoff'::public.task_state);
+
+-- Name: task_cause; Type: INDEX; Schema: public
+
+CREATE UNIQUE INDEX task_cause ON public.task USING btree (job_version_id, event_id) WHERE (event_id IS NOT NULL);
+
+-- Name: task_leased; Type: INDEX; Schema: public
+
+CREATE INDEX task_leased ON public.task USING btree (lease_until) WHERE (state = 'running'::public.task_state);
+
+-- Name: task_open; Type: INDEX; Schema: public
+
+CREATE INDEX task_open ON public.task USING btree (job_version_id, scope_first, task_id) WHERE (state = ANY (ARRAY['released'::public.task_state, 'running'::public.task_state, 'backoff'::public.task_state, 'dead'::public.task_state]));
+
+-- Name: task_queued; Type: INDEX; Schema: public
+
+CREATE INDEX task_queued ON public.task USING btree (job_version_id, scope_first, task_id) WHERE (state = 'queued'::public.task_state);
+
+-- Name: task_released; Type: INDEX; Schema: public
+
+CREATE INDEX task_released ON public.task USING btree (released_at) WHERE (state = 'released'::public.task_state);
+
+-- Name: dag dag_active_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag
+    ADD CONSTRAINT dag_active_version_id_fkey FOREIGN KEY (active_version_id) REFERENCES public.dag_version(dag_version_id);
+
+-- Name: dag_version dag_version_dag_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version
+    ADD CONSTRAINT dag_version_dag_fkey FOREIGN KEY (dag) REFERENCES public.dag(dag);
+
+-- Name: dag_version_job dag_version_job_dag_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version_job
+    ADD CONSTRAINT dag_version_job_dag_version_id_fkey FOREIGN KEY (dag_version_id) REFERENCES public.dag_version(dag_version_id);
+
+-- Name: dag_version_job dag_version_job_job_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version_job
+    ADD CONSTRAINT dag_version_job_job_version_id_fkey FOREIGN KEY (job_version_id) REFERENCES public.job_version(job_version_id);
+
+-- Name: dataset dataset_dag_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dataset
+    ADD CONSTRAINT dataset_dag_fkey FOREIGN KEY (dag) REFERENCES public.dag(dag);
+
+-- Name: dataset_head dataset_head_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dataset_head
+    ADD CONSTRAINT dataset_head_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
+
+-- Name: dataset_version dataset_version_dataset_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dataset_version
+    ADD CONSTRAINT dataset_version_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES public.dataset(dataset_id);
+
+-- Name: input_binding input_binding_dag_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.input_binding
+    ADD CONSTRAINT input_binding_dag_version_id_fkey FOREIGN KEY (dag_version_id) REFERENCES public.dag_version(dag_version_id);
+
+-- Name: input_binding input_binding_dataset_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.input_binding
+    ADD CONSTRAINT input_binding_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES public.dataset(dataset_id);
+
+-- Name: input_binding input_binding_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.input_binding
+    ADD CONSTRAINT input_binding_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
+
+-- Name: input_binding input_binding_job_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.input_binding
+    ADD CONSTRAINT input_binding_job_version_id_fkey FOREIGN KEY (job_version_id) REFERENCES public.job_version(job_version_id);
+
+-- Name: job_output job_output_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.job_output
+    ADD CONSTRAINT job_output_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
+
+-- Name: job_output job_output_job_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.job_output
+    ADD CONSTRAINT job_output_job_version_id_fkey FOREIGN KEY (job_version_id) REFERENCES public.job_version(job_version_id);
+
+-- Name: job_version job_version_dag_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.job_version
+    ADD CONSTRAINT job_version_dag_fkey FOREIGN KEY (dag) REFERENCES public.dag(dag);
+
+-- Name: job_version_run job_version_run_job_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.job_version_run
+    ADD CONSTRAINT job_version_run_job_version_id_fkey FOREIGN KEY (job_version_id) REFERENCES public.job_version(job_version_id);
+
+-- Name: pin_dataset pin_dataset_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pin_dataset
+    ADD CONSTRAINT pin_dataset_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
+
+-- Name: pin_dataset pin_dataset_pin_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pin_dataset
+    ADD CONSTRAINT pin_dataset_pin_id_fkey FOREIGN KEY (pin_id) REFERENCES public.pin(pin_id) ON DELETE CASCADE;
+
+-- Name: pointer pointer_dataset_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pointer
+    ADD CONSTRAINT pointer_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES public.dataset(dataset_id);
+
+-- Name: pointer pointer_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pointer
+    ADD CONSTRAINT pointer_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
+
+-- Name: pointer_history pointer_history_dataset_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pointer_history
+    ADD CONSTRAINT pointer_history_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES public.dataset(dataset_id);
+
+-- Name: pointer_history pointer_history_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pointer_history
+    ADD CONSTRAINT pointer_history_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
+
+-- Name: subscription subscription_input_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.subscription
+    ADD CONSTRAINT subscription_input_version_id_fkey FOREIGN KEY (input_version_id) REFERENCES public.dataset_version(dataset_version_id);
+
+-- Name: subscription subscription_job_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.subscription
+    ADD CONSTRAINT subscription_job_version_id_fkey FOREIGN KEY (job_version_id) REFERENCES public.job_version(job_version_id);
+
+-- Name: virtual_dependency virtual_dependency_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.virtual_dependency
+    ADD CONSTRAINT virtual_dependency_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
+
+-- Name: virtual_dependency virtual_dependency_dependency_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.virtual_dependency
+    ADD CONSTRAINT virtual_dependency_dependency_id_fkey FOREIGN KEY (dependency_id) REFERENCES public.dataset(dataset_id);
+
+-- Name: watermark watermark_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.watermark
+    ADD CONSTRAINT watermark_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
