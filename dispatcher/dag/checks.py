@@ -1,0 +1,125 @@
+"""Checks of a job by itself: its kind and implementation, the keys that go with it, its code, and how it runs.
+
+Each function reports what it finds; none stops at the first fault.
+"""
+
+from dispatcher.dag.model import JobKind
+from dispatcher.dag.operators import OPERATORS, PYTHON_RUNTIMES, Operator, Ordering, names_of
+from dispatcher.dag.problems import Findings, Path, clip, listed
+from dispatcher.dag.scalars import duration_text
+from traceapi.types.v1.dag_pb2 import (
+    DagSpec,
+    ExecutionSpec,
+    ExecutionStrategy,
+    JobSpec,
+)
+from traceapi.types.v1.scope_pb2 import CursorType
+
+
+def kind_of(job: JobSpec) -> JobKind | None:
+    word = job.WhichOneof("kind")
+    return JobKind(word) if word else None
+
+
+def operator_of(name: str, job: JobSpec, findings: Findings) -> Operator | None:
+    """The implementation that the job names; reports one that is not known."""
+    kind = kind_of(job)
+    if kind is None or kind is JobKind.VIRTUAL:
+        return None
+    path: Path = ("jobs", name, kind.value)
+    word = job.source if kind is JobKind.SOURCE else job.operator
+    operator = OPERATORS.get(word)
+    if operator is None:
+        known = names_of(kind)
+        remedy = findings.suggestion(word, known, f"known are {listed(known)}")
+        findings.at_value(path, f"there is no {kind.value} `{clip(word)}`", remedy)
+    elif operator.kind is not kind:
+        findings.at_key(path, f"`{word}` is no {kind.value}", f"write `{operator.kind.value}: {word}`")
+    return operator if operator is not None and operator.kind is kind else None
+
+
+def check_keys(name: str, job: JobSpec, operator: Operator | None, findings: Findings) -> None:
+    """Reports keys that do not go with the kind of the job, or that it lacks."""
+    kind = kind_of(job)
+    path: Path = ("jobs", name)
+    given = {field.name for field, _ in job.ListFields()}
+    refused: dict[str, str] = {}
+    if kind is JobKind.VIRTUAL:
+        keys = ("config", "inputs", "execution_strategy", "ordered", "runtime", "code", "execution", "secrets")
+        refused = dict.fromkeys(keys, "a virtual node is SQL that is evaluated when it is read; it never runs")
+        refused["inputs"] = "the inputs of a virtual node are the datasets that its SQL names"
+    elif kind is JobKind.SOURCE:
+        refused = dict.fromkeys(
+            ("inputs", "execution_strategy", "ordered"), "a source emits on its own and reads nothing"
+        )
+    if operator is not None and operator.code:
+        refused["secrets"] = (
+            f"`{operator.name}` runs in a sandbox that can reach nothing, and secrets are for trusted code"
+        )
+    elif operator is not None:
+        refused |= dict.fromkeys(("code", "runtime"), f"`{operator.name}` is built in")
+        refused["secrets"] = f"`{operator.name}` asks for no secrets"
+    for key in sorted(refused.keys() & given):
+        findings.at_key((*path, key), f"`{key}` does not belong here: {refused[key]}", "take it out")
+    if operator is not None and operator.code:
+        _check_code(name, job, findings)
+    if job.execution_strategy == ExecutionStrategy.EXECUTION_STRATEGY_BULK:
+        findings.at_value(
+            (*path, "execution_strategy"),
+            "`bulk` is refused: Trace never merges events",
+            "put a job with `operator: aggregator` before this one and read its ranges",
+        )
+
+
+def _check_code(name: str, job: JobSpec, findings: Findings) -> None:
+    path: Path = ("jobs", name)
+    for key, example in (("bundle", "./operators"), ("entrypoint", "module:function")):
+        here: Path = (*path, "code", key)
+        if not getattr(job.code, key) and not findings.broken(here):
+            findings.at_key(here, f"`{job.operator}` needs `code.{key}`", f"write `code: {{{key}: {example}}}`")
+            findings.mark_broken(here)
+    bundle = job.code.bundle
+    if bundle.startswith(("/", "~")):
+        message = f"`{clip(bundle)}` is no path relative to the document"
+        findings.at_value(
+            (*path, "code", "bundle"), message, "write it from the folder of the document, like `./operators`"
+        )
+    if not job.runtime and not findings.broken((*path, "runtime")):
+        findings.at_key((*path, "runtime"), f"`{job.operator}` needs `runtime`", f"write {listed(PYTHON_RUNTIMES)}")
+    elif job.runtime and job.runtime not in PYTHON_RUNTIMES:
+        remedy = findings.suggestion(job.runtime, PYTHON_RUNTIMES, f"write {listed(PYTHON_RUNTIMES)}")
+        findings.at_value((*path, "runtime"), f"there is no runtime `{clip(job.runtime)}`", remedy)
+
+
+def check_order(
+    name: str, job: JobSpec, operator: Operator, cursor_type: CursorType.ValueType | None, findings: Findings
+) -> None:
+    path: Path = ("jobs", name, "ordered")
+    if job.ordered and operator.kind is JobKind.OPERATOR:
+        if operator.ordering is Ordering.NEVER:
+            findings.at_value(path, f"tasks of `{operator.name}` do not depend on order", "take `ordered` out")
+        elif cursor_type == CursorType.CURSOR_TYPE_UNSPECIFIED:
+            findings.at_value(path, "its trigger has no cursor, so its scopes have no order", "take `ordered` out")
+
+
+def check_execution(name: str, spec: DagSpec, findings: Findings) -> None:
+    """Reports execution settings that contradict each other or the kind of the job."""
+    job = spec.jobs[name]
+    path: Path = ("jobs", name, "execution")
+    if job.source and job.execution.HasField("timeout"):
+        findings.at_key(
+            (*path, "timeout"), "a source runs for as long as it emits, without a time limit", "take it out"
+        )
+    stated = ExecutionSpec()
+    stated.CopyFrom(spec.defaults.execution)
+    stated.MergeFrom(job.execution)
+    if not (stated.HasField("retry_backoff") and stated.HasField("max_retry_backoff")):
+        return
+    own = next((key for key in ("retry_backoff", "max_retry_backoff") if job.execution.HasField(key)), None)
+    if own is None:
+        path = ("defaults", "execution")
+        own = "retry_backoff"
+    first, limit = (value.seconds * 10**9 + value.nanos for value in (stated.retry_backoff, stated.max_retry_backoff))
+    if first > limit:
+        message = f"the first wait, {duration_text(first)}, is longer than the limit of waits, {duration_text(limit)}"
+        findings.at_value((*path, own), message, "make `retry_backoff` at most `max_retry_backoff`")
