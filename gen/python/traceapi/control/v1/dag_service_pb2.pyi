@@ -273,7 +273,9 @@ Global___ValidateDagResponse: _TypeAlias = ValidateDagResponse  # noqa: Y015
 @_typing.final
 class UploadBundleRequest(_message.Message):
     """A bundle, in parts. A bundle is an uncompressed ustar archive: regular files only, names relative and sorted by their bytes, modification
-    time 0, owner 0, mode 0644 (0755 where executable), no bytecode (`__pycache__`, `*.pyc`); protos/testdata/bundles.json holds test vectors.
+    time 0, owner 0, mode 0644 (0755 where executable), no bytecode (`__pycache__`, `*.pyc`), filled with zeros to a multiple of 10,240
+    bytes. A name of more than 100 bytes is divided at the first "/" that leaves at most 155 bytes before and 100 after it; others are
+    refused, as are control characters in names and an empty bundle. protos/testdata/bundles.json holds test vectors.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
