@@ -99,8 +99,8 @@ def _number_fault(key: ConfigKey, value: Value, *, whole: bool) -> tuple[str, st
 def _width_fault(key: ConfigKey, value: Value, cursor_type: CursorType.ValueType) -> tuple[str, str] | None:
     if cursor_type == CursorType.CURSOR_TYPE_INT64:
         return _number_fault(key, value, whole=True)
-    if cursor_type != CursorType.CURSOR_TYPE_TIMESTAMP:
-        return None
+    if cursor_type != CursorType.CURSOR_TYPE_TIMESTAMP and value.HasField("number_value"):
+        return _number_fault(key, value, whole=True)  # the trigger is not known, but a number is judged as one
     nanos = duration_nanos(value.string_value) if value.HasField("string_value") else None
     if nanos is None or nanos <= 0 or nanos % 1000:
         message = f"a duration of whole microseconds is wanted here, and this is {_shown(value)}"

@@ -141,6 +141,10 @@ class Findings:
             return True
         return any(path[:length] in self._broken for length in range(len(path)))
 
+    def unread(self, path: Path) -> bool:
+        """A fault was found at `path` itself, or above it: nothing is known of what stands there."""
+        return any(path[:length] in self._broken for length in range(len(path) + 1))
+
     def nearest(self, name: str, names: Iterable[str]) -> str | None:
         """The name that was probably meant."""
         self._suggestions += 1

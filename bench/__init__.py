@@ -1,0 +1,1 @@
+"""Measurements of the whole stack, started as `tracectl up` starts it."""

@@ -1,0 +1,1 @@
+"""tracectl: the command line, and the embedded stack behind its `up`."""

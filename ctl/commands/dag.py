@@ -1,0 +1,176 @@
+"""`tracectl dag`: check a document, deploy it, and look at what is deployed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from ctl import document as documents
+from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption
+from ctl.commands.registry import command
+from ctl.connection import CALL_SECONDS, Connection, connect, rpc_errors
+from ctl.document import Document
+from ctl.errors import CtlError, ExitCode
+from ctl.home import DEFAULT_HOME
+from ctl.paging import collect
+from ctl.render import console, graph, machine, tables, values
+from ctl.watch import Followed, follow_deployment
+from traceapi.control.v1 import dag_service_pb2 as api
+
+app = typer.Typer(help="DAGs: jobs that meet in datasets.", no_args_is_help=True)
+
+_DEPLOY_SECONDS = 120.0
+
+DocumentArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The DAG document.", show_default=False)]
+
+
+@command(app, "validate")
+def validate_dag(file: DocumentArgument, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
+    """Checks a document and prints all its problems, each with file, line and column. Changes nothing.
+
+    Exits with 1 when there are any.
+
+    \b
+    Examples:
+      tracectl dag validate examples/ethereum/dag.yaml
+      tracectl dag validate dag.yaml --output json
+    """
+    document = Document.read(file)
+    with connect(home) as connection:
+        answer = documents.validate(connection, document)
+    if output is Output.JSON:
+        machine.print_message(answer)
+    elif answer.problems:
+        console.stdout().print(documents.problems(document, answer.problems))
+    else:
+        spec = answer.spec
+        datasets = sum(len(job.outputs) for job in spec.jobs.values())
+        what = f"DAG {spec.dag}, {len(spec.jobs)} jobs, {datasets} datasets"
+        console.stdout().print(Text.assemble((f"{file} can be deployed", "good"), f": {what}"))
+    if answer.problems:
+        raise typer.Exit(ExitCode.FAULTY)
+
+
+@command(app, "deploy")
+def deploy_dag(
+    file: DocumentArgument,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Follow it until nothing is left to do.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Deploys a document: checks it, uploads the code and files that it names, and makes it active.
+
+    With --wait, shows progress until the sources have ended and every task is final, and exits with 1 when tasks are
+    DEAD. Deploying the active document again changes nothing. In JSON the answer is DeployDagResponse, with --wait the
+    last WatchDeploymentResponse.
+
+    \b
+    Examples:
+      tracectl dag deploy examples/ethereum/dag.yaml --wait
+      tracectl dag deploy dag.yaml --output json
+    """
+    document = Document.read(file)
+    with connect(home) as connection:
+        answer = deploy_document(connection, document)
+        if output is Output.TABLE:
+            console.stdout().print(_deployed(answer))
+        elif not wait:
+            machine.print_message(answer)
+        if wait:
+            _wait(connection, answer.deployment, output)
+
+
+def deploy_document(connection: Connection, document: Document) -> api.DeployDagResponse:
+    """Validate, upload, deploy. Raises CtlError; a faulty document's problems are printed before."""
+    checked = documents.validate(connection, document)
+    if checked.problems:
+        console.stderr().print(documents.problems(document, checked.problems))
+        raise CtlError(
+            "the document was not deployed", where=str(document.path), remedy="correct the problems listed above"
+        )
+    bundles = documents.upload_bundles(connection, document, checked.local_paths)
+    with rpc_errors(str(document.path)):
+        request = api.DeployDagRequest(document=document.message(), bundles=bundles)
+        return connection.dags.DeployDag(request, timeout=_DEPLOY_SECONDS)
+
+
+def _deployed(answer: api.DeployDagResponse) -> str:
+    deployment = answer.deployment
+    what = f"[name]{deployment.dag}[/name] version {deployment.version}"
+    if answer.unchanged:
+        return f"[good]{what} is active already[/good]: this very document, nothing to do"
+    return f"[good]{what} is deployed[/good] (deploy number {deployment.deploy_number or values.NOTHING})"
+
+
+def _wait(connection: Connection, deployment: api.Deployment, output: Output) -> None:
+    screen = console.stdout() if output is Output.TABLE else console.stderr()
+    try:
+        followed = follow_deployment(connection, deployment, screen)
+    except KeyboardInterrupt:
+        option = connection.home.option()
+        console.stderr().print(f"the deployment goes on; look at it with: tracectl status{option}", markup=False)
+        raise
+    if output is Output.JSON:
+        machine.print_message(followed.state)
+    check_followed(connection, followed)
+
+
+def check_followed(connection: Connection, followed: Followed) -> None:
+    """Raises CtlError when tasks are DEAD."""
+    if followed.dead:
+        option = connection.home.option()
+        dag = followed.state.deployment.dag
+        raise CtlError(
+            f"{followed.dead} task{'s are' if followed.dead != 1 else ' is'} DEAD"
+            + ("" if followed.state.settled else "; what is behind waits for them"),
+            remedy=f"find them with `tracectl task ls --dag {dag} --state dead{option}`,"
+            f" and what happened with `tracectl task show TASK{option}`",
+        )
+
+
+@command(app, "ls")
+def list_dags(limit: LimitOption = 0, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
+    """Lists the deployed DAGs with their tasks by state.
+
+    \b
+    Examples:
+      tracectl dag ls
+      tracectl dag ls --output json
+    """
+    with connect(home) as connection, rpc_errors():
+        found = collect(
+            lambda size, token: connection.dags.ListDags(
+                api.ListDagsRequest(page_size=size, page_token=token), timeout=CALL_SECONDS
+            ),
+            lambda answer: len(answer.dags),
+            limit,
+        )
+    if output is Output.JSON:
+        machine.print_message(found)
+        return
+    console.print_list(tables.dags(found.dags), len(found.dags), more=bool(found.next_page_token), what="DAGs")
+
+
+@command(app, "show")
+def show_dag(
+    dag: Annotated[str, typer.Argument(metavar="DAG", help="The DAG's name.", show_default=False)],
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Draws a DAG: its jobs, the datasets between them, and how far each is. Dashed: inputs that are only read.
+
+    \b
+    Examples:
+      tracectl dag show ethereum
+      tracectl dag show ethereum --output json
+    """
+    with connect(home) as connection, rpc_errors(f"DAG {dag}"):
+        found = connection.dags.GetDag(api.GetDagRequest(dag=dag), timeout=CALL_SECONDS)
+    if output is Output.JSON:
+        machine.print_message(found)
+        return
+    screen = console.stdout()
+    screen.print(tables.deployment(found.deployment))
+    screen.print()
+    screen.print(graph.draw(found.spec, screen.width, tables.job_details(found.deployment)))

@@ -1,0 +1,39 @@
+"""Options that many commands share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Output(StrEnum):
+    """For people, or for programs."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class QueryOutput(StrEnum):
+    """How the rows of a query are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+HomeOption = Annotated[
+    Path,
+    typer.Option("--home", envvar="TRACE_HOME", help="The folder of the stack.", metavar="DIR", show_default=".trace"),
+]
+OutputOption = Annotated[
+    Output, typer.Option("--output", "-o", help="`table` for people, `json` for the contract's messages.")
+]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0 for all.")]
+DagOption = Annotated[str, typer.Option("--dag", help="Only of this DAG.", show_default=False)]
+ScopeOption = Annotated[
+    str,
+    typer.Option(
+        "--scope", help="Only where the scope meets this one: `500000` or `500000..500099`.", show_default=False
+    ),
+]

@@ -1,0 +1,54 @@
+"""`tracectl query`: SQL over datasets, answered at one pinned state."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ctl.commands.options import HomeOption, QueryOutput
+from ctl.connection import connect, rpc_errors
+from ctl.errors import CtlError, ExitCode
+from ctl.home import DEFAULT_HOME
+from ctl.render import console
+
+_TABLE_ROWS = 1000
+
+
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; `-` reads it from standard input.")],
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="Rows that a table shows; 0 for all.")
+    ] = _TABLE_ROWS,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.001, max=3600, help="Seconds.")] = 60.0,
+    home: HomeOption = DEFAULT_HOME,
+    output: Annotated[
+        QueryOutput,
+        typer.Option(
+            "--output", "-o", help="`json`: an object a line, decimals and times as strings; `csv`: RFC 4180."
+        ),
+    ] = QueryOutput.TABLE,
+) -> None:
+    """Runs one SELECT over datasets. Every dataset is pinned once, at the start.
+
+    A dataset is written in double quotes, "eth.blocks"; the bare form where it is unambiguous.
+
+    \b
+    Examples:
+      tracectl query 'select count(*) from "eth.blocks"'
+      tracectl query 'select * from "eth.gas_by_miner"' --output csv > gas.csv
+      echo 'select 1 as one' | tracectl query - --output json
+    """
+    text = sys.stdin.read() if sql == "-" else sql
+    if not text.strip():
+        raise CtlError("there is no SQL", remedy="write one SELECT", exit_code=ExitCode.USAGE)
+    # Arrow takes a while to load, and no other command needs it.
+    from ctl.query_stream import QueryStream
+    from ctl.render import results
+
+    with connect(home) as connection, rpc_errors(), QueryStream(connection, text, timeout=timeout) as stream:
+        if output is QueryOutput.TABLE:
+            results.print_table(stream, console.stdout(), limit)
+        elif output is QueryOutput.CSV:
+            results.print_csv(stream, sys.stdout)
+        else:
+            results.print_json(stream, sys.stdout)

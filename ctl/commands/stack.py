@@ -1,0 +1,128 @@
+"""`tracectl up`, `down`, `status`: the embedded stack of one home."""
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ctl.commands.options import HomeOption, Output, OutputOption
+from ctl.connection import connect
+from ctl.errors import CtlError, ExitCode
+from ctl.home import DEFAULT_HOME, Endpoints, Home
+from ctl.local.launch import start_detached, stop_stack
+from ctl.local.programs import StackSettings
+from ctl.render import console, machine, stack_status
+from ctl.stack_status import read_status
+
+
+class Sandbox(StrEnum):
+    """How operators' code is shut in."""
+
+    BUBBLEWRAP = "bubblewrap"
+    PLAIN = "plain"
+
+
+PortOption = Annotated[
+    int,
+    typer.Option(
+        "--port", min=0, max=65533, help="N is control's, N+1 the internal listener's, N+2 queryd's; 0 takes free ones."
+    ),
+]
+SandboxOption = Annotated[
+    Sandbox,
+    typer.Option(
+        envvar="TRACE_SANDBOX",
+        help="How operators' code is shut in. `plain` is the opt-out for machines without user namespaces: then a"
+        " DAG's code can do what you can.",
+    ),
+]
+
+
+def up(
+    home: HomeOption = DEFAULT_HOME,
+    port: PortOption = 7401,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return once it serves; it goes on by itself.")
+    ] = False,
+    sandbox: SandboxOption = Sandbox.BUBBLEWRAP,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Starts a whole stack: Postgres, dispatcher, one wrapper, queryd; all data is in the home folder.
+
+    Without --detach it stays in the foreground; Ctrl-C stops everything in order, a second one at once. A program that
+    dies is reported with the end of its log, and started again. DIR/endpoints.json records addresses and where the
+    credentials are; in JSON, the answer is that document.
+
+    \b
+    Examples:
+      tracectl up
+      tracectl up --detach --home /srv/trace --port 0
+    """
+    found = Home.at(home)
+    settings = StackSettings(port, sandbox.value)
+    progress = console.stderr() if output is Output.JSON else console.stdout()
+
+    def report(line: str) -> None:
+        progress.print(line, markup=False, style="hint")
+
+    def on_ready(endpoints: Endpoints) -> None:
+        if output is Output.JSON:
+            machine.print_document(json.loads(endpoints.to_json()))
+        else:
+            console.stdout().print(stack_status.ready(found, endpoints, detached=detach))
+
+    # It brings the database's driver along, which no other command needs.
+    from ctl.local.supervisor import run_stack
+
+    if detach:
+        on_ready(start_detached(found, settings, report))
+    else:
+        run_stack(found, settings, report, on_ready)
+
+
+def down(home: HomeOption = DEFAULT_HOME) -> None:
+    """Stops the stack of a home, in order, and what a crash may have left of one. The data stay.
+
+    Where none runs there is nothing to do, and the exit code is 0.
+
+    \b
+    Examples:
+      tracectl down
+      tracectl down --home /srv/trace
+    """
+    found = Home.at(home)
+    screen = console.stdout()
+    if stop_stack(found, lambda line: screen.print(line, markup=False, style="hint")):
+        screen.print(f"[good]the stack on {found.root} is stopped[/good]")
+    else:
+        screen.print(f"no stack runs on {found.root}", markup=False)
+
+
+def status(home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
+    """Shows the programs, their addresses, what the worker does, and the tasks of each job by state.
+
+    Exits with 3 when no stack runs, with 1 when a program of it does not answer. In JSON: `endpoints` is
+    endpoints.json, `programs` says who answers, `workers` holds GetStatusResponse, `taskCounts` CountTasksResponse.
+
+    \b
+    Examples:
+      tracectl status
+      tracectl status --output json
+    """
+    with connect(home) as connection:
+        found = read_status(connection)
+    if output is Output.JSON:
+        machine.print_document(found.to_document())
+    else:
+        console.stdout().print(stack_status.status(found))
+    silent = [program.name for program in found.programs if not program.answers]
+    if silent:
+        exit_code = ExitCode.UNREACHABLE if len(silent) == len(found.programs) else ExitCode.FAULTY
+        raise CtlError(
+            f"no answer from {', '.join(silent)}",
+            where=str(connection.home.logs),
+            remedy=f"read the logs there; start again with: tracectl down{connection.home.option()};"
+            f" tracectl up{connection.home.option()}",
+            exit_code=exit_code,
+        )

@@ -1,0 +1,87 @@
+"""`tracectl task`: what ran, what waits, and what went wrong."""
+
+from typing import Annotated
+
+import typer
+
+from ctl.commands.options import DagOption, HomeOption, LimitOption, Output, OutputOption, ScopeOption
+from ctl.commands.registry import command
+from ctl.connection import CALL_SECONDS, connect, rpc_errors
+from ctl.errors import CtlError, ExitCode
+from ctl.home import DEFAULT_HOME
+from ctl.paging import collect
+from ctl.render import console, machine, tables, values
+from traceapi.control.v1 import task_service_pb2 as api
+from traceapi.types.v1 import task_pb2
+
+app = typer.Typer(help="Tasks: units of work, each caused by exactly one event.", no_args_is_help=True)
+
+
+@command(app, "ls")
+def list_tasks(
+    dag: DagOption = "",
+    job: Annotated[str, typer.Option("--job", help="Only of this job.", show_default=False)] = "",
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", help="Only in this state: queued, running, dead, ... Repeatable.", show_default=False),
+    ] = None,
+    scope: ScopeOption = "",
+    limit: LimitOption = 50,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Lists tasks, newest first.
+
+    \b
+    Examples:
+      tracectl task ls --job checked
+      tracectl task ls --state dead --state backoff
+      tracectl task ls --scope 500000..500099 --limit 0 --output json
+    """
+    chosen = api.TaskFilter(dag=dag, job=job, states=[parse_state(word) for word in state or ()])
+    if scope:
+        chosen.scope.CopyFrom(values.parse_scope(scope))
+    with connect(home) as connection, rpc_errors():
+        found = collect(
+            lambda size, token: connection.tasks.ListTasks(
+                api.ListTasksRequest(filter=chosen, page_size=size, page_token=token), timeout=CALL_SECONDS
+            ),
+            lambda answer: len(answer.tasks),
+            limit,
+        )
+    if output is Output.JSON:
+        machine.print_message(found)
+        return
+    console.print_list(tables.tasks(found.tasks), len(found.tasks), more=bool(found.next_page_token), what="tasks")
+
+
+@command(app, "show")
+def show_task(
+    task_id: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", show_default=False)],
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Shows a task with its attempts, their tracebacks, and the events it caused.
+
+    \b
+    Examples:
+      tracectl task show 0198c0de-0000-7000-8000-000000000001
+      tracectl task show 0198c0de-0000-7000-8000-000000000001 --output json
+    """
+    with connect(home) as connection, rpc_errors(f"task {task_id}"):
+        found = connection.tasks.GetTask(api.GetTaskRequest(task_id=task_id), timeout=CALL_SECONDS)
+    if output is Output.JSON:
+        machine.print_message(found)
+    else:
+        console.stdout().print(tables.task(found))
+
+
+def parse_state(word: str) -> task_pb2.TaskState.ValueType:
+    """`dead` or `TASK_STATE_DEAD`. Raises CtlError (usage) naming the states that there are."""
+    names = {values.word(name, "TASK_STATE_"): number for name, number in task_pb2.TaskState.items() if number}
+    name = values.word(word.strip().upper(), "TASK_STATE_")
+    if name not in names:
+        raise CtlError(
+            f"no task state is called {word!r}", remedy=f"one of {', '.join(names)}", exit_code=ExitCode.USAGE
+        )
+    return names[name]

@@ -1,0 +1,102 @@
+"""How a command reaches a stack: finds its home, reads addresses and the user's token, opens channels when needed.
+
+Nothing is dialled before the first call, so `connect` itself fails only for what the home's files say.
+"""
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from ctl.errors import CtlError, ExitCode, from_trace_error
+from ctl.home import Endpoints, Home, read_endpoints
+from kernel.channels import sync_channel
+from kernel.credentials import Actor, CredentialError, Role, read_token
+from kernel.errors import from_rpc_error
+from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
+from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
+from traceapi.query.v1.query_service_pb2_grpc import QueryServiceStub
+from traceapi.wrapper.v1.wrapper_service_pb2_grpc import WrapperServiceStub
+
+CALL_SECONDS = 30.0
+"""Deadline of a call that is answered at once."""
+
+
+class Connection:
+    """The services of one stack. Close it, or use it in a `with`."""
+
+    def __init__(self, home: Home, endpoints: Endpoints, token: str) -> None:
+        self.home = home
+        self.endpoints = endpoints
+        self._token = token
+        self._channels: dict[str, grpc.Channel] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for channel in self._channels.values():
+            channel.close()
+
+    @property
+    def dags(self) -> DagServiceStub:
+        return DagServiceStub(self._channel(self.endpoints.control))
+
+    @property
+    def tasks(self) -> TaskServiceStub:
+        return TaskServiceStub(self._channel(self.endpoints.control))
+
+    @property
+    def datasets(self) -> DatasetServiceStub:
+        return DatasetServiceStub(self._channel(self.endpoints.control))
+
+    @property
+    def queries(self) -> QueryServiceStub:
+        return QueryServiceStub(self._channel(self.endpoints.query))
+
+    def wrapper(self, address: str) -> WrapperServiceStub:
+        return WrapperServiceStub(self._channel(address))
+
+    def _channel(self, address: str) -> grpc.Channel:
+        if address not in self._channels:
+            self._channels[address] = sync_channel(address, token=self._token, actor_name=_actor_name())
+        return self._channels[address]
+
+
+def connect(home: Path) -> Connection:
+    """The stack of a home. Raises CtlError when none runs there, or its credential cannot be read."""
+    found = Home.at(home)
+    endpoints = read_endpoints(found)
+    try:
+        token = read_token(endpoints.user_token_file)
+    except CredentialError as error:
+        raise CtlError(
+            str(error),
+            remedy="run tracectl as the user who started the stack",
+            exit_code=ExitCode.UNREACHABLE,
+        ) from error
+    return Connection(found, endpoints, token)
+
+
+@contextmanager
+def rpc_errors(where: str = "") -> Iterator[None]:
+    """Turns a failed call into what a person reads."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_trace_error(from_rpc_error(error), where=where) from error
+
+
+def _actor_name() -> str:
+    """Under which name mutations are recorded: the user's, where it is one that the contract takes."""
+    try:
+        return str(Actor(Role.USER, getpass.getuser()).name)
+    except (KeyError, OSError, ValueError):
+        return "local"

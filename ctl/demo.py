@@ -1,0 +1,244 @@
+"""`make demo`: the whole stack on real chain data, from nothing to three query results, and back to nothing.
+
+It has a home of its own, `.trace/demo`, made anew by each run: nobody's data are there. The stack is tied to this
+process (the kernel stops it with us), unless KEEP=1 leaves it running. A run that was interrupted leaves at most files,
+which the next one removes.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.text import Text
+
+from ctl.commands.dag import check_followed, deploy_document
+from ctl.connection import Connection, connect, rpc_errors
+from ctl.document import Document, validate
+from ctl.errors import CtlError, ExitCode
+from ctl.home import DEFAULT_HOME, Home
+from ctl.local.launch import start_detached, stop_stack
+from ctl.local.programs import StackSettings
+from ctl.query_stream import QueryStream
+from ctl.render import console, graph, results
+from ctl.render.values import count, duration
+from ctl.watch import follow_deployment
+
+_EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "ethereum" / "dag.yaml"
+_MARKER = "demo"
+_QUERY_SECONDS = 60.0
+_PATIENCE_SECONDS = 90.0
+_NEXT_QUERY = 'select * from "eth.checked" order by number limit 10'
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query of the demo. `meaning` says in a line what its answer means, and raises where the answer is wrong."""
+
+    title: str
+    sql: str
+    meaning: Callable[[list[dict[str, Any]]], str]
+
+
+def _links(rows: list[dict[str, Any]]) -> str:
+    found = rows[0]
+    if found["broken_links"] or found["wrong_counts"] or not found["blocks"]:
+        raise CtlError("the checked blocks are not what the files say", remedy="look at the dataset eth.checked")
+    return (
+        f"0 broken links: each of {count(found['links'])} blocks names the block before it as its parent (the first has"
+        f" none here), and all {count(found['blocks'])} have as many transactions as they say, also the"
+        f" {count(found['empty_blocks'])} that have none."
+    )
+
+
+def _totals(rows: list[dict[str, Any]]) -> str:
+    if any(row["difference"] for row in rows):
+        raise CtlError("the ranges do not add up to the source", remedy="look at the dataset eth.block_fees")
+    return (
+        f"{len(rows)} full ranges of 100: gas read from the source and gas in the partitions made of it are equal, to"
+        " the last unit. Block 501,000 waits for the rest of its range."
+    )
+
+
+def _miners(rows: list[dict[str, Any]]) -> str:
+    return (
+        f"Stored nowhere: eth.gas_by_miner is SQL over the checked partitions, evaluated for this query. These"
+        f" {len(rows)} mined {count(sum(row['blocks'] for row in rows))} of the blocks."
+    )
+
+
+QUESTIONS = (
+    Question(
+        "Is the chain whole?",
+        """
+        select count(*) as blocks,
+               count(linked) as links,
+               count(*) filter (where not linked) as broken_links,
+               count(*) filter (where not counted) as wrong_counts,
+               count(*) filter (where transaction_rows = 0) as empty_blocks
+        from "eth.checked"
+        """,
+        _links,
+    ),
+    Question(
+        "Do the ranges add up to the source?",
+        """
+        select b.number // 100 * 100 as first_block,
+               count(*) as blocks,
+               sum(f.transactions) as transactions,
+               sum(b.gas_used) as gas_in_source,
+               sum(f.gas_used) as gas_in_ranges,
+               sum(b.gas_used) - sum(f.gas_used) as difference
+        from "eth.blocks" b join "eth.block_fees" f using (number)
+        group by all order by all
+        """,
+        _totals,
+    ),
+    Question(
+        "Who mined the most gas?",
+        """
+        select miner, blocks, transactions, gas_used
+        from "eth.gas_by_miner" order by gas_used desc, miner limit 5
+        """,
+        _miners,
+    ),
+)
+
+
+def main() -> int:
+    """The exit code, as tracectl's."""
+    parser = argparse.ArgumentParser(prog="make demo", description="The whole stack on real chain data.")
+    parser.add_argument("--home", type=Path, default=DEFAULT_HOME / "demo", help="made anew; default .trace/demo")
+    home = Home.at(parser.parse_args().home)
+    keep = os.environ.get("KEEP", "").lower() in ("1", "true", "yes")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    screen = console.stdout()
+    began = time.monotonic()
+    try:
+        _clear(home)
+        try:
+            _run(home, screen, tied=not keep)
+        except BaseException:
+            _stop(home, screen)
+            raise
+        if not keep:
+            _stop(home, screen)
+    except CtlError as error:
+        console.print_error(error)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        console.stderr().print("interrupted; everything is stopped")
+        return 130
+    screen.print(f"\n[good]That was it, in {duration(time.monotonic() - began)}.[/good]")
+    _say_what_next(home, screen, running=keep)
+    return int(ExitCode.OK)
+
+
+def _run(home: Home, screen: Console, *, tied: bool) -> None:
+    _title(screen, "Starting Postgres, dispatcher, wrapper and queryd")
+    settings = StackSettings(port=0, sandbox=os.environ.get("TRACE_SANDBOX", "bubblewrap"))
+    start_detached(home, settings, lambda line: screen.print(line, markup=False, style="hint"), tied=tied)
+    with connect(home.root) as connection:
+        _deploy(connection, screen)
+        for question in QUESTIONS:
+            _ask(connection, question, screen)
+
+
+def _deploy(connection: Connection, screen: Console) -> None:
+    document = Document.read(_EXAMPLE)
+    _title(screen, f"Deploying {_short(_EXAMPLE)}: 1,001 real Ethereum blocks and their transactions")
+    spec = validate(connection, document).spec
+    screen.print(graph.draw(spec, screen.width))
+    deployment = deploy_document(connection, document).deployment
+    _title(screen, "Every block becomes an event, every event a task for each job that reads it")
+    try:
+        followed = follow_deployment(connection, deployment, screen, give_up_after=_PATIENCE_SECONDS)
+    except CtlError as error:
+        raise CtlError(error.message, where=str(connection.home.logs), remedy="read the logs there") from error
+    check_followed(connection, followed)
+
+
+def _ask(connection: Connection, question: Question, screen: Console) -> None:
+    _title(screen, question.title)
+    with rpc_errors(question.title), QueryStream(connection, question.sql, timeout=_QUERY_SECONDS) as stream:
+        answer = pa.Table.from_batches(stream.batches(), schema=stream.schema())
+    screen.print(results.arrow_table(answer))
+    screen.print(Text(question.meaning(answer.to_pylist()), "good"))
+
+
+def _clear(home: Home) -> None:
+    """A fresh home; ends what an earlier run left on it. Raises CtlError where the folder is not the demo's own."""
+    marker = home.root / _MARKER
+    if home.root.exists() and any(home.root.iterdir()) and not marker.exists():
+        raise CtlError(
+            f"{home.root} is not a home that the demo made", remedy="name another folder with --home, or remove it"
+        )
+    stop_stack(home, lambda line: None)
+    _remove(home.root)
+    home.root.mkdir(parents=True)
+    marker.write_text("Made by `make demo`, which removes the whole folder at its next run.\n")
+
+
+def _remove(folder: Path) -> None:
+    """Also what is read-only: unpacked bundles are."""
+    for path, _, _ in os.walk(folder):
+        Path(path).chmod(0o700)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _stop(home: Home, screen: Console) -> None:
+    """Stops everything; who asks a second time gets it at once."""
+    _title(screen, "Stopping")
+    try:
+        stop_stack(home, lambda line: screen.print(line, markup=False, style="hint"))
+    except KeyboardInterrupt:
+        stop_stack(home, lambda line: None)
+        raise
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _title(screen: Console, text: str) -> None:
+    screen.print(Text(f"\n{text}", "bold"))
+
+
+def _say_what_next(home: Home, screen: Console, *, running: bool) -> None:
+    tracectl = shlex.quote(_short(Path(sys.executable).parent / "tracectl"))
+    lines = [f"export TRACE_HOME={shlex.quote(_short(home.root))}"]
+    if running:
+        lines += [f"{tracectl} status"]
+    else:
+        lines += [f"{tracectl} up --detach --port 0      # starts it again, with its data"]
+    lines += [
+        f"{tracectl} dag show ethereum",
+        f"{tracectl} task ls --job checked",
+        f"{tracectl} query {_NEXT_QUERY!r}",
+        f"{tracectl} down",
+    ]
+    screen.print("It still runs. Next:" if running else "Try next (KEEP=1 make demo leaves it running):")
+    for line in lines:
+        screen.print(f"  {line}", markup=False)
+
+
+def _short(path: Path) -> str:
+    """Relative to where we are, where that is shorter."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+if __name__ == "__main__":
+    sys.exit(main())

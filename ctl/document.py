@@ -1,0 +1,117 @@
+"""A DAG document on this disk: its text, its problems as they are shown, and the bundles of the paths that it names."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ctl.connection import CALL_SECONDS, Connection, rpc_errors
+from ctl.errors import CtlError, ExitCode
+from kernel.bundles import Bundle, BundleError, pack
+from traceapi.control.v1 import dag_service_pb2 as dags
+
+MAX_BYTES = 1024 * 1024
+_PART_BYTES = 1024 * 1024
+_UPLOAD_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as its author sees it. Paths in it are relative to its folder."""
+
+    path: Path
+    text: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Document":
+        """Raises CtlError where there is no such text."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise CtlError(
+                f"cannot read the document: {error.strerror}",
+                where=str(path),
+                remedy="name the file of a DAG document",
+                exit_code=ExitCode.USAGE,
+            ) from None
+        if not data or len(data) > MAX_BYTES:
+            size = "is empty" if not data else f"has {len(data):,} bytes; at most {MAX_BYTES:,} are read"
+            raise CtlError(f"the document {size}", where=str(path), remedy="name the file of a DAG document")
+        try:
+            return cls(path, data.decode())
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise CtlError("the document is not UTF-8", where=f"{path}:{line}", remedy="save it as UTF-8") from None
+
+    def message(self) -> dags.DagDocument:
+        return dags.DagDocument(text=self.text, file_name=str(self.path))
+
+
+def validate(connection: Connection, document: Document) -> dags.ValidateDagResponse:
+    with rpc_errors(str(document.path)):
+        return connection.dags.ValidateDag(dags.ValidateDagRequest(document=document.message()), timeout=CALL_SECONDS)
+
+
+def problems(document: Document, found: Sequence[dags.DagProblem]) -> RenderableType:
+    """Each as file:line:column: what, the line with a caret below the place, and what would be right."""
+    lines = document.text.splitlines()
+    blocks: list[RenderableType] = []
+    for problem in found:
+        place = f"{problem.file_name or document.path}"
+        place += f":{problem.line}:{problem.column}" if problem.line else f" ({problem.path})" if problem.path else ""
+        blocks.append(Text.assemble((f"{place}: ", "bold"), (problem.message, "bad")))
+        if 0 < problem.line <= len(lines):
+            blocks.append(_source(lines[problem.line - 1], problem.line, problem.column))
+        if problem.remedy:
+            blocks.append(Text(f"  {problem.remedy}", "hint"))
+    count = len(found)
+    blocks.append(Text(f"{count} problem{'s' if count != 1 else ''}", "bad"))
+    return Group(*blocks)
+
+
+def _source(line: str, number: int, column: int) -> Text:
+    """The line, cut around the column where it is very long, and a caret that also stands right after wide letters."""
+    start = max(0, column - 80)
+    shown = line[start : start + 120].replace("\t", " ")
+    before = line[start : max(start, column - 1)].replace("\t", " ")
+    margin = f"  {number} │ "
+    caret = " " * (len(margin) - 2) + "│ " + " " * cell_len(before) + "▲"
+    return Text.assemble((margin, "hint"), shown, "\n", (caret, "bad"), no_wrap=True, overflow="crop")
+
+
+def upload_bundles(
+    connection: Connection, document: Document, local_paths: Sequence[dags.LocalPath]
+) -> Mapping[str, str]:
+    """Packs and uploads each path that the document names; answers path to digest, as Deploy wants it."""
+    digests: dict[str, str] = {}
+    for local in local_paths:
+        if local.path in digests:
+            continue
+        bundle = _pack(document, local)
+        with rpc_errors(local.path):
+            answer = connection.dags.UploadBundle(_parts(bundle), timeout=_UPLOAD_SECONDS)
+        digests[local.path] = answer.digest
+    return digests
+
+
+def _pack(document: Document, local: dags.LocalPath) -> Bundle:
+    path = document.path.parent / local.path
+    where = f"{document.path}, job {local.job}: {local.path}"
+    if not (path.is_file() if local.file else path.is_dir()):
+        kind = "file" if local.file else "folder"
+        raise CtlError(
+            f"there is no {kind} {path}", where=where, remedy="paths in a document are relative to its own folder"
+        )
+    try:
+        return pack(path)
+    except (BundleError, OSError) as error:
+        raise CtlError(f"cannot pack {path}: {error}", where=where, remedy="correct what the message names") from error
+
+
+def _parts(bundle: Bundle) -> Iterator[dags.UploadBundleRequest]:
+    yield dags.UploadBundleRequest(sha256=bytes.fromhex(bundle.digest))
+    for start in range(0, len(bundle.data), _PART_BYTES):
+        yield dags.UploadBundleRequest(data=bundle.data[start : start + _PART_BYTES])

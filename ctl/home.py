@@ -1,0 +1,147 @@
+"""A stack's home folder: where its files are, and `endpoints.json`, by which every client finds it.
+
+Knows names and formats only; starts and stops nothing.
+"""
+
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ctl.errors import CtlError, ExitCode
+
+DEFAULT_HOME = Path(".trace")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder of one stack. `root` is absolute."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, path: Path) -> "Home":
+        return cls(path.expanduser().resolve())
+
+    @property
+    def endpoints_file(self) -> Path:
+        return self.root / "endpoints.json"
+
+    @property
+    def credentials(self) -> Path:
+        return self.root / "credentials"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """What is true only while the stack runs: the lock, the processes, ready files, Postgres' socket."""
+        return self.root / "run"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.run / "stack.lock"
+
+    @property
+    def processes_file(self) -> Path:
+        return self.run / "processes.json"
+
+    def token_file(self, role: str) -> Path:
+        return self.credentials / f"{role}.token"
+
+    def log_file(self, program: str) -> Path:
+        """Postgres writes beside its data, every other program into `logs`."""
+        return self.root / "postgres.log" if program == "postgres" else self.logs / f"{program}.log"
+
+    def ready_file(self, program: str) -> Path:
+        return self.run / f"{program}.ready.json"
+
+    def option(self) -> str:
+        """How a command line names this home: nothing for the default one in the current folder."""
+        if self == Home.at(DEFAULT_HOME):
+            return ""
+        text = os.path.relpath(self.root)
+        return f" --home {shlex.quote(text if not text.startswith('..') else str(self.root))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where the programs of a running stack listen, and where the user's credential is."""
+
+    control: str
+    internal: str
+    query: str
+    wrappers: tuple[str, ...]
+    user_token_file: Path
+    pids: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        document = {
+            "control": self.control,
+            "internal": self.internal,
+            "query": self.query,
+            "wrappers": list(self.wrappers),
+            "credentials": {"user": str(self.user_token_file)},
+            "pids": dict(self.pids),
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+
+def read_endpoints(home: Home) -> Endpoints:
+    """The endpoints of the stack on this home. Raises CtlError where none runs or the file cannot be read."""
+    try:
+        document: Any = json.loads(home.endpoints_file.read_text())
+        return Endpoints(
+            control=str(document["control"]),
+            internal=str(document.get("internal", "")),
+            query=str(document["query"]),
+            wrappers=tuple(str(address) for address in document.get("wrappers", ())),
+            user_token_file=home.root / str(document["credentials"]["user"]),
+            pids={str(name): int(pid) for name, pid in document.get("pids", {}).items()},
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        raise CtlError(
+            f"no stack runs on {home.root}",
+            remedy=f"start one: tracectl up{home.option()} --detach; or name the home of a running one with --home or"
+            " TRACE_HOME",
+            exit_code=ExitCode.UNREACHABLE,
+        ) from None
+    except PermissionError:
+        raise CtlError(
+            "the stack's home belongs to somebody else",
+            where=str(home.endpoints_file),
+            remedy="run tracectl as the user who started the stack",
+            exit_code=ExitCode.UNREACHABLE,
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CtlError(
+            f"not a file of endpoints: {error!r}",
+            where=str(home.endpoints_file),
+            remedy=f"stop the stack and start it again: tracectl down{home.option()}; tracectl up{home.option()}",
+            exit_code=ExitCode.UNREACHABLE,
+        ) from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Readers find the whole old file or the whole new one, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,109 @@
+"""Starts a stack behind the terminal and stops one, from another process than the one that owns it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ctl.errors import CtlError, ExitCode
+from ctl.home import Endpoints, Home, read_endpoints
+from ctl.local.ownership import SUPERVISOR, Report, read_processes, stop_leftovers, take_lock
+from ctl.local.processes import ProcessIdentity, send_signal, tail, wait_until_gone
+from ctl.local.programs import DIES_WITH_PARENT, StackSettings
+
+_STOP_TIMEOUT = 90.0
+_HURRY_TIMEOUT = 15.0
+
+
+def start_detached(home: Home, settings: StackSettings, report: Report, *, tied: bool = False) -> Endpoints:
+    """Starts a stack in a session of its own and returns once it serves. Raises CtlError with what the start met.
+
+    With `tied`, the kernel stops the stack when the calling thread ends, even by SIGKILL: for who stops it anyway.
+    Ctrl-C while it starts stops it.
+    """
+    os.close(take_lock(home))  # a running stack is refused here, with its name, and the folders exist from here on
+    read_fd, write_fd = os.pipe()
+    command = [sys.executable, "-P", "-m", "ctl.local.supervisor", "--home", str(home.root)]
+    command += ["--port", str(settings.port), "--sandbox", settings.sandbox, "--report-fd", str(write_fd)]
+    log_file = home.log_file("supervisor")
+    with log_file.open("ab") as log:
+        process = subprocess.Popen(
+            [*(DIES_WITH_PARENT if tied else ()), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=home.root,
+            pass_fds=[write_fd],
+            start_new_session=True,
+        )
+    os.close(write_fd)
+    try:
+        with os.fdopen(read_fd) as pipe:
+            for line in pipe:
+                document = json.loads(line)
+                if "progress" in document:
+                    report(document["progress"])
+                elif "ready" in document:
+                    return read_endpoints(home)
+                else:
+                    raise CtlError(
+                        document["failed"],
+                        where=document["where"],
+                        remedy=document["remedy"],
+                        exit_code=ExitCode(document["exit_code"]),
+                    )
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    status = process.wait()
+    raise CtlError(f"the supervisor ended with status {status}:\n{tail(log_file)}", where=str(log_file))
+
+
+def stop_stack(home: Home, report: Report) -> bool:
+    """Stops the stack on this home, or what a crash has left of one. False when there was nothing to stop."""
+    if not home.run.is_dir():
+        return False
+    supervisor = _supervisor_of(home)
+    if supervisor is None:
+        return _stop_leftovers(home, report) > 0
+    try:
+        send_signal(supervisor, signal.SIGTERM)
+        report(f"asked the stack (process {supervisor.pid}) to stop")
+        if not wait_until_gone(supervisor, _STOP_TIMEOUT):
+            report(f"it has not stopped within {_STOP_TIMEOUT:.0f} s: ending it at once")
+            send_signal(supervisor, signal.SIGTERM)
+            if not wait_until_gone(supervisor, _HURRY_TIMEOUT):
+                send_signal(supervisor, signal.SIGKILL)
+                wait_until_gone(supervisor, _HURRY_TIMEOUT)
+    except PermissionError:
+        raise CtlError(
+            f"the stack on {home.root} (process {supervisor.pid}) belongs to somebody else",
+            remedy="run tracectl down as the user who started it",
+        ) from None
+    _stop_leftovers(home, report)
+    return True
+
+
+def _supervisor_of(home: Home) -> ProcessIdentity | None:
+    found = read_processes(home).get(SUPERVISOR)
+    return found if found is not None and found.is_alive() else None
+
+
+def _stop_leftovers(home: Home, report: Report) -> int:
+    with _locked(home):
+        stopped = stop_leftovers(home, report)
+        home.processes_file.unlink(missing_ok=True)
+        return stopped
+
+
+@contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    fd = take_lock(home)
+    try:
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,76 @@
+"""The command line `tracectl`: puts the commands together, and turns expected failures into words and exit codes."""
+
+from typing import Any
+
+import grpc
+import typer
+from typer.core import TyperGroup
+
+from ctl.commands import dag, dataset, event, query, stack, task
+from ctl.commands.registry import command
+from ctl.errors import CtlError, from_trace_error
+from ctl.render import console
+from kernel.errors import TraceError, from_rpc_error
+
+
+class ReportingGroup(TyperGroup):
+    """Prints what, where and remedy of an expected failure, and exits with its code. Defects keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CtlError as error:
+            failure = error
+        except TraceError as error:
+            failure = from_trace_error(error)
+        except grpc.RpcError as error:
+            failure = from_trace_error(from_rpc_error(error))
+        console.print_error(failure)
+        raise typer.Exit(int(failure.exit_code))
+
+
+app = typer.Typer(
+    name="tracectl",
+    cls=ReportingGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    help="""Runs and looks at Trace: event-driven data pipelines, and SQL over their results.
+
+    \b
+    Start here:
+      tracectl up --detach
+      tracectl dag deploy examples/ethereum/dag.yaml --wait
+      tracectl query 'select count(*) from "eth.blocks"'
+
+    \b
+    Exit codes:
+      0  done
+      1  the work, the document or the query has a fault
+      2  the command line is wrong
+      3  no stack to connect to, or it does not let you in
+    """,
+)
+command(app, "up")(stack.up)
+command(app, "down")(stack.down)
+command(app, "status")(stack.status)
+app.add_typer(dag.app, name="dag")
+app.add_typer(task.app, name="task")
+app.add_typer(event.app, name="event")
+app.add_typer(dataset.app, name="dataset")
+command(app, "query")(query.query)
+
+
+@app.callback()
+def _root() -> None:
+    """Only there so that the group has its own help."""
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

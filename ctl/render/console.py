@@ -1,0 +1,64 @@
+"""The two outputs: results on standard output, everything else on standard error.
+
+rich itself honours NO_COLOR and leaves colours out where the output is no terminal.
+"""
+
+import os
+import sys
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.theme import Theme
+
+from ctl.errors import CtlError
+
+THEME = Theme(
+    {
+        "good": "green",
+        "active": "cyan",
+        "waiting": "yellow",
+        "bad": "bold red",
+        "gone": "dim",
+        "name": "bold",
+        "dataset": "magenta",
+        "hint": "dim",
+    }
+)
+"""A colour says how something is; the word beside it says so too."""
+
+_WIDTH_OF_A_PIPE = 200
+
+
+def stdout() -> Console:
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    return _console(stderr=True)
+
+
+def print_error(error: CtlError) -> None:
+    """What, where, what to do: on standard error, a line or more each."""
+    console = stderr()
+    console.print(f"[bad]error:[/bad] {escape(error.message)}", soft_wrap=True)
+    if error.where:
+        console.print(f"[hint]where:[/hint] {escape(error.where)}", soft_wrap=True)
+    if error.remedy:
+        console.print(f"[hint]what to do:[/hint] {escape(error.remedy)}", soft_wrap=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    """In a pipe the width is that of a wide screen, so that what is cut at 80 columns is not cut for a file."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
+    return Console(stderr=stderr, theme=THEME, width=width, highlight=False)
+
+
+def print_list(body: RenderableType, count: int, *, more: bool, what: str) -> None:
+    """A list on standard output; that it is empty or goes on, on standard error."""
+    if count:
+        stdout().print(body)
+    if more:
+        stderr().print(f"[hint]{count:,} shown, there are more {what}: --limit 0 lists all[/hint]")
+    elif not count:
+        stderr().print(f"[hint]no {what}[/hint]")

@@ -1,0 +1,261 @@
+"""Contract messages as tables and sheets of facts."""
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ctl.render import values
+from ctl.render.values import NOTHING
+from traceapi.control.v1 import dag_service_pb2 as dag_api
+from traceapi.control.v1 import dataset_service_pb2 as dataset_api
+from traceapi.control.v1 import task_service_pb2 as task_api
+from traceapi.types.v1 import artifact_pb2, dag_pb2, dataset_pb2, event_pb2, task_pb2
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table; the columns named in `right` hold numbers."""
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in columns:
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return made
+
+
+def facts(pairs: Mapping[str, RenderableType | str]) -> Table:
+    """Names and values below each other."""
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="hint", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in pairs.items():
+        made.add_row(name, Text(value) if isinstance(value, str) else value)
+    return made
+
+
+def section(title: str, body: RenderableType) -> Group:
+    return Group(Text(), Text(title, "bold"), body)
+
+
+def dags(summaries: Sequence[dag_api.DagSummary]) -> Table:
+    made = table("DAG", "version", "jobs", "active since (UTC)", "tasks", right=("version", "jobs"))
+    for dag in summaries:
+        name = Text(dag.dag, "name") + (Text("  paused", "waiting") if dag.paused else Text())
+        version = str(dag.version) if dag.version else NOTHING
+        counts = values.task_counts(dag.task_counts)
+        made.add_row(name, version, str(dag.job_count), values.time(dag.active_time), counts)
+    return made
+
+
+def deployment(of: dag_api.Deployment) -> Table:
+    return facts(
+        {
+            "DAG": Text(of.dag, "name"),
+            "version": str(of.version),
+            "state": values.deployment_state(of.state),
+            "deploy number": str(of.deploy_number) if of.deploy_number else NOTHING,
+            "deployed by": of.actor or NOTHING,
+            "active since": values.time(of.active_time),
+            "deployment": of.deployment_id,
+        }
+    )
+
+
+def job_details(of: dag_api.Deployment) -> dict[str, list[Text]]:
+    """For the picture of a DAG: what runs of each job, and whether it may."""
+    details: dict[str, list[Text]] = {}
+    for job in of.jobs:
+        lines = [values.task_counts([count]) for count in job.task_counts if count.count]
+        if job.run_state not in (task_pb2.RUN_STATE_RUNNING, task_pb2.RUN_STATE_UNSPECIFIED):
+            lines.append(Text(values.word(task_pb2.RunState.Name(job.run_state), "RUN_STATE_"), "waiting"))
+        details[job.job] = lines
+    return details
+
+
+def tasks(found: Sequence[task_pb2.Task]) -> Table:
+    made = table("task", "DAG", "job", "scope", "state", "attempt", "events", "made (UTC)", right=("attempt", "events"))
+    for task in found:
+        state = values.task_state(task.state)
+        if task.HasField("progress") and task.state == task_pb2.TASK_STATE_RUNNING:
+            state = state + Text(f" {progress(task.progress)}", "hint")
+        made.add_row(
+            task.task_id,
+            task.dag,
+            Text(task.job, "name"),
+            values.task_scope(task),
+            state,
+            str(task.attempt),
+            values.count(task.accepted_event_count),
+            values.time(task.created_time),
+        )
+    return made
+
+
+def progress(of: task_pb2.Progress) -> str:
+    total = f" of {values.count(of.total)}" if of.total else ""
+    unit = f" {of.unit}" if of.unit else ""
+    return f"{values.count(of.done)}{total}{unit}" + (f", {of.message}" if of.message else "")
+
+
+def task(answer: task_api.GetTaskResponse) -> RenderableType:
+    """Everything about one task: the facts, its attempts with their tracebacks, its events, its pins."""
+    of = answer.task
+    pairs: dict[str, RenderableType | str] = {
+        "task": of.task_id,
+        "job": Text(f"{of.dag}/") + Text(of.job, "name"),
+        "scope": values.task_scope(of),
+        "state": values.task_state(of.state),
+        "caused by": _cause(of),
+        "made": values.time(of.created_time),
+        "ended": values.time(of.finished_time),
+        "failed attempts": f"{of.failed_attempts}, lost leases {of.lost_leases}",
+    }
+    if of.reason:
+        pairs["reason"] = Text(of.reason, values.TASK_STYLES.get(of.state, ""))
+    if of.retry_time.seconds:
+        pairs["not before"] = values.time(of.retry_time)
+    if of.worker_id:
+        pairs["worker"] = f"{of.worker_id}, lease until {values.time(of.lease_until_time)}"
+    if of.HasField("progress"):
+        pairs["progress"] = progress(of.progress)
+    if of.nondeterministic:
+        pairs["not deterministic"] = Text("an attempt emitted other content than an earlier one", "bad")
+    parts: list[RenderableType] = [facts(pairs), section("Attempts", attempts(answer.attempts))]
+    parts.extend(_traceback(attempt) for attempt in answer.attempts if attempt.HasField("failure"))
+    if answer.events:
+        parts.append(section(f"Events ({len(answer.events)})", events(answer.events)))
+    if answer.pins:
+        parts.append(section("Read at", pins(answer.pins)))
+    return Group(*parts)
+
+
+def _cause(of: task_pb2.Task) -> str:
+    if of.origin == task_pb2.TASK_ORIGIN_SOURCE_RUN:
+        return "a run of the source"
+    return f"event {of.event_id} of {of.trigger_dataset_id} ({values.origin(of)})"
+
+
+def attempts(found: Sequence[task_pb2.Attempt]) -> RenderableType:
+    if not found:
+        return Text("  none yet", "hint")
+    made = table("attempt", "outcome", "worker", "started (UTC)", "took", "memory", "rows", right=("attempt", "took"))
+    for attempt in found:
+        usage = attempt.usage
+        made.add_row(
+            str(attempt.attempt),
+            values.attempt_outcome(attempt),
+            attempt.worker_id,
+            values.time(attempt.started_time),
+            values.took(attempt.started_time, attempt.ended_time),
+            values.byte_size(usage.peak_memory_bytes) if usage.peak_memory_bytes else NOTHING,
+            f"{values.count(usage.rows_read)} read, {values.count(usage.rows_written)} written"
+            if attempt.HasField("usage")
+            else NOTHING,
+        )
+    return made
+
+
+def _traceback(attempt: task_pb2.Attempt) -> RenderableType:
+    failure = attempt.failure
+    title = f"Attempt {attempt.attempt} failed ({values.error_class(failure)}): {failure.message}"
+    body = Text(failure.traceback.rstrip() or "no traceback was recorded", "" if failure.traceback else "hint")
+    return Group(Text(), Text(title, "bad"), body)
+
+
+def events(found: Sequence[event_pb2.Event]) -> Table:
+    made = table("event", "dataset", "scope", "publication", "made of", "accepted (UTC)", right=("publication",))
+    for event in found:
+        made.add_row(
+            event.event_id,
+            Text(event.dataset_id, "dataset"),
+            values.scope(event.scope),
+            values.count(event.publication_number),
+            values.members(event.manifest) if event.HasField("manifest") else "",
+            values.time(event.accepted_time),
+        )
+    return made
+
+
+def pins(found: Sequence[task_pb2.InputPin]) -> Table:
+    made = table("dataset", "version", "publication", right=("publication",))
+    for pin in found:
+        name = Text(pin.dataset_id, "dataset")
+        made.add_row(name, pin.dataset_version_id, values.count(pin.publication_number))
+    return made
+
+
+def datasets(found: Sequence[dataset_pb2.Dataset]) -> Table:
+    columns = ("dataset", "DAG", "storage", "complete up to", "events", "files", "rows", "size")
+    made = table(*columns, right=columns[3:])
+    for dataset in found:
+        version = dataset.served_version
+        virtual = bool(dataset.virtual_sql)
+        made.add_row(
+            Text(dataset.dataset_id, "dataset"),
+            dataset.dag,
+            values.storage(dataset.spec, dataset.virtual_sql),
+            NOTHING if virtual else values.cursor(version.watermark),
+            NOTHING if virtual else values.count(version.event_count),
+            *_volume(dataset),
+        )
+    return made
+
+
+def _volume(dataset: dataset_pb2.Dataset) -> tuple[str, str, str]:
+    version = dataset.served_version
+    if dataset.virtual_sql or dataset.spec.storage == dag_pb2.STORAGE_NONE:
+        return NOTHING, NOTHING, NOTHING
+    return values.count(version.artifact_count), values.count(version.row_count), values.byte_size(version.size_bytes)
+
+
+def dataset(answer: dataset_api.GetDatasetResponse) -> RenderableType:
+    """Everything about one dataset: the facts, its columns, its newest files."""
+    of = answer.dataset
+    version = of.served_version
+    pairs: dict[str, RenderableType | str] = {
+        "dataset": Text(of.dataset_id, "dataset"),
+        "DAG": of.dag,
+        "produced by": ", ".join(of.producer_jobs) or NOTHING,
+        "storage": values.storage(of.spec, of.virtual_sql),
+    }
+    if of.spec.description:
+        pairs["holds"] = of.spec.description
+    if of.spec.HasField("cursor"):
+        pairs["cursor"] = of.spec.cursor.column
+    if of.virtual_sql:
+        return Group(facts(pairs), section("SQL", Text(of.virtual_sql.strip())))
+    files, rows, size = _volume(of)
+    pairs |= {
+        "complete up to": values.cursor(version.watermark),
+        "publication": values.count(version.publication_number),
+        "events": values.count(version.event_count),
+        "files": files if files == NOTHING else f"{files}, {rows} rows, {size}",
+        "version": of.served_version_id or "none is served yet",
+    }
+    parts: list[RenderableType] = [facts(pairs)]
+    schema = version.schema or of.spec.schema
+    if schema:
+        columns = table("column", "type")
+        for name in sorted(schema):
+            columns.add_row(name, schema[name])
+        parts.append(section("Columns", columns))
+    if answer.artifacts:
+        parts.append(section("Newest files", artifacts(answer.artifacts)))
+    return Group(*parts)
+
+
+def artifacts(found: Sequence[artifact_pb2.Artifact]) -> Table:
+    made = table("scope", "rows", "size", "publication", "file", right=("rows", "size", "publication"))
+    for artifact in found:
+        made.add_row(
+            values.scope(artifact.scope),
+            values.count(artifact.row_count),
+            values.byte_size(artifact.size_bytes),
+            values.count(artifact.publication_number),
+            artifact.key,
+        )
+    return made
+
+
+def nothing(what: str) -> Text:
+    return Text(what, "hint")

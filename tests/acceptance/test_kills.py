@@ -1,0 +1,188 @@
+"""SIGKILL of the wrapper and of the dispatcher, at twenty seeded moments each: afterwards nothing shows that it
+happened.
+
+Each moment is chosen by the progress of the work, from a seed. The program is stopped first (SIGSTOP), the database
+is asked whether a task is leased and an event unacknowledged, and only then is it killed: a kill that hit nothing
+would prove nothing.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+
+from ctl.commands.dag import deploy_document
+from ctl.document import Document
+from tests.acceptance.programs import Programs, running_programs
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.faults]
+
+EVENTS = 1_200
+KILLS = 20
+LEASE = {"TRACE_LEASE_SECONDS": "1.5", "TRACE_UNANSWERED_WAKEUP_SECONDS": "2"}
+DEADLINE = 240.0
+
+DOCUMENT = """
+dag: kills
+jobs:
+  numbers:
+    source: replay
+    config: {path: numbers.csv, cursor: number, rate: 120, until: 1199}
+    outputs:
+      k.numbers:
+        cursor: {column: number, type: int64}
+        schema: {number: int64, value: int64}
+  ranges:
+    operator: aggregator
+    config: {size: 25}
+    inputs: {k.numbers: {}}
+    outputs: {k.ranges: {storage: none}}
+  sums:
+    operator: sql
+    config: {sql: 'select min(number) as number, sum(value)::decimal(38,0) as total from "k.numbers"'}
+    inputs:
+      k.ranges: {}
+      k.numbers: {trigger: false}
+    outputs:
+      k.sums: {schema: {number: int64, total: "decimal(38,0)"}}
+  units:
+    operator: splitter
+    inputs: {k.ranges: {}}
+    outputs: {k.units: {storage: none}}
+"""
+
+LEASED_AND_UNACKNOWLEDGED = """
+select exists (
+    select 1 from task t left join ordered_stream o using (job_version_id, stream_key)
+    where t.state = 'running' and coalesce(t.lease_until, o.lease_until) > clock_timestamp()
+) and exists (
+    select 1 from task where event_id is not null and state <> 'succeeded'
+)
+"""
+PROGRESS = "select count(*) from event"
+FINISHED = """
+select count(*) filter (where state = 'succeeded') = count(*) and count(*) >= %(tasks)s from task
+"""
+TASKS = 1 + EVENTS + 2 * (EVENTS // 25)
+UNDELIVERED = """
+select count(*) from event e
+join subscription s on s.input_version_id = e.dataset_version_id
+left join task t on t.event_id = e.event_id and t.job_version_id = s.job_version_id
+where t.task_id is null
+"""
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("document")
+    numbers = random.Random(7)
+    lines = [f"{number},{numbers.randrange(10**12)}" for number in range(EVENTS)]
+    (folder / "numbers.csv").write_text("\n".join(["number,value", *lines]) + "\n")
+    (folder / "dag.yaml").write_text(DOCUMENT)
+    return folder / "dag.yaml"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(document: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    with running_programs(tmp_path_factory.mktemp("undisturbed") / "home", LEASE) as (programs, database):
+        deploy(programs, document)
+        wait_until(programs, lambda: holds(database, FINISHED, tasks=TASKS), "everything has succeeded")
+        return outcome(programs, database)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("victim", "seed"), [("wrapper", 11), ("dispatcher", 12)])
+def test_kills_leave_no_trace_in_the_results(
+    victim: str, seed: int, document: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    moments = random.Random(seed)
+    with running_programs(tmp_path / "home", LEASE) as (programs, database):
+        deploy(programs, document)
+        total = EVENTS + EVENTS // 25 + EVENTS
+        thresholds = sorted(moments.sample(range(5, int(total * 0.85)), KILLS))
+        for threshold in thresholds:
+            wait_for_events(programs, database, threshold)
+            stop_at_work(programs, database, victim, moments)
+            programs.kill(victim)
+            programs.start(victim)
+        wait_until(programs, lambda: holds(database, FINISHED, tasks=TASKS), "everything has succeeded")
+        assert count(database, UNDELIVERED) == 0
+        assert (
+            count(database, "select count(*) from attempt where outcome = 'lease_lost'") > 0 or victim == "dispatcher"
+        )
+        assert outcome(programs, database) == undisturbed
+
+
+def wait_for_events(programs: Programs, database: psycopg.Connection, threshold: int) -> None:
+    wait_until(programs, lambda: count(database, PROGRESS) >= threshold, f"{threshold} events")
+
+
+def stop_at_work(programs: Programs, database: psycopg.Connection, victim: str, moments: random.Random) -> None:
+    """Returns with the program stopped, a task leased and an event unacknowledged."""
+
+    def hit() -> bool:
+        programs.stop(victim)
+        if holds(database, LEASED_AND_UNACKNOWLEDGED):
+            return True
+        programs.resume(victim)
+        return False
+
+    wait_until(programs, hit, "a task is leased and an event unacknowledged", pause=moments.uniform(0.001, 0.05))
+
+
+def deploy(programs: Programs, document: Path) -> None:
+    with programs.connected() as connection:
+        deploy_document(connection, Document.read(document))
+
+
+def outcome(programs: Programs, database: psycopg.Connection) -> dict[str, Any]:
+    """All that is left of a run but its ids and times."""
+    events = database.execute(
+        """
+        select v.dataset_id, e.scope_kind, e.scope_first, e.scope_last, e.revision, e.manifest
+        from event e join dataset_version v using (dataset_version_id) order by 1, 3, 4
+        """
+    ).fetchall()
+    tasks = database.execute(
+        """
+        select j.job, t.scope_first, t.scope_last, t.state::text, t.accepted_events
+        from task t join job_version j using (job_version_id) order by 1, 2, 3
+        """
+    ).fetchall()
+    files = database.execute(
+        """
+        select v.dataset_id, a.scope_first, a.scope_last, a.row_count, a.sha256, a.object_key
+        from artifact a join dataset_version v using (dataset_version_id)
+        where a.removed_publication_id is null order by 1, 2
+        """
+    ).fetchall()
+    sums: dict[str, int] = {}
+    for dataset, *_, key in files:
+        column = {"k.numbers": "value", "k.sums": "total"}[dataset]
+        values: list[Any] = pq.read_table(programs.home.artifacts / key, partitioning=None)[column].to_pylist()
+        sums[dataset] = sums.get(dataset, 0) + sum(int(value) for value in values)
+    return {"events": events, "tasks": tasks, "files": [row[:-1] for row in files], "sums": sums}
+
+
+def count(database: psycopg.Connection, statement: str) -> int:
+    row = database.execute(statement).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def holds(database: psycopg.Connection, statement: str, **parameters: object) -> bool:
+    row = database.execute(statement, parameters or None).fetchone()
+    return bool(row and row[0])
+
+
+def wait_until(programs: Programs, condition: Callable[[], bool], what: str, *, pause: float = 0.02) -> None:
+    """Asks again and again, with a deadline: the database has no signal for "some work is under way"."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {DEADLINE} s: {what}"
+        programs.signals.wait([], pause)

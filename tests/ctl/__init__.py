@@ -1,0 +1,1 @@
+"""Tests of tracectl: the command line and the embedded stack."""

@@ -1,0 +1,39 @@
+"""A home whose endpoints are those of the fake services, and a way to run tracectl against it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ctl.home import Endpoints, Home, write_atomically
+from ctl.main import app
+from kernel.credentials import create_token_file
+from tests.ctl.fake_control import Canned, serve
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def canned(tmp_path: Path) -> Iterator[Canned]:
+    """The fake services run, and the home `tmp_path / "home"` names them."""
+    home = Home.at(tmp_path / "home")
+    home.root.mkdir()
+    found = Canned(token=create_token_file(home.token_file("user")))
+    server, bound = serve(found, "127.0.0.1:0")
+    endpoints = Endpoints(bound[0], bound[0], bound[0], (bound[0],), home.token_file("user"), {"dispatcher": 1})
+    write_atomically(home.endpoints_file, endpoints.to_json())
+    yield found
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line on that home; `stdin` is its standard input."""
+    monkeypatch.setenv("TRACE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def invoke(*arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(app, list(arguments), input=stdin)
+
+    return invoke

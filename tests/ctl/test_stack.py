@@ -1,0 +1,304 @@
+"""The embedded stack as a supervisor of processes: the programs are stand-ins, Postgres and all processes are real."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ctl.home import Endpoints, Home, read_endpoints
+from ctl.local.ownership import read_processes
+from ctl.local.processes import ProcessIdentity, wait_until_gone
+from ctl.local.restarts import RestartHistory, RestartPolicy
+from tests.ctl.fake_programs import FAULT, make_programs
+
+_DEADLINE = 60.0
+
+
+class Cli:
+    """Runs tracectl as people do, on one home, with the stand-ins; stops by pid what it started."""
+
+    def __init__(self, home: Home, environment: dict[str, str]) -> None:
+        self.home = home
+        self.environment = environment
+        self._seen: dict[str, ProcessIdentity] = {}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "ctl.main", *arguments, "--home", str(self.home.root)]
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.command(*arguments),
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE,
+            check=False,
+        )
+        self._seen |= read_processes(self.home)
+        return done
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.command(*arguments),
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def processes(self) -> dict[str, ProcessIdentity]:
+        self._seen |= read_processes(self.home)
+        return dict(self._seen)
+
+    def clean_up(self) -> None:
+        self.run("down")
+        for identity in self.processes().values():
+            if identity.is_alive():
+                os.kill(identity.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def make_cli(tmp_path: Path) -> Iterator[Callable[[str], Cli]]:
+    made: list[Cli] = []
+    search_path = make_programs(tmp_path / "programs")
+
+    def make(name: str = "home") -> Cli:
+        environment = {**os.environ, "PYTHONPATH": search_path, "COLUMNS": "200"}
+        made.append(Cli(Home.at(tmp_path / name), environment))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.clean_up()
+
+
+@pytest.fixture
+def cli(make_cli: Callable[[str], Cli]) -> Cli:
+    return make_cli("home")
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """What other processes do has no signal here: asks again until the deadline."""
+    deadline = time.monotonic() + _DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {_DEADLINE:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+def answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_up_serves_and_down_leaves_nothing(cli: Cli) -> None:
+    up = cli.run("up", "--port", "0", "--detach")
+    assert up.returncode == 0, up.stderr + up.stdout
+    endpoints = read_endpoints(cli.home)
+    for address in (endpoints.control, endpoints.internal, endpoints.query, *endpoints.wrappers):
+        assert answers(address)
+    assert set(endpoints.pids) == {"supervisor", "postgres", "dispatcher", "wrapper", "queryd"}
+    assert cli.home.credentials.stat().st_mode & 0o777 == 0o700
+    for role in ("user", "worker", "queryd"):
+        assert cli.home.token_file(role).stat().st_mode & 0o777 == 0o600
+    assert cli.run("status").returncode == 0
+
+    processes = cli.processes()
+    down = cli.run("down")
+    assert down.returncode == 0, down.stderr
+    assert not any(identity.is_alive() for identity in processes.values())
+    assert not cli.home.endpoints_file.exists()
+    assert cli.run("task", "ls").returncode == 3
+
+
+def test_down_is_idempotent(cli: Cli) -> None:
+    assert cli.run("down").returncode == 0
+    assert not cli.home.root.exists()
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+    assert "is stopped" in cli.run("down").stdout
+    assert "no stack runs" in cli.run("down").stdout
+
+
+def test_a_second_up_is_refused_and_names_the_first(cli: Cli) -> None:
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+    before = read_endpoints(cli.home)
+    for arguments in (("--detach",), ()):
+        second = cli.run("up", "--port", "0", *arguments)
+        assert second.returncode == 1
+        assert f"(process {before.pids['supervisor']})" in second.stderr
+        assert "tracectl down" in second.stderr
+    assert read_endpoints(cli.home) == before
+    assert answers(before.control)
+
+
+def test_the_credentials_and_the_data_outlive_a_stop(cli: Cli) -> None:
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+    token = cli.home.token_file("user").read_text()
+    assert cli.run("down").returncode == 0
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+    assert cli.home.token_file("user").read_text() == token
+
+
+def test_ctrl_c_stops_in_order(cli: Cli) -> None:
+    with cli.start("up", "--port", "0") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Ctrl-C stops it" in line:
+                break
+        processes = cli.processes()
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(_DEADLINE) == 0
+    stopped = [line.split()[0] for line in rest.splitlines() if line.rstrip().endswith("stopped")]
+    assert stopped == ["wrapper", "queryd", "dispatcher", "postgres"]
+    assert not any(identity.is_alive() for identity in processes.values())
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(cli: Cli) -> None:
+    with cli.start("up", "--port", "0") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("postgres runs"):
+                break
+        processes = cli.processes()
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        process.wait(_DEADLINE)
+    assert processes
+    assert not any(identity.is_alive() for identity in processes.values())
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+
+
+def test_a_second_ctrl_c_kills(cli: Cli) -> None:
+    with cli.start("up", "--port", "0", **{FAULT: "wrapper:mute"}) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Ctrl-C stops it" in line:
+                break
+        processes = cli.processes()
+        log = cli.home.log_file("wrapper")
+        process.send_signal(signal.SIGINT)
+        until(lambda: "hears SIGTERM" in log.read_text(), "the wrapper hears SIGTERM")
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        process.wait(_DEADLINE)
+    assert time.monotonic() - began < 10  # and not the 20 s that a program is given
+    assert not any(identity.is_alive() for identity in processes.values())
+
+
+def test_programs_that_die_are_reported_and_started_again(cli: Cli) -> None:
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+    first = read_endpoints(cli.home)
+    log = cli.home.log_file("supervisor")
+    for program in ("wrapper", "queryd", "dispatcher", "postgres"):
+        os.kill(first.pids[program], signal.SIGKILL)
+        until(lambda program=program: f"{program} serves again" in log.read_text(), f"{program} runs again")  # type: ignore[misc]
+        assert f"{program} starts again in 0.5 s" in log.read_text()
+        if program != "postgres":
+            assert f"{program} was ended by SIGKILL; the end of its log:\n{program} begins" in log.read_text()
+    after = read_endpoints(cli.home)
+    assert (after.control, after.internal, after.query) == (first.control, first.internal, first.query)
+    assert after.wrappers == first.wrappers
+    assert not set(after.pids.values()) & {pid for name, pid in first.pids.items() if name != "supervisor"}
+    assert cli.run("status").returncode == 0
+
+
+def test_a_program_that_cannot_start_fails_up_with_its_log(cli: Cli) -> None:
+    for arguments in (("--detach",), ()):
+        up = cli.run("up", "--port", "0", *arguments, **{FAULT: "queryd:exit"})
+        assert up.returncode == 1
+        assert "queryd ended with status 1 before it served" in up.stderr
+        assert "queryd cannot go on: a reason" in up.stderr
+        assert not cli.home.endpoints_file.exists()
+        assert not any(identity.is_alive() for identity in cli.processes().values())
+
+
+def test_what_a_killed_supervisor_leaves_is_stopped_by_the_next_up(cli: Cli) -> None:
+    assert cli.run("up", "--port", "0", "--detach", **{FAULT: "wrapper:deaf"}).returncode == 0
+    processes = cli.processes()
+    os.kill(processes["supervisor"].pid, signal.SIGKILL)
+    log = cli.home.log_file("wrapper")
+    # The kernel sends SIGTERM to all that the supervisor started; this wrapper does not listen and is left over.
+    until(lambda: "hears SIGTERM 1" in log.read_text(), "the wrapper hears of its supervisor's end")
+    assert wait_until_gone(processes["dispatcher"], _DEADLINE)
+    assert wait_until_gone(processes["postgres"], _DEADLINE)
+    assert processes["wrapper"].is_alive()
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+    assert not processes["wrapper"].is_alive()
+    assert f"stopped wrapper (process {processes['wrapper'].pid})" in cli.home.log_file("supervisor").read_text()
+
+
+def test_down_stops_what_a_killed_supervisor_left(cli: Cli) -> None:
+    assert cli.run("up", "--port", "0", "--detach", **{FAULT: "queryd:deaf"}).returncode == 0
+    processes = cli.processes()
+    os.kill(processes["supervisor"].pid, signal.SIGKILL)
+    log = cli.home.log_file("queryd")
+    until(lambda: "hears SIGTERM 1" in log.read_text(), "queryd hears of its supervisor's end")
+    assert cli.run("down").returncode == 0
+    assert not any(identity.is_alive() for identity in processes.values())
+
+
+def test_a_pid_that_names_another_process_by_now_is_left_alone(cli: Cli) -> None:
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        identity = ProcessIdentity.of(bystander.pid)
+        assert identity is not None
+        cli.home.run.mkdir(parents=True)
+        stale = {**identity.to_json(), "start_time": identity.start_time - 1}
+        cli.home.processes_file.write_text(json.dumps({"dispatcher": stale, "supervisor": stale}))
+        assert "no stack runs" in cli.run("down").stdout
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+def test_ports_in_use_are_named_with_the_remedy(cli: Cli) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        up = cli.run("up", "--port", str(port - 1), "--detach")
+    assert up.returncode == 1
+    assert f"in use by another program: 127.0.0.1:{port}" in up.stderr
+    assert "--port 0" in up.stderr
+    assert not any(identity.is_alive() for identity in cli.processes().values())
+
+
+def test_paths_with_blanks_and_long_paths(make_cli: Callable[[str], Cli]) -> None:
+    cli = make_cli("a home with 'blanks' and quotes/" + "/".join(["a-rather-long-name"] * 8))
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+    assert cli.run("status").returncode == 0
+    assert cli.run("down").returncode == 0
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "file").touch()
+    cli.home = Home.at(tmp_path / "file" / "home")
+    up = cli.run("up", "--detach", "--port", "0")
+    assert up.returncode == 1
+    assert "as a home" in up.stderr
+    assert "Traceback" not in up.stderr
+
+
+def test_restarts_pause_longer_each_time_and_end() -> None:
+    history = RestartHistory(RestartPolicy(first_pause=1, longest_pause=5, limit=4, settled_after=60))
+    assert [history.died(ran_for=2) for _ in range(5)] == [1, 2, 4, 5, None]
+
+
+def test_a_long_life_forgives_earlier_deaths() -> None:
+    history = RestartHistory(RestartPolicy(first_pause=1, limit=2, settled_after=60))
+    assert [history.died(ran_for=seconds) for seconds in (1, 1, 61, 1)] == [1, 2, 1, 2]
+
+
+def test_endpoints_survive_their_file(tmp_path: Path) -> None:
+    home = Home.at(tmp_path)
+    endpoints = Endpoints("a:1", "b:2", "c:3", ("d:4",), tmp_path / "user.token", {"dispatcher": 5})
+    home.endpoints_file.write_text(endpoints.to_json())
+    assert read_endpoints(home) == endpoints
