@@ -1,0 +1,8 @@
+// What users of the package see.
+export { connect, TraceClient, type TaskFilter } from "./client.js";
+export { decimalText } from "./decimal.js";
+export { readEndpoints, type Endpoints } from "./endpoints.js";
+export { TraceError } from "./errors.js";
+export { QueryResult, type QueryOptions } from "./query.js";
+export { TaskState, type Task } from "./gen/traceapi/types/v1/task_pb.js";
+export type { QueryFinished, QueryStarted } from "./gen/traceapi/query/v1/query_service_pb.js";

@@ -1,0 +1,1 @@
+"""The query daemon: pins, gates, runs and streams queries over datasets."""

@@ -1,0 +1,178 @@
+"""What queryd and a cell say to each other over the cell's standard streams: frames of one letter, a length, and bytes.
+
+Both sides are this file. It uses the standard library only, because a cell loads it before it is asked anything. A cell
+is not trusted once it has run a text: queryd takes lengths only up to a limit, and from the contents nothing but data.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import BinaryIO
+
+_HEADER = struct.Struct(">cI")
+_ROWS = struct.Struct(">Q")
+# The largest list of files, 10^5 of them, is 7 MB of text.
+MAX_JOB_BYTES = 1 << 30
+# gRPC messages to clients carry one of these each.
+MAX_ARROW_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 16 << 20
+
+
+class Kind(Enum):
+    """The letter of a frame."""
+
+    # From a cell that is ready for its job.
+    READY = b"r"
+    # To a cell: hold a text against the gate. Its answer: NAMES or FAILED.
+    CHECK = b"c"
+    NAMES = b"n"
+    # To a cell: a table of scopes, as an Arrow stream, that the job after it names by its index.
+    TABLE = b"t"
+    # To a cell: run a text, or plan it. Its answer: ARROW any number of times and FINISHED, or PLAN, or FAILED.
+    RUN = b"q"
+    EXPLAIN = b"x"
+    ARROW = b"a"
+    FINISHED = b"f"
+    PLAN = b"p"
+    FAILED = b"e"
+
+
+class ProtocolError(Exception):
+    """The other side broke the rules above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A dataset's name as the text writes it, at its first mention."""
+
+    dataset_id: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One dataset as the engine sees it: views under `names`, the dataset's id first, of what one other field says."""
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...] = ()  # Parquet files, absolute, as the cell sees them
+    columns: tuple[tuple[str, str], ...] = ()  # an empty dataset: name and engine's type
+    table: int | None = None  # index of a TABLE frame
+    sql: str = ""  # a virtual dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A text to run over relations."""
+
+    sql: str
+    relations: tuple[Relation, ...]
+    max_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a cell gives no answer. `kind`: refused, ambiguous, failed, files, memory, rows."""
+
+    kind: str
+    message: str
+    line: int = 0  # 0 where no place in the text is known
+    column: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CellLimits:
+    """What a cell may use. Sizes in bytes."""
+
+    memory_bytes: int
+    threads: int
+    scratch_bytes: int
+
+
+def write_frame(stream: BinaryIO, kind: Kind, payload: bytes) -> None:
+    """Writes one frame and flushes. Blocks while the other side does not read: that is the back-pressure."""
+    stream.write(_HEADER.pack(kind.value, len(payload)))
+    stream.write(payload)
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO, max_bytes: int) -> tuple[Kind, bytes] | None:
+    """The next frame, or None where the stream ended between two. Raises ProtocolError."""
+    header = stream.read(_HEADER.size)
+    if not header:
+        return None
+    if len(header) < _HEADER.size:
+        raise ProtocolError("the stream ended inside a frame")
+    letter, length = _HEADER.unpack(header)
+    if length > max_bytes:
+        raise ProtocolError(f"a frame of {length} bytes")
+    payload = stream.read(length)
+    if len(payload) < length:
+        raise ProtocolError("the stream ended inside a frame")
+    try:
+        return Kind(letter), payload
+    except ValueError as error:
+        raise ProtocolError(f"a frame of the unknown kind {letter!r}") from error
+
+
+def pack_arrow(row_count: int, data: bytes) -> bytes:
+    """Part of an Arrow stream, with the rows that it and those before it hold."""
+    return _ROWS.pack(row_count) + data
+
+
+def unpack_arrow(payload: bytes) -> tuple[int, bytes]:
+    if not _ROWS.size <= len(payload) <= _ROWS.size + MAX_ARROW_BYTES:
+        raise ProtocolError(f"{len(payload)} bytes of Arrow in one frame")
+    return _ROWS.unpack_from(payload)[0], payload[_ROWS.size :]
+
+
+def pack_names(names: list[Name]) -> bytes:
+    return json.dumps([[name.dataset_id, name.line, name.column] for name in names]).encode()
+
+
+def unpack_names(payload: bytes) -> list[Name]:
+    return [Name(str(name), int(line), int(column)) for name, line, column in json.loads(payload)]
+
+
+def pack_failure(failure: Failure) -> bytes:
+    return json.dumps(asdict(failure)).encode()
+
+
+def unpack_failure(payload: bytes) -> Failure:
+    fields: Mapping[str, object] = json.loads(payload)
+    line, column = fields.get("line"), fields.get("column")
+    return Failure(
+        str(fields.get("kind")),
+        str(fields.get("message")),
+        line if isinstance(line, int) else 0,
+        column if isinstance(column, int) else 0,
+    )
+
+
+def pack_job(job: Job) -> bytes:
+    return json.dumps(asdict(job)).encode()
+
+
+def unpack_job(payload: bytes) -> Job:
+    fields = json.loads(payload)
+    relations = tuple(
+        Relation(
+            names=tuple(relation["names"]),
+            paths=tuple(relation["paths"]),
+            columns=tuple((name, type_) for name, type_ in relation["columns"]),
+            table=relation["table"],
+            sql=relation["sql"],
+        )
+        for relation in fields["relations"]
+    )
+    return Job(fields["sql"], relations, fields["max_rows"])
+
+
+def pack_limits(limits: CellLimits) -> str:
+    return json.dumps(asdict(limits))
+
+
+def unpack_limits(text: str) -> CellLimits:
+    return CellLimits(**json.loads(text))

@@ -1,0 +1,115 @@
+"""Cells kept ready, so that a query does not wait for a Python and an engine to load (a third of a second)."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from kernel.telemetry import get_logger
+from queryd.engine.messages import ProtocolError
+from queryd.engine.process import CellEndedError, CellProcess
+from queryd.engine.sandbox import Sandbox
+from queryd.engine.scratch import ScratchFolder
+
+_log = get_logger("queryd.pool")
+# After a cell that could not start: the next one may fail in the same way.
+_PAUSE_SECONDS = 1.0
+
+
+class CellUnavailableError(Exception):
+    """No cell became ready in time."""
+
+
+class CellPool:
+    """`warm` cells wait; each one that is taken is replaced. `sandboxes` are tried in order when the pool starts.
+
+    One thread starts all cells, and lives as long as the pool: a cell dies with the thread that started it, for that is
+    what "die with the parent" means to Linux.
+    """
+
+    def __init__(self, sandboxes: Sequence[Sandbox], warm: int) -> None:
+        self._sandboxes = sandboxes
+        self._warm = warm
+        self._ready: deque[CellProcess] = deque()
+        self._waiting = 0
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._started = threading.Event()
+        self._folder = ScratchFolder()
+        self._thread = threading.Thread(target=self._run, name="cells", daemon=True)
+        self.sandbox: Sandbox | None = None
+
+    def start(self) -> Sandbox:
+        """Returns with the first cell ready, and says in what. Raises CellUnavailableError."""
+        self._thread.start()
+        self._started.wait()
+        if self.sandbox is None:
+            raise CellUnavailableError("no cell can be started on this machine; the log says why")
+        return self.sandbox
+
+    def take(self, timeout: float) -> CellProcess:
+        """A cell of one's own, to be closed after one query. Raises CellUnavailableError."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.notify_all()
+            try:
+                if (
+                    not self._changed.wait_for(lambda: self._ready or self._stopping.is_set(), timeout)
+                    or not self._ready
+                ):
+                    raise CellUnavailableError("no cell became ready in time")
+                return self._ready.popleft()
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends the cells that wait. Those that were taken belong to who took them."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+        while self._ready:
+            self._ready.popleft().close()
+        self._folder.remove()
+
+    def _run(self) -> None:
+        try:
+            self._choose()
+        finally:
+            self._started.set()
+        while self.sandbox is not None and not self._stopping.is_set():
+            cell = self._start_cell(self.sandbox)
+            if cell is None:
+                self._stopping.wait(_PAUSE_SECONDS)
+                continue
+            with self._changed:
+                self._ready.append(cell)
+                self._changed.notify_all()
+                self._changed.wait_for(self._is_short)
+
+    def _is_short(self) -> bool:
+        return self._stopping.is_set() or len(self._ready) < max(self._warm, self._waiting)
+
+    def _choose(self) -> None:
+        for sandbox in self._sandboxes:
+            cell = self._start_cell(sandbox)
+            if cell is not None:
+                self._ready.append(cell)
+                self.sandbox = sandbox
+                return
+
+    def _start_cell(self, sandbox: Sandbox) -> CellProcess | None:
+        try:
+            cell = CellProcess(sandbox, self._folder.path)
+        except OSError as error:
+            _log.warning("a cell could not be started", sandbox=sandbox.name, error=str(error))
+            return None
+        try:
+            cell.wait_ready()
+        except (CellEndedError, ProtocolError) as error:
+            cell.close()
+            said = error.stderr[-500:] if isinstance(error, CellEndedError) else ""
+            _log.warning("a cell did not become ready", sandbox=sandbox.name, error=str(error), said=said)
+            return None
+        return cell

@@ -1,0 +1,190 @@
+"""The engine's side of a query, inside its cell: a locked database, its relations, and what its errors mean to people.
+
+The order matters: first the locks, then the views of the datasets, then the user's text, verbatim. The locks alone do
+not hold: a path that may be read may also be written (DuckDB 2.0), so the files are read-only by mount or permission;
+and memory_limit leaves out what functions allocate, so the process has a limit of its own (queryd/engine/cell.py).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from kernel.dataset_sql import TableName, line_and_column, quoted, relation_ddl
+from queryd.engine.messages import CellLimits, Failure, Job, Relation
+from queryd.gate import GateError, check
+
+# What the engine's buffers may take of the process's memory; the rest is for functions, results and Python itself.
+_ENGINE_SHARE = 0.6
+_BATCH_ROWS = 32_768
+_ENGINE_ERROR = re.compile(r"^(?P<title>[A-Z][A-Za-z ]*) Error: (?P<text>.*)$", re.DOTALL)
+# What the engine calls its trouble with a file, often without naming it.
+_DAMAGE = ("IO", "Invalid", "Serialization")
+_PLAN = "EXPLAIN "
+# No dataset's id holds a control character, so no view meets these names.
+_SCOPES = "\x01scopes"
+
+
+class RelationError(Exception):
+    """A dataset cannot be made readable; the message is for people."""
+
+
+def open_session(limits: CellLimits, scratch: Path) -> duckdb.DuckDBPyConnection:
+    """A database in memory, with its limits, before it is locked."""
+    connection = duckdb.connect(":memory:")
+    settings: dict[str, str | int | bool] = {
+        "temp_directory": str(scratch / "spill"),
+        "max_temp_directory_size": f"{limits.scratch_bytes}B",
+        "memory_limit": f"{int(limits.memory_bytes * _ENGINE_SHARE)}B",
+        "threads": limits.threads,
+        "TimeZone": "UTC",
+        "errors_as_json": True,
+        "python_enable_replacements": False,
+        "python_scan_all_frames": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "allow_community_extensions": False,
+        "allow_persistent_secrets": False,
+        "enable_progress_bar": False,
+    }
+    for name, value in settings.items():
+        connection.execute(f"SET {name} = {_literal(value)}")
+    return connection
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, job: Job, tables: list[pa.Table]) -> None:
+    """Locks the database to the job's files and makes its relations. Raises RelationError."""
+    paths = [path for relation in job.relations for path in relation.paths]
+    connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, paths))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    for relation in _in_order(connection, job.relations):
+        try:
+            _make(connection, relation, tables)
+        except duckdb.Error as error:
+            raise RelationError(f'dataset "{relation.names[0]}": {_text(error)[1]}') from error
+
+
+def batches(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
+    """The answer as a stream. `sql()`, unlike `execute()`, does not compute all of it before the first batch."""
+    reader: pa.RecordBatchReader = connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+    return reader
+
+
+def plan(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """The engine's plan, as its JSON."""
+    row = connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchone()
+    return str(row[1]) if row else "[]"
+
+
+def failure_of(connection: duckdb.DuckDBPyConnection, job: Job, error: Exception) -> Failure:
+    """What an exception of the engine, or of Arrow on its behalf, means."""
+    if isinstance(error, RelationError):
+        return Failure("failed", str(error))
+    title, message, offset = _text(error)
+    if title == "Out of Memory" or isinstance(error, MemoryError | pa.ArrowMemoryError):
+        return Failure("memory", "the query needs more memory than it may have")
+    if offset is None:
+        offset = _planned_offset(connection, job.sql)
+    elif any(relation.sql for relation in job.relations):
+        offset = None  # it may be a place in a virtual dataset's text
+    place = (0, 0) if offset is None else line_and_column(job.sql, offset)
+    return Failure("files" if title in _DAMAGE else "failed", f"{title} error: {message}" if title else message, *place)
+
+
+def _in_order(connection: duckdb.DuckDBPyConnection, relations: tuple[Relation, ...]) -> Iterator[Relation]:
+    """Each virtual dataset after what it reads: the engine looks for relations when it makes a view."""
+    virtual = {relation.names[0].casefold(): relation for relation in relations if relation.sql}
+    yield from (relation for relation in relations if not relation.sql)
+    done: set[str] = set()
+    path: list[str] = []
+
+    def visit(key: str) -> Iterator[Relation]:
+        if key in done or key not in virtual:
+            return
+        if key in path:
+            raise RelationError(f"virtual datasets read each other in a circle: {' -> '.join([*path, key])}")
+        path.append(key)
+        for name in _names(connection, virtual[key]):
+            yield from visit(name.dataset_id.casefold())
+        path.pop()
+        done.add(key)
+        yield virtual[key]
+
+    for key in virtual:
+        yield from visit(key)
+
+
+def _names(connection: duckdb.DuckDBPyConnection, virtual: Relation) -> list[TableName]:
+    try:
+        return check(connection, virtual.sql)
+    except GateError as error:
+        raise RelationError(f'virtual dataset "{virtual.names[0]}": {error.message}') from error
+
+
+def _make(connection: duckdb.DuckDBPyConnection, relation: Relation, tables: list[pa.Table]) -> None:
+    first, *others = relation.names
+    for statement in relation_ddl(first, _select(connection, relation, tables)):
+        connection.execute(statement)
+    for other in others:
+        for statement in relation_ddl(other, f"SELECT * FROM main.{quoted(first)}"):  # noqa: S608 - quoted
+            connection.execute(statement)
+
+
+def _select(connection: duckdb.DuckDBPyConnection, relation: Relation, tables: list[pa.Table]) -> str:
+    if relation.sql:
+        return relation.sql
+    if relation.table is not None:
+        table = tables[relation.table]
+        name = f"{quoted(_SCOPES)}.{quoted(str(relation.table))}"
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(_SCOPES)}")
+        connection.register(_SCOPES, table)
+        connection.execute(f"CREATE TABLE {name} AS {_visible_scopes(table)}")
+        connection.unregister(_SCOPES)
+        return f"SELECT * FROM {name}"  # noqa: S608 - quoted
+    if relation.paths:
+        paths = ", ".join(map(_literal, relation.paths))
+        return f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false, union_by_name = false)"  # noqa: S608 - quoted
+    columns = ", ".join(f"CAST(NULL AS {type_}) AS {quoted(name)}" for name, type_ in relation.columns)
+    return f"SELECT {columns} WHERE false"
+
+
+def _visible_scopes(table: pa.Table) -> str:
+    """In their order; of an extent that was replaced, the highest revision."""
+    extent = ", ".join(quoted(name) for name in table.column_names if name not in ("unit_count", "revision"))
+    return (
+        f"SELECT * FROM {quoted(_SCOPES)} "  # noqa: S608 - quoted
+        f"QUALIFY row_number() OVER (PARTITION BY {extent} ORDER BY revision DESC) = 1 ORDER BY {extent}"
+    )
+
+
+def _planned_offset(connection: duckdb.DuckDBPyConnection, sql: str) -> int | None:
+    """Where the text is wrong. Errors of a relation come without a place, those of EXPLAIN with one."""
+    try:
+        connection.execute(_PLAN + sql)
+    except duckdb.Error as error:
+        offset = _text(error)[2]
+        return None if offset is None else offset - len(_PLAN)
+    return None
+
+
+def _text(error: Exception) -> tuple[str, str, int | None]:
+    """Title, message and byte offset of an engine's error; it is JSON where the engine could say more."""
+    match = _ENGINE_ERROR.match(str(error))
+    title, text = (match["title"], match["text"]) if match else ("", str(error))
+    try:
+        fields: Mapping[str, str] = json.loads(text)
+        title, message = str(fields["exception_type"]), str(fields["exception_message"])
+    except (ValueError, KeyError, TypeError):
+        return title, text, None
+    position = fields.get("position")
+    return title, message, int(position) if position is not None and position.isdecimal() else None
+
+
+def _literal(value: str | int | bool) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return str(value).lower()

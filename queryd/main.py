@@ -1,0 +1,120 @@
+"""queryd: wiring only. `python -m queryd.main [--config FILE]`."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from kernel.artifacts import ArtifactStore, open_store
+from kernel.channels import sync_channel
+from kernel.config import ConfigError, load_config
+from kernel.credentials import CredentialError, Role, TokenVerifier, read_token
+from kernel.ids import new_id
+from kernel.ready import write_ready_file
+from kernel.servers import AccessPolicy, SyncServer, sync_server
+from kernel.telemetry import configure_logging, get_logger
+from queryd.config import QuerydConfig
+from queryd.engine import sandbox
+from queryd.engine.messages import CellLimits
+from queryd.engine.pool import CellPool, CellUnavailableError
+from queryd.engine.sandbox import Sandbox
+from queryd.resolve import Resolver
+from queryd.rpc.query_service import QueryService
+from queryd.run_query import QueryRunner
+from queryd.running import RunningQueries
+from queryd.watch import Watcher
+from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from traceapi.query.v1.query_service_pb2_grpc import add_QueryServiceServicer_to_server
+
+_log = get_logger("queryd.main")
+_USERS = AccessPolicy({Role.USER: frozenset({"/traceapi.query.v1.QueryService"})})
+# A query keeps a thread while its client reads. These stay for health, cancel and list, and for saying OVERLOADED.
+_THREADS_BESIDE_QUERIES = 16
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 after a signal to stop, 2 for a faulty configuration, 1 where queries cannot be run here."""
+    parser = argparse.ArgumentParser(prog="trace-queryd", description="Serves SQL over datasets.")
+    parser.add_argument("--config", type=Path, help="TOML file; TRACE_ variables override it")
+    path: Path | None = parser.parse_args(arguments).config
+    configure_logging("queryd")
+    try:
+        config = load_config(QuerydConfig, program="queryd", environ=os.environ, toml_path=path)
+        channel = build_channel(config)
+    except (ConfigError, CredentialError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    configure_logging("queryd", level=config.log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with channel:
+        return serve(config, channel, stop)
+
+
+def serve(config: QuerydConfig, channel: grpc.Channel, stop: threading.Event) -> int:
+    """Serves until `stop` is set, then lets running queries end."""
+    store = open_store(config.artifacts)
+    pool = build_pool(config, store)
+    try:
+        chosen = pool.start()
+    except CellUnavailableError as error:
+        _log.error("queries cannot be run here", error=str(error))
+        return 1
+    if chosen.name == "plain":
+        _log.warning("queries run in plain processes, without namespaces of their own", wanted=config.query_sandbox)
+    try:
+        server = build_server(config, channel, store, pool)
+        address = server.start()
+        write_ready_file(config.ready_file, {"query": address})
+        _log.info("serving queries", address=address, sandbox=chosen.name)
+        stop.wait()
+        server.stop(config.drain_seconds)
+    finally:
+        pool.close()
+    return 0
+
+
+def build_channel(config: QuerydConfig) -> grpc.Channel:
+    """To the dispatcher's control listener."""
+    token = read_token(config.queryd_token_file)
+    return sync_channel(config.dispatcher_address, token=token, actor_name=config.queryd_name)
+
+
+def build_pool(config: QuerydConfig, store: ArtifactStore) -> CellPool:
+    """Cells that see this store."""
+    root = store.local_path("data")
+    if root is None:
+        raise ConfigError("queryd", ["  TRACE_ARTIFACTS: this release queries stores on a local disk"])
+    limits = CellLimits(config.query_memory_bytes, config.query_threads, config.query_scratch_bytes)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    sandboxes: list[Sandbox] = []
+    if config.query_sandbox != "plain":
+        sandboxes.append(sandbox.bubblewrap(root.parent, limits))
+    if config.query_sandbox != "bubblewrap":
+        sandboxes.append(sandbox.plain(root.parent, limits))
+    return CellPool(sandboxes, config.query_warm_cells)
+
+
+def build_server(config: QuerydConfig, channel: grpc.Channel, store: ArtifactStore, pool: CellPool) -> SyncServer:
+    """The listener for users."""
+    queries = RunningQueries(config.query_slots)
+    resolver = Resolver(DatasetServiceStub(channel), config.query_lease_seconds)
+    runner = QueryRunner(resolver, pool, store, queries, config.query_max_rows, Watcher(resolver))
+    server = sync_server(
+        listen=config.query_listen,
+        verifier=TokenVerifier({Role.USER: config.user_token_sha256}),
+        policy=_USERS,
+        max_threads=config.query_slots + _THREADS_BESIDE_QUERIES,
+    )
+    add_QueryServiceServicer_to_server(QueryService(runner, queries, new_id), server.server)
+    return server
+
+
+if __name__ == "__main__":
+    sys.exit(main())

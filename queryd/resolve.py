@@ -1,0 +1,158 @@
+"""Names of a query to what it reads: one pin, then the files and scopes behind it.
+
+A query is pinned once, at its start. Nothing that happens in the dispatcher later changes what it reads. This module
+asks the dispatcher and keeps nothing; `queryd/run_query.py` decides when.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import pyarrow as pa
+
+from kernel.errors import TraceError, from_rpc_error
+from queryd.scopes import scope_rows, scope_schema
+from traceapi.control.v1 import dataset_service_pb2 as pb
+from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from traceapi.types.v1.artifact_pb2 import Artifact
+from traceapi.types.v1.dag_pb2 import Storage
+from traceapi.types.v1.dataset_pb2 import Pin
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+_CALL_SECONDS = 10.0
+# Of the scopes of datasets without files; they are held in memory, 32 bytes each.
+_MOST_SCOPES = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """Which state to read: a pin given before, that of a deploy number, or (neither) the present one."""
+
+    pin: Pin | None = None
+    deploy_number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedDataset:
+    """A dataset at its pin. `spellings` are the names by which the query calls it, where they are not just its id."""
+
+    pinned: pb.PinnedDataset
+    spellings: tuple[str, ...]
+    artifacts: tuple[Artifact, ...] = ()
+    scopes: pa.Table | None = None
+
+    @property
+    def dataset_id(self) -> str:
+        return self.pinned.dataset.dataset_id
+
+    @property
+    def virtual_sql(self) -> str:
+        return self.pinned.dataset.virtual_sql
+
+    @property
+    def file_bytes(self) -> int:
+        return sum(artifact.size_bytes for artifact in self.artifacts)
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What pages have brought of one item."""
+
+    artifacts: list[Artifact] = field(default_factory=list)
+    batches: list[pa.RecordBatch] = field(default_factory=list)
+    last: bool = False
+
+
+class Resolver:
+    """The dispatcher's DatasetService, as queries need it. Raises TraceError."""
+
+    def __init__(self, stub: DatasetServiceStub, lease_seconds: int) -> None:
+        self._stub = stub
+        self.lease_seconds = lease_seconds
+
+    def pin(self, names: Sequence[str], as_of: AsOf) -> pb.PinDatasetsResponse:
+        """Pins datasets at one moment. DATASET_NOT_FOUND, NAME_AMBIGUOUS, PIN_COLLECTED."""
+        request = pb.PinDatasetsRequest(names=names, pin=as_of.pin)
+        request.lease_duration.FromSeconds(self.lease_seconds)
+        if as_of.deploy_number is not None:
+            request.deploy_number = as_of.deploy_number
+        with _translated():
+            return self._stub.PinDatasets(request, timeout=_CALL_SECONDS)
+
+    def renew(self, pin_id: str) -> None:
+        """Keeps the collector away for another lease. PIN_EXPIRED."""
+        request = pb.RenewPinRequest(pin_id=pin_id)
+        request.lease_duration.FromSeconds(self.lease_seconds)
+        with _translated():
+            self._stub.RenewPin(request, timeout=_CALL_SECONDS)
+
+    def release(self, pin_id: str) -> None:
+        """Ends the lease."""
+        with _translated():
+            self._stub.ReleasePin(pb.ReleasePinRequest(pin_id=pin_id), timeout=_CALL_SECONDS)
+
+    def resolve(self, pinned: pb.PinDatasetsResponse, timeout: float) -> list[ResolvedDataset]:
+        """The files and scopes of all datasets, each dataset once. PIN_COLLECTED, NOT_IMPLEMENTED (its storage)."""
+        found: dict[str, pb.PinnedDataset] = {}
+        spellings: dict[str, list[str]] = {}
+        for dataset in pinned.datasets:
+            found.setdefault(dataset.dataset.dataset_id, dataset)
+            spellings.setdefault(dataset.dataset.dataset_id, []).append(dataset.name)
+        stored = [dataset for dataset in found.values() if not dataset.dataset.virtual_sql]
+        for dataset in stored:
+            if dataset.dataset.spec.storage == Storage.STORAGE_POSTGRES:
+                message = f'dataset "{dataset.dataset.dataset_id}" is stored in Postgres, which queries cannot read yet'
+                raise TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
+        answers = self._pages(stored, timeout) if stored else {}
+        return [
+            _resolved(dataset, spellings[dataset_id], answers.get(dataset_id)) for dataset_id, dataset in found.items()
+        ]
+
+    def _pages(self, stored: Sequence[pb.PinnedDataset], timeout: float) -> dict[str, _Answer]:
+        request = pb.ResolveDatasetsRequest(items=[pb.ResolveItem(pin=dataset.pin) for dataset in stored])
+        answers = [_Answer() for _ in stored]
+        scope_count = 0
+        with _translated():
+            for page in self._stub.ResolveDatasets(request, timeout=timeout):
+                dataset, answer = stored[page.item_index], answers[page.item_index]
+                if page.HasField("error"):
+                    raise TraceError(page.error.reason, page.error.message, metadata=dict(page.error.metadata))
+                answer.artifacts += page.artifacts
+                if page.events:
+                    answer.batches.append(scope_rows(dataset.dataset.spec.cursor.type, page.events))
+                answer.last = page.last
+                scope_count += len(page.events)
+                if scope_count > _MOST_SCOPES:
+                    message = f"the query reads more than {_MOST_SCOPES:,} scopes"
+                    raise TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message)
+        for dataset, answer in zip(stored, answers, strict=True):
+            if not answer.last:
+                message = f'the files of dataset "{dataset.dataset.dataset_id}" were not all told'
+                raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, message)
+        return {dataset.dataset.dataset_id: answer for dataset, answer in zip(stored, answers, strict=True)}
+
+
+def _resolved(dataset: pb.PinnedDataset, names: list[str], answer: _Answer | None) -> ResolvedDataset:
+    dataset_id = dataset.dataset.dataset_id
+    # To the engine, names that differ in ASCII case alone are one; ids are unique under more than that.
+    others = {_folded(name): name for name in names if name}
+    others.pop(_folded(dataset_id), None)
+    if answer is None:
+        return ResolvedDataset(dataset, tuple(others.values()))
+    scopes = None
+    if dataset.dataset.spec.storage == Storage.STORAGE_NONE:
+        scopes = pa.Table.from_batches(answer.batches, scope_schema(dataset.dataset.spec.cursor.type))
+    return ResolvedDataset(dataset, tuple(others.values()), tuple(answer.artifacts), scopes)
+
+
+def _folded(name: str) -> str:
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error

@@ -1,0 +1,247 @@
+"""A DatasetService as the contract has it, over datasets that a test makes: real Parquet files, pins that end."""
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Condition
+from typing import Self
+
+import grpc
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kernel.artifacts import LocalArtifactStore
+from kernel.column_types import schema_digest
+from kernel.dataset_sql import table_names
+from kernel.errors import TraceError
+from kernel.scopes import parse_cursor
+from traceapi.control.v1 import dataset_service_pb2 as pb
+from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceServicer
+from traceapi.types.v1.artifact_pb2 import Artifact
+from traceapi.types.v1.dag_pb2 import CursorSpec, OutputSpec, Storage
+from traceapi.types.v1.dataset_pb2 import Dataset, DatasetPin, Pin
+from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
+from traceapi.types.v1.event_pb2 import Event, Watermark
+from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64, CursorRange, CursorType, CursorValue, RangeManifest, Scope
+
+
+def integer_range(first: int, last: int) -> Scope:
+    """A closed range of int64 cursors."""
+    return Scope(range=CursorRange(first=CursorValue(int64_value=first), last=CursorValue(int64_value=last)))
+
+
+def range_event(first: int, last: int, units: int | None = None, revision: int = 0) -> Event:
+    """An event of such a range, with a manifest where the number of units is given."""
+    scope = integer_range(first, last)
+    manifest = None if units is None else RangeManifest(boundaries=scope.range, unit_count=units)
+    scope.revision = revision
+    return Event(event_id=str(uuid.uuid4()), scope=scope, manifest=manifest)
+
+
+@dataclass
+class Version:
+    """One dataset with one version, and what each publication added to it."""
+
+    dataset: Dataset
+    number: int = 0
+    artifacts: list[Artifact] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    watermark: str | None = None
+
+    @property
+    def version_id(self) -> str:
+        return self.dataset.served_version_id
+
+    def pin(self, number: int | None = None) -> DatasetPin:
+        chosen = self.number if number is None else number
+        return DatasetPin(
+            dataset_id=self.dataset.dataset_id, dataset_version_id=self.version_id, publication_number=chosen
+        )
+
+
+class FakeDatasets(DatasetServiceServicer):
+    """Thread-safe where queries meet it. `page_size` is small, so that every test pages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = LocalArtifactStore(root)
+        self.page_size = 2
+        self.versions: dict[str, Version] = {}
+        self.leases: set[str] = set()
+        self.pin_requests: list[list[str]] = []
+        self.renewed: list[str] = []
+        self.lost_pins: set[str] = set()
+        self.changed = Condition()
+
+    # What a test arranges.
+
+    def add(
+        self,
+        dataset_id: str,
+        *,
+        schema: Mapping[str, str] | None = None,
+        storage: Storage.ValueType = Storage.STORAGE_PARQUET,
+        cursor_type: CursorType.ValueType = CURSOR_TYPE_INT64,
+        virtual_sql: str = "",
+    ) -> Self:
+        cursor = CursorSpec(column="number", type=cursor_type) if cursor_type else None
+        dataset = Dataset(
+            dataset_id=dataset_id,
+            dag="test",
+            served_version_id=str(uuid.uuid4()),
+            spec=OutputSpec(storage=storage, cursor=cursor, schema=schema or {}),
+            virtual_sql=virtual_sql,
+        )
+        self.versions[dataset_id.casefold()] = Version(dataset)
+        return self
+
+    def publish(self, dataset_id: str, table: pa.Table) -> Artifact:
+        """Adds one file, in a publication of its own."""
+        version = self.versions[dataset_id.casefold()]
+        version.number += 1
+        source = self.root.parent / f"{uuid.uuid4()}.parquet"
+        pq.write_table(table, source)
+        stored = self.store.put(f"data/{version.version_id}/{uuid.uuid4()}-1-0.parquet", source)
+        source.unlink()
+        artifact = Artifact(
+            artifact_id=str(uuid.uuid4()),
+            dataset_id=version.dataset.dataset_id,
+            dataset_version_id=version.version_id,
+            key=stored.key,
+            scope=integer_range(len(version.artifacts), len(version.artifacts)),
+            row_count=table.num_rows,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+            schema_digest=schema_digest({}),
+            publication_number=version.number,
+        )
+        version.artifacts.append(artifact)
+        return artifact
+
+    def emit(self, dataset_id: str, events: Sequence[Event]) -> None:
+        """Adds events of a dataset without files."""
+        version = self.versions[dataset_id.casefold()]
+        version.number += 1
+        for event in events:
+            event.publication_number = version.number
+        version.events += events
+
+    def move_watermark(self, dataset_id: str, cursor: str) -> None:
+        with self.changed:
+            self.versions[dataset_id.casefold()].watermark = cursor
+
+    def lose_pins(self) -> None:
+        """All leases that are held now end, as if they had not been renewed in time."""
+        with self.changed:
+            self.lost_pins |= self.leases
+
+    def wait_for_pin_requests(self, count: int, timeout: float = 20) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.pin_requests) >= count, timeout), self.pin_requests
+
+    def wait_released(self, timeout: float = 20) -> None:
+        """Returns when no query holds a pin."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: not self.leases, timeout), self.leases
+
+    # The service.
+
+    def PinDatasets(self, request: pb.PinDatasetsRequest, context: grpc.ServicerContext) -> pb.PinDatasetsResponse:
+        with self.changed:
+            self.pin_requests.append(list(request.names))
+            self.changed.notify_all()
+            named = [(name, self._find(name)) for name in request.names]
+            known = {version.version_id for _, version in named}
+            pending = [version for _, version in named]
+            while pending:
+                for behind in self._behind(pending.pop()):
+                    if behind.version_id not in known:
+                        known.add(behind.version_id)
+                        pending.append(behind)
+                        named.append(("", behind))
+            given = {pin.dataset_version_id: pin.publication_number for pin in request.pin.datasets}
+            response = pb.PinDatasetsResponse(pin=Pin(pin_id=str(uuid.uuid4()), deploy_number=1))
+            for name, version in named:
+                if given and version.version_id not in given:
+                    raise TraceError(ErrorReason.ERROR_REASON_PIN_COLLECTED, "the pin does not hold it")
+                pin = version.pin(given.get(version.version_id))
+                response.datasets.append(
+                    pb.PinnedDataset(name=name, pin=pin, dataset=version.dataset, watermark=_watermark(version))
+                )
+                response.pin.datasets.append(pin)
+            self.leases.add(response.pin.pin_id)
+            return response
+
+    def ResolveDatasets(
+        self, request: pb.ResolveDatasetsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ResolveDatasetsResponse]:
+        by_id = {version.version_id: version for version in self.versions.values()}
+        for index, item in enumerate(request.items):
+            version = by_id.get(item.pin.dataset_version_id)
+            if version is None:
+                error = ItemError(reason=ErrorReason.ERROR_REASON_PIN_COLLECTED, message="it was collected")
+                yield pb.ResolveDatasetsResponse(item_index=index, last=True, error=error)
+                continue
+            number = item.pin.publication_number
+            artifacts = [found for found in version.artifacts if found.publication_number <= number]
+            events = [found for found in version.events if found.publication_number <= number]
+            starts = range(0, max(len(artifacts), len(events), 1), self.page_size)
+            for start in starts:
+                end = start + self.page_size
+                yield pb.ResolveDatasetsResponse(
+                    item_index=index, artifacts=artifacts[start:end], events=events[start:end], last=start == starts[-1]
+                )
+
+    def RenewPin(self, request: pb.RenewPinRequest, context: grpc.ServicerContext) -> pb.RenewPinResponse:
+        with self.changed:
+            if request.pin_id in self.lost_pins or request.pin_id not in self.leases:
+                raise TraceError(ErrorReason.ERROR_REASON_PIN_EXPIRED, f"pin {request.pin_id} has expired")
+            self.renewed.append(request.pin_id)
+            self.changed.notify_all()
+        return pb.RenewPinResponse()
+
+    def ReleasePin(self, request: pb.ReleasePinRequest, context: grpc.ServicerContext) -> pb.ReleasePinResponse:
+        with self.changed:
+            self.leases.discard(request.pin_id)
+            self.changed.notify_all()
+        return pb.ReleasePinResponse()
+
+    # What queryd may not call.
+
+    def GetDataset(self, request: pb.GetDatasetRequest, context: grpc.ServicerContext) -> pb.GetDatasetResponse:
+        raise NotImplementedError
+
+    def ListDatasets(self, request: pb.ListDatasetsRequest, context: grpc.ServicerContext) -> pb.ListDatasetsResponse:
+        raise NotImplementedError
+
+    def ListDatasetVersions(
+        self, request: pb.ListDatasetVersionsRequest, context: grpc.ServicerContext
+    ) -> pb.ListDatasetVersionsResponse:
+        raise NotImplementedError
+
+    def GetLineage(self, request: pb.GetLineageRequest, context: grpc.ServicerContext) -> pb.GetLineageResponse:
+        raise NotImplementedError
+
+    def ListEvents(self, request: pb.ListEventsRequest, context: grpc.ServicerContext) -> pb.ListEventsResponse:
+        raise NotImplementedError
+
+    def _find(self, name: str) -> Version:
+        version = self.versions.get(name.casefold())
+        if version is None:
+            near = ", ".join(sorted(found.dataset.dataset_id for found in self.versions.values())[:3])
+            message = f"no dataset is called {name}; the nearest are {near}"
+            raise TraceError(ErrorReason.ERROR_REASON_DATASET_NOT_FOUND, message, metadata={"name": name})
+        return version
+
+    def _behind(self, version: Version) -> list[Version]:
+        if not version.dataset.virtual_sql:
+            return []
+        return [self._find(name.dataset_id) for name in table_names(version.dataset.virtual_sql)]
+
+
+def _watermark(version: Version) -> Watermark | None:
+    if version.watermark is None:
+        return None
+    cursor = parse_cursor(version.watermark, version.dataset.spec.cursor.type)
+    return Watermark(dataset_id=version.dataset.dataset_id, dataset_version_id=version.version_id, cursor=cursor)

@@ -1,0 +1,223 @@
+"""The walls behind the gate, each tried without those before it: the engine's locks, and the process's namespaces."""
+
+import io
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from queryd.engine import messages
+from queryd.engine.messages import CellLimits, Failure, Job, Kind, Relation
+from queryd.engine.pool import CellPool, CellUnavailableError
+from queryd.engine.process import CellEndedError, CellProcess
+from queryd.engine.sandbox import Sandbox, bubblewrap, plain
+from queryd.engine.scratch import ScratchFolder
+
+_LIMITS = CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=64 << 20)
+_MAKERS = {"bubblewrap": bubblewrap, "plain": plain}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """An artifact store with a pinned file and one that is not."""
+    root = tmp_path / "artifacts"
+    (root / "data").mkdir(parents=True)
+    for name in ("pinned", "other"):
+        pq.write_table(pa.table({"x": [1]}), root / "data" / f"{name}.parquet")
+        (root / "data" / f"{name}.parquet").chmod(0o444)
+    return root
+
+
+@pytest.fixture(params=["bubblewrap", "plain"])
+def pool(request: pytest.FixtureRequest, store: Path) -> Iterator[CellPool]:
+    if request.param == "bubblewrap":
+        _need_namespaces(store)
+    made = CellPool([_MAKERS[request.param](store, _LIMITS)], warm=1)
+    made.start()
+    yield made
+    made.close()
+
+
+def _need_namespaces(store: Path) -> None:
+    made = CellPool([bubblewrap(store, _LIMITS)], warm=1)
+    try:
+        made.start()
+    except CellUnavailableError:
+        pytest.skip("user namespaces are missing: bubblewrap cannot start a process here")
+    finally:
+        made.close()
+
+
+def _run(pool: CellPool, sql: str) -> tuple[Kind, Failure | None]:
+    """Runs a text that was not held against the gate; the first word of the answer."""
+    cell = pool.take(30)
+    try:
+        relation = Relation(("plain",), paths=(f"{cell.store}/data/pinned.parquet",))
+        cell.send(Kind.RUN, messages.pack_job(Job(sql, (relation,), 1000)))
+        kind, payload = cell.receive()
+        return kind, messages.unpack_failure(payload) if kind is Kind.FAILED else None
+    finally:
+        cell.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_text('/etc/passwd')",
+        "select * from '{store}/data/other.parquet'",
+        "select * from glob('{store}/**')",
+        "attach '{store}/data/new.db' as n",
+        "copy plain to '{store}/data/new.parquet'",
+        "set allowed_paths = ['/']",
+        "set enable_external_access = true",
+        "set lock_configuration = false",
+        "load httpfs",
+    ],
+)
+def test_the_engine_is_locked_to_the_pinned_files(pool: CellPool, store: Path, sql: str) -> None:
+    before = sorted(path.name for path in (store / "data").iterdir())
+    assert pool.sandbox is not None
+    kind, failure = _run(pool, sql.format(store=pool.sandbox.store))
+    assert kind is Kind.FAILED, failure
+    assert sorted(path.name for path in (store / "data").iterdir()) == before
+
+
+@pytest.mark.needs_namespaces
+def test_a_pinned_file_cannot_be_overwritten_even_by_a_text_that_passed(store: Path) -> None:
+    """The engine itself would do it: who may read a path may write it. The mount does not let it."""
+    _need_namespaces(store)
+    content = (store / "data" / "pinned.parquet").read_bytes()
+    outcomes: dict[str, bool] = {}
+    for name, make in _MAKERS.items():
+        folder = store.with_name(f"store of {name}")
+        shutil.copytree(store, folder)
+        (folder / "data" / "pinned.parquet").chmod(0o644)
+        pool = CellPool([make(folder, _LIMITS)], warm=1)
+        sandbox = pool.start()
+        target = f"{sandbox.store}/data/pinned.parquet"
+        _run(pool, f"with x as (copy (select 6) to '{target}' (format parquet, use_tmp_file false)) from x")  # noqa: S608
+        outcomes[name] = (folder / "data" / "pinned.parquet").read_bytes() == content
+        pool.close()
+    assert outcomes == {"bubblewrap": True, "plain": False}
+
+
+def _in_sandbox(sandbox: Sandbox, scratch: Path, code: str) -> str:
+    """What a program prints that has a cell's place in the sandbox."""
+    words = sandbox.command(scratch)
+    words = [*words[: words.index(sys.executable)], sys.executable, "-I", "-c", code]
+    done = subprocess.run(words, env={}, cwd=scratch, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _reach(address: tuple[str, int]) -> str:
+    return f"""
+import socket
+try:
+    socket.create_connection({address!r}, 5).close()
+    print("reached")
+except OSError:
+    print("not reached")
+"""
+
+
+def _read(path: Path) -> str:
+    return f"""
+try:
+    open({str(path)!r}).read()
+    print("read")
+except OSError:
+    print("not read")
+"""
+
+
+_WRITE = """
+import os
+try:
+    open(os.path.join({store!r}, "new"), "w").close()
+    print("written")
+except OSError:
+    print("not written")
+"""
+
+
+@pytest.mark.needs_namespaces
+@pytest.mark.parametrize("what", ["network", "credential", "store", "processes"])
+def test_a_cell_reaches_nothing_but_what_it_is_given(store: Path, tmp_path: Path, what: str) -> None:
+    """And would without the sandbox: the same program as a plain process does reach it."""
+    _need_namespaces(store)
+    secret = tmp_path / "credentials" / "user.token"
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        codes: dict[str, tuple[Callable[[Sandbox], str], str, str]] = {
+            "network": (lambda sandbox: _reach(listener.getsockname()), "not reached", "reached"),
+            "credential": (lambda sandbox: _read(secret), "not read", "read"),
+            "store": (lambda sandbox: _WRITE.format(store=sandbox.store), "not written", "written"),
+            "processes": (
+                lambda sandbox: "import os; print(os.getpid() < 10, os.environ.get('HOME'))",
+                "True None",
+                "False None",
+            ),
+        }
+        code, inside, outside = codes[what]
+        shut, open_ = bubblewrap(store, _LIMITS), plain(store, _LIMITS)
+        assert _in_sandbox(shut, scratch, code(shut)) == inside
+        assert _in_sandbox(open_, scratch, code(open_)) == outside
+
+
+def test_a_pool_falls_back_to_what_works(store: Path) -> None:
+    broken = Sandbox("broken", str(store), lambda scratch: ["/does/not/exist"])
+    ends = Sandbox("ends", str(store), lambda scratch: [sys.executable, "-c", "raise SystemExit('no')"])
+    pool = CellPool([broken, ends, plain(store, _LIMITS)], warm=1)
+    assert pool.start().name == "plain"
+    pool.close()
+    hopeless = CellPool([broken, ends], warm=1)
+    with pytest.raises(CellUnavailableError):
+        hopeless.start()
+    hopeless.close()
+
+
+def test_a_cell_serves_one_query_and_leaves_nothing(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    cell = CellProcess(plain(store, _LIMITS), folder)
+    cell.wait_ready()
+    cell.send(Kind.RUN, messages.pack_job(Job("select 1", (), 10)))
+    kinds = [cell.receive()[0]]
+    while kinds[-1] is Kind.ARROW:
+        kinds.append(cell.receive()[0])
+    assert kinds[-1] is Kind.FINISHED
+    with pytest.raises(CellEndedError):
+        cell.receive()
+    cell.close()
+    cell.close()
+    assert not list(folder.iterdir())
+
+
+def test_folders_of_killed_queryds_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
+    used, left = ScratchFolder(tmp_path), tmp_path / "trace-queryd-left"
+    (left / "spill").mkdir(parents=True)
+    other = ScratchFolder(tmp_path)
+    assert (used.path.exists(), left.exists()) == (True, False)
+    used.remove()
+    other.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_that_break_the_rules_are_errors(tmp_path: Path) -> None:
+    for data in (b"q", b"q\x00\x00\x00\x05abc", b"?\x00\x00\x00\x00", b"q\xff\xff\xff\xff"):
+        with pytest.raises(messages.ProtocolError):
+            messages.read_frame(io.BytesIO(data), 1 << 20)
+    assert messages.read_frame(io.BytesIO(b""), 10) is None
+    for payload in (b"1234567", b"12345678" + bytes(messages.MAX_ARROW_BYTES + 1)):
+        with pytest.raises(messages.ProtocolError):
+            messages.unpack_arrow(payload)
