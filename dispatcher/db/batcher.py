@@ -32,7 +32,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from dispatcher.db.errors import OutcomeUnknown, Overloaded, Stopped
-from dispatcher.db.group_commit import Clock, GroupCommit
+from dispatcher.db.group_commit import Clock, GroupCommit, Prepare
 from dispatcher.db.operations import (
     BatcherConfig,
     Call,
@@ -63,7 +63,9 @@ class LoopClock:
 class Batcher:
     """`run()` belongs into a TaskGroup; `stop()` drains. `kinds` stand in the order in which a transaction runs them.
 
-    `jitter` is a random number from 0 to 1; `observe` hears of every commit.
+    `jitter` is a random number from 0 to 1; `observe` hears of every commit. `prepare` runs before the kinds of a mixed
+    transaction, with all of its operations: the place to take their locks in one order, since each kind alone would
+    order only its own.
     """
 
     def __init__(
@@ -75,12 +77,13 @@ class Batcher:
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
         observe: Callable[[Committed], None] | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         self._config = config or BatcherConfig()
         self._clock = clock or LoopClock()
         self._ranks = {kind: rank for rank, kind in enumerate(kinds)}
         self._workers = [
-            GroupCommit(pool, tuple(kinds), self._config, self._clock, jitter, observe)
+            GroupCommit(pool, tuple(kinds), self._config, self._clock, jitter, observe, prepare)
             for _ in range(self._config.workers)
         ]
         self._queue: deque[Item] = deque()

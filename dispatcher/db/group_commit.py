@@ -16,7 +16,7 @@ are transactions of their own.
 """
 
 import contextlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +30,8 @@ from dispatcher.db.pool import Pool, commit
 _log = structlog.get_logger(__name__)
 
 _PIECES = 8
+
+Prepare = Callable[[Connection, Sequence[Any]], Awaitable[None]]
 
 
 class Clock(Protocol):
@@ -50,6 +52,7 @@ class GroupCommit:
         clock: Clock,
         jitter: Callable[[], float],
         observe: Callable[[Committed], None] | None,
+        prepare: Prepare | None,
     ) -> None:
         self._pool = pool
         self._kinds = kinds
@@ -57,6 +60,7 @@ class GroupCommit:
         self._clock = clock
         self._jitter = jitter
         self._observe = observe
+        self._prepare = prepare
         self._held: Connection | None = None
         self._careful = False
 
@@ -124,6 +128,8 @@ class GroupCommit:
         try:
             if careful:  # otherwise a deferred constraint would fail in COMMIT, where no savepoint helps
                 await connection.execute("set constraints all immediate")
+            if self._prepare is not None and len({item.rank for item in part}) > 1:
+                await self._prepare(connection, [item.op for item in part])
             for rank, kind in enumerate(self._kinds):
                 items = outcome.without_refused([item for item in part if item.rank == rank])
                 if not items:

@@ -627,10 +627,6 @@ CREATE INDEX dataset_version_of ON public.dataset_version USING btree (dataset_i
 
 CREATE UNIQUE INDEX event_key ON public.event USING btree (dataset_version_id, producer_task_id, scope_first, scope_last, scope_kind, revision);
 
--- Name: event_producer; Type: INDEX; Schema: public
-
-CREATE INDEX event_producer ON public.event USING btree (producer_task_id);
-
 -- Name: event_scope; Type: INDEX; Schema: public
 
 CREATE INDEX event_scope ON public.event USING btree (dataset_version_id, scope_first, event_id);

@@ -24,7 +24,12 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.faults]
 
 EVENTS = 1_200
 KILLS = 20
-LEASE = {"TRACE_LEASE_SECONDS": "1.5", "TRACE_UNANSWERED_WAKEUP_SECONDS": "2"}
+# A worker's death is noticed by its lease; a dispatcher's outage should be shorter than the leases that it cannot
+# extend.
+SETTINGS = {
+    "wrapper": {"TRACE_LEASE_SECONDS": "1.5", "TRACE_UNANSWERED_WAKEUP_SECONDS": "2"},
+    "dispatcher": {"TRACE_LEASE_SECONDS": "8", "TRACE_UNANSWERED_WAKEUP_SECONDS": "2"},
+}
 DEADLINE = 240.0
 
 DOCUMENT = """
@@ -89,7 +94,10 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(document: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    with running_programs(tmp_path_factory.mktemp("undisturbed") / "home", LEASE) as (programs, database):
+    with running_programs(tmp_path_factory.mktemp("undisturbed") / "home", SETTINGS["dispatcher"]) as (
+        programs,
+        database,
+    ):
         deploy(programs, document)
         wait_until(programs, lambda: holds(database, FINISHED, tasks=TASKS), "everything has succeeded")
         return outcome(programs, database)
@@ -101,7 +109,7 @@ def test_kills_leave_no_trace_in_the_results(
     victim: str, seed: int, document: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
     moments = random.Random(seed)
-    with running_programs(tmp_path / "home", LEASE) as (programs, database):
+    with running_programs(tmp_path / "home", SETTINGS[victim]) as (programs, database):
         deploy(programs, document)
         total = EVENTS + EVENTS // 25 + EVENTS
         thresholds = sorted(moments.sample(range(5, int(total * 0.85)), KILLS))

@@ -219,7 +219,6 @@ create table event (
 );
 create unique index event_key on event (dataset_version_id, producer_task_id, scope_first, scope_last, scope_kind, revision);
 create index event_scope on event (dataset_version_id, scope_first, event_id);
-create index event_producer on event (producer_task_id);
 
 -- Immutable files. Visible from their publication to the one that removed them.
 create table artifact (

@@ -1,0 +1,1 @@
+"""Registry of datasets: versions, pointers, manifests, pins."""

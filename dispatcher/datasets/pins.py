@@ -1,0 +1,86 @@
+"""Pins: a consistent state of several datasets, fixed at one moment. Owns its transaction's steps, not its commit."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dispatcher.datasets import store
+from dispatcher.datasets.store import PinnedRow
+from dispatcher.db.rows import Connection
+from kernel.errors import TraceError
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """`rows` by dataset; `names` says which dataset a name of the request means."""
+
+    pin_id: str
+    deploy_number: int
+    expires_at: datetime
+    names: Mapping[str, str]
+    rows: Mapping[str, PinnedRow]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenPin:
+    """A pin that an earlier answer carried: numbers by dataset version."""
+
+    deploy_number: int
+    numbers: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PinWish:
+    """What to pin: now, at a deploy number, or as given before."""
+
+    names: Sequence[str]
+    lease: timedelta
+    deploy_number: int | None = None
+    given: GivenPin | None = None
+
+
+async def pin_datasets(connection: Connection, wish: PinWish, actor: str, pin_id: str) -> Pinned:
+    """Raises DATASET_NOT_FOUND with the nearest ids, PIN_COLLECTED."""
+    names = await _resolve_names(connection, wish.names)
+    if wish.given is not None:
+        rows = await _again(connection, wish.given, names)
+        deploy_number = wish.given.deploy_number
+    elif wish.deploy_number is not None:
+        served = await store.served_at(connection, sorted(set(names.values())), wish.deploy_number)
+        rows = await _again(connection, GivenPin(wish.deploy_number, served), names)
+        deploy_number = wish.deploy_number
+    else:
+        found = await store.pin_now(connection, sorted(set(names.values())))
+        rows = {row.dataset_id: row for row in found}
+        deploy_number = found[0].deploy_number
+    pins = [(row.dataset_id, row.dataset_version_id, row.number) for row in rows.values()]
+    expires_at = await store.insert_pin(connection, pin_id, actor, deploy_number, wish.lease, pins)
+    return Pinned(pin_id, deploy_number, expires_at, names, rows)
+
+
+async def _resolve_names(connection: Connection, names: Sequence[str]) -> dict[str, str]:
+    """Names are dataset ids; SQL engines fold case, and ids are unique under that folding."""
+    spelled = await store.spelled(connection, names)
+    missing = [name for name in names if name.casefold() not in spelled]
+    if missing:
+        known = [row.dataset_id for row in await store.known_datasets(connection)]
+        near = difflib.get_close_matches(missing[0], known, n=3)
+        hint = f"; the nearest are {', '.join(near)}" if near else ""
+        raise TraceError(
+            ErrorReason.ERROR_REASON_DATASET_NOT_FOUND,
+            f"no dataset is called {missing[0]}{hint}",
+            metadata={"name": missing[0]},
+        )
+    return {name: spelled[name.casefold()] for name in names}
+
+
+async def _again(connection: Connection, given: GivenPin, names: Mapping[str, str]) -> dict[str, PinnedRow]:
+    """The versions and numbers of an earlier pin. What it does not cover was not pinned then, or is collected."""
+    rows = {row.dataset_id: row for row in await store.pinned(connection, given.numbers)}
+    missing = sorted(set(names.values()) - rows.keys())
+    if missing or len(rows) < len(given.numbers):
+        what = ", ".join(missing) or "a version"
+        raise TraceError(ErrorReason.ERROR_REASON_PIN_COLLECTED, f"the pin does not hold {what}, or it was collected")
+    return rows

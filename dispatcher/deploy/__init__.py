@@ -1,0 +1,1 @@
+"""Deployment of DAG versions."""

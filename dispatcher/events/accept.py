@@ -1,0 +1,172 @@
+"""Acceptance: events, their artifacts, operator state, watermarks and the consumers' tasks, in one transaction.
+
+The order of the steps is the proof:
+
+1. the DAGs' locks, shared: the set of consumers cannot change until this transaction ends;
+2. the producers' streams and tasks, locked in the order of their keys: from here on nobody else can write under their
+   event keys, their artifact keys or their state, so that what is read next is still true when it is written;
+3. a verdict per item, from values only (`verdicts`): an item is accepted or refused as a whole, the others stand for
+   themselves;
+4. the inserts of all accepted items, one statement per table, and a mark on the producers of refused ones;
+5. the publication, as the last step before COMMIT (`publish`, the batcher's `finish`): it takes the rows of the dataset
+   versions' heads, so what it then sees of their artifacts is all there is.
+
+A repetition of an accepted call finds its keys taken and gets the first answer. Nothing is kept in memory between
+`accept` and `publish` but the answers: the batcher may call `accept` several times for one transaction, and again after
+a rollback.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from dispatcher.db.rows import Connection
+from dispatcher.events import store
+from dispatcher.events.store import EventKey, JobOutputRow
+from dispatcher.events.values import Accepted, Emit, EmitResult, Publication
+from dispatcher.events.verdicts import Found, judge
+from dispatcher.events.writes import Writes
+from dispatcher.tasks import store as tasks_store
+from dispatcher.tasks.leases import LockedTask, Refusal, lease_refusal
+from kernel.scopes import ScopeKey
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+_OF_THE_LEASE = frozenset(
+    {
+        ErrorReason.ERROR_REASON_TASK_NOT_FOUND,
+        ErrorReason.ERROR_REASON_STALE_LEASE,
+        ErrorReason.ERROR_REASON_STALE_STREAM_EPOCH,
+        ErrorReason.ERROR_REASON_TASK_CANCELED,
+    }
+)
+
+
+class ScopeOverlap(Exception):
+    """Two transactions, or two items of one, wrote overlapping ranges at the same time. The batcher finds the item."""
+
+
+class Acceptance:
+    """Emits as operations of the batcher: `accept` is the kind's apply, `publish` its finish."""
+
+    def __init__(self, new_id: Callable[[], str]) -> None:
+        self._new_id = new_id
+
+    async def accept(self, connection: Connection, ops: Sequence[Emit]) -> list[EmitResult]:
+        """One verdict per emit, in order."""
+        owners = await tasks_store.job_versions_of(connection, [lease.task_id for op in ops for lease in op.leases])
+        outputs = await store.job_outputs(connection, {owner.job_version_id for owner in owners.values()})
+        await store.share_dags(connection, {row.dag for by_dataset in outputs.values() for row in by_dataset.values()})
+        streams = await tasks_store.lock_streams(connection, {op.stream.key for op in ops if op.stream is not None})
+        tasks = await tasks_store.lock_tasks(connection, set(owners))
+        refusals = [
+            next((r for lease in op.leases if (r := lease_refusal(lease, op.stream, tasks, streams))), None)
+            or op.unverified
+            for op in ops
+        ]
+        found = await _find(connection, ops, refusals, tasks, outputs)
+        writes = Writes()
+        results: list[EmitResult] = []
+        for op, refusal in zip(ops, refusals, strict=True):
+            if refusal is not None:
+                results.append(refusal)
+                if refusal.reason not in _OF_THE_LEASE:
+                    writes.refused |= {lease.task_id for lease in op.leases}
+                continue
+            first = tasks[op.leases[0].task_id]
+            produced = outputs.get(first.job_version_id, {})
+            result = judge(op, tasks, produced, found)
+            if isinstance(result, Accepted):
+                writes.add(op, result, first, produced, found)
+            else:
+                writes.refused |= {lease.task_id for lease in op.leases}
+            results.append(result)
+        publication = await self._write(connection, writes)
+        return [
+            dataclasses.replace(result, publication=publication) if isinstance(result, Accepted) else result
+            for result in results
+        ]
+
+    async def publish(self, connection: Connection, ops: Sequence[Emit], results: Sequence[EmitResult]) -> None:
+        """Numbers what `accept` wrote, and settles which artifacts are visible.
+
+        Raises ScopeOverlap, which only here can be seen for certain.
+        """
+        publications = {result.publication for result in results if isinstance(result, Accepted)} - {None}
+        numbered = sorted(
+            (version_id, publication.publication_id)
+            for publication in publications
+            if publication is not None
+            for version_id in publication.version_ids
+        )
+        if not numbered:
+            return
+        await store.publish(connection, numbered)
+        replacing = sorted({id_ for item in publications if item is not None for id_ in item.replacing_ids})
+        if replacing:
+            await store.remove_replaced(connection, dict(numbered), replacing)
+            object_key = await store.overlapping_artifact(connection, replacing)
+            if object_key is not None:
+                raise ScopeOverlap(object_key)
+
+    async def _write(self, connection: Connection, writes: Writes) -> Publication:
+        publication_id = self._new_id()
+        if writes.schemas:
+            await store.freeze_schemas(connection, writes.schemas)
+        if writes.artifacts:
+            await store.insert_artifacts(connection, publication_id, writes.artifacts)
+        if writes.events:
+            await store.insert_events(connection, publication_id, writes.events)
+        if writes.emitted:
+            await store.record_emits(connection, writes.emitted)
+        if writes.refused:
+            await store.record_refusals(connection, writes.refused)
+        if writes.states:
+            await store.write_states(connection, writes.states)
+        await store.move_watermarks(connection, writes.watermarks)
+        version_ids = {item.dataset_version_id for item in writes.artifacts}
+        version_ids |= {item.key.dataset_version_id for item in writes.events}
+        return Publication(publication_id, frozenset(version_ids), frozenset(writes.replacing))
+
+
+async def _find(
+    connection: Connection,
+    ops: Sequence[Emit],
+    refusals: Sequence[Refusal | None],
+    tasks: dict[str, LockedTask],
+    outputs: dict[str, dict[str, JobOutputRow]],
+) -> Found:
+    """Reads what the verdicts need, one statement per kind of fact."""
+    keys: list[EventKey] = []
+    extents: list[tuple[str, ScopeKey]] = []
+    states: set[tuple[str, str]] = set()
+    version_ids: set[str] = set()
+    unfrozen: set[str] = set()
+    object_keys: list[str] = []
+    for op, refusal in zip(ops, refusals, strict=True):
+        if refusal is not None:
+            continue
+        task = tasks[op.leases[0].task_id]
+        produced = outputs.get(task.job_version_id, {})
+        states.add((task.job_version_id, task.stream_key or ""))
+        for event in op.events:
+            row = produced.get(event.dataset_id)
+            if row is not None and event.task_index < len(op.leases):
+                keys.append(EventKey(row.dataset_version_id, op.leases[event.task_index].task_id, event.scope))
+        for artifact in op.artifacts:
+            object_keys.append(artifact.object_key)
+            row = produced.get(artifact.dataset_id)
+            if row is not None:
+                extents.append((row.dataset_version_id, artifact.scope))
+                if row.schema_digest is None:
+                    unfrozen.add(row.dataset_version_id)
+        version_ids |= {
+            produced[move.dataset_id].dataset_version_id for move in op.watermarks if move.dataset_id in produced
+        }
+    nearest = await store.nearest_artifacts(connection, extents)
+    return Found(
+        events=await store.existing_events(connection, keys),
+        artifacts=await store.existing_artifacts(connection, object_keys),
+        extents={extents[index]: (extent.scope_first, extent.scope_last) for index, extent in nearest.items()},
+        schemas=await store.lock_unfrozen(connection, unfrozen),
+        states=await tasks_store.operator_states(connection, states),
+        watermarks=await store.watermarks(connection, version_ids),
+    )

@@ -1,0 +1,409 @@
+"""Rows of events, artifacts, state and watermarks. Maps and never commits; each method is the statement of its name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.types.json import Jsonb
+
+from dispatcher.db.rows import Connection, rows
+from dispatcher.db.statements import Statements
+from dispatcher.events.values import NewArtifact, NewEvent
+from dispatcher.tasks.leases import LeaseRef
+from kernel.scopes import ScopeKey
+from traceapi.types.v1.dag_pb2 import OutputSpec, UpdateMode
+
+_sql = Statements.load("dispatcher.events")
+
+DAG_LOCK_CLASS = 0x7472  # advisory locks of two keys: this class, and the hash of the DAG's name
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutputRow:
+    """A dataset version that a job version produces."""
+
+    job_version_id: str
+    dag: str
+    job: str
+    kind: str
+    ordered: bool
+    dataset_id: str
+    dataset_version_id: str
+    cursor_type: int
+    stored: bool
+    spec: bytes
+    schema_digest: bytes | None
+    consumers: int
+
+    @property
+    def replaces(self) -> bool:
+        return OutputSpec.FromString(self.spec).update != UpdateMode.UPDATE_MODE_APPEND
+
+
+@dataclass(frozen=True, slots=True)
+class EventKey:
+    """By what a repeated event is known."""
+
+    dataset_version_id: str
+    task_id: str
+    scope: ScopeKey
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingEvent:
+    """The event that stands under a key; `position` counts the keys asked for, from 1."""
+
+    position: int
+    event_id: str
+    producer_attempt: int
+    payload_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingArtifact:
+    """The artifact that stands under an object key."""
+
+    object_key: str
+    artifact_id: str
+    sha256: bytes
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The scope of the visible artifact that may overlap; `position` counts the extents asked for, from 1."""
+
+    position: int
+    scope_first: bytes
+    scope_last: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactInsert:
+    """An artifact with what its dataset and its producer add."""
+
+    artifact: NewArtifact
+    dataset_version_id: str
+    producer: LeaseRef
+
+
+@dataclass(frozen=True, slots=True)
+class EventInsert:
+    """An event with what its dataset, its producer and its artifact add."""
+
+    event: NewEvent
+    key: EventKey
+    producer: LeaseRef
+    artifact_id: str | None
+    payload_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedWatermark:
+    """What a duty needs to move an output's watermark. `producers` are the jobs that write it now."""
+
+    job_version_id: str
+    covered: bytes
+    first_open: bytes | None
+    dataset_version_id: str
+    cursor_type: int
+    present: bytes | None
+    producers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A subscription that is owed retained events, and how far it is."""
+
+    job_version_id: str
+    input_version_id: str
+    from_number: int
+    replay_key: bytes | None
+    replay_event_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event as people see it."""
+
+    event_id: str
+    dataset_id: str
+    dataset_version_id: str
+    cursor_type: int
+    scope_kind: int
+    scope_first: bytes
+    scope_last: bytes
+    revision: int
+    producer_task_id: str
+    producer_attempt: int
+    artifact_id: str | None
+    publication_number: int
+    manifest: bytes | None
+    event_time: datetime | None
+    accepted_at: datetime
+
+
+async def share_dags(connection: Connection, dags: set[str]) -> None:
+    await connection.execute(_sql.share_dags, {"class": DAG_LOCK_CLASS, "dags": sorted(dags)})
+
+
+async def job_outputs(connection: Connection, job_version_ids: set[str]) -> dict[str, dict[str, JobOutputRow]]:
+    """By job version, by dataset_id."""
+    if not job_version_ids:
+        return {}
+    found = await rows(connection, _sql.job_outputs, JobOutputRow, job_version_ids=sorted(job_version_ids))
+    outputs: dict[str, dict[str, JobOutputRow]] = {}
+    for row in found:
+        outputs.setdefault(row.job_version_id, {})[row.dataset_id] = row
+    return outputs
+
+
+async def existing_events(connection: Connection, keys: Sequence[EventKey]) -> dict[EventKey, ExistingEvent]:
+    if not keys:
+        return {}
+    found = await rows(
+        connection,
+        _sql.existing_events,
+        ExistingEvent,
+        version_ids=[key.dataset_version_id for key in keys],
+        task_ids=[key.task_id for key in keys],
+        firsts=[key.scope.first for key in keys],
+        lasts=[key.scope.last for key in keys],
+        kinds=[int(key.scope.kind) for key in keys],
+        revisions=[key.scope.revision for key in keys],
+    )
+    return {keys[row.position - 1]: row for row in found}
+
+
+async def existing_artifacts(connection: Connection, object_keys: Sequence[str]) -> dict[str, ExistingArtifact]:
+    if not object_keys:
+        return {}
+    found = await rows(connection, _sql.existing_artifacts, ExistingArtifact, object_keys=list(object_keys))
+    return {row.object_key: row for row in found}
+
+
+async def nearest_artifacts(connection: Connection, extents: Sequence[tuple[str, ScopeKey]]) -> dict[int, Extent]:
+    """By index into `extents`, which are (dataset version, scope)."""
+    if not extents:
+        return {}
+    found = await rows(
+        connection,
+        _sql.nearest_artifacts,
+        Extent,
+        version_ids=[version for version, _ in extents],
+        firsts=[scope.first for _, scope in extents],
+        lasts=[scope.last for _, scope in extents],
+    )
+    return {row.position - 1: row for row in found}
+
+
+async def lock_unfrozen(connection: Connection, version_ids: set[str]) -> dict[str, bytes]:
+    """Locks versions whose columns nobody had declared; answers those that a commit froze meanwhile."""
+    if not version_ids:
+        return {}
+    cursor = await connection.execute(_sql.lock_unfrozen, {"version_ids": sorted(version_ids)})
+    return {version_id: digest for version_id, digest in await cursor.fetchall() if digest is not None}
+
+
+async def freeze_schemas(connection: Connection, schemas: Mapping[str, NewArtifact]) -> None:
+    """By dataset version, the artifact whose columns it has from now on; the caller holds the versions' locks."""
+    version_ids = sorted(schemas)
+    await connection.execute(
+        _sql.freeze_schemas,
+        {
+            "version_ids": version_ids,
+            "schema_digests": [schemas[version_id].schema_digest for version_id in version_ids],
+            "schemas": [Jsonb(dict(schemas[version_id].schema)) for version_id in version_ids],
+        },
+    )
+
+
+async def insert_artifacts(connection: Connection, publication_id: str, inserts: Sequence[ArtifactInsert]) -> None:
+    await connection.execute(
+        _sql.insert_artifacts,
+        {
+            "publication_id": publication_id,
+            "artifact_ids": [item.artifact.artifact_id for item in inserts],
+            "version_ids": [item.dataset_version_id for item in inserts],
+            "object_keys": [item.artifact.object_key for item in inserts],
+            "task_ids": [item.producer.task_id for item in inserts],
+            "attempts": [item.producer.attempt for item in inserts],
+            "kinds": [int(item.artifact.scope.kind) for item in inserts],
+            "firsts": [item.artifact.scope.first for item in inserts],
+            "lasts": [item.artifact.scope.last for item in inserts],
+            "revisions": [item.artifact.scope.revision for item in inserts],
+            "row_counts": [item.artifact.row_count for item in inserts],
+            "sizes": [item.artifact.size_bytes for item in inserts],
+            "sha256s": [item.artifact.sha256 for item in inserts],
+            "schema_digests": [item.artifact.schema_digest for item in inserts],
+        },
+    )
+
+
+async def remove_replaced(connection: Connection, publications: Mapping[str, str], artifact_ids: list[str]) -> None:
+    """`publications` are this transaction's, by dataset version; `artifact_ids` what it added."""
+    await connection.execute(
+        _sql.remove_replaced,
+        {
+            "version_ids": list(publications),
+            "publication_ids": list(publications.values()),
+            "artifact_ids": artifact_ids,
+        },
+    )
+
+
+async def insert_events(connection: Connection, publication_id: str, inserts: Sequence[EventInsert]) -> int:
+    """Answers how many tasks were made."""
+    cursor = await connection.execute(
+        _sql.insert_events,
+        {
+            "publication_id": publication_id,
+            "event_ids": [item.event.event_id for item in inserts],
+            "version_ids": [item.key.dataset_version_id for item in inserts],
+            "task_ids": [item.producer.task_id for item in inserts],
+            "attempts": [item.producer.attempt for item in inserts],
+            "kinds": [int(item.key.scope.kind) for item in inserts],
+            "firsts": [item.key.scope.first for item in inserts],
+            "lasts": [item.key.scope.last for item in inserts],
+            "revisions": [item.key.scope.revision for item in inserts],
+            "artifact_ids": [item.artifact_id for item in inserts],
+            "digests": [item.payload_digest for item in inserts],
+            "manifests": [item.event.manifest or None for item in inserts],
+            "event_times": [item.event.event_time for item in inserts],
+        },
+    )
+    return cursor.rowcount
+
+
+async def record_emits(connection: Connection, counts: Mapping[str, tuple[int, bool]]) -> None:
+    """By producer: how many events were new, and whether a repeated one differed."""
+    task_ids = sorted(counts)
+    await connection.execute(
+        _sql.record_emits,
+        {
+            "task_ids": task_ids,
+            "accepted": [counts[task_id][0] for task_id in task_ids],
+            "differs": [counts[task_id][1] for task_id in task_ids],
+        },
+    )
+
+
+async def record_refusals(connection: Connection, task_ids: set[str]) -> None:
+    await connection.execute(_sql.record_refusals, {"task_ids": sorted(task_ids)})
+
+
+async def write_states(connection: Connection, states: Mapping[tuple[str, str], tuple[bytes, int]]) -> None:
+    """By stream: the bytes and their version."""
+    keys = sorted(states)
+    await connection.execute(
+        _sql.write_states,
+        {
+            "job_version_ids": [job for job, _ in keys],
+            "stream_keys": [stream for _, stream in keys],
+            "datas": [states[key][0] for key in keys],
+            "versions": [states[key][1] for key in keys],
+        },
+    )
+
+
+async def watermarks(connection: Connection, version_ids: set[str]) -> dict[str, bytes]:
+    if not version_ids:
+        return {}
+    cursor = await connection.execute(_sql.watermarks, {"version_ids": sorted(version_ids)})
+    return dict(await cursor.fetchall())
+
+
+async def move_watermarks(connection: Connection, moves: Mapping[str, bytes]) -> int:
+    """By dataset version. Answers how many moved."""
+    if not moves:
+        return 0
+    version_ids = sorted(moves)
+    cursor = await connection.execute(
+        _sql.move_watermarks, {"version_ids": version_ids, "cursor_keys": [moves[version] for version in version_ids]}
+    )
+    return len(await cursor.fetchall())
+
+
+async def publish(connection: Connection, numbered: Sequence[tuple[str, str]]) -> None:
+    """`numbered` are (dataset version, publication), sorted."""
+    await connection.execute(
+        _sql.publish,
+        {
+            "version_ids": [version_id for version_id, _ in numbered],
+            "publication_ids": [publication_id for _, publication_id in numbered],
+        },
+    )
+
+
+async def overlapping_artifact(connection: Connection, artifact_ids: Sequence[str]) -> str | None:
+    """The object key of a new artifact that overlaps a visible one in part."""
+    cursor = await connection.execute(_sql.overlapping_artifacts, {"artifact_ids": list(artifact_ids)})
+    row = await cursor.fetchone()
+    return str(row[0]) if row else None
+
+
+async def derived_watermarks(connection: Connection) -> list[DerivedWatermark]:
+    return await rows(connection, _sql.derived_watermarks, DerivedWatermark)
+
+
+async def replaying_subscriptions(connection: Connection) -> list[Replay]:
+    return await rows(connection, _sql.replaying_subscriptions, Replay)
+
+
+async def replay_events(connection: Connection, replay: Replay, limit: int) -> tuple[bytes, str] | None:
+    """Makes tasks of the next page; answers its last event's place, None where there was none."""
+    cursor = await connection.execute(
+        _sql.replay_events,
+        {
+            "job_version_id": replay.job_version_id,
+            "input_version_id": replay.input_version_id,
+            "from_number": replay.from_number,
+            "replay_key": replay.replay_key,
+            "replay_event_id": replay.replay_event_id,
+            "limit": limit,
+        },
+    )
+    row = await cursor.fetchone()
+    return (row[0], row[1]) if row else None
+
+
+async def note_replay(connection: Connection, replay: Replay, place: tuple[bytes, str] | None) -> None:
+    await connection.execute(
+        _sql.note_replay,
+        {
+            "job_version_id": replay.job_version_id,
+            "input_version_id": replay.input_version_id,
+            "from_number": replay.from_number,
+            "replay_key": place[0] if place else None,
+            "replay_event_id": place[1] if place else None,
+            "replayed": place is None,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Conditions joined by "and"; None is no condition. `before` pages: events older than this one."""
+
+    dataset_id: str | None = None
+    first: bytes | None = None
+    last: bytes | None = None
+    before: str | None = None
+    limit: int = 100
+
+
+async def find_events(connection: Connection, query: EventQuery) -> list[EventRow]:
+    return await rows(
+        connection,
+        _sql.find_events,
+        EventRow,
+        dataset_id=query.dataset_id,
+        first=query.first,
+        last=query.last,
+        before=query.before,
+        limit=query.limit,
+    )
+
+
+async def events_of_task(connection: Connection, task_id: str, limit: int) -> list[EventRow]:
+    return await rows(connection, _sql.events_of_task, EventRow, task_id=task_id, limit=limit)

@@ -1,0 +1,127 @@
+"""What an emit says and what becomes of it, as values."""
+
+import dataclasses
+import hashlib
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from dispatcher.tasks.leases import LeaseRef, Refusal, StreamRef
+from kernel.scopes import ScopeKey
+
+
+@dataclass(frozen=True, slots=True)
+class NewArtifact:
+    """A file to commit. `schema` is column to type, `scope` the extent of its rows."""
+
+    artifact_id: str
+    dataset_id: str
+    object_key: str
+    scope: ScopeKey
+    cursor_type: int
+    row_count: int
+    size_bytes: int
+    sha256: bytes
+    schema_digest: bytes
+    schema: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to accept. `artifact_index` and `task_index` point into its item."""
+
+    event_id: str
+    dataset_id: str
+    scope: ScopeKey
+    cursor_type: int
+    artifact_index: int | None
+    task_index: int
+    manifest: bytes
+    event_time: datetime | None
+
+    def payload_digest(self, artifact_sha256: bytes) -> bytes:
+        """What tells a repetition from a contradiction: the rows, the units and the time that the event speaks of."""
+        parts = (artifact_sha256, self.manifest, self.event_time.isoformat().encode() if self.event_time else b"")
+        return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """Compare-and-set of operator state."""
+
+    data: bytes
+    expected_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkMove:
+    """A dataset is complete up to a cursor."""
+
+    dataset_id: str
+    cursor_key: bytes
+    cursor_type: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """What one attempt, or one run, publishes at once: accepted or refused as a whole."""
+
+    leases: tuple[LeaseRef, ...]
+    stream: StreamRef | None
+    artifacts: tuple[NewArtifact, ...] = ()
+    events: tuple[NewEvent, ...] = ()
+    state: StateChange | None = None
+    watermarks: tuple[WatermarkMove, ...] = ()
+    unverified: Refusal | None = None
+    """A verdict from before the transaction, such as that the store's objects were not as stated."""
+    consumers: int = 0
+    """Tasks that each event makes, at most."""
+
+    def with_consumers(self, consumers: int) -> "Emit":
+        return dataclasses.replace(self, consumers=consumers)
+
+    def refused(self, refusal: Refusal) -> "Emit":
+        """Without what it wanted to write: all that is left to do is to note on its tasks that it was refused."""
+        return Emit(self.leases, self.stream, unverified=refusal)
+
+    @property
+    def key(self) -> Hashable:
+        """Emits and completions of one key keep their order: a run's stream, else the task."""
+        return self.stream.key if self.stream is not None else self.leases[0].task_id
+
+    @property
+    def cost(self) -> int:
+        """An upper bound of the rows that it writes."""
+        made = len(self.events) * (1 + self.consumers)
+        return len(self.leases) + 2 * len(self.artifacts) + made + len(self.watermarks) + 4
+
+
+@dataclass(frozen=True, slots=True)
+class EventVerdict:
+    """The event that now stands under the key, and whether it stood before."""
+
+    event_id: str
+    duplicate: bool = False
+    differs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What one call of `accept` wrote, and what its transaction numbers at its end: by dataset version."""
+
+    publication_id: str
+    version_ids: frozenset[str]
+    replacing_ids: frozenset[str]
+    """Artifacts that may take the place of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One verdict per event; the state's version, 0 where none was written."""
+
+    events: tuple[EventVerdict, ...]
+    state_version: int
+    publication: Publication | None = None
+
+
+EmitResult = Accepted | Refusal

@@ -1,0 +1,183 @@
+"""`trace-dispatcher`: wires the slices to Postgres, to the two listeners and to the background duties. Wiring only."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import uvloop
+
+from dispatcher.config import DispatcherConfig
+from dispatcher.db.batcher import Batcher, BatcherConfig, Kind
+from dispatcher.db.errors import DatabaseError
+from dispatcher.db.migrate import migrate
+from dispatcher.db.pool import Pool, PoolConfig, open_pool
+from dispatcher.duties import Duty, Idle, Nudge, build_duties, run_duties
+from dispatcher.events.accept import Acceptance
+from dispatcher.events.locks import lock_producers
+from dispatcher.events.values import Emit, EmitResult
+from dispatcher.rpc.dag_service import DagService
+from dispatcher.rpc.dataset_service import DatasetService
+from dispatcher.rpc.effect_service import EffectService
+from dispatcher.rpc.source_service import SourceService
+from dispatcher.rpc.task_service import TaskService
+from dispatcher.rpc.worker_service import WorkerService
+from dispatcher.tasks.ending import AttemptEnder, Completion, CompletionResult
+from dispatcher.wakeups.release import Releaser
+from dispatcher.wakeups.stream import StreamChannel
+from kernel.artifacts import open_store
+from kernel.artifacts.store import ArtifactStore
+from kernel.config import ConfigError, load_config
+from kernel.credentials import Role, TokenVerifier
+from kernel.ids import new_id
+from kernel.ready import write_ready_file
+from kernel.servers import AccessPolicy, AioServer, TlsFiles, aio_server
+from kernel.servers.listening import ListenError
+from kernel.telemetry import configure_logging, get_logger
+from traceapi.control.v1.dag_service_pb2_grpc import add_DagServiceServicer_to_server
+from traceapi.control.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from traceapi.control.v1.effect_service_pb2_grpc import add_EffectServiceServicer_to_server
+from traceapi.control.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server
+from traceapi.control.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
+from traceapi.worker.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
+
+_log = get_logger(__name__)
+
+DATASETS = "/traceapi.control.v1.DatasetService"
+CONTROL_POLICY = AccessPolicy(
+    {
+        Role.USER: frozenset({"/traceapi.control.v1."}),
+        Role.QUERYD: frozenset(
+            {f"{DATASETS}/{name}" for name in ("PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin")}
+        ),
+    }
+)
+INTERNAL_POLICY = AccessPolicy({Role.WORKER: frozenset({"/traceapi.worker.v1."})})
+
+
+@dataclass(frozen=True, slots=True)
+class HotPath:
+    """What the worker API writes through, and how the rest of the dispatcher hears of it."""
+
+    batcher: Batcher
+    emit: Kind[Emit, EmitResult]
+    complete: Kind[Completion, CompletionResult]
+    channel: StreamChannel
+    releaser: Releaser
+    duties: list[Duty]
+
+
+def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
+    channel = StreamChannel()
+    releaser = Releaser(pool, channel, unanswered=timedelta(seconds=config.unanswered_wakeup_seconds))
+    channel.on_credit(releaser.signal)
+    progressed = Nudge()
+    acceptance = Acceptance(new_id)
+
+    def wake(_ops: object, _results: object) -> None:
+        releaser.signal()
+        progressed()
+
+    emit: Kind[Emit, EmitResult] = Kind(
+        name="emit",
+        apply=acceptance.accept,
+        cost=lambda op: op.cost,
+        key=lambda op: op.key,
+        finish=acceptance.publish,
+        after_commit=wake,
+    )
+    complete: Kind[Completion, CompletionResult] = Kind(
+        name="complete",
+        apply=AttemptEnder(random.random).complete,
+        cost=lambda _: 2,
+        key=lambda op: op.key,
+        after_commit=wake,
+    )
+    batcher = Batcher(pool, [emit, complete], BatcherConfig(workers=2), prepare=lock_producers)
+    return HotPath(batcher, emit, complete, channel, releaser, build_duties(pool, releaser, progressed, Idle()))
+
+
+def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:
+    verifier = TokenVerifier({Role.USER: config.user_token_sha256, Role.QUERYD: config.queryd_token_sha256})
+    control = aio_server(listen=config.control_listen, verifier=verifier, policy=CONTROL_POLICY, tls=_tls(config))
+    add_DagServiceServicer_to_server(DagService(pool, artifacts, hot.releaser, new_id), control.server)
+    add_TaskServiceServicer_to_server(TaskService(pool, hot.releaser), control.server)
+    add_DatasetServiceServicer_to_server(DatasetService(pool, new_id), control.server)
+    add_SourceServiceServicer_to_server(SourceService(), control.server)
+    add_EffectServiceServicer_to_server(EffectService(), control.server)
+    return control
+
+
+def build_internal(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:
+    verifier = TokenVerifier({Role.WORKER: config.worker_token_sha256})
+    internal = aio_server(listen=config.internal_listen, verifier=verifier, policy=INTERNAL_POLICY, tls=_tls(config))
+    service = WorkerService(pool, hot.batcher, hot.emit, hot.complete, hot.channel, artifacts, new_id)
+    add_WorkerServiceServicer_to_server(service, internal.server)
+    return internal
+
+
+def _tls(config: DispatcherConfig) -> TlsFiles | None:
+    if config.tls_certificate is None or config.tls_key is None:
+        return None
+    return TlsFiles(config.tls_certificate, config.tls_key)
+
+
+async def serve(config: DispatcherConfig) -> None:
+    """Serves until SIGTERM or SIGINT, then drains: no new calls, what is queued is committed, streams end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    database_url = config.database_url.reveal()
+    await asyncio.to_thread(migrate, database_url)
+    pool_config = PoolConfig(database_url, allow_unsafe_durability=config.allow_unsafe_durability)
+    artifacts = open_store(config.artifacts)
+    async with open_pool(pool_config) as pool, asyncio.TaskGroup() as group:
+        hot = build_hot_path(config, pool)
+        batching = group.create_task(hot.batcher.run(), name="batcher")
+        duties = group.create_task(run_duties(hot.duties), name="duties")
+        control = build_control(config, pool, artifacts, hot)
+        internal = build_internal(config, pool, artifacts, hot)
+        addresses = {"control": await control.start(), "internal": await internal.start()}
+        write_ready_file(config.ready_file, addresses)
+        _log.info("serving", **addresses)
+        await stop.wait()
+        _log.info("draining")
+        hot.channel.close()
+        duties.cancel()
+        await asyncio.gather(control.stop(config.drain_seconds), internal.stop(config.drain_seconds))
+        await hot.batcher.stop()
+        await batching
+        with contextlib.suppress(asyncio.CancelledError):
+            await duties
+    _log.info("stopped")
+
+
+def main() -> None:
+    """The command. Exit codes: 0 after a drain, 2 for a faulty configuration, 1 for what keeps it from serving."""
+    parser = argparse.ArgumentParser(prog="trace-dispatcher", description="Serves Trace's control and worker APIs.")
+    parser.add_argument(
+        "--config", type=Path, help="TOML file with a table [dispatcher]; TRACE_* variables override it"
+    )
+    arguments = parser.parse_args()
+    try:
+        config = load_config(DispatcherConfig, program="dispatcher", environ=os.environ, toml_path=arguments.config)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    configure_logging("dispatcher", level=config.log_level)
+    try:
+        uvloop.run(serve(config))
+    except* (ListenError, DatabaseError) as failures:
+        _log.error("cannot serve", errors=[str(failure) for failure in failures.exceptions])
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The services of the contracts: parse, call, convert."""

@@ -1,0 +1,315 @@
+"""Between the contracts' messages and the slices' values. Pure; a message that cannot be a value raises TraceError."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from dispatcher.datasets.store import ArtifactRow
+from dispatcher.events.values import Emit, NewArtifact, NewEvent, StateChange, WatermarkMove
+from dispatcher.tasks.ending import CancelConfirmed, Completion, Failed, Succeeded
+from dispatcher.tasks.leases import LeaseRef, Refusal, StreamRef
+from dispatcher.tasks.retries import ErrorClass
+from dispatcher.tasks.store import AttemptRow, ClaimedRow, StateRow, TaskRow
+from kernel import scopes
+from kernel.errors import TraceError
+from kernel.ids import IdSource
+from kernel.scopes import ScopeKey, ScopeKind
+from traceapi.types.v1 import artifact_pb2, errors_pb2, event_pb2, scope_pb2, task_pb2
+from traceapi.worker.v1 import worker_service_pb2 as worker
+
+MAX_INT64 = 2**63 - 1
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def moment(message: Timestamp) -> datetime:
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def item_error(refusal: Refusal) -> errors_pb2.ItemError:
+    return errors_pb2.ItemError(reason=refusal.reason, message=refusal.message)
+
+
+def lease_ref(message: task_pb2.TaskLease) -> LeaseRef:
+    return LeaseRef(message.task_id.lower(), message.attempt, hashlib.sha256(message.lease_token).digest())
+
+
+def stream_ref(message: worker.EmitItem | worker.CompleteItem | worker.HeartbeatItem) -> StreamRef | None:
+    if not message.HasField("stream"):
+        return None
+    stream = message.stream
+    # A number beyond the column's range is an epoch that never was, like any other wrong one.
+    return StreamRef(stream.job_version_id.lower(), storable(stream.stream_key), min(stream.epoch, MAX_INT64))
+
+
+def emit(item: worker.EmitItem, new_id: IdSource) -> Emit:
+    """Ids of what it may make are taken here, so that a repeated transaction makes the same.
+
+    An item that cannot be a value is one that is refused: the others of its call have nothing to do with it.
+    """
+    leases, stream = tuple(lease_ref(lease) for lease in item.tasks), stream_ref(item)
+    try:
+        return Emit(
+            leases=leases,
+            stream=stream,
+            artifacts=tuple(_artifact(artifact, new_id()) for artifact in item.artifacts),
+            events=tuple(_event(event, new_id()) for event in item.events),
+            state=StateChange(item.state.data, item.state.expected_version) if item.HasField("state") else None,
+            watermarks=tuple(
+                WatermarkMove(move.dataset_id, scopes.cursor_key(move.cursor), int(_cursor_type(move.cursor)))
+                for move in item.watermarks
+            ),
+        )
+    except TraceError as error:
+        return Emit(leases, stream, unverified=Refusal(error.reason, error.message))
+
+
+def _cursor_type(cursor: scope_pb2.CursorValue) -> scope_pb2.CursorType.ValueType:
+    return scopes.cursor_type_of(scope_pb2.Scope(cursor=cursor))
+
+
+def _artifact(message: artifact_pb2.Artifact, artifact_id: str) -> NewArtifact:
+    return NewArtifact(
+        artifact_id=artifact_id,
+        dataset_id=message.dataset_id,
+        object_key=message.key,
+        scope=_scope_key(message.scope),
+        cursor_type=int(scopes.cursor_type_of(message.scope)),
+        row_count=_int64("row_count", message.row_count),
+        size_bytes=_int64("size_bytes", message.size_bytes),
+        sha256=message.sha256,
+        schema_digest=message.schema_digest,
+        schema=dict(message.schema),
+    )
+
+
+def _event(message: worker.EmittedEvent, event_id: str) -> NewEvent:
+    return NewEvent(
+        event_id=event_id,
+        dataset_id=message.dataset_id,
+        scope=_scope_key(message.scope),
+        cursor_type=int(scopes.cursor_type_of(message.scope)),
+        artifact_index=message.artifact_index if message.HasField("artifact_index") else None,
+        task_index=message.task_index,
+        manifest=message.manifest.SerializeToString(deterministic=True) if message.HasField("manifest") else b"",
+        event_time=_event_time(message.event_time) if message.HasField("event_time") else None,
+    )
+
+
+def _scope_key(message: scope_pb2.Scope) -> ScopeKey:
+    _int64("revision", message.revision)
+    return scopes.scope_key(message)
+
+
+def _int64(field: str, number: int) -> int:
+    if number > MAX_INT64:
+        raise TraceError(errors_pb2.ERROR_REASON_INVALID_REQUEST, f"{field} is {number}: more than is stored")
+    return number
+
+
+def _event_time(message: Timestamp) -> datetime:
+    try:
+        return moment(message)
+    except (ValueError, OverflowError) as error:
+        raise TraceError(errors_pb2.ERROR_REASON_INVALID_REQUEST, f"event_time: {error}") from error
+
+
+def storable(text: str) -> str:
+    """The text without what Postgres cannot store: tracebacks may hold anything."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def completion(item: worker.CompleteItem, worker_id: str) -> Completion:
+    outcome: Succeeded | Failed | CancelConfirmed
+    match item.WhichOneof("outcome"):
+        case "success":
+            outcome = Succeeded(item.success.emitted_event_count)
+        case "failure":
+            failure = item.failure
+            outcome = Failed(_error_class(failure.error_class), storable(failure.message), storable(failure.traceback))
+        case _:
+            outcome = CancelConfirmed(storable(item.canceled.message))
+    usage = item.usage.SerializeToString() if item.HasField("usage") else None
+    return Completion(worker_id, lease_ref(item.lease), stream_ref(item), outcome, usage)
+
+
+def _error_class(value: task_pb2.ErrorClass.ValueType) -> ErrorClass:
+    if value == task_pb2.ERROR_CLASS_UNSPECIFIED:
+        return ErrorClass.USER
+    return ErrorClass(task_pb2.ErrorClass.Name(value).removeprefix("ERROR_CLASS_").lower())
+
+
+class ScopedRow(Protocol):
+    """A row that has a scope; `scope_kind` is None for a source run."""
+
+    @property
+    def cursor_type(self) -> int | None: ...
+    @property
+    def scope_kind(self) -> int | None: ...
+    @property
+    def scope_first(self) -> bytes | None: ...
+    @property
+    def scope_last(self) -> bytes | None: ...
+    @property
+    def revision(self) -> int: ...
+
+
+def scope(row: ScopedRow) -> scope_pb2.Scope | None:
+    if row.scope_kind is None or row.scope_first is None or row.scope_last is None:
+        return None
+    cursor_type = scope_pb2.CursorType.ValueType(row.cursor_type or 0)
+    return scopes.scope(cursor_type, ScopeKey(ScopeKind(row.scope_kind), row.scope_first, row.scope_last, row.revision))
+
+
+class EventFields(ScopedRow, Protocol):
+    """A row that has an event."""
+
+    @property
+    def event_id(self) -> str | None: ...
+    @property
+    def dataset_id(self) -> str | None: ...
+    @property
+    def dataset_version_id(self) -> str | None: ...
+    @property
+    def producer_task_id(self) -> str | None: ...
+    @property
+    def producer_attempt(self) -> int | None: ...
+    @property
+    def artifact_id(self) -> str | None: ...
+    @property
+    def publication_number(self) -> int | None: ...
+    @property
+    def manifest(self) -> bytes | None: ...
+    @property
+    def event_time(self) -> datetime | None: ...
+    @property
+    def accepted_at(self) -> datetime | None: ...
+
+
+def event(row: EventFields) -> event_pb2.Event:
+    return event_pb2.Event(
+        event_id=row.event_id or "",
+        dataset_id=row.dataset_id or "",
+        dataset_version_id=row.dataset_version_id or "",
+        scope=scope(row),
+        producer_task_id=row.producer_task_id or "",
+        producer_attempt=row.producer_attempt or 0,
+        artifact_id=row.artifact_id or "",
+        publication_number=row.publication_number or 0,
+        manifest=scope_pb2.RangeManifest.FromString(row.manifest) if row.manifest else None,
+        event_time=timestamp(row.event_time),
+        accepted_time=timestamp(row.accepted_at),
+    )
+
+
+def artifact(row: ArtifactRow) -> artifact_pb2.Artifact:
+    return artifact_pb2.Artifact(
+        artifact_id=row.artifact_id,
+        dataset_id=row.dataset_id,
+        dataset_version_id=row.dataset_version_id,
+        key=row.object_key,
+        scope=scope(row),
+        row_count=row.row_count,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        schema_digest=row.schema_digest,
+        publication_number=row.publication_number,
+        producer_task_id=row.producer_task_id,
+        accepted_time=timestamp(row.accepted_at),
+    )
+
+
+def pins(found: Sequence[Mapping[str, Any]] | None) -> list[task_pb2.InputPin]:
+    return [
+        task_pb2.InputPin(
+            dataset_id=pin["dataset_id"], dataset_version_id=pin["version"], publication_number=pin["number"]
+        )
+        for pin in found or ()
+    ]
+
+
+def claimed_task(row: ClaimedRow, state: StateRow | None) -> worker.ClaimedTask:
+    message = worker.ClaimedTask(
+        task_id=row.task_id,
+        attempt=row.attempt,
+        lease_until_time=timestamp(row.lease_until),
+        job_version_id=row.job_version_id,
+        pins=pins(row.pins),
+        accepted_event_count=row.accepted_events,
+        already_emitted=row.run_emitted,
+    )
+    if row.event_id is not None:
+        message.event.CopyFrom(event(row))
+        message.scope.CopyFrom(message.event.scope)
+    if state is not None:
+        message.state.CopyFrom(operator_state(state))
+    return message
+
+
+def operator_state(row: StateRow) -> task_pb2.OperatorState:
+    return task_pb2.OperatorState(data=row.data, version=row.version)
+
+
+def task_state(state: str) -> task_pb2.TaskState.ValueType:
+    return task_pb2.TaskState.Value(f"TASK_STATE_{state.upper()}")
+
+
+def task_state_name(state: task_pb2.TaskState.ValueType) -> str:
+    return task_pb2.TaskState.Name(state).removeprefix("TASK_STATE_").lower()
+
+
+def task(row: TaskRow) -> task_pb2.Task:
+    return task_pb2.Task(
+        task_id=row.task_id,
+        dag=row.dag,
+        job=row.job,
+        job_version_id=row.job_version_id,
+        origin=task_pb2.TaskOrigin.Value(f"TASK_ORIGIN_{row.origin.upper()}"),
+        event_id=row.event_id or "",
+        trigger_dataset_id=row.trigger_dataset_id or "",
+        scope=scope(row),
+        state=task_state(row.state),
+        attempt=row.attempt,
+        worker_id=row.worker_id or "",
+        created_time=timestamp(row.created_at),
+        finished_time=timestamp(row.finished_at),
+        lease_until_time=timestamp(row.lease_until),
+        retry_time=timestamp(row.retry_at),
+        reason=row.reason,
+        accepted_event_count=row.accepted_events,
+        failed_attempts=row.failed_attempts,
+        lost_leases=row.lost_leases,
+        progress=task_pb2.Progress.FromString(row.progress) if row.progress else None,
+        nondeterministic=row.nondeterministic,
+        run_state=task_pb2.RunState.Value(f"RUN_STATE_{row.run_state.upper()}"),
+    )
+
+
+def attempt(row: AttemptRow) -> task_pb2.Attempt:
+    message = task_pb2.Attempt(
+        attempt=row.attempt,
+        worker_id=row.worker_id,
+        started_time=timestamp(row.started_at),
+        ended_time=timestamp(row.ended_at),
+        outcome=task_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{row.outcome.upper()}"),
+        usage=task_pb2.ResourceUsage.FromString(row.usage) if row.usage else None,
+    )
+    if row.outcome in ("failed", "lease_lost"):
+        error_class = row.error_class or "lost_lease"
+        message.failure.CopyFrom(
+            task_pb2.TaskFailure(
+                error_class=task_pb2.ErrorClass.Value(f"ERROR_CLASS_{error_class.upper()}"),
+                message=row.message,
+                traceback=row.traceback,
+            )
+        )
+    return message

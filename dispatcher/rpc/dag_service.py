@@ -1,0 +1,341 @@
+"""DagService: the life of DAGs. Parses, calls the slices, converts."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+
+import grpc
+
+from dispatcher.dag.fingerprint import fingerprints
+from dispatcher.dag.model import KnownDataset, KnownDatasets, Reading
+from dispatcher.dag.reading import read_document, read_spec
+from dispatcher.datasets import store as datasets_store
+from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import store
+from dispatcher.deploy.first_version import Deployable, deploy_first_version
+from dispatcher.deploy.store import DagRow, VersionRow
+from dispatcher.rpc import convert
+from dispatcher.rpc.faults import translated
+from dispatcher.rpc.paging import number_token, page_size, task_page_token
+from dispatcher.tasks import store as tasks_store
+from dispatcher.tasks.store import CountRow
+from dispatcher.wakeups.release import Releaser
+from kernel import bundles
+from kernel.artifacts.store import ArtifactStore
+from kernel.errors import TraceError, Violation
+from kernel.ids import IdSource
+from kernel.servers import current_actor
+from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1.dag_service_pb2_grpc import DagServiceServicer
+from traceapi.types.v1.dag_pb2 import DagSpec, OutputSpec
+from traceapi.types.v1.errors_pb2 import ErrorReason
+from traceapi.types.v1.task_pb2 import RunState
+
+Context = grpc.aio.ServicerContext[object, object]
+Source = pb.ValidateDagRequest | pb.DeployDagRequest
+
+MAX_BUNDLE_BYTES = 256 * 1024 * 1024
+WATCH_INTERVAL = 0.5
+"""Seconds between two looks at a watched deployment."""
+
+
+class DagService(DagServiceServicer):
+    """One for each dispatcher; holds no state but what it was given."""
+
+    def __init__(self, pool: Pool, artifacts: ArtifactStore, releaser: Releaser, new_id: IdSource) -> None:
+        self._pool = pool
+        self._artifacts = artifacts
+        self._releaser = releaser
+        self._new_id = new_id
+
+    async def ValidateDag(self, request: pb.ValidateDagRequest, context: Context) -> pb.ValidateDagResponse:
+        reading, _ = await self._read(request)
+        return pb.ValidateDagResponse(
+            problems=[
+                pb.DagProblem(
+                    file_name=problem.file_name,
+                    line=problem.line,
+                    column=problem.column,
+                    path=problem.path,
+                    message=problem.message,
+                    remedy=problem.remedy,
+                )
+                for problem in reading.problems
+            ],
+            spec=reading.spec,
+            local_paths=[pb.LocalPath(path=path.path, job=path.job, file=path.file) for path in reading.local_paths],
+        )
+
+    async def UploadBundle(
+        self, request_iterator: AsyncIterator[pb.UploadBundleRequest], context: Context
+    ) -> pb.UploadBundleResponse:
+        stated = b""
+        data = bytearray()
+        async for request in request_iterator:
+            if request.HasField("sha256") == bool(stated):
+                raise TraceError(
+                    ErrorReason.ERROR_REASON_INVALID_REQUEST,
+                    "the first message states the digest, later ones carry data",
+                )
+            stated = stated or request.sha256
+            data += request.data
+            if len(data) > MAX_BUNDLE_BYTES:
+                raise TraceError(
+                    ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE, f"a bundle has at most {MAX_BUNDLE_BYTES} bytes"
+                )
+        if hashlib.sha256(data).digest() != stated:
+            raise TraceError(
+                ErrorReason.ERROR_REASON_BUNDLE_DIGEST_MISMATCH, "the bytes have another SHA-256 than stated"
+            )
+        digest = await asyncio.to_thread(bundles.check, bytes(data))
+        with translated():
+            async with transaction(self._pool) as connection:
+                existed = bool(await datasets_store.known_bundles(connection, [digest]))
+            if not existed:
+                await asyncio.to_thread(self._artifacts.put_bytes, f"bundles/{digest}.tar", bytes(data))
+                async with transaction(self._pool) as connection:
+                    actor = str(current_actor())
+                    await datasets_store.record_bundle(connection, digest, len(data), actor)
+                    await datasets_store.audit(connection, actor, "DagService.UploadBundle", digest, bytes=len(data))
+        return pb.UploadBundleResponse(digest=digest, size_bytes=len(data), existed=existed)
+
+    async def DeployDag(self, request: pb.DeployDagRequest, context: Context) -> pb.DeployDagResponse:
+        if request.WhichOneof("source") == "plan_id" or request.hold:
+            raise _later("deploying plans and holding a cutover come with changing deployed DAGs")
+        reading, known = await self._read(request)
+        if reading.resolved is None or reading.spec is None:
+            raise _faulty(reading)
+        await self._require_bundles(reading, request.bundles)
+        used = {path.path: request.bundles[path.path] for path in reading.local_paths}
+        deployable = Deployable(
+            dag=reading.resolved,
+            spec=_with_digests(reading.spec, used),
+            bundles=used,
+            fingerprints=fingerprints(reading.resolved, known, used),
+            known=known,
+        )
+        with translated():
+            async with transaction(self._pool) as connection:
+                deployed = await deploy_first_version(connection, deployable, str(current_actor()), self._new_id)
+                deployment = await _deployment(connection, deployed.version)
+        self._releaser.signal()
+        return pb.DeployDagResponse(deployment=deployment, unchanged=deployed.unchanged)
+
+    async def WatchDeployment(
+        self, request: pb.WatchDeploymentRequest, context: Context
+    ) -> AsyncIterator[pb.WatchDeploymentResponse]:
+        last = b""
+        while True:
+            response = await self._look(request.deployment_id)
+            present = response.SerializeToString(deterministic=True)
+            if present != last:
+                yield response
+                last = present
+            if response.settled:
+                return
+            await asyncio.sleep(WATCH_INTERVAL)
+
+    async def _look(self, deployment_id: str) -> pb.WatchDeploymentResponse:
+        with translated():
+            async with transaction(self._pool) as connection:
+                version = await store.get_version(connection, deployment_id)
+                if version is None:
+                    raise TraceError(
+                        ErrorReason.ERROR_REASON_DEPLOYMENT_NOT_FOUND, f"no deployment has the id {deployment_id}"
+                    )
+                return pb.WatchDeploymentResponse(
+                    deployment=await _deployment(connection, version),
+                    source_event_count=await store.source_events(connection, version.dag),
+                    settled=not await store.unfinished(connection, version.dag_version_id),
+                )
+
+    async def GetDag(self, request: pb.GetDagRequest, context: Context) -> pb.GetDagResponse:
+        with translated():
+            async with transaction(self._pool) as connection:
+                version = await store.active_version(connection, request.dag)
+                if version is None:
+                    raise _no_dag(request.dag)
+                found = await store.list_dags(connection, dag=request.dag, after=None, limit=1)
+                counts = await tasks_store.count_tasks(connection, request.dag)
+                deployment = await _deployment(connection, version)
+        return pb.GetDagResponse(
+            summary=_summary(found[0], counts), spec=DagSpec.FromString(version.spec), deployment=deployment
+        )
+
+    async def ListDags(self, request: pb.ListDagsRequest, context: Context) -> pb.ListDagsResponse:
+        limit = page_size(request.page_size)
+        with translated():
+            async with transaction(self._pool) as connection:
+                found = await store.list_dags(connection, dag=None, after=request.page_token or None, limit=limit)
+                counts = await tasks_store.count_tasks(connection, None) if found else []
+        return pb.ListDagsResponse(
+            dags=[_summary(row, counts) for row in found],
+            next_page_token=task_page_token([row.dag for row in found], limit),
+        )
+
+    async def ListDagHistory(self, request: pb.ListDagHistoryRequest, context: Context) -> pb.ListDagHistoryResponse:
+        limit = page_size(request.page_size)
+        with translated():
+            async with transaction(self._pool) as connection:
+                found = await store.list_versions(connection, request.dag, number_token(request.page_token), limit)
+                if not found and not request.page_token:
+                    raise _no_dag(request.dag)
+                deployments = [await _deployment(connection, version) for version in found]
+        token = str(found[-1].version) if len(found) == limit else ""
+        return pb.ListDagHistoryResponse(deployments=deployments, next_page_token=token)
+
+    async def PauseDag(self, request: pb.PauseDagRequest, context: Context) -> pb.PauseDagResponse:
+        paused = await self._set_run_states("PauseDag", request.dag, list(request.jobs), "running", "paused")
+        return pb.PauseDagResponse(paused_jobs=paused)
+
+    async def ResumeDag(self, request: pb.ResumeDagRequest, context: Context) -> pb.ResumeDagResponse:
+        paused = await self._set_run_states("ResumeDag", request.dag, list(request.jobs), "paused", "running")
+        self._releaser.signal()
+        return pb.ResumeDagResponse(paused_jobs=paused)
+
+    async def PlanDag(self, request: pb.PlanDagRequest, context: Context) -> pb.PlanDagResponse:
+        raise _later("planning comes with changing deployed DAGs; ValidateDag checks a document")
+
+    async def CutOverDag(self, request: pb.CutOverDagRequest, context: Context) -> pb.CutOverDagResponse:
+        raise _later("a first version is active as soon as it is deployed; nothing is held")
+
+    async def AbortDeployment(self, request: pb.AbortDeploymentRequest, context: Context) -> pb.AbortDeploymentResponse:
+        raise _later("a first version is active as soon as it is deployed; pause the DAG instead")
+
+    async def RollbackDag(self, request: pb.RollbackDagRequest, context: Context) -> pb.RollbackDagResponse:
+        raise _later("rolling back comes with changing deployed DAGs")
+
+    async def RemoveDag(self, request: pb.RemoveDagRequest, context: Context) -> pb.RemoveDagResponse:
+        raise _later("removing comes with the collector; pause the DAG instead")
+
+    async def _read(self, request: Source) -> tuple[Reading, KnownDatasets]:
+        """The document against what is deployed. Its own DAG's datasets are not known from elsewhere."""
+        with translated():
+            async with transaction(self._pool) as connection:
+                rows = await datasets_store.known_datasets(connection)
+        every = KnownDatasets(
+            KnownDataset(
+                dataset_id=row.dataset_id,
+                dag=row.dag,
+                spec=_known_spec(row.spec, row.schema),
+                virtual_sql=row.virtual_sql,
+                dependencies=tuple(row.dependencies),
+                fingerprint=row.fingerprint,
+            )
+            for row in rows
+        )
+        if request.WhichOneof("source") == "document":
+            document = request.document
+            reading = await asyncio.to_thread(read_document, document.text, document.file_name, every)
+        else:
+            reading = await asyncio.to_thread(read_spec, request.spec, every)
+        return reading, every
+
+    async def _require_bundles(self, reading: Reading, given: Mapping[str, str]) -> None:
+        needed = [path.path for path in reading.local_paths]
+        missing = [path for path in needed if path not in given]
+        with translated():
+            async with transaction(self._pool) as connection:
+                known = await datasets_store.known_bundles(
+                    connection, [given[path] for path in needed if path in given]
+                )
+        missing += [path for path in needed if path in given and given[path] not in known]
+        if missing:
+            raise TraceError(
+                ErrorReason.ERROR_REASON_BUNDLE_MISSING,
+                f"no bundle was uploaded for {', '.join(missing)}",
+                metadata={"paths": ",".join(missing)},
+            )
+
+    async def _set_run_states(self, method: str, dag: str, jobs: list[str], before: str, after: str) -> list[str]:
+        actor = str(current_actor())
+        with translated():
+            async with transaction(self._pool) as connection:
+                version = await store.active_version(connection, dag)
+                if version is None:
+                    raise _no_dag(dag)
+                await store.set_run_states(connection, dag, jobs, before, after, actor)
+                await datasets_store.audit(connection, actor, f"DagService.{method}", dag, jobs=jobs)
+                deployed = await store.deployed_jobs(connection, version.dag_version_id)
+        return [job.job for job in deployed if job.run_state == "paused"]
+
+
+def _known_spec(data: bytes, schema: Mapping[str, str] | None) -> OutputSpec:
+    """The declaration, with the columns that the first commit froze where none were declared."""
+    spec = OutputSpec.FromString(data)
+    if not spec.schema and schema:
+        spec.schema.update(schema)
+    return spec
+
+
+def _with_digests(spec: DagSpec, bundled: Mapping[str, str]) -> DagSpec:
+    """The document as it is stored: the code by its digest."""
+    stored = DagSpec()
+    stored.CopyFrom(spec)
+    for job in stored.jobs.values():
+        if job.HasField("code"):
+            job.code.digest = bundled[job.code.bundle]
+    return stored
+
+
+def _faulty(reading: Reading) -> TraceError:
+    count = len(reading.problems)
+    return TraceError(
+        ErrorReason.ERROR_REASON_INVALID_DOCUMENT,
+        f"the document has {count} problem{'s' if count != 1 else ''}; the first: {reading.problems[0]}",
+        violations=[Violation(problem.path, str(problem)) for problem in reading.problems],
+    )
+
+
+def _no_dag(dag: str) -> TraceError:
+    return TraceError(ErrorReason.ERROR_REASON_DAG_NOT_FOUND, f"no DAG is called {dag}", metadata={"dag": dag})
+
+
+def _later(message: str) -> TraceError:
+    return TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
+
+
+async def _deployment(connection: Connection, version: VersionRow) -> pb.Deployment:
+    jobs = await store.deployed_jobs(connection, version.dag_version_id)
+    counts = await tasks_store.count_tasks(connection, version.dag)
+    return pb.Deployment(
+        deployment_id=version.dag_version_id,
+        dag=version.dag,
+        version=version.version,
+        state=pb.DeploymentState.Value(f"DEPLOYMENT_STATE_{version.state.upper()}"),
+        deploy_number=version.deploy_number,
+        actor=version.actor,
+        created_time=convert.timestamp(version.created_at),
+        active_time=convert.timestamp(version.active_at),
+        jobs=[
+            pb.DeployedJob(
+                job=job.job,
+                job_version_id="" if job.kind == "virtual" else job.job_version_id,
+                run_state=RunState.Value(f"RUN_STATE_{job.run_state.upper()}"),
+                task_counts=[_task_count(row) for row in counts if row.job == job.job],
+            )
+            for job in jobs
+        ],
+    )
+
+
+def _task_count(row: CountRow) -> pb.TaskCount:
+    return pb.TaskCount(state=convert.task_state(row.state), count=row.count)
+
+
+def _summary(row: DagRow, counts: list[CountRow]) -> pb.DagSummary:
+    by_state: dict[str, int] = {}
+    for count in counts:
+        if count.dag == row.dag:
+            by_state[count.state] = by_state.get(count.state, 0) + count.count
+    return pb.DagSummary(
+        dag=row.dag,
+        version=row.version,
+        job_count=row.job_count,
+        active_time=convert.timestamp(row.active_at),
+        task_counts=[
+            pb.TaskCount(state=convert.task_state(state), count=count) for state, count in sorted(by_state.items())
+        ],
+        paused=row.paused,
+    )

@@ -1,0 +1,135 @@
+"""TaskService: tasks as people see and steer them. Parses, calls the slices, converts."""
+
+import dataclasses
+
+import grpc
+
+from dispatcher.datasets import store as datasets_store
+from dispatcher.db.pool import Pool, transaction
+from dispatcher.events import store as events_store
+from dispatcher.rpc import convert
+from dispatcher.rpc.faults import translated
+from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
+from dispatcher.tasks import store
+from dispatcher.tasks.store import TaskQuery
+from dispatcher.wakeups.release import Releaser
+from kernel.errors import TraceError
+from kernel.scopes import scope_key
+from kernel.servers import current_actor
+from traceapi.control.v1 import task_service_pb2 as pb
+from traceapi.control.v1.task_service_pb2_grpc import TaskServiceServicer
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+Context = grpc.aio.ServicerContext[object, object]
+
+MAX_CHANGED = 5_000
+MAX_EVENTS = 1_000
+
+
+class TaskService(TaskServiceServicer):
+    """One for each dispatcher; holds no state but what it was given."""
+
+    def __init__(self, pool: Pool, releaser: Releaser) -> None:
+        self._pool = pool
+        self._releaser = releaser
+
+    async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
+        with translated():
+            async with transaction(self._pool) as connection:
+                row = (await store.get_tasks(connection, [request.task_id])).get(request.task_id)
+                if row is None:
+                    raise TraceError(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {request.task_id} does not exist")
+                attempts = await store.attempts_of(connection, request.task_id)
+                events = await events_store.events_of_task(connection, request.task_id, MAX_EVENTS)
+        return pb.GetTaskResponse(
+            task=convert.task(row),
+            attempts=[convert.attempt(item) for item in attempts],
+            events=[convert.event(item) for item in events],
+            pins=convert.pins(row.pins),
+        )
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
+        limit = page_size(request.page_size)
+        with translated():
+            async with transaction(self._pool) as connection:
+                if request.filter.task_ids:
+                    task_ids = sorted(request.filter.task_ids, reverse=True)
+                    limit = len(task_ids) + 1
+                else:
+                    query = _query(request.filter, limit, uuid_token(request.page_token))
+                    task_ids = await store.find_tasks(connection, query)
+                found = await store.get_tasks(connection, task_ids)
+        return pb.ListTasksResponse(
+            tasks=[convert.task(found[task_id]) for task_id in task_ids if task_id in found],
+            next_page_token=task_page_token(task_ids, limit),
+        )
+
+    async def CountTasks(self, request: pb.CountTasksRequest, context: Context) -> pb.CountTasksResponse:
+        with translated():
+            async with transaction(self._pool) as connection:
+                counts = await store.count_tasks(connection, request.dag or None)
+        return pb.CountTasksResponse(
+            counts=[
+                pb.JobTaskCount(dag=row.dag, job=row.job, state=convert.task_state(row.state), count=row.count)
+                for row in counts
+            ]
+        )
+
+    async def RetryTasks(self, request: pb.RetryTasksRequest, context: Context) -> pb.RetryTasksResponse:
+        if request.dry_run:
+            return pb.RetryTasksResponse(task_count=await self._count_dead(request.filter))
+        query = dataclasses.replace(_query(request.filter, MAX_CHANGED, None), after=uuid_token(request.page_token))
+        with translated():
+            async with transaction(self._pool) as connection:
+                taken = await store.retry_dead(connection, query, list(request.filter.task_ids))
+                actor, subject = str(current_actor()), request.filter.dag
+                await datasets_store.audit(connection, actor, "TaskService.RetryTasks", subject, task_ids=taken)
+        self._releaser.signal()
+        more = len(taken) == MAX_CHANGED
+        return pb.RetryTasksResponse(task_count=len(taken), next_page_token=taken[-1] if more else "")
+
+    async def SkipTasks(self, request: pb.SkipTasksRequest, context: Context) -> pb.SkipTasksResponse:
+        if request.dry_run:
+            return pb.SkipTasksResponse(task_count=await self._count_dead(request.filter))
+        query = _query(request.filter, MAX_CHANGED, None)
+        with translated():
+            async with transaction(self._pool) as connection:
+                taken = await store.skip_dead(connection, query, list(request.filter.task_ids), request.reason)
+                actor, subject = str(current_actor()), request.filter.dag
+                await datasets_store.audit(
+                    connection, actor, "TaskService.SkipTasks", subject, task_ids=taken, reason=request.reason
+                )
+        return pb.SkipTasksResponse(task_count=len(taken))
+
+    async def CancelTasks(self, request: pb.CancelTasksRequest, context: Context) -> pb.CancelTasksResponse:
+        raise TraceError(
+            ErrorReason.ERROR_REASON_NOT_IMPLEMENTED,
+            "cancelling tasks comes with a later release; pause the DAG instead",
+        )
+
+    async def ExplainTask(self, request: pb.ExplainTaskRequest, context: Context) -> pb.ExplainTaskResponse:
+        raise TraceError(
+            ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, "explaining comes with a later release; GetTask says the state"
+        )
+
+    async def _count_dead(self, task_filter: pb.TaskFilter) -> int:
+        with translated():
+            async with transaction(self._pool) as connection:
+                if task_filter.task_ids:
+                    found = await store.get_tasks(connection, task_filter.task_ids)
+                    return sum(row.state == "dead" for row in found.values())
+                counts = await store.count_tasks(connection, task_filter.dag or None)
+        return sum(row.count for row in counts if row.state == "dead" and task_filter.job in ("", row.job))
+
+
+def _query(task_filter: pb.TaskFilter, limit: int, before: str | None) -> TaskQuery:
+    key = scope_key(task_filter.scope) if task_filter.HasField("scope") else None
+    return TaskQuery(
+        dag=task_filter.dag or None,
+        job=task_filter.job or None,
+        states=[convert.task_state_name(state) for state in task_filter.states] or None,
+        first=key.first if key else None,
+        last=key.last if key else None,
+        before=before,
+        limit=limit,
+    )

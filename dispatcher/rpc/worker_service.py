@@ -1,0 +1,275 @@
+"""WorkerService: the life of tasks, for wrappers. Parses, calls the slices, converts."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+
+import grpc
+
+from dispatcher.datasets import store as datasets_store
+from dispatcher.datasets.manifest import Manifest, read_bounds
+from dispatcher.db.batcher import Batcher, Kind, Quarantined
+from dispatcher.db.pool import Pool, transaction
+from dispatcher.events.values import Emit, EmitResult
+from dispatcher.events.verify import verify_artifacts
+from dispatcher.rpc import convert
+from dispatcher.rpc.faults import quarantined, translated
+from dispatcher.tasks import store as tasks_store
+from dispatcher.tasks.claim import Claim, Claimed, claim_tasks
+from dispatcher.tasks.ending import Completion, CompletionResult
+from dispatcher.tasks.heartbeat import Beat, BeatResult, beat
+from dispatcher.tasks.leases import FENCED, Refusal
+from dispatcher.wakeups.stream import StreamChannel, Watcher
+from kernel.artifacts.store import ArtifactStore
+from kernel.errors import TraceError
+from kernel.ids import IdSource
+from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
+from traceapi.types.v1.job_pb2 import JobDetails
+from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceServicer
+
+Context = grpc.aio.ServicerContext[object, object]
+
+MAX_ROWS = 5_000
+MAX_CALL_ROWS = 25_000
+"""Of all items of a call: half of what the batcher queues."""
+MAX_LEASE = timedelta(hours=1)
+
+
+class WorkerService(WorkerServiceServicer):
+    """One for each dispatcher; holds no state but what it was given."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        batcher: Batcher,
+        emit_kind: Kind[Emit, EmitResult],
+        complete_kind: Kind[Completion, CompletionResult],
+        channel: StreamChannel,
+        artifacts: ArtifactStore,
+        new_id: IdSource,
+    ) -> None:
+        self._pool = pool
+        self._batcher = batcher
+        self._emit_kind = emit_kind
+        self._complete_kind = complete_kind
+        self._channel = channel
+        self._artifacts = artifacts
+        self._new_id = new_id
+
+    async def WatchWakeups(
+        self, request_iterator: AsyncIterator[pb.WatchWakeupsRequest], context: Context
+    ) -> AsyncIterator[pb.WatchWakeupsResponse]:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("start"):
+            raise TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, "the first message of a watch is its start")
+        start = first.start
+        with self._channel.watch(start.worker_id, start.queues, start.credits) as watcher:
+            reader = asyncio.create_task(_take_credits(request_iterator, watcher))
+            try:
+                async for task_ids in watcher.batches():
+                    yield pb.WatchWakeupsResponse(task_ids=task_ids)
+            finally:
+                reader.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await reader
+        raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "the stream has ended: open it again")
+
+    async def FetchTasks(self, request: pb.FetchTasksRequest, context: Context) -> pb.FetchTasksResponse:
+        with translated():
+            async with transaction(self._pool) as connection:
+                found = await tasks_store.get_tasks(connection, request.task_ids)
+        response = pb.FetchTasksResponse()
+        for task_id in request.task_ids:
+            result = response.results.add(task_id=task_id)
+            row = found.get(task_id)
+            if row is None:
+                result.error.CopyFrom(_not_found(task_id))
+            else:
+                result.task.task.CopyFrom(convert.task(row))
+                result.task.canceled = row.state == "canceled" or row.run_state in FENCED
+        return response
+
+    async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:
+        lease = min(request.lease_duration.ToTimedelta(), MAX_LEASE)
+        claim = Claim(
+            request.request_id.lower(),  # as the database writes it
+            request.worker_id,
+            hashlib.sha256(request.lease_token).digest(),
+            list(dict.fromkeys(request.task_ids)),
+            lease,
+            request.max_run_tasks,
+        )
+        with translated():
+            async with transaction(self._pool) as connection:
+                claimed = await claim_tasks(connection, claim)
+                unknown = claimed.job_version_ids - set(request.known_job_version_ids)
+                details = await tasks_store.job_details(connection, unknown)
+        return _claim_response(request.task_ids, claimed, details, request)
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
+        lease = min(request.lease_duration.ToTimedelta(), MAX_LEASE)
+        beats = [
+            Beat(
+                convert.lease_ref(item.lease),
+                convert.stream_ref(item),
+                item.progress.SerializeToString() if item.HasField("progress") else None,
+            )
+            for item in request.items
+        ]
+        with translated():
+            async with transaction(self._pool) as connection:
+                results = await beat(connection, beats, lease)
+        return pb.HeartbeatResponse(results=[_heartbeat_result(result) for result in results])
+
+    async def ResolveInputs(
+        self, request: pb.ResolveInputsRequest, context: Context
+    ) -> AsyncIterator[pb.ResolveInputsResponse]:
+        wanted = [(item.lease.task_id, item.dataset_id) for item in request.items]
+        with translated():
+            async with transaction(self._pool) as connection:
+                tasks = await tasks_store.read_tasks(connection, {task_id for task_id, _ in wanted})
+                reads = await datasets_store.task_reads(connection, wanted)
+            for index, item in enumerate(request.items):
+                lease = convert.lease_ref(item.lease)
+                task = tasks.get(lease.task_id)
+                read = reads.get((lease.task_id, item.dataset_id))
+                if task is None or task.attempt != lease.attempt or task.lease_token_digest != lease.token_digest:
+                    yield _unresolved(index, ErrorReason.ERROR_REASON_STALE_LEASE, "the lease is not the current one")
+                elif read is None or read.number is None:
+                    message = f"{item.dataset_id} is no input of the job"
+                    yield _unresolved(index, ErrorReason.ERROR_REASON_DATASET_NOT_READ, message)
+                else:
+                    manifest = Manifest(self._pool, read.dataset_version_id, read.number, read_bounds(read))
+                    async for page in manifest.pages(stored=read.stored):
+                        yield pb.ResolveInputsResponse(
+                            item_index=index,
+                            artifacts=[convert.artifact(row) for row in page.artifacts],
+                            events=[convert.event(row) for row in page.scopes],
+                            last=page.last,
+                        )
+
+    async def EmitEvents(self, request: pb.EmitEventsRequest, context: Context) -> pb.EmitEventsResponse:
+        with translated():
+            async with transaction(self._pool) as connection:
+                first_ids = {item.tasks[0].task_id for item in request.items}
+                consumers = await tasks_store.fan_outs(connection, first_ids)
+            ops = [
+                await self._prepared(convert.emit(item, self._new_id), consumers.get(item.tasks[0].task_id, 0))
+                for item in request.items
+            ]
+            if (rows := sum(op.cost for op in ops)) > MAX_CALL_ROWS:
+                raise TraceError(
+                    ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,
+                    f"the call would write up to {rows} rows; {MAX_CALL_ROWS} is the limit: send fewer items at once",
+                )
+            verdicts = await self._batcher.submit(self._emit_kind, ops)
+            await self._note_quarantined(ops, verdicts)
+        return pb.EmitEventsResponse(results=[_emit_result(verdict) for verdict in verdicts])
+
+    async def _prepared(self, op: Emit, consumers: int) -> Emit:
+        """The emit as it goes into a transaction: checked against the store, or refused for what is known before."""
+        if op.unverified is not None:
+            return op
+        op = op.with_consumers(consumers)
+        if op.cost > MAX_ROWS:
+            return op.refused(_too_many_rows(op))
+        return await verify_artifacts(op, self._artifacts)
+
+    async def _note_quarantined(self, ops: Sequence[Emit], verdicts: Sequence[EmitResult | Quarantined]) -> None:
+        """An emit that made its transaction fail left no trace in it; its attempt must not succeed all the same."""
+        left = [
+            op.refused(Refusal(ErrorReason.ERROR_REASON_EMIT_REFUSED, "it could not be stored"))
+            for op, verdict in zip(ops, verdicts, strict=True)
+            if isinstance(verdict, Quarantined)
+        ]
+        await self._batcher.submit(self._emit_kind, left)
+
+    async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
+        ops = [convert.completion(item, request.worker_id) for item in request.items]
+        with translated():
+            verdicts = await self._batcher.submit(self._complete_kind, ops)
+        response = pb.CompleteTasksResponse()
+        for op, verdict in zip(ops, verdicts, strict=True):
+            result = response.results.add(task_id=op.lease.task_id)
+            if isinstance(verdict, Quarantined):
+                result.error.CopyFrom(quarantined(verdict))
+            elif isinstance(verdict, Refusal):
+                result.error.CopyFrom(convert.item_error(verdict))
+            else:
+                result.state = convert.task_state(verdict)
+        return response
+
+
+async def _take_credits(requests: AsyncIterator[pb.WatchWakeupsRequest], watcher: Watcher) -> None:
+    async for request in requests:
+        watcher.grant(request.credits)
+    watcher.close()
+
+
+def _not_found(task_id: str) -> ItemError:
+    return ItemError(reason=ErrorReason.ERROR_REASON_TASK_NOT_FOUND, message=f"task {task_id} does not exist")
+
+
+def _too_many_rows(op: Emit) -> Refusal:
+    return Refusal(
+        ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
+        f"the emit would write up to {op.cost} rows; {MAX_ROWS} is the limit of a transaction",
+    )
+
+
+def _unresolved(index: int, reason: ErrorReason.ValueType, message: str) -> pb.ResolveInputsResponse:
+    return pb.ResolveInputsResponse(item_index=index, last=True, error=ItemError(reason=reason, message=message))
+
+
+def _claim_response(
+    task_ids: Sequence[str], claimed: Claimed, details: dict[str, bytes], request: pb.ClaimTasksRequest
+) -> pb.ClaimTasksResponse:
+    response = pb.ClaimTasksResponse(jobs=[JobDetails.FromString(data) for data in details.values()])
+    for task_id in task_ids:
+        result = response.results.add(task_id=task_id)
+        outcome = claimed.outcomes[task_id]
+        if isinstance(outcome, Refusal):
+            result.error.CopyFrom(convert.item_error(outcome))
+        elif isinstance(outcome, int):
+            result.run_index = outcome
+        else:
+            state = claimed.states.get((outcome.job_version_id, "")) if outcome.origin == "source_run" else None
+            result.claimed.CopyFrom(convert.claimed_task(outcome, state))
+            result.claimed.lease_duration.CopyFrom(request.lease_duration)
+    for run in claimed.runs:
+        message = response.runs.add(tasks=[convert.claimed_task(row, None) for row in run.tasks])
+        message.stream.job_version_id, message.stream.stream_key = run.stream
+        message.stream.epoch = run.epoch
+        if run.state is not None:
+            message.state.CopyFrom(convert.operator_state(run.state))
+        for task in message.tasks:
+            task.lease_duration.CopyFrom(request.lease_duration)
+    return response
+
+
+def _heartbeat_result(result: BeatResult) -> pb.HeartbeatResult:
+    return pb.HeartbeatResult(
+        task_id=result.task_id,
+        directive=pb.Directive.Value(f"DIRECTIVE_{result.directive.upper()}"),
+        lease_until_time=convert.timestamp(result.lease_until),
+        reason=result.reason,
+    )
+
+
+def _emit_result(verdict: EmitResult | Quarantined) -> pb.EmitResult:
+    if isinstance(verdict, Quarantined):
+        return pb.EmitResult(error=quarantined(verdict))
+    if isinstance(verdict, Refusal):
+        return pb.EmitResult(error=convert.item_error(verdict))
+    return pb.EmitResult(
+        accepted=pb.EmitAccepted(
+            events=[
+                pb.EventVerdict(event_id=event.event_id, duplicate=event.duplicate, differs=event.differs)
+                for event in verdict.events
+            ],
+            state_version=verdict.state_version,
+        )
+    )

@@ -1,0 +1,1 @@
+"""Tasks: their states, leases, attempts."""

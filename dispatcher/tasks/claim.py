@@ -1,0 +1,183 @@
+"""Taking leases: of tasks of their own, and of runs of ordered streams. Owns its transaction's steps, not its commit.
+
+A claim is repeated with the same request id when its answer was lost; the rows say who has them, so the same attempts
+are answered.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from dispatcher.db.rows import Connection
+from dispatcher.tasks import store
+from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, claim_refusal
+from dispatcher.tasks.state import TaskState
+from dispatcher.tasks.store import ClaimedRow, StateRow, TaskOwner
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+_ENDED = frozenset({ErrorReason.ERROR_REASON_TASK_CANCELED, ErrorReason.ERROR_REASON_TASK_FINISHED})
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's wish. `max_run_tasks` 0 is the job's own limit."""
+
+    request_id: str
+    worker_id: str
+    token_digest: bytes
+    task_ids: Sequence[str]
+    lease: timedelta
+    max_run_tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive tasks of a stream, leased in an epoch."""
+
+    stream: tuple[str, str]
+    epoch: int
+    tasks: list[ClaimedRow]
+    state: StateRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim answers: by task a row, the index of a run, or a refusal."""
+
+    outcomes: dict[str, ClaimedRow | int | Refusal]
+    runs: list[Run]
+    states: dict[tuple[str, str], StateRow]
+    job_version_ids: set[str] = field(default_factory=set)
+
+
+async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
+    """Locks streams, then tasks; judges the locked rows; leases what may be had."""
+    owners = await store.job_versions_of(connection, claim.task_ids)
+    stream_keys = {_stream(owner) for owner in owners.values() if owner.stream_key is not None}
+    streams = await store.lock_streams(connection, stream_keys, ensure=True)
+    members = {key: await _run_members(connection, stream, claim) for key, stream in streams.items()}
+    own = {task_id for task_id, owner in owners.items() if owner.stream_key is None}
+    locked = await store.lock_tasks(connection, own | {t for ids in members.values() for t in ids})
+    refusals = {task_id: _refusal_of_own(task_id, locked, claim) for task_id in own}
+    epochs: dict[str, int | None] = {t: None for t in own if refusals[t] is None and not _repeats(locked[t], claim)}
+    for key, ids in members.items():
+        epoch = await _lease_run(connection, streams[key], [locked[task_id] for task_id in ids], claim)
+        epochs |= {task_id: epoch for task_id in ids if epoch is not None}
+    if epochs:
+        pins = await _pins(connection, {task_id: locked[task_id].job_version_id for task_id in epochs})
+        await store.mark_claimed(
+            connection, epochs, pins, claim.worker_id, claim.request_id, claim.token_digest, claim.lease
+        )
+    return await _answer(connection, claim, owners, refusals, members, streams)
+
+
+def _stream(owner: TaskOwner) -> tuple[str, str]:
+    return owner.job_version_id, owner.stream_key or ""
+
+
+def _repeats(task: LockedTask, claim: Claim) -> bool:
+    """The same claim has this task already: its answer was lost."""
+    return (
+        task.state is TaskState.RUNNING
+        and task.claim_request_id == claim.request_id
+        and task.lease_token_digest == claim.token_digest
+        and task.worker_id == claim.worker_id
+    )
+
+
+def _refusal_of_own(task_id: str, locked: dict[str, LockedTask], claim: Claim) -> Refusal | None:
+    task = locked[task_id]
+    if _repeats(task, claim):
+        return None
+    if task.claim_request_id == claim.request_id:
+        return Refusal(ErrorReason.ERROR_REASON_REQUEST_ID_REUSED, "another worker or token used this request id")
+    return claim_refusal(task)
+
+
+def _refusal_of_run(task: LockedTask | None, stream: LockedStream) -> Refusal:
+    """Why there is no run for a task of an ordered stream. The task's row is not locked: this only explains."""
+    refusal = claim_refusal(task) if task is not None else None
+    if refusal is not None and refusal.reason in _ENDED:
+        return refusal
+    if stream.leased:
+        return Refusal(ErrorReason.ERROR_REASON_STREAM_BUSY, "another worker has its stream")
+    return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_READY, "its job is paused, or the head of its stream is not ready")
+
+
+async def _run_members(connection: Connection, stream: LockedStream, claim: Claim) -> list[str]:
+    """The tasks that this claim gets of a stream: those that it has already, or the head of a free stream."""
+    if stream.leased:
+        mine = stream.claim_request_id == claim.request_id and stream.lease_token_digest == claim.token_digest
+        return await store.run_members(connection, stream) if mine else []
+    job_limit = await store.run_limit(connection, stream.job_version_id)
+    limit = min(job_limit, claim.max_run_tasks or job_limit)
+    if limit == 0:
+        return []
+    candidates = await store.run_candidates(connection, *stream.key, limit)
+    if candidates and (candidates[0].failed_attempts > 0 or candidates[0].lost_leases > 0):
+        candidates = candidates[:1]  # alone, so that the next failure is certainly its own
+    members: list[str] = []
+    for candidate in candidates:
+        if candidate.state not in ("queued", "released") or not candidate.ready:
+            break  # what runs, waits (for a retry, a watermark, a replay) or is dead holds all that comes after it
+        members.append(candidate.task_id)
+    return members
+
+
+async def _lease_run(connection: Connection, stream: LockedStream, tasks: list[LockedTask], claim: Claim) -> int | None:
+    """The epoch of a new lease; None where there is nothing to lease or this claim has it already."""
+    takeable = all(task.state in (TaskState.QUEUED, TaskState.RELEASED) for task in tasks)
+    if not tasks or stream.leased or not takeable or tasks[0].run_state not in ("running", "staged"):
+        return None
+    return await store.lease_stream(
+        connection, stream.key, claim.worker_id, claim.request_id, claim.token_digest, claim.lease
+    )
+
+
+async def _pins(connection: Connection, jobs: dict[str, str]) -> dict[str, list[dict[str, Any]] | None]:
+    """By task, what its inputs are at: kept from the first claim on, so that every attempt reads the same."""
+    by_job: dict[str, list[dict[str, Any]]] = {}
+    for head in await store.input_heads(connection, set(jobs.values())):
+        by_job.setdefault(head.job_version_id, []).append(
+            {"dataset_id": head.dataset_id, "version": head.dataset_version_id, "number": head.number}
+        )
+    return {task_id: by_job.get(job_version_id) for task_id, job_version_id in jobs.items()}
+
+
+async def _answer(
+    connection: Connection,
+    claim: Claim,
+    owners: dict[str, TaskOwner],
+    refusals: dict[str, Refusal | None],
+    members: dict[tuple[str, str], list[str]],
+    streams: dict[tuple[str, str], LockedStream],
+) -> Claimed:
+    """Reads what was written, once, for new and repeated claims alike."""
+    wanted = [task_id for task_id, refusal in refusals.items() if refusal is None]
+    found = await store.claimed(connection, wanted + [task_id for ids in members.values() for task_id in ids])
+    by_id = {row.task_id: row for row in found if row.claim_request_id == claim.request_id}
+    unserved = {t for t, owner in owners.items() if owner.stream_key is not None and not members[_stream(owner)]}
+    standing = await store.read_tasks(connection, unserved)
+    state_keys = {key for key, ids in members.items() if ids}
+    state_keys |= {(row.job_version_id, "") for row in by_id.values() if row.origin == "source_run"}
+    states = await store.operator_states(connection, state_keys)
+    runs: list[Run] = []
+    indexes: dict[tuple[str, str], int] = {}
+    for key in members:
+        tasks = [row for row in found if row.task_id in by_id and (row.job_version_id, row.stream_key) == key]
+        if tasks and tasks[0].stream_epoch is not None:
+            indexes[key] = len(runs)
+            runs.append(Run(key, tasks[0].stream_epoch, tasks, states.get(key)))
+    outcomes: dict[str, ClaimedRow | int | Refusal] = {}
+    for task_id in claim.task_ids:
+        owner = owners.get(task_id)
+        if owner is None:
+            outcomes[task_id] = Refusal(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {task_id} does not exist")
+        elif owner.stream_key is None:
+            outcomes[task_id] = refusals[task_id] or by_id[task_id]
+        elif (index := indexes.get(_stream(owner))) is not None:
+            outcomes[task_id] = index
+        else:
+            outcomes[task_id] = _refusal_of_run(standing.get(task_id), streams[_stream(owner)])
+    return Claimed(outcomes, runs, states, {row.job_version_id for row in by_id.values()})

@@ -1,0 +1,211 @@
+"""Ending attempts: completed by their workers, or taken back when a lease expires. Owns its transaction's steps, not
+its commit.
+
+A run fails as a whole, but one task is to blame. The worker cannot say which; so the first one of the run that is
+left is charged with the failure, the others go back in line uncharged, and a charged head is handed out alone the
+next time.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dispatcher.db.rows import Connection
+from dispatcher.tasks import store
+from dispatcher.tasks.leases import LeaseRef, LockedTask, Refusal, StreamRef, lease_refusal
+from dispatcher.tasks.retries import ErrorClass, RetryPolicy, after_failure, after_lost_lease
+from dispatcher.tasks.state import TaskEvent, TaskState, after_running
+from dispatcher.tasks.store import Ended
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """`emitted_events`: the distinct events that the task emitted."""
+
+    emitted_events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The work failed."""
+
+    error_class: ErrorClass
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelConfirmed:
+    """The worker stopped because it was told to."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How one attempt ended, as its worker says."""
+
+    worker_id: str
+    lease: LeaseRef
+    stream: StreamRef | None
+    outcome: Succeeded | Failed | CancelConfirmed
+    usage: bytes | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """Emits and completions of one key keep their order: a run's stream, else the task."""
+        return self.stream.key if self.stream is not None else self.lease.task_id
+
+
+CompletionResult = TaskState | Refusal
+
+
+class AttemptEnder:
+    """Completions as operations of the batcher."""
+
+    def __init__(self, jitter: Callable[[], float]) -> None:
+        self._jitter = jitter
+
+    async def complete(self, connection: Connection, ops: Sequence[Completion]) -> list[CompletionResult]:
+        """One verdict per completion, in order."""
+        streams = await store.lock_streams(connection, {op.stream.key for op in ops if op.stream is not None})
+        tasks = await store.lock_tasks(connection, {op.lease.task_id for op in ops})
+        policies = await store.retry_policies(connection, {task.job_version_id for task in tasks.values()})
+        ends: list[Ended] = []
+        results: list[CompletionResult] = []
+        stale: list[LeaseRef] = []
+        seen: set[str] = set()
+        blamed: set[Hashable] = set()
+        for op in ops:
+            refusal = lease_refusal(op.lease, op.stream, tasks, streams)
+            if refusal is None and op.lease.task_id in seen:
+                refusal = Refusal(ErrorReason.ERROR_REASON_STALE_LEASE, "the same batch completes this attempt twice")
+            if refusal is None:
+                refusal = _success_refusal(tasks[op.lease.task_id], op.outcome)
+            if refusal is not None:
+                stale.append(op.lease)
+                results.append(refusal)
+                continue
+            task = tasks[op.lease.task_id]
+            seen.add(task.task_id)
+            # Of a run only the first failing task bears the failure; tasks of their own are keys of their own.
+            end = self._end(task, op, policies[task.job_version_id], op.key not in blamed)
+            if isinstance(op.outcome, Failed):
+                blamed.add(op.key)
+            ends.append(end)
+            results.append(end.state)
+        await store.record_ends(connection, ends)
+        await store.free_streams(connection, {op.stream.key for op in ops if op.stream is not None})
+        return await _first_answers(connection, ops, results, stale)
+
+    def _end(self, task: LockedTask, op: Completion, policy: RetryPolicy, charged: bool) -> Ended:
+        match op.outcome:
+            case Succeeded():
+                return Ended(task, after_running(TaskEvent.SUCCEED), "succeeded", usage=op.usage)
+            case CancelConfirmed(message):
+                reason = message or "cancelled"
+                return Ended(task, after_running(TaskEvent.CONFIRM_CANCEL), "canceled", reason=reason, usage=op.usage)
+            case Failed(error_class, message, traceback) if charged:
+                after = after_failure(error_class, task.failed_attempts + 1, policy, self._jitter())
+                return Ended(
+                    task,
+                    after_running(after.event),
+                    "failed",
+                    failed=1,
+                    wait=after.wait,
+                    reason=f"{after.reason}; the last: {message}" if after.reason else "",
+                    error_class=error_class.value,
+                    message=message,
+                    traceback=traceback,
+                    usage=op.usage,
+                )
+            case Failed(error_class, message, traceback):
+                return Ended(
+                    task,
+                    after_running(TaskEvent.YIELD),
+                    "failed",
+                    error_class=error_class.value,
+                    message=f"its run failed: {message}",
+                )
+
+
+def _success_refusal(task: LockedTask, outcome: Succeeded | Failed | CancelConfirmed) -> Refusal | None:
+    """A success must not pass while an emit of the same attempt was refused or is missing."""
+    if not isinstance(outcome, Succeeded):
+        return None
+    if task.refused_attempt == task.attempt:
+        return Refusal(ErrorReason.ERROR_REASON_EMIT_REFUSED, "an emit of this attempt was refused")
+    if task.accepted_events < outcome.emitted_events:
+        return Refusal(
+            ErrorReason.ERROR_REASON_EVENTS_MISSING,
+            f"{task.accepted_events} of {outcome.emitted_events} events are accepted",
+        )
+    return None
+
+
+async def _first_answers(
+    connection: Connection,
+    ops: Sequence[Completion],
+    results: Sequence[CompletionResult],
+    stale: Sequence[LeaseRef],
+) -> list[CompletionResult]:
+    """A completion that was recorded before gets its first answer again, known by attempt and token."""
+    ended = await store.ended_attempts(connection, stale)
+    answers: list[CompletionResult] = []
+    for op, result in zip(ops, results, strict=True):
+        first = ended.get((op.lease.task_id, op.lease.attempt)) if isinstance(result, Refusal) else None
+        if first is None or first.lease_token_digest != op.lease.token_digest or first.outcome != _outcome(op.outcome):
+            answers.append(result)
+        else:
+            answers.append(TaskState(first.state))
+    return answers
+
+
+def _outcome(outcome: Succeeded | Failed | CancelConfirmed) -> str:
+    match outcome:
+        case Succeeded():
+            return "succeeded"
+        case Failed():
+            return "failed"
+        case CancelConfirmed():
+            return "canceled"
+
+
+EXPIRED_RUNS = 1
+"""Runs that one transaction takes back at most: each has up to a thousand tasks, of two rows."""
+
+
+async def expire_leases(connection: Connection, limit: int) -> int:
+    """Takes tasks back whose lease has run out; of a run, the whole remainder. Answers how many tasks."""
+    streams = await store.expired_streams(connection, EXPIRED_RUNS)
+    members = {stream.key: await store.run_members(connection, stream) for stream in streams}
+    own = await store.expired_tasks(connection, limit)
+    run_ids = [task_id for ids in members.values() for task_id in ids]
+    tasks = await store.lock_tasks(connection, own | set(run_ids))
+    policies = await store.retry_policies(connection, {task.job_version_id for task in tasks.values()})
+    heads = {ids[0] for ids in members.values() if ids}
+    ends = [
+        _lost(task, policies.get(task.job_version_id), task.task_id in own or task.task_id in heads)
+        for task in tasks.values()
+        if task.state is TaskState.RUNNING
+    ]
+    await store.record_ends(connection, ends)
+    await store.free_streams(connection, set(members))
+    return len(ends)
+
+
+def _lost(task: LockedTask, policy: RetryPolicy | None, charged: bool) -> Ended:
+    message = "the lease expired: its worker died or was cut off"
+    if not charged or policy is None:
+        return Ended(task, after_running(TaskEvent.YIELD), "lease_lost", message=message)
+    after = after_lost_lease(task.lost_leases + 1, policy)
+    return Ended(
+        task,
+        after_running(after.event),
+        "lease_lost",
+        lost=1,
+        wait=timedelta(),
+        reason=f"{after.reason}; {message}" if after.reason else "",
+        message=message,
+    )

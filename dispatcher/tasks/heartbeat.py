@@ -1,0 +1,74 @@
+"""Heartbeats: extending leases, and telling workers what to do with each task.
+
+Owns its transaction's steps, not its commit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from dispatcher.db.rows import Connection
+from dispatcher.tasks import store
+from dispatcher.tasks.leases import FENCED, LeaseRef, StreamRef
+from dispatcher.tasks.store import Standing
+
+
+class Directive(StrEnum):
+    """As DIRECTIVE_* of the contract."""
+
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+    LEASE_LOST = "lease_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One lease to extend; of a run, any of its tasks with the stream. `progress` is None for no news."""
+
+    lease: LeaseRef
+    stream: StreamRef | None
+    progress: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class BeatResult:
+    """What to do with the task."""
+
+    task_id: str
+    directive: Directive
+    lease_until: datetime | None = None
+    reason: str = ""
+
+
+async def beat(connection: Connection, beats: Sequence[Beat], lease: timedelta) -> list[BeatResult]:
+    """One answer per beat, in order: one statement for all streams, one for all tasks of their own."""
+    runs = [(item, item.stream) for item in beats if item.stream is not None]
+    own = [item for item in beats if item.stream is None]
+    streams = await store.extend_streams(
+        connection, [stream for _, stream in runs], [item.lease.token_digest for item, _ in runs], lease
+    )
+    tasks = await store.extend_leases(connection, [item.lease for item in own], [item.progress for item in own], lease)
+    lost = [item.lease.task_id for item in own if item.lease not in tasks]
+    lost += [item.lease.task_id for item, stream in runs if (stream, item.lease.token_digest) not in streams]
+    standing = await store.standing(connection, lost)
+    results: list[BeatResult] = []
+    for item in beats:
+        task_id = item.lease.task_id
+        token = item.lease.token_digest
+        until = tasks.get(item.lease) if item.stream is None else streams.get((item.stream, token))
+        if until is not None:
+            results.append(BeatResult(task_id, Directive.CONTINUE, until))
+        else:
+            results.append(_without_lease(task_id, standing.get(task_id)))
+    return results
+
+
+def _without_lease(task_id: str, standing: Standing | None) -> BeatResult:
+    if standing is None:
+        return BeatResult(task_id, Directive.LEASE_LOST, reason="the task does not exist")
+    if standing.state == "canceled":
+        return BeatResult(task_id, Directive.CANCEL, reason=standing.reason)
+    if standing.run_state in FENCED:
+        return BeatResult(task_id, Directive.CANCEL, reason=FENCED[standing.run_state])
+    return BeatResult(task_id, Directive.LEASE_LOST, reason=f"the task is {standing.state}")

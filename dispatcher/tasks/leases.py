@@ -1,0 +1,167 @@
+"""Who may write: the rules of leases, as functions of locked rows and the database's time.
+
+The rows that these functions judge are locked by the transaction that writes afterwards; a verdict on an unlocked row
+would be worthless, because the lease can expire, or the task be taken over, between the check and the commit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from dispatcher.tasks.state import TaskState
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+FENCED = {
+    "superseded": "a deployment replaced its job version",
+    "rolled_back": "a rollback took its job version back",
+    "retired": "its job version is retired",
+}
+RELEASABLE = frozenset({"running", "staged"})
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRef:
+    """The lease that a caller names; the token by its SHA-256."""
+
+    task_id: str
+    attempt: int
+    token_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRef:
+    """The ordered stream, with the epoch, that a caller names."""
+
+    job_version_id: str
+    stream_key: str
+    epoch: int
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.job_version_id, self.stream_key
+
+
+@dataclass(frozen=True, slots=True)
+class LockedTask:
+    """A task's row under lock, with its job version's run state and the database's time."""
+
+    task_id: str
+    job_version_id: str
+    origin: str
+    state: TaskState
+    stream_key: str | None
+    revision: int
+    attempt: int
+    failed_attempts: int
+    lost_leases: int
+    claim_request_id: str | None
+    lease_token_digest: bytes | None
+    lease_until: datetime | None
+    stream_epoch: int | None
+    worker_id: str | None
+    started_at: datetime | None
+    accepted_events: int
+    refused_attempt: int | None
+    run_emitted: bool
+    run_state: str
+    reason: str
+    now: datetime
+
+    def __post_init__(self) -> None:
+        # The database answers text; rules compare members.
+        object.__setattr__(self, "state", TaskState(self.state))
+
+
+@dataclass(frozen=True, slots=True)
+class LockedStream:
+    """An ordered stream's row under lock."""
+
+    job_version_id: str
+    stream_key: str
+    epoch: int
+    claim_request_id: str | None
+    lease_token_digest: bytes | None
+    lease_until: datetime | None
+    now: datetime
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.job_version_id, self.stream_key
+
+    @property
+    def leased(self) -> bool:
+        return self.lease_until is not None and self.lease_until > self.now
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one item is refused: data for its caller, nobody else's business."""
+
+    reason: ErrorReason.ValueType
+    message: str
+
+
+def lease_refusal(
+    lease: LeaseRef,
+    stream: StreamRef | None,
+    tasks: Mapping[str, LockedTask],
+    streams: Mapping[tuple[str, str], LockedStream],
+) -> Refusal | None:
+    """None when the lease is the current one and lives; else why not."""
+    task = tasks.get(lease.task_id)
+    if task is None:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {lease.task_id} does not exist")
+    if task.run_state in FENCED:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, f"task {task.task_id}: {FENCED[task.run_state]}")
+    if task.state is TaskState.CANCELED:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, f"task {task.task_id} was cancelled: {task.reason}")
+    if (
+        task.state is not TaskState.RUNNING
+        or task.attempt != lease.attempt
+        or task.lease_token_digest != lease.token_digest
+    ):
+        return Refusal(
+            ErrorReason.ERROR_REASON_STALE_LEASE,
+            f"task {task.task_id} is {task.state}, attempt {task.attempt}; this lease is of attempt {lease.attempt}",
+        )
+    if task.stream_epoch is not None:
+        return _stream_refusal(task, stream, streams)
+    if stream is not None:
+        return Refusal(ErrorReason.ERROR_REASON_STALE_STREAM_EPOCH, f"task {task.task_id} is not in a run")
+    if task.lease_until is None or task.lease_until <= task.now:
+        return Refusal(ErrorReason.ERROR_REASON_STALE_LEASE, f"the lease of task {task.task_id} has expired")
+    return None
+
+
+def _stream_refusal(
+    task: LockedTask, stream: StreamRef | None, streams: Mapping[tuple[str, str], LockedStream]
+) -> Refusal | None:
+    """A task of a run lives by its stream's lease, and only in the epoch that it was claimed in."""
+    if stream is None or stream.key != (task.job_version_id, task.stream_key):
+        return Refusal(ErrorReason.ERROR_REASON_STALE_STREAM_EPOCH, f"task {task.task_id} is in a run: name its stream")
+    held = streams.get(stream.key)
+    if held is None or held.epoch != stream.epoch or task.stream_epoch != stream.epoch or not held.leased:
+        return Refusal(
+            ErrorReason.ERROR_REASON_STALE_STREAM_EPOCH,
+            f"the stream of task {task.task_id} is at epoch {held.epoch if held else 0} or its lease has expired",
+        )
+    return None
+
+
+def claim_refusal(task: LockedTask) -> Refusal | None:
+    """None when the task may be claimed for itself; else why not. Repeated claims are told apart before."""
+    if task.run_state in FENCED:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, FENCED[task.run_state])
+    if task.run_state not in RELEASABLE:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_READY, "its job is paused")
+    match task.state:
+        case TaskState.RELEASED:
+            return None
+        case TaskState.RUNNING:
+            return Refusal(ErrorReason.ERROR_REASON_TASK_TAKEN, f"worker {task.worker_id} has it")
+        case TaskState.CANCELED:
+            return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, task.reason)
+        case TaskState.QUEUED | TaskState.BACKOFF:
+            return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_READY, f"it is {task.state}, not released")
+        case _:
+            return Refusal(ErrorReason.ERROR_REASON_TASK_FINISHED, f"it is {task.state} {task.reason}".rstrip())

@@ -1,0 +1,384 @@
+-- Statements of tasks, leases and attempts. Lock order everywhere: streams, then tasks, each by their key.
+
+-- name: job_versions_of
+-- Which job version a task belongs to never changes, so this needs no lock. Primary key.
+select task_id::text, job_version_id::text, stream_key
+from task
+where task_id = any(%(task_ids)s::uuid[]);
+
+-- name: ensure_streams
+-- A stream's row exists before it is locked.
+insert into ordered_stream (job_version_id, stream_key)
+select job_version_id, stream_key
+from unnest(%(job_version_ids)s::uuid[], %(stream_keys)s::text[]) as s (job_version_id, stream_key)
+order by job_version_id, stream_key
+on conflict do nothing;
+
+-- name: lock_streams
+-- Primary key; locked in its order, so that two batches never wait for each other.
+select o.job_version_id::text, o.stream_key, o.epoch, o.claim_request_id::text, o.lease_token_digest, o.lease_until,
+    clock_timestamp() as now
+from ordered_stream o
+join unnest(%(job_version_ids)s::uuid[], %(stream_keys)s::text[]) as s (job_version_id, stream_key)
+    on o.job_version_id = s.job_version_id and o.stream_key = s.stream_key
+order by o.job_version_id, o.stream_key
+for no key update of o;
+
+-- name: lock_tasks
+-- The row that is judged is the row that is locked (MECHANICS 1). Primary key, in its order.
+select t.task_id::text, t.job_version_id::text, t.origin::text, t.state::text, t.stream_key, t.revision, t.attempt,
+    t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest, t.lease_until, t.stream_epoch,
+    t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, t.reason,
+    clock_timestamp() as now
+from task t
+join job_version_run r using (job_version_id)
+where t.task_id = any(%(task_ids)s::uuid[])
+order by t.task_id
+for no key update of t;
+
+-- name: read_tasks
+-- The same without a lock, for calls that change nothing.
+select t.task_id::text, t.job_version_id::text, t.origin::text, t.state::text, t.stream_key, t.revision, t.attempt,
+    t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest, t.lease_until, t.stream_epoch,
+    t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, t.reason,
+    clock_timestamp() as now
+from task t
+join job_version_run r using (job_version_id)
+where t.task_id = any(%(task_ids)s::uuid[])
+order by t.task_id;
+
+-- name: run_candidates
+-- The head of an ordered stream: its next tasks in scope order. `ready` are those that the watermarks of the inputs cover, and which a
+-- replay that goes on cannot precede any more. The stream is locked by this transaction, so nobody else takes them. Indexes task_queued
+-- and task_open.
+with gate as (
+    select count(*) > 0 as gated, count(*) = count(w.cursor_key) as moved, min(w.cursor_key) as covered
+    from input_binding b
+    join dag d on d.active_version_id = b.dag_version_id
+    join dataset_version v using (dataset_version_id)
+    left join watermark w using (dataset_version_id)
+    where b.job_version_id = %(job_version_id)s and (b.trigger or b.wait) and v.cursor_type <> 0
+), replay as (
+    select min(coalesce(replay_key, ''::bytea)) as frontier
+    from subscription
+    where job_version_id = %(job_version_id)s and not replayed
+)
+select t.task_id::text, t.state::text, t.failed_attempts, t.lost_leases,
+    coalesce(not gate.gated or (gate.moved and t.scope_last <= gate.covered), false)
+        and (replay.frontier is null or t.scope_first < replay.frontier) as ready
+from gate
+cross join replay
+cross join lateral (
+    (
+        select task_id, state, failed_attempts, lost_leases, scope_first, scope_last, revision
+        from task
+        where job_version_id = %(job_version_id)s and state = 'queued' and stream_key = %(stream_key)s
+        order by scope_first, task_id
+        limit %(limit)s
+    )
+    union all
+    (
+        select task_id, state, failed_attempts, lost_leases, scope_first, scope_last, revision
+        from task
+        where job_version_id = %(job_version_id)s and state in ('released', 'running', 'backoff', 'dead')
+            and stream_key = %(stream_key)s
+        order by scope_first, task_id
+        limit %(limit)s
+    )
+) t
+order by t.scope_first, t.revision, t.task_id
+limit %(limit)s;
+
+-- name: run_limits
+-- How many tasks a run of the job may have, by the active version's settings.
+select s.max_run_tasks
+from dag_version_job s
+join dag d on d.active_version_id = s.dag_version_id
+where s.job_version_id = %(job_version_id)s;
+
+-- name: mark_claimed
+-- CLAIM: queued or released to running; the caller holds the locks and has judged the rows.
+update task t
+set state = 'running', attempt = t.attempt + 1, claim_request_id = %(request_id)s,
+    lease_token_digest = %(token_digest)s, worker_id = %(worker_id)s, started_at = clock_timestamp(),
+    lease_until = case when c.stream_epoch is null then clock_timestamp() + %(lease)s::interval end,
+    stream_epoch = c.stream_epoch, released_at = null, progress = null,
+    pins = coalesce(t.pins, c.pins)
+from unnest(%(task_ids)s::uuid[], %(stream_epochs)s::bigint[], %(pins)s::jsonb[]) as c (task_id, stream_epoch, pins)
+where t.task_id = c.task_id and t.state in ('queued', 'released');
+
+-- name: lease_stream
+-- A new holder is a new epoch: whatever the former one still sends is stale.
+update ordered_stream
+set epoch = epoch + 1, worker_id = %(worker_id)s, claim_request_id = %(request_id)s,
+    lease_token_digest = %(token_digest)s, lease_until = clock_timestamp() + %(lease)s::interval
+where job_version_id = %(job_version_id)s and stream_key = %(stream_key)s
+returning epoch;
+
+-- name: input_heads
+-- What read-only inputs are at now, for the pins of a first claim.
+select b.job_version_id::text, b.dataset_id, b.dataset_version_id::text, h.number
+from input_binding b
+join dag d on d.active_version_id = b.dag_version_id
+join dataset_head h using (dataset_version_id)
+where b.job_version_id = any(%(job_version_ids)s::uuid[])
+order by b.job_version_id, b.dataset_id;
+
+-- name: claimed
+-- What a claim answers, also a repeated one. Primary keys.
+select t.task_id::text, t.attempt, t.job_version_id::text, t.stream_key, t.stream_epoch, t.claim_request_id::text,
+    coalesce(t.lease_until, o.lease_until) as lease_until, t.scope_kind, t.scope_first, t.scope_last, t.revision, t.pins,
+    t.accepted_events, t.run_emitted, t.origin::text, e.event_id::text, v.dataset_id,
+    e.dataset_version_id::text, v.cursor_type, e.producer_task_id::text, e.producer_attempt, e.artifact_id::text,
+    p.number as publication_number, e.manifest, e.event_time, e.accepted_at
+from task t
+left join ordered_stream o on o.job_version_id = t.job_version_id and o.stream_key = t.stream_key
+left join event e using (event_id)
+left join dataset_version v using (dataset_version_id)
+left join publication p using (publication_id, dataset_version_id)
+where t.task_id = any(%(task_ids)s::uuid[])
+order by t.scope_first, t.revision, t.task_id;
+
+-- name: run_members
+-- The tasks of a run that is out. Index task_leased, which has all that run, or task_open.
+select task_id::text
+from task
+where job_version_id = %(job_version_id)s and stream_key = %(stream_key)s and state = 'running'
+    and stream_epoch = %(epoch)s
+order by scope_first, revision, task_id;
+
+-- name: operator_states
+-- State by stream; sources have the stream ''.
+select o.job_version_id::text, o.stream_key, o.data, o.version
+from operator_state o
+join unnest(%(job_version_ids)s::uuid[], %(stream_keys)s::text[]) as s (job_version_id, stream_key)
+    on o.job_version_id = s.job_version_id and o.stream_key = s.stream_key;
+
+-- name: job_details
+-- What workers need to know of job versions, by the active DAG version.
+select s.job_version_id::text, s.details
+from dag_version_job s
+join dag d on d.active_version_id = s.dag_version_id
+where s.job_version_id = any(%(job_version_ids)s::uuid[]);
+
+-- name: retry_policies
+-- Retry settings of the active DAG version.
+select s.job_version_id::text, s.max_attempts, s.max_lost_leases, s.retry_backoff, s.max_retry_backoff
+from dag_version_job s
+join dag d on d.active_version_id = s.dag_version_id
+where s.job_version_id = any(%(job_version_ids)s::uuid[]);
+
+-- name: mark_ended
+-- SUCCEED, FAIL, FAIL_FINALLY, YIELD, LOSE_LEASE, LOSE_LEASE_FINALLY, CONFIRM_CANCEL: running to what was decided on the locked row.
+update task t
+set state = e.state::task_state, claim_request_id = null, lease_token_digest = null, lease_until = null,
+    stream_epoch = null, worker_id = null, progress = null,
+    failed_attempts = t.failed_attempts + e.failed, lost_leases = t.lost_leases + e.lost,
+    retry_at = case when e.state = 'backoff' then clock_timestamp() + e.wait end,
+    finished_at = case when e.state in ('succeeded', 'dead', 'canceled') then clock_timestamp() end,
+    reason = e.reason
+from unnest(
+    %(task_ids)s::uuid[], %(states)s::text[], %(failed)s::int[], %(lost)s::int[], %(waits)s::interval[], %(reasons)s::text[]
+) as e (task_id, state, failed, lost, wait, reason)
+where t.task_id = e.task_id and t.state = 'running';
+
+-- name: record_attempts
+-- Ended attempts, written once.
+insert into attempt (
+    task_id, attempt, worker_id, lease_token_digest, started_at, outcome, task_state, error_class, message, traceback, usage
+)
+select task_id, attempt, worker_id, token_digest, started_at, outcome::attempt_outcome, task_state::task_state,
+    error_class::error_class, message, traceback, usage
+from unnest(
+    %(task_ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::text[], %(token_digests)s::bytea[],
+    %(started_ats)s::timestamptz[], %(outcomes)s::text[], %(states)s::text[], %(error_classes)s::text[], %(messages)s::text[],
+    %(tracebacks)s::text[], %(usages)s::bytea[]
+) as a (
+    task_id, attempt, worker_id, token_digest, started_at, outcome, task_state, error_class, message, traceback, usage
+);
+
+-- name: ended_attempts
+-- The first answer of a repeated Complete. Primary key of attempt.
+select a.task_id::text, a.attempt, a.lease_token_digest, a.outcome::text, a.task_state::text as state
+from attempt a
+join unnest(%(task_ids)s::uuid[], %(attempts)s::bigint[]) as r (task_id, attempt)
+    on a.task_id = r.task_id and a.attempt = r.attempt;
+
+-- name: free_streams
+-- A stream whose run has no running task left is free for the next claim.
+update ordered_stream o
+set claim_request_id = null, lease_token_digest = null, lease_until = null, worker_id = null
+from unnest(%(job_version_ids)s::uuid[], %(stream_keys)s::text[]) as s (job_version_id, stream_key)
+where o.job_version_id = s.job_version_id and o.stream_key = s.stream_key and o.lease_until is not null
+    and not exists (
+        select 1 from task t
+        where t.job_version_id = o.job_version_id and t.stream_key = o.stream_key and t.state = 'running'
+    );
+
+-- name: extend_leases
+-- Heartbeat of tasks of their own: one statement for all of a worker's. Guarded on the locked row.
+update task t
+set lease_until = clock_timestamp() + %(lease)s::interval, progress = coalesce(h.progress, t.progress)
+from (
+    select k.task_id, k.progress
+    from unnest(
+        %(task_ids)s::uuid[], %(attempts)s::bigint[], %(token_digests)s::bytea[], %(progresses)s::bytea[]
+    ) as k (task_id, attempt, token_digest, progress)
+    join task held using (task_id)
+    join job_version_run r using (job_version_id)
+    where held.state = 'running' and held.attempt = k.attempt and held.lease_token_digest = k.token_digest
+        and held.stream_epoch is null and held.lease_until > clock_timestamp()
+        and r.run_state in ('running', 'paused', 'staged')
+    order by held.task_id
+    for no key update of held
+) h
+where t.task_id = h.task_id
+returning t.task_id::text, t.attempt, t.lease_token_digest, t.lease_until;
+
+-- name: extend_streams
+-- Heartbeat of runs: the stream's one lease carries all of its tasks.
+update ordered_stream o
+set lease_until = clock_timestamp() + %(lease)s::interval
+from (
+    select k.job_version_id, k.stream_key
+    from unnest(
+        %(job_version_ids)s::uuid[], %(stream_keys)s::text[], %(epochs)s::bigint[], %(token_digests)s::bytea[]
+    ) as k (job_version_id, stream_key, epoch, token_digest)
+    join ordered_stream held using (job_version_id, stream_key)
+    join job_version_run r using (job_version_id)
+    where held.epoch = k.epoch and held.lease_token_digest = k.token_digest and held.lease_until > clock_timestamp()
+        and r.run_state in ('running', 'paused', 'staged')
+    order by held.job_version_id, held.stream_key
+    for no key update of held
+) h
+where o.job_version_id = h.job_version_id and o.stream_key = h.stream_key
+returning o.job_version_id::text, o.stream_key, o.epoch, o.lease_token_digest, o.lease_until;
+
+-- name: standing
+-- Why a heartbeat did not extend: cancelled, or lost.
+select t.task_id::text, t.state::text, t.reason, r.run_state::text
+from task t
+join job_version_run r using (job_version_id)
+where t.task_id = any(%(task_ids)s::uuid[]);
+
+-- name: expired_tasks
+-- Tasks of their own whose lease has run out; other replicas skip what this one has. Index task_leased.
+select task_id::text
+from task
+where state = 'running' and lease_until < clock_timestamp()
+order by task_id
+limit %(limit)s
+for no key update skip locked;
+
+-- name: expired_streams
+-- Streams whose lease has run out. Index ordered_stream_leased.
+select job_version_id::text, stream_key, epoch, claim_request_id::text, lease_token_digest, lease_until,
+    clock_timestamp() as now
+from ordered_stream
+where lease_until < clock_timestamp()
+order by job_version_id, stream_key
+limit %(limit)s
+for no key update skip locked;
+
+-- name: end_backoffs
+-- BACKOFF_ENDS: backoff to queued. Index task_backoff.
+update task
+set state = 'queued', retry_at = null
+where task_id in (
+    select task_id from task
+    where state = 'backoff' and retry_at <= clock_timestamp()
+    order by task_id
+    limit %(limit)s
+    for no key update skip locked
+)
+returning task_id::text;
+
+-- name: dead_tasks
+-- Candidates of RETRY and SKIP. Index task_open.
+select t.task_id::text
+from task t
+join job_version j using (job_version_id)
+where t.state = 'dead'
+    and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
+    and (%(after)s::uuid is null or t.task_id > %(after)s)
+    and (%(dag)s::text is null or j.dag = %(dag)s)
+    and (%(job)s::text is null or j.job = %(job)s)
+    and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
+order by t.task_id
+limit %(limit)s
+for no key update of t skip locked;
+
+-- name: retry
+-- RETRY: dead to queued, with another round of attempts.
+update task
+set state = 'queued', finished_at = null, reason = '', failed_attempts = 0, lost_leases = 0
+where task_id = any(%(task_ids)s::uuid[]) and state = 'dead'
+returning task_id::text;
+
+-- name: skip
+-- SKIP: dead to skipped, on record.
+update task
+set state = 'skipped', reason = %(reason)s
+where task_id = any(%(task_ids)s::uuid[]) and state = 'dead'
+returning task_id::text;
+
+-- name: get_tasks
+-- Tasks by id, for people and for FetchTasks. Primary key.
+select t.task_id::text, j.dag, j.job, t.job_version_id::text, t.origin::text, t.event_id::text,
+    v.dataset_id as trigger_dataset_id, v.cursor_type, t.scope_kind, t.scope_first, t.scope_last, t.revision, t.state::text,
+    t.attempt, t.worker_id, t.created_at, t.finished_at, coalesce(t.lease_until, o.lease_until) as lease_until, t.retry_at,
+    t.reason, t.accepted_events, t.failed_attempts, t.lost_leases, t.progress, t.nondeterministic, r.run_state::text, t.pins
+from task t
+join job_version j using (job_version_id)
+join job_version_run r using (job_version_id)
+left join event e using (event_id)
+left join dataset_version v using (dataset_version_id)
+left join ordered_stream o
+    on t.state = 'running' and o.job_version_id = t.job_version_id and o.stream_key = t.stream_key
+where t.task_id = any(%(task_ids)s::uuid[]);
+
+-- name: find_tasks
+-- Newest first; uuid7 is in order of time. Primary key, backwards, with filters.
+select t.task_id::text
+from task t
+join job_version j using (job_version_id)
+where (%(before)s::uuid is null or t.task_id < %(before)s)
+    and (%(dag)s::text is null or j.dag = %(dag)s)
+    and (%(job)s::text is null or j.job = %(job)s)
+    and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
+    and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
+order by t.task_id desc
+limit %(limit)s;
+
+-- name: attempts_of
+-- A task's ended attempts, and the one that runs. Primary keys.
+select attempt, worker_id, started_at, ended_at, outcome::text, error_class::text, message, traceback, usage
+from attempt
+where task_id = %(task_id)s
+union all
+select attempt, worker_id, started_at, null, 'unspecified', null, '', '', null
+from task
+where task_id = %(task_id)s and state = 'running'
+order by attempt;
+
+-- name: fan_outs
+-- How many consumers an event of the task's job has at most; what an emit costs in rows depends on it.
+select t.task_id::text, coalesce(max(c.consumers), 0)::int
+from task t
+left join job_output o using (job_version_id)
+left join lateral (
+    select count(*) as consumers
+    from subscription s
+    where s.input_version_id = o.dataset_version_id and s.to_number is null
+) c on true
+where t.task_id = any(%(task_ids)s::uuid[])
+group by t.task_id;
+
+-- name: count_tasks
+-- How many tasks are in each state; for people, not for the hot path.
+select j.dag, j.job, t.state::text, count(*) as count
+from task t
+join job_version j using (job_version_id)
+where %(dag)s::text is null or j.dag = %(dag)s
+group by j.dag, j.job, t.state
+order by j.dag, j.job, t.state;

@@ -1,0 +1,532 @@
+"""Rows of tasks, streams and attempts.
+
+Maps and never commits; each method is the statement of its name in queries.sql.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from dispatcher.db.rows import Connection, one_row, rows
+from dispatcher.db.statements import Statements
+from dispatcher.tasks.leases import LeaseRef, LockedStream, LockedTask, StreamRef
+from dispatcher.tasks.retries import RetryPolicy
+from dispatcher.tasks.state import TaskState
+
+_sql = Statements.load("dispatcher.tasks")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOwner:
+    """The job version of a task, and its stream where the job is ordered."""
+
+    task_id: str
+    job_version_id: str
+    stream_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunCandidate:
+    """A task near the head of a stream; `ready` when watermarks and replays let it go."""
+
+    task_id: str
+    state: str
+    failed_attempts: int
+    lost_leases: int
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InputHead:
+    """What a job version's input is at."""
+
+    job_version_id: str
+    dataset_id: str
+    dataset_version_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRow:
+    """A leased task with the event that caused it."""
+
+    task_id: str
+    attempt: int
+    job_version_id: str
+    stream_key: str | None
+    stream_epoch: int | None
+    claim_request_id: str | None
+    lease_until: datetime | None
+    scope_kind: int | None
+    scope_first: bytes | None
+    scope_last: bytes | None
+    revision: int
+    pins: list[dict[str, Any]] | None
+    accepted_events: int
+    run_emitted: bool
+    origin: str
+    event_id: str | None
+    dataset_id: str | None
+    dataset_version_id: str | None
+    cursor_type: int | None
+    producer_task_id: str | None
+    producer_attempt: int | None
+    artifact_id: str | None
+    publication_number: int | None
+    manifest: bytes | None
+    event_time: datetime | None
+    accepted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow:
+    """Operator state of a stream."""
+
+    job_version_id: str
+    stream_key: str
+    data: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt's end as it is written: the transition on the task, and the row of the attempt."""
+
+    task: LockedTask
+    state: TaskState
+    outcome: str
+    failed: int = 0
+    lost: int = 0
+    wait: timedelta = timedelta()
+    reason: str = ""
+    error_class: str | None = None
+    message: str = ""
+    traceback: str = ""
+    usage: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedAttempt:
+    """An attempt that ended before, with the state in which it left its task, for repeated calls."""
+
+    task_id: str
+    attempt: int
+    lease_token_digest: bytes
+    outcome: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Why a lease was not extended."""
+
+    task_id: str
+    state: str
+    reason: str
+    run_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """An attempt; while it runs its outcome is `unspecified`."""
+
+    attempt: int
+    worker_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str
+    error_class: str | None
+    message: str
+    traceback: str
+    usage: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task as people see it."""
+
+    task_id: str
+    dag: str
+    job: str
+    job_version_id: str
+    origin: str
+    event_id: str | None
+    trigger_dataset_id: str | None
+    cursor_type: int | None
+    scope_kind: int | None
+    scope_first: bytes | None
+    scope_last: bytes | None
+    revision: int
+    state: str
+    attempt: int
+    worker_id: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    lease_until: datetime | None
+    retry_at: datetime | None
+    reason: str
+    accepted_events: int
+    failed_attempts: int
+    lost_leases: int
+    progress: bytes | None
+    nondeterministic: bool
+    run_state: str
+    pins: list[dict[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CountRow:
+    """Tasks of a job in a state."""
+
+    dag: str
+    job: str
+    state: str
+    count: int
+
+
+async def job_versions_of(connection: Connection, task_ids: Sequence[str]) -> dict[str, TaskOwner]:
+    found = await rows(connection, _sql.job_versions_of, TaskOwner, task_ids=list(task_ids))
+    return {row.task_id: row for row in found}
+
+
+async def lock_streams(
+    connection: Connection, keys: set[tuple[str, str]], *, ensure: bool = False
+) -> dict[tuple[str, str], LockedStream]:
+    """Locks streams; with `ensure` makes the rows that do not exist yet."""
+    if not keys:
+        return {}
+    names = sorted(keys)
+    parameters = {"job_version_ids": [job for job, _ in names], "stream_keys": [stream for _, stream in names]}
+    if ensure:
+        await connection.execute(_sql.ensure_streams, parameters)
+    found = await rows(connection, _sql.lock_streams, LockedStream, **parameters)
+    return {row.key: row for row in found}
+
+
+async def lock_tasks(connection: Connection, task_ids: set[str]) -> dict[str, LockedTask]:
+    if not task_ids:
+        return {}
+    found = await rows(connection, _sql.lock_tasks, LockedTask, task_ids=sorted(task_ids))
+    return {row.task_id: row for row in found}
+
+
+async def read_tasks(connection: Connection, task_ids: set[str]) -> dict[str, LockedTask]:
+    """Without locks: a verdict on these rows is only good for a call that changes nothing."""
+    if not task_ids:
+        return {}
+    found = await rows(connection, _sql.read_tasks, LockedTask, task_ids=sorted(task_ids))
+    return {row.task_id: row for row in found}
+
+
+async def fan_outs(connection: Connection, task_ids: set[str]) -> dict[str, int]:
+    """Consumers per event, at most, by task."""
+    cursor = await connection.execute(_sql.fan_outs, {"task_ids": sorted(task_ids)})
+    return dict(await cursor.fetchall())
+
+
+async def run_candidates(
+    connection: Connection, job_version_id: str, stream_key: str, limit: int
+) -> list[RunCandidate]:
+    return await rows(
+        connection,
+        _sql.run_candidates,
+        RunCandidate,
+        job_version_id=job_version_id,
+        stream_key=stream_key,
+        limit=limit,
+    )
+
+
+async def run_limit(connection: Connection, job_version_id: str) -> int:
+    cursor = await connection.execute(_sql.run_limits, {"job_version_id": job_version_id})
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def input_heads(connection: Connection, job_version_ids: set[str]) -> list[InputHead]:
+    if not job_version_ids:
+        return []
+    return await rows(connection, _sql.input_heads, InputHead, job_version_ids=sorted(job_version_ids))
+
+
+async def lease_stream(
+    connection: Connection, key: tuple[str, str], worker_id: str, request_id: str, token_digest: bytes, lease: timedelta
+) -> int:
+    """Answers the new epoch."""
+    row = await one_row(
+        connection,
+        _sql.lease_stream,
+        {
+            "job_version_id": key[0],
+            "stream_key": key[1],
+            "worker_id": worker_id,
+            "request_id": request_id,
+            "token_digest": token_digest,
+            "lease": lease,
+        },
+    )
+    return int(row[0])
+
+
+async def mark_claimed(
+    connection: Connection,
+    epochs: Mapping[str, int | None],
+    pins: Mapping[str, list[dict[str, Any]] | None],
+    worker_id: str,
+    request_id: str,
+    token_digest: bytes,
+    lease: timedelta,
+) -> None:
+    """`epochs` and `pins` by task; None is a task of its own, and no read-only inputs."""
+    task_ids = sorted(epochs)
+    await connection.execute(
+        _sql.mark_claimed,
+        {
+            "task_ids": task_ids,
+            "stream_epochs": [epochs[task_id] for task_id in task_ids],
+            "pins": [Jsonb(value) if (value := pins.get(task_id)) is not None else None for task_id in task_ids],
+            "worker_id": worker_id,
+            "request_id": request_id,
+            "token_digest": token_digest,
+            "lease": lease,
+        },
+    )
+
+
+async def claimed(connection: Connection, task_ids: Sequence[str]) -> list[ClaimedRow]:
+    """In scope order."""
+    if not task_ids:
+        return []
+    return await rows(connection, _sql.claimed, ClaimedRow, task_ids=list(task_ids))
+
+
+async def run_members(connection: Connection, stream: LockedStream) -> list[str]:
+    cursor = await connection.execute(
+        _sql.run_members,
+        {"job_version_id": stream.job_version_id, "stream_key": stream.stream_key, "epoch": stream.epoch},
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def operator_states(connection: Connection, keys: set[tuple[str, str]]) -> dict[tuple[str, str], StateRow]:
+    if not keys:
+        return {}
+    names = sorted(keys)
+    found = await rows(
+        connection,
+        _sql.operator_states,
+        StateRow,
+        job_version_ids=[job for job, _ in names],
+        stream_keys=[stream for _, stream in names],
+    )
+    return {(row.job_version_id, row.stream_key): row for row in found}
+
+
+async def job_details(connection: Connection, job_version_ids: set[str]) -> dict[str, bytes]:
+    """Serialized JobDetails."""
+    if not job_version_ids:
+        return {}
+    cursor = await connection.execute(_sql.job_details, {"job_version_ids": sorted(job_version_ids)})
+    return dict(await cursor.fetchall())
+
+
+async def retry_policies(connection: Connection, job_version_ids: set[str]) -> dict[str, RetryPolicy]:
+    if not job_version_ids:
+        return {}
+    cursor = await connection.execute(_sql.retry_policies, {"job_version_ids": sorted(job_version_ids)})
+    return {row[0]: RetryPolicy(*row[1:]) for row in await cursor.fetchall()}
+
+
+async def record_ends(connection: Connection, ends: Sequence[Ended]) -> None:
+    """Writes the transitions and the attempts' rows; the caller holds the tasks' locks."""
+    if not ends:
+        return
+    ends = sorted(ends, key=lambda end: end.task.task_id)
+    await connection.execute(
+        _sql.mark_ended,
+        {
+            "task_ids": [end.task.task_id for end in ends],
+            "states": [end.state.value for end in ends],
+            "failed": [end.failed for end in ends],
+            "lost": [end.lost for end in ends],
+            "waits": [end.wait for end in ends],
+            "reasons": [end.reason for end in ends],
+        },
+    )
+    await connection.execute(
+        _sql.record_attempts,
+        {
+            "task_ids": [end.task.task_id for end in ends],
+            "attempts": [end.task.attempt for end in ends],
+            "worker_ids": [end.task.worker_id for end in ends],
+            "token_digests": [end.task.lease_token_digest for end in ends],
+            "started_ats": [end.task.started_at for end in ends],
+            "outcomes": [end.outcome for end in ends],
+            "states": [end.state.value for end in ends],
+            "error_classes": [end.error_class for end in ends],
+            "messages": [end.message for end in ends],
+            "tracebacks": [end.traceback for end in ends],
+            "usages": [end.usage for end in ends],
+        },
+    )
+
+
+async def free_streams(connection: Connection, keys: set[tuple[str, str]]) -> None:
+    if keys:
+        names = sorted(keys)
+        await connection.execute(
+            _sql.free_streams,
+            {"job_version_ids": [job for job, _ in names], "stream_keys": [stream for _, stream in names]},
+        )
+
+
+async def ended_attempts(connection: Connection, leases: Sequence[LeaseRef]) -> dict[tuple[str, int], EndedAttempt]:
+    if not leases:
+        return {}
+    found = await rows(
+        connection,
+        _sql.ended_attempts,
+        EndedAttempt,
+        task_ids=[lease.task_id for lease in leases],
+        attempts=[lease.attempt for lease in leases],
+    )
+    return {(row.task_id, row.attempt): row for row in found}
+
+
+async def extend_leases(
+    connection: Connection, leases: Sequence[LeaseRef], progresses: Sequence[bytes | None], lease: timedelta
+) -> dict[LeaseRef, datetime]:
+    """Answers the new ends of those that were extended; a worker may name several leases of one task."""
+    if not leases:
+        return {}
+    cursor = await connection.execute(
+        _sql.extend_leases,
+        {
+            "task_ids": [ref.task_id for ref in leases],
+            "attempts": [ref.attempt for ref in leases],
+            "token_digests": [ref.token_digest for ref in leases],
+            "progresses": list(progresses),
+            "lease": lease,
+        },
+    )
+    return {LeaseRef(task_id, attempt, token): until for task_id, attempt, token, until in await cursor.fetchall()}
+
+
+async def extend_streams(
+    connection: Connection, streams: Sequence[StreamRef], token_digests: Sequence[bytes], lease: timedelta
+) -> dict[tuple[StreamRef, bytes], datetime]:
+    """Answers the new ends of those that were extended, by stream and token."""
+    if not streams:
+        return {}
+    cursor = await connection.execute(
+        _sql.extend_streams,
+        {
+            "job_version_ids": [ref.job_version_id for ref in streams],
+            "stream_keys": [ref.stream_key for ref in streams],
+            "epochs": [ref.epoch for ref in streams],
+            "token_digests": list(token_digests),
+            "lease": lease,
+        },
+    )
+    return {(StreamRef(*row[:3]), row[3]): row[4] for row in await cursor.fetchall()}
+
+
+async def standing(connection: Connection, task_ids: Sequence[str]) -> dict[str, Standing]:
+    if not task_ids:
+        return {}
+    found = await rows(connection, _sql.standing, Standing, task_ids=list(task_ids))
+    return {row.task_id: row for row in found}
+
+
+async def expired_tasks(connection: Connection, limit: int) -> set[str]:
+    cursor = await connection.execute(_sql.expired_tasks, {"limit": limit})
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def expired_streams(connection: Connection, limit: int) -> list[LockedStream]:
+    return await rows(connection, _sql.expired_streams, LockedStream, limit=limit)
+
+
+async def end_backoffs(connection: Connection, limit: int) -> int:
+    cursor = await connection.execute(_sql.end_backoffs, {"limit": limit})
+    return len(await cursor.fetchall())
+
+
+async def get_tasks(connection: Connection, task_ids: Sequence[str]) -> dict[str, TaskRow]:
+    if not task_ids:
+        return {}
+    found = await rows(connection, _sql.get_tasks, TaskRow, task_ids=list(task_ids))
+    return {row.task_id: row for row in found}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuery:
+    """Conditions joined by "and"; None is no condition. Pages: tasks made before this one, or after it."""
+
+    dag: str | None = None
+    job: str | None = None
+    states: Sequence[str] | None = None
+    first: bytes | None = None
+    last: bytes | None = None
+    before: str | None = None
+    after: str | None = None
+    limit: int = 100
+
+
+async def find_tasks(connection: Connection, query: TaskQuery) -> list[str]:
+    cursor = await connection.execute(
+        _sql.find_tasks,
+        {
+            "dag": query.dag,
+            "job": query.job,
+            "states": list(query.states) if query.states else None,
+            "first": query.first,
+            "last": query.last,
+            "before": query.before,
+            "limit": query.limit,
+        },
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def attempts_of(connection: Connection, task_id: str) -> list[AttemptRow]:
+    return await rows(connection, _sql.attempts_of, AttemptRow, task_id=task_id)
+
+
+async def count_tasks(connection: Connection, dag: str | None) -> list[CountRow]:
+    return await rows(connection, _sql.count_tasks, CountRow, dag=dag)
+
+
+async def retry_dead(connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None) -> list[str]:
+    """Queues DEAD tasks again; answers those that it took."""
+    taken = await _dead(connection, query, task_ids)
+    cursor = await connection.execute(_sql.retry, {"task_ids": taken})
+    return sorted(row[0] for row in await cursor.fetchall())
+
+
+async def skip_dead(connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None, reason: str) -> list[str]:
+    """Passes over DEAD tasks; answers those that it took."""
+    taken = await _dead(connection, query, task_ids)
+    cursor = await connection.execute(_sql.skip, {"task_ids": taken, "reason": reason})
+    return sorted(row[0] for row in await cursor.fetchall())
+
+
+async def _dead(connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None) -> list[str]:
+    if query.states and TaskState.DEAD not in query.states:
+        return []
+    cursor = await connection.execute(
+        _sql.dead_tasks,
+        {
+            "task_ids": list(task_ids) if task_ids else None,
+            "after": query.after,
+            "dag": query.dag,
+            "job": query.job,
+            "first": query.first,
+            "last": query.last,
+            "limit": query.limit,
+        },
+    )
+    return [row[0] for row in await cursor.fetchall()]

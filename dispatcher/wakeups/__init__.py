@@ -1,0 +1,1 @@
+"""Who may go next, and how workers hear of it."""

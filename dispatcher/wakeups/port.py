@@ -1,0 +1,16 @@
+"""What releasing needs of a way to wake workers. Wake-ups are hints: a channel may lose, double and reorder them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+
+class WakeupChannel(Protocol):
+    """Carries task ids to the workers of a queue."""
+
+    def room(self) -> Mapping[str, int]:
+        """By queue, how many wake-ups it can take now; queues without room may be absent."""
+        ...
+
+    def send(self, queue: str, task_ids: Sequence[str]) -> None:
+        """Hands ids over without waiting. What does not fit is lost, and sent again by the sweep."""
+        ...

@@ -1,0 +1,94 @@
+-- Who may go next.
+
+-- name: own_limits
+-- Jobs with a max_concurrency whose room this round counts. A replica that counts at the same time skips them: both would find the same
+-- room. The count comes in the next statement, which sees what the former holder of the lock committed.
+select s.job_version_id::text
+from dag_version_job s
+join dag d on d.active_version_id = s.dag_version_id
+where s.queue = %(queue)s and s.max_concurrency is not null
+order by s.job_version_id
+for no key update of s skip locked;
+
+-- name: release
+-- RELEASE: queued to released, up to the room of a queue. A task may go when its job runs, the watermarks that it waits for cover
+-- its scope, and its job has room; of an ordered stream only the head, only while nothing of it is open, and only where a replay cannot
+-- make an earlier one any more. DAGs take turns, and in them jobs: who has fewest tasks out is next, so that a backlog never keeps
+-- others waiting. Other replicas' picks are skipped. `bound` keeps a backlog beyond the watermark out of the scan; no key begins with
+-- 0xff. Indexes task_queued, task_open, task_released, task_leased.
+with busy as (
+    select job_version_id, count(*) as open
+    from (
+        select job_version_id from task where state = 'released'
+        union all
+        select job_version_id from task where state = 'running'
+    ) u
+    group by job_version_id
+), job as (
+    select j.job_version_id, j.dag, j.ordered, g.gated, g.covered, f.frontier,
+        case when g.gated then g.covered else '\xffffffffffffffffff'::bytea end as bound,
+        case when s.max_concurrency is null then %(room)s else s.max_concurrency - coalesce(o.open, 0) end as room,
+        coalesce(o.open, 0) as open, sum(coalesce(o.open, 0)) over (partition by j.dag) as dag_open
+    from dag d
+    join dag_version_job s on s.dag_version_id = d.active_version_id
+    join job_version j using (job_version_id)
+    join job_version_run r using (job_version_id)
+    cross join lateral (
+        select count(*) > 0 as gated, count(*) = count(w.cursor_key) as moved, min(w.cursor_key) as covered
+        from input_binding b
+        join dataset_version v using (dataset_version_id)
+        left join watermark w using (dataset_version_id)
+        where b.dag_version_id = s.dag_version_id and b.job_version_id = j.job_version_id
+            and (b.wait or (j.ordered and b.trigger)) and v.cursor_type <> 0
+    ) g
+    cross join lateral (
+        select min(coalesce(u.replay_key, ''::bytea)) as frontier
+        from subscription u
+        where u.job_version_id = j.job_version_id and not u.replayed
+    ) f
+    left join busy o on o.job_version_id = j.job_version_id
+    where s.queue = %(queue)s and r.run_state in ('running', 'staged') and g.moved
+        and (s.max_concurrency is null or s.job_version_id = any(%(limited)s::uuid[]))
+), candidate as (
+    select c.task_id, job.dag, job.dag_open,
+        job.open + row_number() over (partition by job.job_version_id order by c.scope_first, c.task_id) as turn
+    from job
+    cross join lateral (
+        select t.task_id, t.scope_first
+        from task t
+        where t.job_version_id = job.job_version_id and t.state = 'queued' and t.scope_first <= job.bound
+            and (not job.gated or t.scope_last <= job.covered)
+            and (not job.ordered or job.frontier is null or t.scope_first < job.frontier)
+            and not (job.ordered and exists (
+                select 1 from task u
+                where u.job_version_id = job.job_version_id and u.state in ('released', 'running', 'backoff', 'dead')
+            ))
+        order by t.scope_first, t.task_id
+        limit case when job.ordered then 1 else least(greatest(job.room, 0), %(room)s) end
+        for no key update of t skip locked
+    ) c
+), line as (
+    select task_id, dag_open + row_number() over (partition by dag order by turn, task_id) as turn
+    from candidate
+)
+update task
+set state = 'released', released_at = clock_timestamp()
+where state = 'queued' and task_id in (select task_id from line order by turn, task_id limit %(room)s)
+returning task_id::text;
+
+-- name: release_again
+-- Wake-ups that nobody answered are sent again; losing all of them costs only time. Index task_released.
+update task
+set released_at = clock_timestamp()
+where state = 'released' and task_id in (
+    select t.task_id
+    from task t
+    join dag_version_job s using (job_version_id)
+    join dag d on d.active_version_id = s.dag_version_id
+    join job_version_run r using (job_version_id)
+    where t.state = 'released' and r.run_state in ('running', 'staged') and t.released_at < clock_timestamp() - %(unanswered)s::interval and s.queue = %(queue)s
+    order by t.task_id
+    limit %(room)s
+    for no key update of t skip locked
+)
+returning task_id::text;

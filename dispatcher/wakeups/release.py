@@ -1,0 +1,76 @@
+"""The release loop: picks who may go next and hands the ids to the channel, after the commit.
+
+It runs when something may have changed: tasks were made or ended, a watermark moved, a worker granted credits.
+Otherwise it looks once per idle interval, which also finds what other replicas caused. Signals that arrive while it
+works are one more round, not one each.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.rows import Connection
+from dispatcher.db.statements import Statements
+from dispatcher.wakeups.port import WakeupChannel
+
+_sql = Statements.load("dispatcher.wakeups")
+
+MAX_ROOM = 2000
+"""Tasks that one round releases at most per queue: rows of one transaction."""
+
+
+class Releaser:
+    """`run_once` is a round; `signal` asks for one; the duty that runs it waits on `wait`."""
+
+    def __init__(self, pool: Pool, channel: WakeupChannel, *, unanswered: timedelta) -> None:
+        self._pool = pool
+        self._channel = channel
+        self._unanswered = unanswered
+        self._wake = asyncio.Event()
+
+    def signal(self) -> None:
+        """Something may have become ready."""
+        self._wake.set()
+
+    async def wait(self, idle: float) -> None:
+        """Returns at a signal, or after `idle` seconds without one."""
+        try:
+            async with asyncio.timeout(idle):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def run_once(self) -> int:
+        """Releases what may go and has room.
+
+        Answers how many; with more room than that, nothing is left that may go.
+        """
+        self._wake.clear()
+        released = 0
+        for queue in sorted(self._channel.room()):
+            # Asked anew for each queue: a worker's credits are for all of its queues together.
+            room = min(self._channel.room().get(queue, 0), MAX_ROOM)
+            if room == 0:
+                continue
+            async with transaction(self._pool) as connection:
+                task_ids = await _release_again(connection, queue, room, self._unanswered)
+                if len(task_ids) < room:
+                    task_ids += await _release(connection, queue, room - len(task_ids))
+            if task_ids:
+                self._channel.send(queue, task_ids)
+                released += len(task_ids)
+                if len(task_ids) == room:
+                    self._wake.set()
+        return released
+
+
+async def _release(connection: Connection, queue: str, room: int) -> list[str]:
+    cursor = await connection.execute(_sql.own_limits, {"queue": queue})
+    limited = [row[0] for row in await cursor.fetchall()]
+    cursor = await connection.execute(_sql.release, {"queue": queue, "room": room, "limited": limited})
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def _release_again(connection: Connection, queue: str, room: int, unanswered: timedelta) -> list[str]:
+    cursor = await connection.execute(_sql.release_again, {"queue": queue, "room": room, "unanswered": unanswered})
+    return [row[0] for row in await cursor.fetchall()]

@@ -1,0 +1,172 @@
+"""The hot statements find their rows by the indexes that they name, on tables of 10^5 rows with fresh statistics."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from dispatcher.datasets.store import BEFORE_ALL, Bounds
+from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.statements import Statements
+from dispatcher.events.store import DAG_LOCK_CLASS
+from tests.dispatcher.builders import CHAIN, READER
+from tests.dispatcher.in_process import InProcess, in_process_dispatcher
+
+pytestmark = pytest.mark.slow
+
+ROWS = 100_000
+BIG = {"event", "task", "artifact", "publication"}
+
+# Most of what there is has ended, as on any day but the first; a hundred of each live state, and a backlog.
+FILL = """
+insert into publication (publication_id, dataset_version_id, number)
+select gen_random_uuid(), v.dataset_version_id, n
+from (select dataset_version_id from dataset_version where dataset_id = 'blocks') v, generate_series(1, 100000) n;
+
+insert into event (event_id, dataset_version_id, producer_task_id, producer_attempt, scope_kind, scope_first,
+    scope_last, revision, payload_digest, publication_id)
+select uuidv7(), p.dataset_version_id, gen_random_uuid(), 1, 1, int8send(p.number # (-9223372036854775808)),
+    int8send(p.number # (-9223372036854775808)), 0, 'x', p.publication_id
+from publication p order by p.number;
+
+insert into artifact (artifact_id, dataset_version_id, object_key, producer_task_id, producer_attempt, scope_kind,
+    scope_first, scope_last, revision, row_count, size_bytes, sha256, schema_digest, publication_id)
+select uuidv7(), e.dataset_version_id, 'data/' || e.event_id, e.producer_task_id, 1, 1, e.scope_first, e.scope_last, 0,
+    1, 1, sha256('x'), sha256('x'), e.publication_id
+from event e;
+
+insert into task (task_id, job_version_id, event_id, origin, stream_key, scope_kind, scope_first, scope_last, state,
+    attempt, lease_token_digest, lease_until, worker_id, started_at, released_at, retry_at, finished_at, reason)
+select uuidv7(), j.job_version_id, e.event_id, 'live', case when j.ordered then '' end, 1, e.scope_first, e.scope_last,
+    s.state::task_state, 1, case when s.state = 'running' then 'x'::bytea end,
+    case when s.state = 'running' then clock_timestamp() + interval '1 h' end,
+    case when s.state = 'running' then 'w' end, case when s.state = 'running' then clock_timestamp() end,
+    case when s.state = 'released' then clock_timestamp() end, case when s.state = 'backoff' then clock_timestamp() end,
+    case when s.state in ('succeeded', 'dead') then clock_timestamp() end, 'why'
+from (select e.*, row_number() over (order by e.scope_first) as n from event e) e
+cross join lateral (
+    select case when n <= 90000 then 'succeeded' when n <= 90100 then 'running' when n <= 90200 then 'released'
+        when n <= 90300 then 'backoff' when n <= 90400 then 'dead' else 'queued' end as state
+) s
+cross join job_version j
+where (j.job = 'copies') or (j.job = 'ranges' and s.state in ('succeeded', 'queued'));
+
+insert into watermark (dataset_version_id, cursor_key)
+select dataset_version_id, int8send(100000 # (-9223372036854775808)) from dataset_version where dataset_id = 'blocks';
+
+update subscription set from_number = 100000, replayed = false where job_version_id in
+    (select job_version_id from job_version where job = 'echo');
+
+analyze;
+"""
+
+
+@pytest_asyncio.fixture
+async def filled(pool: Pool, tmp_path: Path) -> AsyncIterator[InProcess]:
+    async with in_process_dispatcher(pool, tmp_path) as dispatcher:
+        await dispatcher.deploy(CHAIN)
+        await dispatcher.deploy(READER)
+        async with transaction(pool) as connection:
+            await connection.execute("set local statement_timeout = '120s'")
+            for statement in FILL.split(";\n"):
+                await connection.execute(statement)
+        yield dispatcher
+
+
+async def _plan(dispatcher: InProcess, statement: str, **parameters: object) -> list[dict[str, Any]]:
+    """The nodes of the statement's plan for these values."""
+    nodes: list[dict[str, Any]] = []
+    async with transaction(dispatcher.pool) as connection:
+        cursor = await connection.execute(f"explain (format json, verbose) {statement}", parameters)
+        ((found,),) = await cursor.fetchall()
+        await connection.rollback()
+    stack = [(found if isinstance(found, list) else json.loads(found))[0]["Plan"]]
+    while stack:
+        node = stack.pop()
+        nodes.append(node)
+        stack += node.get("Plans", [])
+    return nodes
+
+
+async def _check(dispatcher: InProcess, indexes: set[str], statement: str, **parameters: object) -> None:
+    nodes = await _plan(dispatcher, statement, **parameters)
+    scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert not scanned & BIG, (scanned, [n["Node Type"] for n in nodes])
+    assert indexes <= used, used
+
+
+async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
+    tasks = Statements.load("dispatcher.tasks")
+    events = Statements.load("dispatcher.events")
+    wakeups = Statements.load("dispatcher.wakeups")
+    datasets = Statements.load("dispatcher.datasets")
+    deploy = Statements.load("dispatcher.deploy")
+    version = await filled.value("select dataset_version_id::text from dataset_version where dataset_id = 'blocks'")
+    job = await filled.value("select job_version_id::text from job_version where job = 'copies'")
+    stream = await filled.value("select job_version_id::text from job_version where job = 'ranges'")
+    some = [str(row[0]) for row in await filled.rows("select task_id from task where state = 'running' limit 50")]
+    keys = await filled.rows("select producer_task_id, scope_first from event limit 50")
+    running = {"task_ids": some, "limit": 500}
+    await _check(filled, {"task_queued"}, wakeups.release, queue="default", room=500, limited=[job])
+    await _check(filled, {"task_released"}, wakeups.release_again, queue="default", room=500, unanswered="10 s")
+    await _check(filled, {"task_pkey"}, tasks.lock_tasks, task_ids=some)
+    await _check(filled, {"task_pkey"}, tasks.claimed, task_ids=some)
+    claim = {"stream_epochs": [None] * 50, "pins": [None] * 50, "worker_id": "w", "request_id": job, "lease": "60 s"}
+    await _check(filled, {"task_pkey"}, tasks.mark_claimed, task_ids=some, token_digest=b"x", **claim)
+    await _check(
+        filled, {"task_queued", "task_open"}, tasks.run_candidates, job_version_id=stream, stream_key="", limit=500
+    )
+    await _check(filled, {"task_leased"}, tasks.expired_tasks, **running)
+    await _check(filled, {"task_backoff"}, tasks.end_backoffs, **running)
+    beat = {"attempts": [1] * 50, "token_digests": [b"x"] * 50, "progresses": [None] * 50, "lease": "60 s"}
+    await _check(filled, {"task_pkey"}, tasks.extend_leases, task_ids=some, **beat)
+    await _check(filled, {"task_leased"}, tasks.run_members, job_version_id=stream, stream_key="", epoch=1)
+    key = {
+        "version_ids": [version] * 50,
+        "task_ids": [str(task_id) for task_id, _ in keys],
+        "firsts": [first for _, first in keys],
+        "lasts": [first for _, first in keys],
+        "kinds": [1] * 50,
+        "revisions": [0] * 50,
+    }
+    await _check(filled, set(), events.existing_events, **key)  # event_key or event_scope: here both lead to one row
+    extents = {name: key[name] for name in ("version_ids", "firsts", "lasts")}
+    await _check(filled, {"artifact_scope"}, events.nearest_artifacts, **extents)
+    await _check(filled, set(), events.insert_events, **_inserts(key), publication_id=job)
+    await _check(filled, {"task_queued", "task_open"}, events.derived_watermarks)
+    ids = [str(row[0]) for row in await filled.rows("select artifact_id from artifact limit 20")]
+    await _check(
+        filled,
+        {"artifact_scope", "artifact_pkey"},
+        events.remove_replaced,
+        artifact_ids=ids,
+        version_ids=[version],
+        publication_ids=[job],
+    )
+    await _check(filled, {"artifact_scope", "artifact_pkey"}, events.overlapping_artifacts, artifact_ids=ids)
+    replay = {"replay_key": keys[0][1], "replay_event_id": job, "limit": 2000, "from_number": ROWS}
+    await _check(filled, {"event_scope"}, events.replay_events, input_version_id=version, job_version_id=job, **replay)
+    for bounds in (Bounds(keys[0][1], keys[0][1]), Bounds(keys[0][1], keys[9][1])):
+        page = {"lower": bounds.lower, "upper": bounds.upper, "after_first": b"", "after_id": BEFORE_ALL}
+        request = {"version_id": version, "number": ROWS, "limit": 1000, **page}
+        await _check(filled, {"artifact_scope"}, datasets.visible_artifacts, **request)
+        await _check(filled, {"event_scope"}, datasets.visible_events, **request)
+    dag_version = await filled.value("select active_version_id::text from dag where dag = 'chain'")
+    await _check(filled, {"task_queued", "task_open"}, deploy.unfinished, dag_version_id=dag_version)
+    await _check(filled, set(), events.share_dags, dags=["chain"], **{"class": DAG_LOCK_CLASS})
+
+
+def _inserts(key: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **key,
+        "event_ids": key["task_ids"],
+        "attempts": [1] * 50,
+        "artifact_ids": [None] * 50,
+        "digests": [b"x"] * 50,
+        "manifests": [None] * 50,
+        "event_times": [None] * 50,
+    }

@@ -1,0 +1,168 @@
+"""Who may go next: watermarks that tasks wait for, windows, turns between jobs, and wake-ups that were lost."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from dispatcher.db.pool import transaction
+from dispatcher.db.statements import Statements
+from dispatcher.wakeups.release import Releaser
+from tests.dispatcher.builders import CHAIN, Source, Worker, start_source, success
+from tests.dispatcher.in_process import InProcess, Workers
+from traceapi.control.v1 import dag_service_pb2
+
+WAITING = """\
+  merged:
+    operator: sql
+    config: {sql: select number from copies}
+    inputs: {blocks: {}, copies: {trigger: false, wait: true}}
+    outputs: {merged: {schema: {number: int64}}}
+"""
+
+
+async def _succeed(dispatcher: InProcess, job: str, number: int) -> None:
+    worker = Worker(dispatcher)
+    task = await worker.claim_one(await dispatcher.task_of("chain", job, number))
+    assert await worker.complete(success(worker.lease(task))) == ["succeeded"]
+
+
+async def _watermark(dispatcher: InProcess, dataset: str) -> int | None:
+    rows = await dispatcher.rows(
+        "select w.cursor_key from watermark w join pointer p using (dataset_version_id) where p.dataset_id = %s",
+        dataset,
+    )
+    return int.from_bytes(rows[0][0], "big") - 2**63 if rows else None
+
+
+async def test_the_watermark_of_a_stateless_job_stands_before_its_first_open_task(
+    dispatcher: InProcess, source: Source
+) -> None:
+    await source.publish([1, 2, 3, 7])
+    await dispatcher.release()
+    assert await dispatcher.derive() == 1
+    assert await _watermark(dispatcher, "copies") == 0
+    await _succeed(dispatcher, "copies", 2)
+    assert await dispatcher.derive() == 0
+    await _succeed(dispatcher, "copies", 1)
+    assert await dispatcher.derive() == 1
+    assert await _watermark(dispatcher, "copies") == 2
+    await _succeed(dispatcher, "copies", 3)
+    await dispatcher.derive()
+    assert (
+        await _watermark(dispatcher, "copies") == 6
+    )  # nothing between 3 and 7 will come: the input is complete up to 7
+    await _succeed(dispatcher, "copies", 7)
+    await dispatcher.derive()
+    assert await _watermark(dispatcher, "copies") == 7
+    assert await dispatcher.derive() == 0
+
+
+async def test_a_task_waits_for_the_watermark_that_covers_its_scope(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(CHAIN + WAITING)
+    source = await start_source(dispatcher)
+    await source.publish([1, 2])
+    first, second = [await dispatcher.task_of("chain", "merged", number) for number in (1, 2)]
+    assert not {first, second} & set(await dispatcher.release())
+    await _succeed(dispatcher, "copies", 1)
+    await dispatcher.derive()
+    assert set(await dispatcher.release()) == {first}
+    await _succeed(dispatcher, "copies", 2)
+    await dispatcher.derive()
+    assert await dispatcher.release() == [second]
+
+
+async def test_wakeups_that_nobody_answers_are_sent_again(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1])
+    first = await dispatcher.release()
+    assert await dispatcher.release() == []
+    await dispatcher.run("update task set released_at = clock_timestamp() - interval '11 s' where state = 'released'")
+    assert sorted(await dispatcher.release()) == sorted(first)
+    assert await dispatcher.release() == []
+
+
+async def test_wakeups_of_a_paused_job_are_not_sent_again(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1])
+    await dispatcher.release()
+    await dispatcher.dags.PauseDag(dag_service_pb2.PauseDagRequest(dag="chain"))
+    await dispatcher.run("update task set released_at = clock_timestamp() - interval '11 s' where state = 'released'")
+    assert await dispatcher.release() == []
+    await dispatcher.dags.ResumeDag(dag_service_pb2.ResumeDagRequest(dag="chain"))
+    assert len(await dispatcher.release()) == 2
+
+
+async def test_a_paused_job_is_not_released_and_a_resumed_one_is(dispatcher: InProcess, source: Source) -> None:
+    paused = await dispatcher.dags.PauseDag(dag_service_pb2.PauseDagRequest(dag="chain", jobs=["copies"]))
+    assert list(paused.paused_jobs) == ["copies"]
+    await source.publish([1])
+    copies = await dispatcher.task_of("chain", "copies", 1)
+    assert copies not in await dispatcher.release()
+    await dispatcher.dags.ResumeDag(dag_service_pb2.ResumeDagRequest(dag="chain"))
+    assert copies in await dispatcher.release()
+
+
+LIMITED = CHAIN.replace("    outputs: {copies:", "    execution: {max_concurrency: 2}\n    outputs: {copies:")
+
+
+async def test_a_job_has_no_more_tasks_out_than_it_may(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(LIMITED)
+    source = await start_source(dispatcher)
+    await source.publish(range(5))
+    copies = {await dispatcher.task_of("chain", "copies", number) for number in range(5)}
+    assert len(copies & set(await dispatcher.release())) == 2
+    assert not copies & set(await dispatcher.release())
+    await _succeed(dispatcher, "copies", 0)
+    assert len(copies & set(await dispatcher.release())) == 1
+
+
+@pytest.mark.races
+async def test_two_replicas_do_not_give_one_room_twice(dispatcher: InProcess) -> None:
+    """The first round is stopped inside its transaction, after it has released; the second must leave the job alone."""
+    await dispatcher.deploy(LIMITED)
+    source = await start_source(dispatcher)
+    await source.publish(range(5))
+    sql = Statements.load("dispatcher.wakeups")
+    async with transaction(dispatcher.pool) as first:
+        owned = await (await first.execute(sql.own_limits, {"queue": "default"})).fetchall()
+        parameters = {"queue": "default", "room": 100, "limited": [str(row[0]) for row in owned]}
+        await first.execute(sql.release, parameters)
+        await Releaser(dispatcher.pool, Workers(), unanswered=timedelta(seconds=10)).run_once()
+    await dispatcher.release()
+    released = (
+        "select count(*) from task join job_version using (job_version_id) where job = 'copies' and state = 'released'"
+    )
+    assert await dispatcher.value(released) == 2
+
+
+async def test_jobs_take_turns(dispatcher: InProcess, source: Source) -> None:
+    await source.publish(range(50))
+    other = CHAIN.replace("dag: chain", "dag: other").replace("blocks", "blips").replace("ranges", "spans")
+    await dispatcher.release(8)
+    await dispatcher.deploy(other.replace("copies", "doubles"))
+    await dispatcher.release(1)  # the backlog's tasks are older
+    rival = Worker(dispatcher)
+    run = await dispatcher.value(
+        "select task_id::text from task join job_version using (job_version_id)"
+        " where dag = 'other' and origin = 'source_run'"
+    )
+    claimed = await rival.claim([run])
+    assert claimed.results[0].HasField("claimed"), "a new DAG waits behind the backlog of another"
+
+
+async def test_rounds_are_as_large_as_the_room(dispatcher: InProcess, source: Source) -> None:
+    await source.publish(range(20))
+    assert [len(await dispatcher.release(room)) for room in (3, 5, 100)] == [3, 5, 13]
+
+
+async def test_a_worker_of_two_queues_is_not_promised_twice(dispatcher: InProcess, source: Source) -> None:
+    await source.publish(range(5))
+    with dispatcher.hot.channel.watch("worker-1", ["default", "other"], 4) as watcher:
+        await dispatcher.hot.releaser.run_once()
+        assert watcher.credits == 0
+        assert dispatcher.hot.channel.room() == {}
+    assert await dispatcher.value("select count(*) from task where state = 'released'") == 4
+
+
+async def test_a_foreign_wakeup_does_nothing(dispatcher: InProcess, source: Source) -> None:
+    response = await Worker(dispatcher).claim([str(uuid.uuid4())])
+    assert response.results[0].HasField("error")

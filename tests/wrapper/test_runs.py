@@ -1,0 +1,127 @@
+"""Ordered runs: one unit with many tasks, one state; and sources, which resume from theirs."""
+
+import time
+
+from tests.wrapper.stack import Stack, at, emits, reads, running_wrapper, wrapper_service, writes
+from traceapi.types.v1 import task_pb2
+from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64
+from traceapi.wrapper.v1.wrapper_service_pb2 import GetStatusRequest
+
+SUMS = """
+from tracesdk.operators import OrderedOperator
+
+class main(OrderedOperator):
+    def process(self, run):
+        total = int(run.state or b"0")
+        for task in run.tasks:
+            total += task.scope.first
+            if task.scope.first % 100 == 0:
+                task.emit("sums", type(task.scope).at(total))
+        run.set_state(str(total).encode())
+"""
+
+
+async def test_a_run_hands_on_its_state_and_emits_for_the_tasks_that_say_so(stack: Stack) -> None:
+    job = stack.python_job(
+        SUMS,
+        ordered=True,
+        trigger_cursor_type=CURSOR_TYPE_INT64,
+        inputs=[reads("a", trigger=True)],
+        outputs=[emits("sums")],
+    )
+    async with running_wrapper(stack):
+        tasks = await stack.dispatcher.add_tasks(job, [at(number) for number in range(1, 1201)])
+        await stack.dispatcher.all_end()
+    assert {task.state for task in tasks} == {"succeeded"}
+    assert stack.dispatcher.states[job.job_version_id].data == str(sum(range(1, 1201))).encode()
+    assert stack.dispatcher.states[job.job_version_id].version == 3
+    found = [(one.producer, one.event.scope.cursor.int64_value) for one in stack.dispatcher.events_of("sums")]
+    assert found == [(tasks[n - 1].task_id, sum(range(1, n + 1))) for n in range(100, 1201, 100)]
+
+
+STUMBLES = """
+def main(task):
+    if task.scope.first == 5 and task.attempt == 1:
+        raise ValueError("five")
+    task.emit("b")
+"""
+
+
+async def test_what_a_run_did_before_it_failed_has_succeeded(stack: Stack) -> None:
+    job = stack.python_job(STUMBLES, ordered=True, inputs=[reads("a", trigger=True)], outputs=[emits("b")])
+    async with running_wrapper(stack):
+        tasks = await stack.dispatcher.add_tasks(job, [at(number) for number in range(1, 9)])
+        await stack.dispatcher.all_end()
+    assert {task.state for task in tasks} == {"succeeded"}
+    assert [task.attempt for task in tasks] == [1, 1, 1, 1, 2, 2, 2, 2]
+    # The first of what is left bears the failure, with its traceback.
+    assert [len(task.failures) for task in tasks] == [0, 0, 0, 0, 1, 0, 0, 0]
+    assert "ValueError: five" in tasks[4].failures[0].traceback
+    assert len(stack.dispatcher.events_of("b")) == 8
+
+
+async def test_tasks_that_were_emitted_by_an_earlier_holder_only_complete(stack: Stack) -> None:
+    job = stack.python_job(STUMBLES, ordered=True, inputs=[reads("a", trigger=True)], outputs=[emits("b")])
+    stack.dispatcher.paused = True
+    tasks = await stack.dispatcher.add_tasks(job, [at(number) for number in (1, 2, 3)])
+    tasks[0].run_emitted = True
+    async with running_wrapper(stack):
+        stack.dispatcher.paused = False
+        await stack.dispatcher.notify()
+        await stack.dispatcher.all_end()
+    assert [one.producer for one in stack.dispatcher.events_of("b")] == [tasks[1].task_id, tasks[2].task_id]
+
+
+SOURCE = """
+import os
+from tracesdk.operators import Source
+from tracesdk.scopes import Scope
+from tracesdk.source import SourceEvent
+import pyarrow as pa
+
+class main(Source):
+    def run(self, source):
+        first = int(source.state or b"0")
+        for start in range(first, 50, 10):
+            rows = pa.table({"number": pa.array(range(start, start + 10), pa.int64())})
+            output = source.write("numbers", rows, Scope.between(start, start + 9))
+            events = [SourceEvent("numbers", Scope.at(n), output) for n in range(start, start + 10)]
+            source.emit_batch(events, str(start + 10).encode(), {"numbers": start + 9})
+            if source.attempt == 1 and start == 20:
+                os.kill(os.getpid(), 9)
+"""
+
+
+async def test_a_source_resumes_from_its_last_accepted_state(stack: Stack) -> None:
+    job = stack.python_job(SOURCE, source=True, outputs=[writes("numbers")])
+    async with running_wrapper(stack):
+        run = await stack.dispatcher.add_task(job)
+        await stack.dispatcher.all_end()
+    assert (run.state, run.attempt) == ("succeeded", 2)
+    assert [failure.error_class for failure in run.failures] == [task_pb2.ERROR_CLASS_CRASH]
+    events = stack.dispatcher.events_of("numbers")
+    assert [one.event.scope.cursor.int64_value for one in events] == list(range(50))
+    assert [one.attempt for one in events] == [1] * 30 + [2] * 20
+    assert stack.dispatcher.watermarks["numbers"].int64_value == 49
+    files = {one.artifact.key: one.artifact for one in events if one.artifact is not None}
+    assert [row["number"] for key in files for row in stack.table(key)] == list(range(50))
+
+
+async def test_ordered_runs_pass_at_three_thousand_tasks_a_second(stack: Stack) -> None:
+    job = stack.python_job(SUMS, ordered=True, inputs=[reads("a", trigger=True)], outputs=[emits("sums")])
+    warm_up, count = 500, 12_000
+    async with running_wrapper(stack) as running:
+        await stack.dispatcher.add_tasks(job, [at(number) for number in range(warm_up)])
+        await stack.dispatcher.all_end()
+        calls = sum(stack.dispatcher.calls.values())
+        tasks = await stack.dispatcher.add_tasks(job, [at(number) for number in range(warm_up, warm_up + count)])
+        started = time.monotonic()
+        await stack.dispatcher.all_end()
+        took = time.monotonic() - started
+        calls = sum(stack.dispatcher.calls.values()) - calls
+        async with wrapper_service(stack, running) as service:
+            status = await service.GetStatus(GetStatusRequest())
+    assert {task.state for task in tasks} == {"succeeded"}
+    assert calls < 6 * count / 500, f"{calls} calls for {count} tasks: a call is to carry a run"
+    assert status.succeeded_attempts == warm_up + count
+    assert count / took > 1000, f"{count / took:.0f} tasks/s"

@@ -1,0 +1,167 @@
+"""From what an operator publishes to what the dispatcher is asked to accept, and back.
+
+The operator's word is turned into items here: leases and state versions are added, files are taken only from those
+that this very unit has written, tasks only from its own. One emit of a unit at a time, each knowing what the one
+before it left.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kernel.errors import TraceError, item_error, to_item_error
+from traceapi.operator.v1.operator_service_pb2 import OperatorEvent, UnitEmit
+from traceapi.types.v1 import errors_pb2
+from traceapi.types.v1.artifact_pb2 import Artifact
+from traceapi.types.v1.errors_pb2 import ItemError
+from traceapi.types.v1.task_pb2 import OperatorState
+from traceapi.worker.v1.worker_service_pb2 import EmitItem, EmitResult, EmittedEvent, StateWrite, WatermarkMove
+from wrapper.outbox import Outbox
+from wrapper.unit import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """What became of an emit: why it was refused, or how many of its events stood before."""
+
+    error: ItemError | None = None
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An item, and the operator's events that it carries."""
+
+    item: EmitItem
+    events: Sequence[OperatorEvent]
+
+
+class Emitter:
+    """Publishes for all units of this worker."""
+
+    def __init__(self, outbox: Outbox[EmitItem, EmitResult]) -> None:
+        self._outbox = outbox
+
+    async def emit(self, unit: Unit, emit: UnitEmit) -> Emitted:
+        """Publishes now. A refused emit refuses the success of the attempt, which the unit remembers."""
+        async with unit.emitting:
+            if not unit.alive():
+                return Emitted(
+                    item_error(errors_pb2.ERROR_REASON_STALE_LEASE, f"the lease is lost: {unit.stop_reason}")
+                )
+            if unit.refused is not None:
+                return Emitted(
+                    item_error(
+                        errors_pb2.ERROR_REASON_EMIT_REFUSED, f"an earlier emit was refused: {unit.refused.message}"
+                    )
+                )
+            emitted = await self._publish(unit, emit)
+            unit.refused = emitted.error
+            return emitted
+
+    async def _publish(self, unit: Unit, emit: UnitEmit) -> Emitted:
+        covered = _covered(unit, emit)
+        try:
+            parts = _parts(unit, emit, covered)
+        except TraceError as error:
+            return Emitted(to_item_error(error))
+        # The last part carries state and watermarks: they must not stand before the events that they speak of.
+        duplicates = 0
+        for group in (parts[:-1], parts[-1:]):
+            results = await asyncio.gather(*[self._send(unit, part) for part in group])
+            for part, result in zip(group, results, strict=True):
+                if result.HasField("error"):
+                    return Emitted(result.error)
+                duplicates += _remember(unit, part, result)
+                if part.item.HasField("state"):
+                    unit.state = OperatorState(data=part.item.state.data, version=result.accepted.state_version)
+        unit.covered_tasks = max(unit.covered_tasks, covered)
+        return Emitted(duplicates=duplicates)
+
+    async def _send(self, unit: Unit, part: _Part) -> EmitResult:
+        results = await self._outbox.put([part.item], unit.alive)
+        if results is None:
+            return EmitResult(error=item_error(errors_pb2.ERROR_REASON_STALE_LEASE, "the lease was lost meanwhile"))
+        return results[0]
+
+
+def refused_emit(_item: EmitItem, error: TraceError) -> EmitResult:
+    """The verdict on an item that the dispatcher would not even read."""
+    return EmitResult(error=to_item_error(error))
+
+
+def _remember(unit: Unit, part: _Part, result: EmitResult) -> int:
+    """Counts what was accepted; answers how many of the events stood before."""
+    unit.accepted_emits += 1
+    duplicates = 0
+    for event, verdict in zip(part.item.events, result.accepted.events, strict=False):
+        index = unit.task_indexes[part.item.tasks[event.task_index].task_id]
+        unit.emitted[index].add(event.dataset_id, event.scope, duplicate=verdict.duplicate)
+        duplicates += verdict.duplicate
+    return duplicates
+
+
+def _covered(unit: Unit, emit: UnitEmit) -> int:
+    return min(emit.covered_tasks or len(unit.tasks), len(unit.tasks))
+
+
+def _parts(unit: Unit, emit: UnitEmit, covered: int) -> list[_Part]:
+    """The items of an emit, at least one. A run's stays whole, with its state; so does a source's, whose SDK cuts it
+    itself."""
+    limit = len(emit.events) if unit.is_run or unit.is_source else unit.job.max_events_per_emit
+    slices = (
+        [emit.events[start : start + limit] for start in range(0, len(emit.events), limit)] if emit.events else [[]]
+    )
+    parts = [_Part(_item(unit, events, covered), events) for events in slices]
+    last = parts[-1].item
+    if emit.HasField("state"):
+        last.state.CopyFrom(StateWrite(data=emit.state, expected_version=unit.state.version if unit.state else 0))
+    for watermark in emit.watermarks:
+        _check_output(unit, watermark.dataset_id)
+        last.watermarks.append(WatermarkMove(dataset_id=watermark.dataset_id, cursor=watermark.cursor))
+    return parts
+
+
+def _item(unit: Unit, events: Sequence[OperatorEvent], covered: int) -> EmitItem:
+    """One item. TraceError for what the operator may not name."""
+    artifacts: dict[str, int] = {}
+    named: list[Artifact] = []
+    item = EmitItem(tasks=unit.leases[:covered], stream=unit.stream)
+    for event in events:
+        _check_output(unit, event.dataset_id)
+        index = unit.task_indexes.get(event.task_id)
+        if index is None or index >= covered:
+            raise _invalid(f"an event of {event.dataset_id} names task {event.task_id}, which this emit does not cover")
+        if event.output_id and event.output_id not in artifacts:
+            artifact = unit.outputs.get(event.output_id)
+            if artifact is None:
+                raise _invalid(
+                    f"an event of {event.dataset_id} names output {event.output_id!r}, which was not written"
+                )
+            artifacts[event.output_id] = len(named)
+            named.append(artifact)
+        item.events.append(
+            EmittedEvent(
+                dataset_id=event.dataset_id,
+                scope=event.scope,
+                artifact_index=artifacts[event.output_id] if event.output_id else None,
+                task_index=index,
+                manifest=event.manifest if event.HasField("manifest") else None,
+                event_time=event.event_time if event.HasField("event_time") else None,
+            )
+        )
+    item.artifacts.extend(named)
+    for emitted in item.events:
+        emitted.scope.revision = unit.tasks[emitted.task_index].scope.revision
+    return item
+
+
+def _check_output(unit: Unit, dataset_id: str) -> None:
+    if dataset_id not in unit.job.outputs:
+        raise TraceError(
+            errors_pb2.ERROR_REASON_DATASET_NOT_PRODUCED, f"{dataset_id} is no output of job {unit.job.details.job}"
+        )
+
+
+def _invalid(message: str) -> TraceError:
+    return TraceError(errors_pb2.ERROR_REASON_INVALID_REQUEST, message)

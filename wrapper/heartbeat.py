@@ -1,0 +1,80 @@
+"""Keeps the leases of everything in hand: one call for all, every third of the lease; and does what the answers say."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+
+from kernel.errors import TraceError
+from kernel.telemetry import get_logger
+from traceapi.worker.v1 import worker_service_pb2 as worker_pb2
+from traceapi.worker.v1.worker_service_pb2 import HeartbeatItem
+from wrapper.backoff import Backoff
+from wrapper.dispatcher_client import Dispatcher
+from wrapper.unit import Stop, Unit
+
+_MAX_ITEMS = 10_000
+_HAND_BACK_SECONDS = 1.0
+_log = get_logger("wrapper.heartbeat")
+
+
+class Heartbeat:
+    """Beats for the units that `held` answers."""
+
+    def __init__(self, dispatcher: Dispatcher, held: Callable[[], Collection[Unit]], lease_seconds: float) -> None:
+        self._dispatcher = dispatcher
+        self._held = held
+        self._lease = lease_seconds
+
+    async def run(self) -> None:
+        """Beats until cancelled. A beat that fails is tried again soon: two thirds of the lease are left."""
+        backoff = Backoff(limit=self._lease / 6)
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            while not await self._try_beat():
+                await backoff.sleep()
+            backoff.reset()
+
+    async def hand_back(self, units: Collection[Unit]) -> None:
+        """Lets go of leases: they end in a second, so that others take the tasks up at once instead of waiting for
+        them."""
+        alive = [unit for unit in units if unit.alive()]
+        try:
+            for start in range(0, len(alive), _MAX_ITEMS):
+                items = [_item(unit) for unit in alive[start : start + _MAX_ITEMS]]
+                await self._dispatcher.heartbeat(items, lease_seconds=_HAND_BACK_SECONDS)
+        except TraceError as error:
+            _log.warning("leases not handed back: they end by themselves", units=len(alive), message=str(error))
+        for unit in alive:
+            unit.ask_to_stop(Stop.LOST, "it was handed back")
+
+    async def _try_beat(self) -> bool:
+        try:
+            await self.beat()
+        except TraceError as error:
+            _log.warning("heartbeat failed", reason=error.reason_name, message=str(error))
+            return False
+        return True
+
+    async def beat(self) -> None:
+        """Extends every lease that is held now."""
+        units = [unit for unit in self._held() if unit.alive()]
+        for start in range(0, len(units), _MAX_ITEMS):
+            part = units[start : start + _MAX_ITEMS]
+            sent = time.monotonic()
+            results = await self._dispatcher.heartbeat([_item(unit) for unit in part])
+            for unit, result in zip(part, results, strict=True):
+                self._obey(unit, result, sent)
+
+    def _obey(self, unit: Unit, result: worker_pb2.HeartbeatResult, sent: float) -> None:
+        if result.directive == worker_pb2.DIRECTIVE_CONTINUE:
+            unit.lease_until = max(unit.lease_until, sent + self._lease)
+        elif result.directive == worker_pb2.DIRECTIVE_CANCEL:
+            unit.ask_to_stop(Stop.CANCEL, result.reason or "canceled")
+            # The lease itself stands until its end: time to stop and to say so.
+        elif result.directive == worker_pb2.DIRECTIVE_LEASE_LOST:
+            unit.ask_to_stop(Stop.LOST, result.reason or "the lease is lost")
+
+
+def _item(unit: Unit) -> HeartbeatItem:
+    """A run has one item: its first task, with the stream."""
+    return HeartbeatItem(lease=unit.leases[0], stream=unit.stream, progress=unit.progress)

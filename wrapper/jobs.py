@@ -1,0 +1,85 @@
+"""Job versions as the dispatcher answered them, each once, and what can be read off them."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from google.protobuf.duration_pb2 import Duration
+
+from traceapi.types.v1.job_pb2 import JobDetails, JobInput, JobOutput
+
+_KEPT = 1000  # as many as a claim may name as known
+
+# Operators that come with Trace: trusted, run outside of the sandbox. Any other name is refused.
+BUILT_IN = {
+    "replay": "wrapper.operators.replay:Replay",
+    "aggregator": "wrapper.operators.aggregator:Aggregator",
+    "splitter": "wrapper.operators.splitter:Splitter",
+    "sql": "wrapper.operators.sql:Sql",
+}
+PYTHON = "python"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """A job version. `inputs` and `outputs` are by dataset id."""
+
+    details: JobDetails
+    inputs: dict[str, JobInput] = field(init=False)
+    outputs: dict[str, JobOutput] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", {item.dataset_id: item for item in self.details.inputs})
+        object.__setattr__(self, "outputs", {item.dataset_id: item for item in self.details.outputs})
+
+    @property
+    def job_version_id(self) -> str:
+        return self.details.job_version_id
+
+    @property
+    def built_in(self) -> bool:
+        return self.details.operator in BUILT_IN
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that an attempt may take; None for no limit."""
+        if self.details.source or not self.details.HasField("timeout"):
+            return None
+        return seconds(self.details.timeout)
+
+    @property
+    def max_events_per_emit(self) -> int:
+        return min(self.details.max_events_per_emit or 5000, 5000)
+
+
+def seconds(duration: Duration) -> float:
+    """A protobuf duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+class JobCatalog:
+    """The job versions that this worker knows; those that were used longest ago are forgotten."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+
+    def known_ids(self) -> list[str]:
+        """What a claim need not be told again."""
+        return list(self._jobs)
+
+    def add(self, answered: Iterable[JobDetails]) -> None:
+        for details in answered:
+            self._jobs[details.job_version_id] = Job(details)
+            self._jobs.move_to_end(details.job_version_id)
+
+    def get(self, job_version_id: str) -> Job | None:
+        job = self._jobs.get(job_version_id)
+        if job is not None:
+            self._jobs.move_to_end(job_version_id)
+        return job
+
+    def trim(self) -> None:
+        """Forgets what exceeds the limit. Called between claims: an answer to one leaves out what the claim named as
+        known."""
+        while len(self._jobs) > _KEPT:
+            self._jobs.popitem(last=False)

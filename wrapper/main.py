@@ -1,0 +1,175 @@
+"""The program: reads its settings, wires the parts, serves until SIGTERM, drains, ends. Wiring only."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel.artifacts import open_store
+from kernel.channels import aio_channel
+from kernel.config import ConfigError, load_config
+from kernel.credentials import CredentialError, Role, TokenVerifier, read_token
+from kernel.ids import new_id
+from kernel.ready import write_ready_file
+from kernel.servers import AccessPolicy, AioServer, aio_server
+from kernel.servers.listening import ListenError
+from kernel.telemetry import configure_logging, get_logger
+from traceapi.worker.v1.worker_service_pb2 import CompleteItem, CompleteTaskResult, EmitItem, EmitResult
+from traceapi.wrapper.v1.wrapper_service_pb2_grpc import add_WrapperServiceServicer_to_server
+from wrapper.bundles import BundleFolders
+from wrapper.config import SandboxChoice, WrapperConfig
+from wrapper.dispatcher_client import Dispatcher
+from wrapper.emits import Emitter, refused_emit
+from wrapper.handover import Slots
+from wrapper.inputs import Inputs
+from wrapper.logs import OperatorLogs
+from wrapper.operator_processes import OperatorProcesses, ProcessSettings
+from wrapper.operator_socket import Desk
+from wrapper.outbox import Outbox
+from wrapper.outputs.commit import OutputCommitter
+from wrapper.run_task import UnitRunner, refused_completion
+from wrapper.sandbox.bubblewrap import Bubblewrap
+from wrapper.sandbox.plain import PlainProcess
+from wrapper.sandbox.port import Sandbox, SandboxUnavailable
+from wrapper.status_service import Identity, WrapperService
+from wrapper.work_dir import WorkDir, WorkDirError, open_work_dir
+from wrapper.worker import Worker
+
+_THREADS = 8
+_log = get_logger("wrapper")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What runs, as `build` wired it."""
+
+    worker: Worker
+    processes: OperatorProcesses
+    emits: Outbox[EmitItem, EmitResult]
+    completions: Outbox[CompleteItem, CompleteTaskResult]
+    service: WrapperService
+
+
+def build_sandbox(config: WrapperConfig) -> Sandbox | SandboxUnavailable:
+    """The sandbox; or, where there is none to be had, the reason that `python` tasks will fail with."""
+    if config.sandbox is SandboxChoice.PLAIN:
+        _log.warning("TRACE_SANDBOX=plain: the code of `python` operators runs with all rights of this worker")
+        return PlainProcess()
+    try:
+        return Bubblewrap(hidden=(config.worker_token_file.absolute().parent, config.work_dir.absolute()))
+    except SandboxUnavailable as problem:
+        _log.error("no sandbox: tasks of `python` operators will fail", message=str(problem))
+        return problem
+
+
+def build(config: WrapperConfig, dispatcher: Dispatcher, work_dir: WorkDir, executor: ThreadPoolExecutor) -> Parts:
+    """All parts, connected, none of them running yet."""
+    store = open_store(config.artifacts)
+    emits = Outbox[EmitItem, EmitResult](dispatcher.emit, refused_emit)
+    completions = Outbox[CompleteItem, CompleteTaskResult](dispatcher.complete, refused_completion)
+    emitter = Emitter(emits)
+    logs = OperatorLogs(config.log_lines)
+    desk = Desk(
+        inputs=Inputs(dispatcher, store, executor),
+        outputs=OutputCommitter(store, work_dir.outputs, executor, config.max_output_bytes),
+        emitter=emitter,
+        logs=logs,
+    )
+    processes = OperatorProcesses(
+        desk,
+        BundleFolders(store, work_dir.bundles),
+        Slots(config.capacity),
+        build_sandbox(config),
+        ProcessSettings(sockets=work_dir.sockets, idle_seconds=config.idle_process_seconds),
+    )
+    runner = UnitRunner(processes, emitter, completions, config.cancel_grace_seconds)
+    worker = Worker(dispatcher, runner, config.queues, config.capacity, config.lease_seconds, new_id)
+    identity = Identity(config.worker_id, config.queues, config.capacity, config.sandbox)
+    service = WrapperService(identity, worker, processes, runner.counts, logs)
+    return Parts(worker, processes, emits, completions, service)
+
+
+def build_server(config: WrapperConfig, service: WrapperService) -> AioServer:
+    """The trusted listener: users only."""
+    server = aio_server(
+        listen=config.wrapper_listen,
+        verifier=TokenVerifier({Role.USER: config.user_token_sha256}),
+        policy=AccessPolicy({Role.USER: frozenset({"/traceapi.wrapper.v1.WrapperService"})}),
+    )
+    add_WrapperServiceServicer_to_server(service, server.server)
+    return server
+
+
+@asynccontextmanager
+async def _dispatcher(config: WrapperConfig) -> AsyncIterator[Dispatcher]:
+    token = read_token(config.worker_token_file)
+    try:
+        channel = aio_channel(config.dispatcher_address, token=token, actor_name=config.worker_id)
+    except ValueError as error:
+        raise ConfigError("wrapper", [f"  TRACE_DISPATCHER_ADDRESS: {error}"]) from error
+    try:
+        yield Dispatcher(channel, config.worker_id, config.lease_seconds)
+    finally:
+        await channel.close()
+
+
+async def serve(config: WrapperConfig) -> None:
+    """Works until SIGTERM or SIGINT, then drains."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    work_dir = open_work_dir(config.work_dir)
+    executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="rows")
+    try:
+        async with _dispatcher(config) as dispatcher:
+            parts = build(config, dispatcher, work_dir, executor)
+            server = build_server(config, parts.service)
+            address = await server.start()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    running = [
+                        group.create_task(part.run())
+                        for part in (parts.emits, parts.completions, parts.processes, parts.worker)
+                    ]
+                    write_ready_file(config.ready_file, {"wrapper": address})
+                    _log.info(
+                        "serving", worker_id=config.worker_id, wrapper=address, dispatcher=config.dispatcher_address
+                    )
+                    await stop.wait()
+                    _log.info("draining", units=len(parts.worker.held()))
+                    await parts.worker.stop(config.drain_seconds)
+                    await parts.processes.leave()
+                    for task in running:
+                        task.cancel()
+            finally:
+                await server.stop(0.5)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        work_dir.close()
+    _log.info("stopped")
+
+
+def main() -> int:
+    """Entry of `python -m wrapper.main`. 0 after a drain, 2 for settings that cannot be used."""
+    parser = argparse.ArgumentParser(prog="trace-wrapper", description="Runs operators' tasks for a Trace dispatcher.")
+    parser.add_argument("--config", type=Path, help="TOML file; its table `wrapper` is overridden by TRACE_* variables")
+    arguments = parser.parse_args()
+    try:
+        config = load_config(WrapperConfig, program="wrapper", environ=os.environ, toml_path=arguments.config)
+        configure_logging("wrapper", level=config.log_level)
+        # Not uvloop: it starts processes in a way of its own, which does not close inherited descriptors.
+        asyncio.run(serve(config))
+    except (ConfigError, CredentialError, ListenError, WorkDirError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

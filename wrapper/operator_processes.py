@@ -1,0 +1,170 @@
+"""The operators' processes of this worker: one for each job version that has work, warm between tasks, gone when
+idle."""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel.errors import TraceError
+from kernel.telemetry import get_logger
+from traceapi.types.v1.dag_pb2 import SecretRef
+from wrapper.bundles import BundleFolders, path_within
+from wrapper.handover import Handover, Slots
+from wrapper.jobs import BUILT_IN, PYTHON, Job
+from wrapper.operator_process import OperatorProcess
+from wrapper.operator_socket import Desk
+from wrapper.sandbox.plain import PlainProcess
+from wrapper.sandbox.port import Program, Sandbox, SandboxUnavailable
+
+_SWEEP_SECONDS = 1.0
+_MAX_IDLE = 32
+_LEAVE_SECONDS = 3.0
+_log = get_logger("wrapper.operators")
+
+
+class OperatorUnavailable(Exception):
+    """No process can be had for a job; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """`sockets` is a folder of this worker's own, with a short path: a socket's may have 107 bytes."""
+
+    sockets: Path
+    idle_seconds: float
+
+
+class OperatorProcesses:
+    """Starts processes when they are needed. `sandbox` is None where operators' code cannot be shut in: it is then
+    refused."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        bundles: BundleFolders,
+        slots: Slots,
+        sandbox: Sandbox | SandboxUnavailable,
+        settings: ProcessSettings,
+    ) -> None:
+        self._desk = desk
+        self._bundles = bundles
+        self._slots = slots
+        self._sandbox = sandbox
+        self._settings = settings
+        self._plain = PlainProcess()
+        self._current: dict[str, OperatorProcess] = {}
+        self._all: set[OperatorProcess] = set()
+        self._starting: dict[str, asyncio.Lock] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._number = 0
+
+    def running(self) -> list[OperatorProcess]:
+        """The processes that there are now."""
+        return [process for process in self._all if process.pid and not process.ended.is_set()]
+
+    async def run(self) -> None:
+        """Watches over the processes until cancelled; then ends them all."""
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                while True:
+                    await asyncio.sleep(_SWEEP_SECONDS)
+                    self._dismiss_idle(time.monotonic())
+        finally:
+            self._group = None
+
+    async def get(self, job: Job) -> OperatorProcess:
+        """The job version's process, started where there is none. OperatorUnavailable says why there is none to be
+        had."""
+        lock = self._starting.setdefault(job.job_version_id, asyncio.Lock())
+        async with lock:
+            process = self._current.get(job.job_version_id)
+            if process is None or process.ended.is_set():
+                process = await self._start(job)
+                self._current[job.job_version_id] = process
+            return process
+
+    def forget(self, process: OperatorProcess) -> None:
+        """Nothing new is given to this process; the next unit of its job version gets another one."""
+        if self._current.get(process.job.job_version_id) is process:
+            del self._current[process.job.job_version_id]
+            self._starting.pop(process.job.job_version_id, None)
+
+    def dismiss(self, process: OperatorProcess) -> None:
+        """Lets go of a process; it ends once nothing is in its hands."""
+        self.forget(process)
+        process.leave()
+
+    async def leave(self) -> None:
+        """Asks all to end, and ends those that do not."""
+        processes = list(self._all)
+        for process in processes:
+            self.dismiss(process)
+        endings = [asyncio.create_task(process.ended.wait()) for process in processes]
+        if endings:
+            await asyncio.wait(endings, timeout=_LEAVE_SECONDS)
+        for process in processes:
+            process.kill("the worker stops")
+
+    async def _start(self, job: Job) -> OperatorProcess:
+        if self._group is None:
+            raise OperatorUnavailable("the worker stops")
+        try:
+            sandbox, entrypoint = self._how(job)
+            folders = {
+                path: path_within(await self._bundles.folder(digest), path)
+                for path, digest in job.details.bundles.items()
+            }
+            self._number += 1
+            socket = self._settings.sockets / f"{self._number}.sock"
+            launch = sandbox.launch(Program(socket, entrypoint, folders))
+            secrets = _secrets(job.details.secrets) if job.built_in else {}
+        except (TraceError, SandboxUnavailable, OSError) as error:
+            raise OperatorUnavailable(f"no process for job {job.details.job}: {error}") from error
+        process = OperatorProcess(job, Handover(self._slots), sandbox.confines, self._desk.logs)
+        self._all.add(process)
+        task = self._group.create_task(process.run(launch, socket, self._desk, secrets))
+        task.add_done_callback(lambda _task: self._all.discard(process))
+        return process
+
+    def _how(self, job: Job) -> tuple[Sandbox, str]:
+        """The place, and what is run there."""
+        operator = job.details.operator or ("replay" if job.details.source else "")
+        if operator in BUILT_IN:
+            return self._plain, BUILT_IN[operator]
+        if operator != PYTHON:
+            raise OperatorUnavailable(
+                f"this worker has no operator {operator!r}; it has {', '.join([*BUILT_IN, PYTHON])}"
+            )
+        if isinstance(self._sandbox, SandboxUnavailable):
+            raise self._sandbox
+        return self._sandbox, job.details.entrypoint
+
+    def _dismiss_idle(self, now: float) -> None:
+        """Lets go of processes without work: of those idle for long, and of the longest idle where there are many."""
+        idle = []
+        for process in self._current.values():
+            if not process.handover.idle:
+                process.idle_since = now
+            else:
+                idle.append(process)
+        idle.sort(key=lambda process: process.idle_since)
+        for position, process in enumerate(idle):
+            if now - process.idle_since >= self._settings.idle_seconds or len(idle) - position > _MAX_IDLE:
+                self.dismiss(process)
+
+
+def _secrets(references: Mapping[str, SecretRef]) -> dict[str, str]:
+    """Values for a trusted operator, from where its document says. OperatorUnavailable names what is missing."""
+    values: dict[str, str] = {}
+    for name, reference in references.items():
+        if reference.WhichOneof("place") == "env":
+            value = os.environ.get(reference.env)
+            if value is None:
+                raise OperatorUnavailable(f"secret {name}: this worker has no environment variable {reference.env}")
+            values[name] = value
+        else:
+            values[name] = Path(reference.file).read_text(encoding="utf-8").rstrip("\n")
+    return values

@@ -1,0 +1,1 @@
+"""What operators write: from their bytes, which nobody trusts, to committed files."""

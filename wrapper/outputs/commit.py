@@ -1,0 +1,159 @@
+"""From an operator's stream to a file in the artifact store: written aside, checked, hashed, then put under its final
+key.
+
+The key names dataset version, task, attempt and a number, so that no two attempts ever write the same one. A stored
+file means nothing until an emit that names it is accepted; what is never named is the collector's.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TypeVar
+
+from kernel.artifacts.store import ArtifactStore
+from kernel.column_types import schema_digest
+from kernel.errors import TraceError
+from traceapi.types.v1 import errors_pb2
+from traceapi.types.v1.artifact_pb2 import Artifact
+from traceapi.types.v1.dag_pb2 import STORAGE_PARQUET, STORAGE_UNSPECIFIED
+from traceapi.types.v1.job_pb2 import JobOutput
+from traceapi.types.v1.scope_pb2 import Scope
+from traceapi.worker.v1.worker_service_pb2 import ClaimedTask
+from wrapper.outputs.parquet import ParquetFile
+from wrapper.outputs.reader import OutputReader
+from wrapper.unit import Unit
+
+T = TypeVar("T")
+_MAX_OUTPUTS = 10_000
+_numbers = itertools.count(1)
+
+
+class OutputCommitter:
+    """Opens outputs. Files under way lie in `folder`, which nobody else uses."""
+
+    def __init__(self, store: ArtifactStore, folder: Path, executor: Executor, max_bytes: int) -> None:
+        self._store = store
+        self._folder = folder
+        self._executor = executor
+        self._max_bytes = max_bytes
+
+    def open(self, unit: Unit, task: ClaimedTask, dataset_id: str, scope: Scope) -> "OutputUpload":
+        """Begins one output. TraceError DATASET_NOT_PRODUCED or NOT_IMPLEMENTED."""
+        output = unit.job.outputs.get(dataset_id)
+        if output is None:
+            raise TraceError(
+                errors_pb2.ERROR_REASON_DATASET_NOT_PRODUCED, f"{dataset_id} is no output of job {unit.job.details.job}"
+            )
+        if output.spec.storage not in (STORAGE_UNSPECIFIED, STORAGE_PARQUET):
+            raise TraceError(
+                errors_pb2.ERROR_REASON_DATASET_NOT_PRODUCED, f"{dataset_id} has no files: its storage is not parquet"
+            )
+        if unit.output_count >= _MAX_OUTPUTS and not unit.is_source:
+            raise TraceError(
+                errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
+                f"a task writes at most {_MAX_OUTPUTS} files; write larger ones",
+            )
+        stated = Scope()
+        stated.CopyFrom(scope)
+        stated.revision = task.scope.revision  # 0 for a source run
+        return OutputUpload(unit, task, output, stated, self)
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+    def scratch(self) -> Path:
+        return self._folder / f"{next(_numbers)}.parquet"
+
+    @property
+    def store(self) -> ArtifactStore:
+        return self._store
+
+    @property
+    def max_bytes(self) -> int:
+        return self._max_bytes
+
+
+class OutputUpload:
+    """One output under way. Either `commit` or `abort` ends it."""
+
+    def __init__(
+        self, unit: Unit, task: ClaimedTask, output: JobOutput, scope: Scope, committer: OutputCommitter
+    ) -> None:
+        self._unit = unit
+        self._task = task
+        self._output = output
+        self._scope = scope
+        self._committer = committer
+        self._reader = OutputReader(output.dataset_id, output.spec, scope)
+        self._path = committer.scratch()
+        self._number = unit.output_count
+        unit.output_count += 1
+        self._file: ParquetFile | None = None
+        self._received = 0
+
+    async def feed(self, data: bytes) -> None:
+        """The next bytes. TraceError SCHEMA_DRIFT, SCOPE_MISMATCH, INVALID_REQUEST or MESSAGE_TOO_LARGE."""
+        self._received += len(data)
+        if self._received > self._committer.max_bytes:
+            raise TraceError(
+                errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
+                f"{self._output.dataset_id}: an output may have {self._committer.max_bytes} bytes; split it by scope",
+            )
+        await self._committer.in_thread(lambda: self._write(data))
+
+    async def commit(self) -> tuple[str, Artifact]:
+        """Puts the file into the store; answers its output_id. TraceError as `feed`, and UNAVAILABLE when the store
+        fails."""
+        artifact = await self._committer.in_thread(self._store)
+        output_id = str(self._number)
+        self._unit.keep_output(output_id, artifact)
+        return output_id, artifact
+
+    async def abort(self) -> None:
+        """Removes what lies aside. Harmless after `commit`."""
+        await self._committer.in_thread(self._remove)
+
+    def _write(self, data: bytes) -> None:
+        for batch in self._reader.feed(data):
+            self._opened().write(batch)
+
+    def _opened(self) -> ParquetFile:
+        if self._file is None:
+            schema = self._reader.schema
+            sort = [name for name in self._output.spec.sort if name in schema.names]
+            self._file = ParquetFile(self._path, schema, sort)
+        return self._file
+
+    def _store(self) -> Artifact:
+        self._reader.finish()
+        file = self._opened()
+        path = file.finish()
+        key = f"data/{self._output.dataset_version_id}/{self._task.task_id}-{self._task.attempt}-{self._number}.parquet"
+        try:
+            stored = self._committer.store.put(key, path)
+        except OSError as error:
+            raise TraceError(errors_pb2.ERROR_REASON_UNAVAILABLE, f"the artifact store failed: {error}") from error
+        return Artifact(
+            dataset_id=self._output.dataset_id,
+            key=key,
+            scope=self._scope,
+            row_count=file.row_count,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+            schema_digest=schema_digest(self._reader.words),
+            schema=self._reader.words,
+        )
+
+    def _remove(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        for path in self._path.parent.glob(f"{self._path.stem}.*"):
+            if path.is_dir():
+                for inner in path.iterdir():
+                    inner.unlink(missing_ok=True)
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,215 @@
+"""One unit of work from its claim to its verdict: given to its operator, watched, published, completed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kernel.errors import TraceError, to_item_error
+from kernel.telemetry import get_logger
+from traceapi.operator.v1.operator_service_pb2 import FinishedUnit
+from traceapi.types.v1 import task_pb2
+from traceapi.worker.v1.worker_service_pb2 import CompleteItem, CompleteTaskResult
+from wrapper.emits import Emitter
+from wrapper.endings import (
+    GONE,
+    Dropped,
+    Ending,
+    Failed,
+    Succeeded,
+    completions,
+    ending_of,
+    ending_of_refusal,
+    failed,
+    stopped,
+)
+from wrapper.operator_process import How, OperatorProcess
+from wrapper.operator_processes import OperatorProcesses, OperatorUnavailable
+from wrapper.outbox import Outbox
+from wrapper.unit import Unit
+
+_START_SECONDS = 120.0
+_MAX_DELIVERIES = 3
+_log = get_logger("wrapper.tasks")
+
+
+@dataclass(slots=True)
+class Counts:
+    """Attempts that ended since this worker started."""
+
+    succeeded: int = 0
+    failed: int = 0
+
+
+class _GivenBackError(Exception):
+    """The process ended not because of this unit: as nothing of it was emitted, it goes to the next process."""
+
+
+class UnitRunner:
+    """Runs units; each call of `run` is one unit's whole life here."""
+
+    def __init__(
+        self,
+        processes: OperatorProcesses,
+        emitter: Emitter,
+        completions_outbox: Outbox[CompleteItem, CompleteTaskResult],
+        cancel_grace: float,
+    ) -> None:
+        self._processes = processes
+        self._emitter = emitter
+        self._outbox = completions_outbox
+        self._cancel_grace = cancel_grace
+        self.counts = Counts()
+        self._handed_in: Callable[[], None] = lambda: None
+
+    def on_handed_in(self, handed_in: Callable[[], None]) -> None:
+        """`handed_in` is called whenever an operator has done its part of a unit."""
+        self._handed_in = handed_in
+
+    async def run(self, unit: Unit) -> None:
+        """Never raises, but when it is cancelled: a unit's trouble is its own."""
+        try:
+            ending, finished = await self._perform(unit)
+            unit.publishing = True
+            self._handed_in()
+            ending = await self._publish(unit, ending, finished)
+            await self._complete(unit, ending, finished)
+        except Exception as error:  # noqa: BLE001 - a defect met by one unit must not end the worker
+            # Nothing is reported: the lease ends by itself, and the next attempt may have more luck.
+            _log.error("unit failed unexpectedly", **_described(unit), exc_info=error)
+
+    async def _perform(self, unit: Unit) -> tuple[Ending, FinishedUnit | None]:
+        """Has the operator do the work."""
+        while unit.stop is None:
+            try:
+                async with asyncio.timeout(_START_SECONDS):
+                    process = await self._processes.get(unit.job)
+            except (OperatorUnavailable, TimeoutError) as error:
+                return failed(
+                    task_pb2.ERROR_CLASS_TRANSIENT, str(error) or "the operator's process did not start"
+                ), None
+            unit.deliveries += 1
+            process.handover.give(unit)
+            try:
+                return await self._attend(unit, process)
+            except _GivenBackError:
+                unit.begin_again()
+            finally:
+                process.handover.take_back(unit)
+                if unit.is_source:  # it has nothing more to do, unlike an operator's
+                    self._processes.dismiss(process)
+        return stopped(unit), None
+
+    async def _attend(self, unit: Unit, process: OperatorProcess) -> tuple[Ending, FinishedUnit | None]:
+        await _first_of(unit.handed.wait(), process.ended.wait(), unit.told_to_stop.wait())
+        if not unit.handed.is_set() and unit.stop is not None:
+            return stopped(unit), None
+        limit = unit.job.timeout
+        if limit is None:
+            await _first_of(*_ends(unit, process))
+        else:
+            # A process may hold units ahead of their turn; only the one whose turn it is uses up its time.
+            await _first_of(unit.at_head.wait(), *_ends(unit, process))
+            if not await _first_of(*_ends(unit, process), timeout=limit):
+                self._end_process(process, f"task {unit.first.task_id} exceeded its timeout of {limit:g} s")
+                return failed(task_pb2.ERROR_CLASS_TIMEOUT, f"the attempt exceeded its timeout of {limit:g} s"), None
+        return await self._after_event(unit, process)
+
+    async def _after_event(self, unit: Unit, process: OperatorProcess) -> tuple[Ending, FinishedUnit | None]:
+        if not unit.finished.done() and not process.ended.is_set():
+            process.handover.cancel(unit)
+            if not await _first_of(_done(unit.finished), process.ended.wait(), timeout=self._cancel_grace):
+                self._end_process(process, f"task {unit.first.task_id} did not stop when it was told to")
+                return stopped(unit), None
+        if unit.finished.done():
+            finished = unit.finished.result()
+            return ending_of(unit, finished), finished
+        return _after_process(unit, process), None
+
+    def _end_process(self, process: OperatorProcess, because: str) -> None:
+        self._processes.forget(process)
+        process.kill(because)
+
+    async def _publish(self, unit: Unit, ending: Ending, finished: FinishedUnit | None) -> Ending:
+        """Emits what the operator left for its end. A refusal decides how the unit ended."""
+        if finished is not None and finished.HasField("emit") and isinstance(ending, Succeeded | Failed):
+            emitted = await self._emitter.emit(unit, finished.emit)
+            if emitted.error is not None:
+                return ending_of_refusal(emitted.error)
+        if unit.refused is not None and isinstance(ending, Succeeded):
+            return ending_of_refusal(unit.refused)
+        return ending
+
+    async def _complete(self, unit: Unit, ending: Ending, finished: FinishedUnit | None) -> None:
+        if isinstance(ending, Dropped) or not unit.alive():
+            reason = ending.reason if isinstance(ending, Dropped) else unit.stop_reason
+            _log.info("unit dropped", **_described(unit), reason=reason)
+            return
+        items = completions(unit, ending, finished)
+        verdicts = await self._outbox.put(items, unit.alive)
+        if verdicts is None:
+            return
+        self._count(items, verdicts)
+        if isinstance(ending, Failed):
+            _log.info("attempt failed", **_described(unit), message=ending.failure.message)
+        refusal = next((verdict.error for verdict in verdicts if verdict.HasField("error")), None)
+        if refusal is None or refusal.reason in GONE:
+            return
+        _log.warning("completion refused", **_described(unit), reason=refusal.reason, message=refusal.message)
+        if isinstance(ending, Succeeded):
+            # Its emits went through, yet it may not succeed: the next attempt finds out what is missing.
+            await self._complete(unit, ending_of_refusal(refusal), finished)
+
+    def _count(self, items: Sequence[CompleteItem], verdicts: Sequence[CompleteTaskResult]) -> None:
+        recorded = [item for item, verdict in zip(items, verdicts, strict=True) if verdict.HasField("state")]
+        self.counts.succeeded += sum(item.HasField("success") for item in recorded)
+        self.counts.failed += sum(item.HasField("failure") for item in recorded)
+
+
+def _described(unit: Unit) -> dict[str, Any]:
+    """What a log line says of a unit."""
+    return {
+        "task_id": unit.first.task_id,
+        "attempt": unit.first.attempt,
+        "tasks": len(unit.tasks),
+        "dag": unit.job.details.dag,
+        "job": unit.job.details.job,
+    }
+
+
+def refused_completion(item: CompleteItem, error: TraceError) -> CompleteTaskResult:
+    """The verdict on a completion that the dispatcher would not even read."""
+    return CompleteTaskResult(task_id=item.lease.task_id, error=to_item_error(error))
+
+
+def _after_process(unit: Unit, process: OperatorProcess) -> Ending:
+    """What the end of its process means for a unit."""
+    end = process.how_it_ended()
+    if unit.stop is not None:
+        return stopped(unit)
+    if end.how is How.CRASHED and (unit.handed.is_set() or unit.deliveries >= _MAX_DELIVERIES):
+        return failed(task_pb2.ERROR_CLASS_CRASH, end.message, end.tail)
+    if not unit.accepted_emits:
+        raise _GivenBackError
+    return failed(task_pb2.ERROR_CLASS_TRANSIENT, f"its process was ended: {end.message}")
+
+
+def _ends(unit: Unit, process: OperatorProcess) -> tuple[Awaitable[Any], ...]:
+    """What ends the watch over a unit."""
+    return _done(unit.finished), process.ended.wait(), unit.told_to_stop.wait()
+
+
+async def _done(future: "asyncio.Future[Any]") -> None:
+    """Waits for a future without cancelling it."""
+    await asyncio.wait([future])
+
+
+async def _first_of(*events: Awaitable[Any], timeout: float | None = None) -> bool:
+    """Waits until one of them is there; False when none is within `timeout` seconds."""
+    tasks = [asyncio.ensure_future(event) for event in events]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return bool(done)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,139 @@
+"""A unit of work: a task, or a run of consecutive tasks, with the lease under which this worker does it.
+
+It is the one mutable record of an attempt's life on this worker. Everybody who acts for the unit asks here whether it
+may still act: once the lease is lost, nothing of it is sent any more.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from google.protobuf.message import Message
+
+from traceapi.operator.v1.operator_service_pb2 import FinishedUnit
+from traceapi.types.v1.artifact_pb2 import Artifact
+from traceapi.types.v1.errors_pb2 import ItemError
+from traceapi.types.v1.task_pb2 import OperatorState, Progress, StreamLease, TaskLease
+from traceapi.worker.v1.worker_service_pb2 import ClaimedTask
+from wrapper.jobs import Job
+
+_MAX_EXACT_KEYS = 20_000
+_SOURCE_OUTPUTS = 1000
+
+
+class Stop(Enum):
+    """Why a unit is asked to stop; the strongest reason counts."""
+
+    HAND_BACK = auto()  # the worker leaves: another one takes the task up
+    CANCEL = auto()  # the dispatcher says so: the attempt ends as canceled
+    LOST = auto()  # the lease is gone: nothing is reported
+
+
+_unit_ids = itertools.count(1)
+
+
+class EmittedEvents:
+    """Counts the distinct events of one task. Beyond a limit it counts only those that the dispatcher called new: a
+    lower bound in constant memory, for sources that emit millions."""
+
+    def __init__(self) -> None:
+        self._keys: set[tuple[str, bytes]] = set()
+        self._beyond = 0
+
+    @property
+    def count(self) -> int:
+        return len(self._keys) + self._beyond
+
+    def add(self, dataset_id: str, scope: Message, *, duplicate: bool) -> None:
+        key = (dataset_id, scope.SerializeToString(deterministic=True))
+        if len(self._keys) < _MAX_EXACT_KEYS:
+            self._keys.add(key)
+        elif not duplicate and key not in self._keys:
+            self._beyond += 1
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """What this worker holds one lease for."""
+
+    job: Job
+    tasks: Sequence[ClaimedTask]
+    """One task, or those of a run in scope order."""
+    lease_token: bytes
+    lease_until: float
+    """On this process' monotonic clock, measured from the dispatcher's answer: never earlier than the dispatcher's
+    own end."""
+    stream: StreamLease | None = None
+    state: OperatorState | None = None
+    unit_id: int = field(default_factory=lambda: next(_unit_ids))
+    claimed_time: float = field(default_factory=time.time)
+    task_indexes: dict[str, int] = field(init=False)
+    leases: list[TaskLease] = field(init=False)
+    emitted: list[EmittedEvents] = field(init=False)
+    emitting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One emit at a time: each names the state's version that the one before answered."""
+    handed: asyncio.Event = field(default_factory=asyncio.Event)
+    at_head: asyncio.Event = field(default_factory=asyncio.Event)
+    """Every unit that its process was handed before it has ended: it is this one's turn, and its time limit runs."""
+    finished: asyncio.Future[FinishedUnit] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    stop: Stop | None = None
+    stop_reason: str = ""
+    told_to_stop: asyncio.Event = field(default_factory=asyncio.Event)
+    outputs: dict[str, Artifact] = field(default_factory=dict)
+    """Files that were written, by output_id; nothing is visible until an emit names them."""
+    output_count: int = 0
+    deliveries: int = 0
+    """How many processes it was given to."""
+    covered_tasks: int = 0
+    """How many tasks of a run, from its first, were covered by accepted emits."""
+    accepted_emits: int = 0
+    refused: ItemError | None = None
+    progress: Progress | None = None
+    publishing: bool = False
+    """The operator has done its part."""
+
+    def __post_init__(self) -> None:
+        self.task_indexes = {task.task_id: index for index, task in enumerate(self.tasks)}
+        self.leases = [
+            TaskLease(task_id=task.task_id, attempt=task.attempt, lease_token=self.lease_token) for task in self.tasks
+        ]
+        self.emitted = [EmittedEvents() for _ in self.tasks]
+
+    @property
+    def first(self) -> ClaimedTask:
+        return self.tasks[0]
+
+    @property
+    def is_run(self) -> bool:
+        return self.stream is not None
+
+    @property
+    def is_source(self) -> bool:
+        return self.job.details.source
+
+    def alive(self) -> bool:
+        """Whether results may still be sent. A lease that was not extended in time counts as lost."""
+        if self.stop is not Stop.LOST and time.monotonic() >= self.lease_until:
+            self.ask_to_stop(Stop.LOST, "its lease was not extended in time")
+        return self.stop is not Stop.LOST
+
+    def ask_to_stop(self, stop: Stop, reason: str) -> None:
+        """The operator is asked to stop; what was accepted so far is not taken back."""
+        if self.stop is None or stop.value > self.stop.value:
+            self.stop, self.stop_reason = stop, reason
+        self.told_to_stop.set()
+
+    def keep_output(self, output_id: str, artifact: Artifact) -> None:
+        """Remembers a written file. A source may run for ever: of its files only the newest can still be named."""
+        self.outputs[output_id] = artifact
+        if self.is_source and len(self.outputs) > _SOURCE_OUTPUTS:
+            del self.outputs[next(iter(self.outputs))]
+
+    def begin_again(self) -> None:
+        """For another process, within the same attempt. Only while nothing of it was emitted."""
+        self.handed, self.at_head = asyncio.Event(), asyncio.Event()
+        self.finished = asyncio.get_running_loop().create_future()
+        self.outputs.clear()

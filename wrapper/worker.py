@@ -1,0 +1,259 @@
+"""The worker's loop: wake-ups in, claims out, units run. Owns what is in hand, and how much of it there may be.
+
+A wake-up is a hint with a task id. All that have arrived go into one claim; what it grants becomes units. Credits say
+how many more ids this worker is ready for: twice its capacity less what it holds, so that the next unit is at hand
+when one ends. Sources do not count: they may never end.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import aclosing
+from enum import Enum, auto
+
+from kernel.errors import TraceError
+from kernel.ids import IdSource
+from kernel.telemetry import get_logger
+from traceapi.types.v1.task_pb2 import OperatorState, StreamLease
+from traceapi.worker.v1.worker_service_pb2 import (
+    ClaimedTask,
+    ClaimTasksRequest,
+    ClaimTasksResponse,
+    WatchStart,
+    WatchWakeupsRequest,
+)
+from wrapper.backoff import Backoff
+from wrapper.dispatcher_client import Dispatcher, persist
+from wrapper.heartbeat import Heartbeat
+from wrapper.jobs import JobCatalog, seconds
+from wrapper.run_task import UnitRunner
+from wrapper.unit import Stop, Unit
+
+_MAX_CLAIM = 1000
+_MAX_CREDITS = 10_000
+_MAX_WOKEN = 20_000
+_MAX_WINDOWS = 16
+_TOKEN_BYTES = 32
+_log = get_logger("wrapper.worker")
+
+
+class Phase(Enum):
+    """What the worker is doing, as WORKER_PHASE_* of the contract."""
+
+    CONNECTING = auto()
+    SERVING = auto()
+    DRAINING = auto()
+
+
+class Worker:
+    """One worker of one dispatcher."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        runner: UnitRunner,
+        queues: tuple[str, ...],
+        capacity: int,
+        lease_seconds: float,
+        new_id: IdSource,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._runner = runner
+        self._queues = queues
+        self._window = 2 * capacity
+        self._lease = lease_seconds
+        self._new_id = new_id
+        self._monotonic = monotonic
+        self._jobs = JobCatalog()
+        self._held: dict[int, Unit] = {}
+        self._woken: dict[str, None] = {}  # ids to claim, in the order of arrival
+        self._claiming = 0
+        self._credits = 0  # granted to the dispatcher and not used yet
+        self._watching = False
+        self._leaving = False
+        self._draining = asyncio.Event()
+        self._taking = asyncio.Event()
+        self._taking.set()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        self._group: asyncio.TaskGroup | None = None
+        runner.on_handed_in(self._room.set)
+        self.heartbeat = Heartbeat(dispatcher, self.held, lease_seconds)
+
+    def held(self) -> list[Unit]:
+        """The units in hand."""
+        return list(self._held.values())
+
+    @property
+    def phase(self) -> Phase:
+        if self._draining.is_set():
+            return Phase.DRAINING
+        return Phase.SERVING if self._watching and self._dispatcher.connected else Phase.CONNECTING
+
+    def drain(self) -> None:
+        """Takes no more wake-ups; what runs goes on."""
+        self._taking.clear()
+        self._draining.set()
+
+    def resume(self) -> None:
+        """Takes wake-ups again."""
+        self._draining.clear()
+        self._taking.set()
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self._watch())
+            self._group.create_task(self._claim())
+            self._group.create_task(self.heartbeat.run())
+
+    async def stop(self, grace: float) -> None:
+        """Drains: what ends within `grace` seconds is completed, the rest is handed back for others to take up."""
+        self._leaving = True
+        self.drain()
+        sources = [unit for unit in self.held() if unit.is_source]
+        for unit in sources:
+            unit.ask_to_stop(Stop.HAND_BACK, "the worker stops")
+        self._woken.clear()
+        self._settle()
+        try:
+            async with asyncio.timeout(grace):
+                await self._emptied.wait()
+        except TimeoutError:
+            _log.warning("handing back what has not ended", units=len(self._held))
+        await self.heartbeat.hand_back([*sources, *self.held()])
+
+    async def _watch(self) -> None:
+        """Keeps a stream of wake-ups open while there is work to be taken."""
+        backoff = Backoff()
+        while True:
+            await self._taking.wait()
+            stream = asyncio.create_task(self._watch_once(backoff))
+            drained = asyncio.create_task(self._draining.wait())
+            try:
+                await asyncio.wait([stream, drained], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stream.cancel()
+                drained.cancel()
+                await asyncio.wait([stream, drained])
+                self._watching = False
+            if self._taking.is_set():
+                await backoff.sleep()
+
+    async def _watch_once(self, backoff: Backoff) -> None:
+        try:
+            async with aclosing(self._dispatcher.watch(self._requests())) as responses:
+                async for response in responses:
+                    backoff.reset()
+                    self._wake(response.task_ids)
+        except TraceError as error:
+            _log.warning("the stream of wake-ups ended", reason=error.reason_name, message=str(error))
+
+    async def _requests(self) -> AsyncIterator[WatchWakeupsRequest]:
+        """The opening message, then credits as room comes free."""
+        self._credits = min(self._room_left(), _MAX_CREDITS)
+        self._watching = True
+        yield WatchWakeupsRequest(
+            start=WatchStart(worker_id=self._dispatcher.worker_id, queues=self._queues, credits=self._credits)
+        )
+        while True:
+            self._room.clear()
+            due = min(self._room_left() - self._credits, _MAX_CREDITS)
+            if due > 0:
+                self._credits += due
+                yield WatchWakeupsRequest(credits=due)
+            else:
+                await self._room.wait()
+
+    def _room_left(self) -> int:
+        """Units that wait for their verdict take no room, so that the operators never wait for commits; up to a
+        limit."""
+        working = sum(not (unit.is_source or unit.publishing) for unit in self._held.values())
+        room = min(self._window - working, _MAX_WINDOWS * self._window - len(self._held))
+        return max(0, room - len(self._woken) - self._claiming)
+
+    def _wake(self, task_ids: Collection[str]) -> None:
+        """Ids that are in hand are claimed too: the attempt in hand may have ended, and only its answer be under way.
+        Ids that are in hand are claimed too: the attempt in hand may have ended, and only its answer be under way."""
+        for task_id in task_ids:
+            self._credits -= 1
+            if len(self._woken) < _MAX_WOKEN:
+                self._woken[task_id] = None
+        self._arrived.set()
+        self._room.set()
+
+    async def _claim(self) -> None:
+        """One claim at a time, for everything that has arrived meanwhile."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._woken:
+                task_ids = list(self._woken)[:_MAX_CLAIM]
+                for task_id in task_ids:
+                    del self._woken[task_id]
+                self._claiming = len(task_ids)
+                self._emptied.clear()
+                try:
+                    await self._claim_tasks(task_ids)
+                except TraceError as error:
+                    _log.warning("claim failed", tasks=len(task_ids), reason=error.reason_name, message=str(error))
+                finally:
+                    self._claiming = 0
+                    self._room.set()
+                    self._settle()
+
+    async def _claim_tasks(self, task_ids: list[str]) -> None:
+        """One claim, repeated with the same id and token while its outcome is not known: it burns no second attempt."""
+        self._jobs.trim()
+        request = ClaimTasksRequest(
+            request_id=self._new_id(),
+            lease_token=secrets.token_bytes(_TOKEN_BYTES),
+            task_ids=task_ids,
+            known_job_version_ids=self._jobs.known_ids(),
+        )
+        until = self._monotonic() + self._lease
+        response = await persist(lambda: self._dispatcher.claim(request), lambda: self._monotonic() < until)
+        self._take(request, response)
+
+    def _take(self, request: ClaimTasksRequest, response: ClaimTasksResponse) -> None:
+        """Starts what was granted. Ids that were not are dropped: when they are ready, another wake-up comes."""
+        self._jobs.add(response.jobs)
+        for result in response.results:
+            if result.HasField("claimed"):
+                task = result.claimed
+                self._start(request.lease_token, [task], None, task.state if task.HasField("state") else None)
+        for run in response.runs:
+            if run.tasks:
+                state = run.state if run.HasField("state") else None
+                self._start(request.lease_token, list(run.tasks), run.stream, state)
+
+    def _start(
+        self, token: bytes, tasks: list[ClaimedTask], stream: StreamLease | None, state: OperatorState | None
+    ) -> None:
+        job = self._jobs.get(tasks[0].job_version_id)
+        if job is None or self._group is None:
+            _log.error("claimed a task of an unknown job version", task_id=tasks[0].task_id)
+            return
+        lease_until = self._monotonic() + seconds(tasks[0].lease_duration)
+        unit = Unit(job=job, tasks=tasks, lease_token=token, lease_until=lease_until, stream=stream, state=state)
+        self._held[unit.unit_id] = unit
+        if self._leaving and unit.is_source:
+            unit.ask_to_stop(Stop.HAND_BACK, "the worker stops")
+        self._group.create_task(self._run_unit(unit))
+
+    async def _run_unit(self, unit: Unit) -> None:
+        try:
+            await self._runner.run(unit)
+        finally:
+            del self._held[unit.unit_id]
+            self._room.set()
+            self._settle()
+
+    def _settle(self) -> None:
+        """Announces that nothing is in hand, nor on its way there."""
+        if not self._held and not self._claiming:
+            self._emptied.set()
