@@ -22,6 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
+from dispatcher.db.arrays import send_lists_as_literals
 from dispatcher.db.errors import OutcomeUnknown, UnsafeDurability
 from dispatcher.db.statements import Statements
 
@@ -61,6 +62,7 @@ async def open_pool(config: PoolConfig) -> AsyncIterator[Pool]:
         # Without it each connection that a restarted server has cut would fail one caller.
         check=AsyncConnectionPool.check_connection,
         name=config.application_name,
+        configure=_configure,
         open=False,
     )
     await pool.open(wait=True, timeout=config.acquire_timeout)
@@ -90,6 +92,10 @@ async def commit(connection: AsyncConnection[TupleRow]) -> None:
         raise
 
 
+async def _configure(connection: AsyncConnection[TupleRow]) -> None:
+    send_lists_as_literals(connection)
+
+
 def _conninfo(config: PoolConfig) -> str:
     limits = {
         "lock_timeout": config.lock_timeout,
@@ -98,7 +104,9 @@ def _conninfo(config: PoolConfig) -> str:
     }
     options = [str(conninfo_to_dict(config.conninfo).get("options") or "")]
     options += [f"-c {name}={round(seconds * 1000)}" for name, seconds in limits.items()]
-    options += ["-c timezone=UTC"]
+    # Pages of a store without moving parts: at the default of 4 a manifest of many files would be read by a scan of
+    # all.
+    options += ["-c timezone=UTC", "-c random_page_cost=1.1"]
     return make_conninfo(
         config.conninfo,
         application_name=config.application_name,

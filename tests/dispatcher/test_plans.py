@@ -104,7 +104,6 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
     events = Statements.load("dispatcher.events")
     wakeups = Statements.load("dispatcher.wakeups")
     datasets = Statements.load("dispatcher.datasets")
-    deploy = Statements.load("dispatcher.deploy")
     version = await filled.value("select dataset_version_id::text from dataset_version where dataset_id = 'blocks'")
     job = await filled.value("select job_version_id::text from job_version where job = 'copies'")
     stream = await filled.value("select job_version_id::text from job_version where job = 'ranges'")
@@ -155,8 +154,6 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
         request = {"version_id": version, "number": ROWS, "limit": 1000, **page}
         await _check(filled, {"artifact_scope"}, datasets.visible_artifacts, **request)
         await _check(filled, {"event_scope"}, datasets.visible_events, **request)
-    dag_version = await filled.value("select active_version_id::text from dag where dag = 'chain'")
-    await _check(filled, {"task_queued", "task_open"}, deploy.unfinished, dag_version_id=dag_version)
     await _check(filled, set(), events.share_dags, dags=["chain"], **{"class": DAG_LOCK_CLASS})
 
 
