@@ -7,7 +7,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from dispatcher.datasets import store
-from dispatcher.datasets.store import PAGE, ArtifactRow, Bounds, ScopeRow, TaskRead
+from dispatcher.datasets.rows import (
+    ArtifactRow,
+    Bounds,
+    ScopeRow,
+    TaskRead,
+)
+from dispatcher.datasets.store import (
+    PAGE,
+)
 from dispatcher.db.pool import Pool, transaction
 from kernel.scopes import ScopeKind
 from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64, CURSOR_TYPE_UNSPECIFIED

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dispatcher.datasets import store
-from dispatcher.datasets.store import PinnedRow
+from dispatcher.datasets.rows import (
+    PinnedRow,
+)
 from dispatcher.db.rows import Connection
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason

@@ -19,7 +19,9 @@ from dispatcher.db.rows import Connection, one_row
 from dispatcher.deploy import store
 from dispatcher.deploy.details import job_details
 from dispatcher.deploy.store import VersionRow, sql
-from dispatcher.events.store import DAG_LOCK_CLASS
+from dispatcher.events.store import (
+    DAG_LOCK_CLASS,
+)
 from kernel.column_types import schema_digest
 from kernel.errors import TraceError
 from traceapi.types.v1.dag_pb2 import DagSpec, Storage

@@ -21,7 +21,10 @@ from collections.abc import Callable, Sequence
 
 from dispatcher.db.rows import Connection
 from dispatcher.events import store
-from dispatcher.events.store import EventKey, JobOutputRow
+from dispatcher.events.rows import (
+    EventKey,
+    JobOutputRow,
+)
 from dispatcher.events.values import Accepted, Emit, EmitResult, Publication
 from dispatcher.events.verdicts import Found, judge
 from dispatcher.events.writes import Writes

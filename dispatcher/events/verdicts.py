@@ -3,10 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dispatcher.events.store import EventKey, ExistingArtifact, ExistingEvent, JobOutputRow
+from dispatcher.events.rows import (
+    EventKey,
+    ExistingArtifact,
+    ExistingEvent,
+    JobOutputRow,
+)
 from dispatcher.events.values import Accepted, Emit, EmitResult, EventVerdict, NewArtifact, NewEvent
 from dispatcher.tasks.leases import LockedTask, Refusal
-from dispatcher.tasks.store import StateRow
+from dispatcher.tasks.rows import (
+    StateRow,
+)
 from kernel.column_types import schema_digest
 from kernel.scopes import ScopeKey, ScopeKind
 from traceapi.types.v1.errors_pb2 import ErrorReason as Reason

@@ -7,7 +7,9 @@ query sees is never too far. A DEAD task holds the watermark; a skipped one does
 
 from dispatcher.db.rows import Connection
 from dispatcher.events import store
-from dispatcher.events.store import DerivedWatermark
+from dispatcher.events.rows import (
+    DerivedWatermark,
+)
 from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64, CURSOR_TYPE_TIMESTAMP
 
 _FIXED_WIDTH = frozenset({CURSOR_TYPE_INT64, CURSOR_TYPE_TIMESTAMP})

@@ -3,11 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dispatcher.events.store import ArtifactInsert, EventInsert, EventKey, ExistingArtifact, ExistingEvent, JobOutputRow
+from dispatcher.events.rows import (
+    ArtifactInsert,
+    EventInsert,
+    EventKey,
+    ExistingArtifact,
+    ExistingEvent,
+    JobOutputRow,
+)
 from dispatcher.events.values import Accepted, Emit, NewArtifact
 from dispatcher.events.verdicts import Found
 from dispatcher.tasks.leases import LockedTask
-from dispatcher.tasks.store import StateRow
+from dispatcher.tasks.rows import (
+    StateRow,
+)
 
 
 @dataclass(slots=True)

@@ -7,12 +7,19 @@ from typing import Any, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from dispatcher.datasets.store import ArtifactRow
+from dispatcher.datasets.rows import (
+    ArtifactRow,
+)
 from dispatcher.events.values import Emit, NewArtifact, NewEvent, StateChange, WatermarkMove
 from dispatcher.tasks.ending import CancelConfirmed, Completion, Failed, Succeeded
 from dispatcher.tasks.leases import LeaseRef, Refusal, StreamRef
 from dispatcher.tasks.retries import ErrorClass
-from dispatcher.tasks.store import AttemptRow, ClaimedRow, StateRow, TaskRow
+from dispatcher.tasks.rows import (
+    AttemptRow,
+    ClaimedRow,
+    StateRow,
+    TaskRow,
+)
 from kernel import scopes
 from kernel.errors import TraceError
 from kernel.ids import IdSource

@@ -19,7 +19,9 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import number_token, page_size, task_page_token
 from dispatcher.tasks import store as tasks_store
-from dispatcher.tasks.store import CountRow
+from dispatcher.tasks.rows import (
+    CountRow,
+)
 from dispatcher.wakeups.release import Releaser
 from kernel import bundles
 from kernel.artifacts.store import ArtifactStore

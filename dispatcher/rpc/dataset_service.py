@@ -8,10 +8,17 @@ import grpc
 from dispatcher.datasets import store
 from dispatcher.datasets.manifest import Manifest
 from dispatcher.datasets.pins import GivenPin, Pinned, PinWish, pin_datasets
-from dispatcher.datasets.store import Bounds, DatasetRow, PinnedRow, Totals
+from dispatcher.datasets.rows import (
+    Bounds,
+    DatasetRow,
+    PinnedRow,
+    Totals,
+)
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.events import store as events_store
-from dispatcher.events.store import EventQuery
+from dispatcher.events.rows import (
+    EventQuery,
+)
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token

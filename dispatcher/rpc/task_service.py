@@ -11,7 +11,9 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
 from dispatcher.tasks import store
-from dispatcher.tasks.store import TaskQuery
+from dispatcher.tasks.rows import (
+    TaskQuery,
+)
 from dispatcher.wakeups.release import Releaser
 from kernel.errors import TraceError
 from kernel.scopes import scope_key

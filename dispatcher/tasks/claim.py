@@ -12,8 +12,12 @@ from typing import Any
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
 from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, claim_refusal
+from dispatcher.tasks.rows import (
+    ClaimedRow,
+    StateRow,
+    TaskOwner,
+)
 from dispatcher.tasks.state import TaskState
-from dispatcher.tasks.store import ClaimedRow, StateRow, TaskOwner
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _ENDED = frozenset({ErrorReason.ERROR_REASON_TASK_CANCELED, ErrorReason.ERROR_REASON_TASK_FINISHED})

@@ -14,8 +14,10 @@ from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
 from dispatcher.tasks.leases import LeaseRef, LockedTask, Refusal, StreamRef, lease_refusal
 from dispatcher.tasks.retries import ErrorClass, RetryPolicy, after_failure, after_lost_lease
+from dispatcher.tasks.rows import (
+    Ended,
+)
 from dispatcher.tasks.state import TaskEvent, TaskState, after_running
-from dispatcher.tasks.store import Ended
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 

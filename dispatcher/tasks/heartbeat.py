@@ -11,7 +11,9 @@ from enum import StrEnum
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
 from dispatcher.tasks.leases import FENCED, LeaseRef, StreamRef
-from dispatcher.tasks.store import Standing
+from dispatcher.tasks.rows import (
+    Standing,
+)
 
 
 class Directive(StrEnum):

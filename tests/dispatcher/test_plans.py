@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dispatcher.datasets.store import BEFORE_ALL, Bounds
+from dispatcher.datasets.rows import (
+    Bounds,
+)
+from dispatcher.datasets.store import (
+    BEFORE_ALL,
+)
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.statements import Statements
-from dispatcher.events.store import DAG_LOCK_CLASS
+from dispatcher.events.store import (
+    DAG_LOCK_CLASS,
+)
 from tests.dispatcher.builders import CHAIN, READER
 from tests.dispatcher.in_process import InProcess, in_process_dispatcher
 

@@ -12,8 +12,10 @@ from dispatcher.db.statements import Statements
 from dispatcher.tasks import store
 from dispatcher.tasks.leases import LockedTask
 from dispatcher.tasks.retries import ErrorClass
+from dispatcher.tasks.rows import (
+    Ended,
+)
 from dispatcher.tasks.state import FINAL, OPEN, TRANSITIONS, TaskEvent, TaskState, transition
-from dispatcher.tasks.store import Ended
 from tests.dispatcher.builders import CHAIN
 from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1 import task_pb2

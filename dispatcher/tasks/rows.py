@@ -1,0 +1,191 @@
+"""What the database answers about tasks, and what is written of ended attempts, as values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from dispatcher.tasks.leases import LockedTask
+from dispatcher.tasks.state import TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOwner:
+    """The job version of a task, and its stream where the job is ordered."""
+
+    task_id: str
+    job_version_id: str
+    stream_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunCandidate:
+    """A task near the head of a stream; `ready` when watermarks and replays let it go."""
+
+    task_id: str
+    state: str
+    failed_attempts: int
+    lost_leases: int
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InputHead:
+    """What a job version's input is at."""
+
+    job_version_id: str
+    dataset_id: str
+    dataset_version_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRow:
+    """A leased task with the event that caused it."""
+
+    task_id: str
+    attempt: int
+    job_version_id: str
+    stream_key: str | None
+    stream_epoch: int | None
+    claim_request_id: str | None
+    lease_until: datetime | None
+    scope_kind: int | None
+    scope_first: bytes | None
+    scope_last: bytes | None
+    revision: int
+    pins: list[dict[str, Any]] | None
+    accepted_events: int
+    run_emitted: bool
+    origin: str
+    event_id: str | None
+    dataset_id: str | None
+    dataset_version_id: str | None
+    cursor_type: int | None
+    producer_task_id: str | None
+    producer_attempt: int | None
+    artifact_id: str | None
+    publication_number: int | None
+    manifest: bytes | None
+    event_time: datetime | None
+    accepted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateRow:
+    """Operator state of a stream."""
+
+    job_version_id: str
+    stream_key: str
+    data: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt's end as it is written: the transition on the task, and the row of the attempt."""
+
+    task: LockedTask
+    state: TaskState
+    outcome: str
+    failed: int = 0
+    lost: int = 0
+    wait: timedelta = timedelta()
+    reason: str = ""
+    error_class: str | None = None
+    message: str = ""
+    traceback: str = ""
+    usage: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedAttempt:
+    """An attempt that ended before, with the state in which it left its task, for repeated calls."""
+
+    task_id: str
+    attempt: int
+    lease_token_digest: bytes
+    outcome: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Why a lease was not extended."""
+
+    task_id: str
+    state: str
+    reason: str
+    run_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """An attempt; while it runs its outcome is `unspecified`."""
+
+    attempt: int
+    worker_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str
+    error_class: str | None
+    message: str
+    traceback: str
+    usage: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task as people see it."""
+
+    task_id: str
+    dag: str
+    job: str
+    job_version_id: str
+    origin: str
+    event_id: str | None
+    trigger_dataset_id: str | None
+    cursor_type: int | None
+    scope_kind: int | None
+    scope_first: bytes | None
+    scope_last: bytes | None
+    revision: int
+    state: str
+    attempt: int
+    worker_id: str | None
+    created_at: datetime
+    finished_at: datetime | None
+    lease_until: datetime | None
+    retry_at: datetime | None
+    reason: str
+    accepted_events: int
+    failed_attempts: int
+    lost_leases: int
+    progress: bytes | None
+    nondeterministic: bool
+    run_state: str
+    pins: list[dict[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CountRow:
+    """Tasks of a job in a state."""
+
+    dag: str
+    job: str
+    state: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuery:
+    """Conditions joined by "and"; None is no condition. Pages: tasks made before this one, or after it."""
+
+    dag: str | None = None
+    job: str | None = None
+    states: Sequence[str] | None = None
+    first: bytes | None = None
+    last: bytes | None = None
+    before: str | None = None
+    after: str | None = None
+    limit: int = 100
