@@ -6,7 +6,7 @@ before it left.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kernel.errors import TraceError, item_error, to_item_error
@@ -62,7 +62,7 @@ class Emitter:
     async def _publish(self, unit: Unit, emit: UnitEmit) -> Emitted:
         covered = _covered(unit, emit)
         try:
-            parts = _parts(unit, emit, covered)
+            parts = _parts(unit, emit, covered, await _stored(unit, emit))
         except TraceError as error:
             return Emitted(to_item_error(error))
         # The last part carries state and watermarks: they must not stand before the events that they speak of.
@@ -105,14 +105,30 @@ def _covered(unit: Unit, emit: UnitEmit) -> int:
     return min(emit.covered_tasks or len(unit.tasks), len(unit.tasks))
 
 
-def _parts(unit: Unit, emit: UnitEmit, covered: int) -> list[_Part]:
+async def _stored(unit: Unit, emit: UnitEmit) -> dict[str, Artifact]:
+    """The files that an emit names, by output_id, each once it is stored. TraceError for what was not."""
+    artifacts: dict[str, Artifact] = {}
+    for event in emit.events:
+        if not event.output_id or event.output_id in artifacts:
+            continue
+        storing = unit.outputs.get(event.output_id)
+        if storing is None:
+            raise _invalid(f"an event of {event.dataset_id} names output {event.output_id!r}, which was not written")
+        await asyncio.wait([storing])  # without cancelling it, whoever cancels this
+        if storing.cancelled():
+            raise TraceError(errors_pb2.ERROR_REASON_UNAVAILABLE, "the worker stopped before the file was stored")
+        artifacts[event.output_id] = storing.result()
+    return artifacts
+
+
+def _parts(unit: Unit, emit: UnitEmit, covered: int, artifacts: Mapping[str, Artifact]) -> list[_Part]:
     """The items of an emit, at least one. A run's stays whole, with its state; so does a source's, whose SDK cuts it
     itself."""
     limit = len(emit.events) if unit.is_run or unit.is_source else unit.job.max_events_per_emit
     slices = (
         [emit.events[start : start + limit] for start in range(0, len(emit.events), limit)] if emit.events else [[]]
     )
-    parts = [_Part(_item(unit, events, covered), events) for events in slices]
+    parts = [_Part(_item(unit, events, covered, artifacts), events) for events in slices]
     last = parts[-1].item
     if emit.HasField("state"):
         last.state.CopyFrom(StateWrite(data=emit.state, expected_version=unit.state.version if unit.state else 0))
@@ -122,35 +138,28 @@ def _parts(unit: Unit, emit: UnitEmit, covered: int) -> list[_Part]:
     return parts
 
 
-def _item(unit: Unit, events: Sequence[OperatorEvent], covered: int) -> EmitItem:
+def _item(unit: Unit, events: Sequence[OperatorEvent], covered: int, artifacts: Mapping[str, Artifact]) -> EmitItem:
     """One item. TraceError for what the operator may not name."""
-    artifacts: dict[str, int] = {}
-    named: list[Artifact] = []
+    indexes: dict[str, int] = {}
     item = EmitItem(tasks=unit.leases[:covered], stream=unit.stream)
     for event in events:
         _check_output(unit, event.dataset_id)
         index = unit.task_indexes.get(event.task_id)
         if index is None or index >= covered:
             raise _invalid(f"an event of {event.dataset_id} names task {event.task_id}, which this emit does not cover")
-        if event.output_id and event.output_id not in artifacts:
-            artifact = unit.outputs.get(event.output_id)
-            if artifact is None:
-                raise _invalid(
-                    f"an event of {event.dataset_id} names output {event.output_id!r}, which was not written"
-                )
-            artifacts[event.output_id] = len(named)
-            named.append(artifact)
+        if event.output_id and event.output_id not in indexes:
+            indexes[event.output_id] = len(item.artifacts)
+            item.artifacts.append(artifacts[event.output_id])
         item.events.append(
             EmittedEvent(
                 dataset_id=event.dataset_id,
                 scope=event.scope,
-                artifact_index=artifacts[event.output_id] if event.output_id else None,
+                artifact_index=indexes[event.output_id] if event.output_id else None,
                 task_index=index,
                 manifest=event.manifest if event.HasField("manifest") else None,
                 event_time=event.event_time if event.HasField("event_time") else None,
             )
         )
-    item.artifacts.extend(named)
     for emitted in item.events:
         emitted.scope.revision = unit.tasks[emitted.task_index].scope.revision
     return item

@@ -51,6 +51,7 @@ class Parts:
 
     worker: Worker
     processes: OperatorProcesses
+    outputs: OutputCommitter
     emits: Outbox[EmitItem, EmitResult]
     completions: Outbox[CompleteItem, CompleteTaskResult]
     service: WrapperService
@@ -75,9 +76,10 @@ def build(config: WrapperConfig, dispatcher: Dispatcher, work_dir: WorkDir, exec
     completions = Outbox[CompleteItem, CompleteTaskResult](dispatcher.complete, refused_completion)
     emitter = Emitter(emits)
     logs = OperatorLogs(config.log_lines)
+    outputs = OutputCommitter(store, work_dir.outputs, executor, config.max_output_bytes)
     desk = Desk(
         inputs=Inputs(dispatcher, store, executor),
-        outputs=OutputCommitter(store, work_dir.outputs, executor, config.max_output_bytes),
+        outputs=outputs,
         emitter=emitter,
         logs=logs,
     )
@@ -92,7 +94,7 @@ def build(config: WrapperConfig, dispatcher: Dispatcher, work_dir: WorkDir, exec
     worker = Worker(dispatcher, runner, config.queues, config.capacity, config.lease_seconds, new_id)
     identity = Identity(config.worker_id, config.queues, config.capacity, config.sandbox)
     service = WrapperService(identity, worker, processes, runner.counts, logs)
-    return Parts(worker, processes, emits, completions, service)
+    return Parts(worker, processes, outputs, emits, completions, service)
 
 
 def build_server(config: WrapperConfig, service: WrapperService) -> AioServer:
@@ -135,7 +137,7 @@ async def serve(config: WrapperConfig) -> None:
                 async with asyncio.TaskGroup() as group:
                     running = [
                         group.create_task(part.run())
-                        for part in (parts.emits, parts.completions, parts.processes, parts.worker)
+                        for part in (parts.emits, parts.completions, parts.outputs, parts.processes, parts.worker)
                     ]
                     write_ready_file(config.ready_file, {"wrapper": address})
                     _log.info(

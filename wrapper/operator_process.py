@@ -73,6 +73,8 @@ class OperatorProcess:
         except Exception as error:  # noqa: BLE001 - whatever hinders one process, the worker and its other processes go on
             self._end = ProcessEnd(How.CRASHED, f"the operator's process could not be started: {error}", "")
         finally:
+            for descriptor in launch.descriptors:
+                os.close(descriptor)
             self.kill("")
             self._end = self.how_it_ended()
             self.handover.close()
@@ -111,6 +113,7 @@ class OperatorProcess:
             env=dict(launch.environment),
             cwd="/",
             close_fds=True,
+            pass_fds=launch.descriptors,
             start_new_session=True,
         )
         self.pid = self._process.pid

@@ -119,8 +119,8 @@ class OperatorProcesses:
             }
             self._number += 1
             socket = self._settings.sockets / f"{self._number}.sock"
-            launch = sandbox.launch(Program(socket, entrypoint, folders))
             secrets = _secrets(job.details.secrets) if job.built_in else {}
+            launch = sandbox.launch(Program(socket, entrypoint, folders))
         except (TraceError, SandboxUnavailable, OSError) as error:
             raise OperatorUnavailable(f"no process for job {job.details.job}: {error}") from error
         process = OperatorProcess(job, Handover(self._slots), sandbox.confines, self._desk.logs)

@@ -113,8 +113,9 @@ class OperatorSocket(OperatorServiceServicer):
                         raise _invalid("an output has one header")
                     await upload.feed(request.arrow_ipc)
                 output_id, artifact = await upload.commit()
-            finally:
+            except BaseException:
                 await upload.abort()
+                raise
         return operator_pb2.WriteOutputResponse(
             output_id=output_id, row_count=artifact.row_count, size_bytes=artifact.size_bytes
         )

@@ -82,8 +82,8 @@ class Unit:
     stop: Stop | None = None
     stop_reason: str = ""
     told_to_stop: asyncio.Event = field(default_factory=asyncio.Event)
-    outputs: dict[str, Artifact] = field(default_factory=dict)
-    """Files that were written, by output_id; nothing is visible until an emit names them."""
+    outputs: "dict[str, asyncio.Future[Artifact]]" = field(default_factory=dict)
+    """Files that were written, by output_id, once they are stored; nothing is visible until an emit names them."""
     output_count: int = 0
     deliveries: int = 0
     """How many processes it was given to."""
@@ -126,7 +126,7 @@ class Unit:
             self.stop, self.stop_reason = stop, reason
         self.told_to_stop.set()
 
-    def keep_output(self, output_id: str, artifact: Artifact) -> None:
+    def keep_output(self, output_id: str, artifact: "asyncio.Future[Artifact]") -> None:
         """Remembers a written file. A source may run for ever: of its files only the newest can still be named."""
         self.outputs[output_id] = artifact
         if self.is_source and len(self.outputs) > _SOURCE_OUTPUTS:

@@ -15,7 +15,7 @@ from traceapi.types.v1 import task_pb2
 from traceapi.wrapper.v1.wrapper_service_pb2 import SANDBOX_KIND_BUBBLEWRAP, GetStatusRequest
 
 PROBE = """
-import json, os, socket
+import ctypes, json, os, socket
 
 PORTS, FILES, HOME = {ports!r}, {files!r}, {home!r}
 
@@ -39,8 +39,18 @@ def target(descriptor):
     except FileNotFoundError:  # that of the listing itself
         return None
 
+def family(number):
+    socket.socket(number, socket.SOCK_DGRAM if number == socket.AF_NETLINK else socket.SOCK_STREAM).close()
+    return "opened"
+
+def call(number, *arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    return "answered" if libc.syscall(number, *arguments) >= 0 else "refused: " + os.strerror(ctypes.get_errno())
+
 def main(task):
     found = {{
+        "families": [attempt(lambda: family(number)) for number in (socket.AF_NETLINK, socket.AF_VSOCK)],
+        "calls": [call(425, 1, bytes(120)), call(250, 0, -3, 1)],  # io_uring_setup, keyctl(GET_KEYRING_ID)
         "ports": [attempt(lambda: connect(port)) for port in PORTS],
         "files": [attempt(lambda: read(path)) for path in FILES],
         "home": attempt(lambda: sorted(os.listdir(HOME))),
@@ -99,6 +109,7 @@ async def test_shut_in_code_reaches_no_listener_no_credential_and_no_other_proce
     assert [line.split()[1] for line in found["capabilities"]] == ["0000000000000000", "1"]
     assert found["bundle"].startswith("refused: ")
     assert found["uid"] != 0
+    assert all(answer.startswith("refused: ") for answer in found["families"] + found["calls"]), found
 
 
 async def test_the_same_probe_reaches_all_of_it_without_the_sandbox(stack: Stack) -> None:
@@ -107,6 +118,8 @@ async def test_the_same_probe_reaches_all_of_it_without_the_sandbox(stack: Stack
     assert found["files"] == [f"read {path.read_text().strip()}" for path in (stack.worker_token, stack.user_token)]
     assert "credentials" in found["home"]
     assert len(set(found["pids"])) > 2
+    assert "opened" in found["families"]
+    assert "answered" in found["calls"]
 
 
 async def test_without_a_sandbox_operators_code_is_refused_with_the_way_out(stack: Stack) -> None:

@@ -261,3 +261,14 @@ async def test_a_process_that_never_gets_to_work_fails_its_tasks_in_the_end(stac
         await stack.dispatcher.all_end()
     assert [failure.error_class for failure in task.failures] == [task_pb2.ERROR_CLASS_CRASH]
     assert "SIGKILL" in task.failures[0].message
+
+
+async def test_a_store_that_fails_is_a_failure_that_passes(stack: Stack) -> None:
+    job = stack.python_job(TABLE, inputs=[reads("a", trigger=True)], outputs=[writes("b")])
+    (stack.root / "artifacts" / "data").write_text("a file where a folder is to be")
+    async with running_wrapper(stack):
+        task, *_ = await stack.dispatcher.add_tasks(job, [at(1)])
+        task.max_attempts = 1
+        await stack.dispatcher.all_end()
+    assert task.failures[0].error_class == task_pb2.ERROR_CLASS_TRANSIENT
+    assert "the artifact store failed" in task.failures[0].message

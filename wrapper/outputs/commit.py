@@ -27,20 +27,28 @@ from wrapper.unit import Unit
 
 T = TypeVar("T")
 _MAX_OUTPUTS = 10_000
+_PUTS_AT_ONCE = 16
 _numbers = itertools.count(1)
 
 
 class OutputCommitter:
-    """Opens outputs. Files under way lie in `folder`, which nobody else uses."""
+    """Opens outputs, and stores what they become. Files under way lie in `folder`, which nobody else uses."""
 
     def __init__(self, store: ArtifactStore, folder: Path, executor: Executor, max_bytes: int) -> None:
         self._store = store
         self._folder = folder
         self._executor = executor
         self._max_bytes = max_bytes
+        self._puts = asyncio.Semaphore(_PUTS_AT_ONCE)
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Stores files until cancelled. Those under way then are lost with their units."""
+        async with asyncio.TaskGroup() as self._group:
+            await asyncio.get_running_loop().create_future()
 
     def open(self, unit: Unit, task: ClaimedTask, dataset_id: str, scope: Scope) -> "OutputUpload":
-        """Begins one output. TraceError DATASET_NOT_PRODUCED or NOT_IMPLEMENTED."""
+        """Begins one output. TraceError DATASET_NOT_PRODUCED, or MESSAGE_TOO_LARGE for too many."""
         output = unit.job.outputs.get(dataset_id)
         if output is None:
             raise TraceError(
@@ -60,15 +68,39 @@ class OutputCommitter:
         stated.revision = task.scope.revision  # 0 for a source run
         return OutputUpload(unit, task, output, stated, self)
 
+    async def store(self, path: Path, artifact: Artifact) -> "asyncio.Future[Artifact]":
+        """Puts a finished file under its key, in the background: the operator goes on, an emit waits for the answer.
+
+        Returns once there is room for one more under way. The file is removed from where it lies.
+        """
+        await self._puts.acquire()
+        answer: asyncio.Future[Artifact] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may ever ask
+        if self._group is None:
+            raise TraceError(errors_pb2.ERROR_REASON_UNAVAILABLE, "the worker stops")
+        self._group.create_task(self._put(path, artifact, answer))
+        return answer
+
+    async def _put(self, path: Path, artifact: Artifact, answer: "asyncio.Future[Artifact]") -> None:
+        try:
+            stored = await self.in_thread(lambda: self._store.put(artifact.key, path))
+            artifact.size_bytes, artifact.sha256 = stored.size_bytes, stored.sha256
+            answer.set_result(artifact)
+        except TraceError as error:
+            answer.set_exception(error)
+        except OSError as error:
+            message = f"the artifact store failed: {error}"
+            answer.set_exception(TraceError(errors_pb2.ERROR_REASON_UNAVAILABLE, message))
+        finally:
+            self._puts.release()
+            answer.cancel()
+            await self.in_thread(lambda: path.unlink(missing_ok=True))
+
     async def in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
     def scratch(self) -> Path:
         return self._folder / f"{next(_numbers)}.parquet"
-
-    @property
-    def store(self) -> ArtifactStore:
-        return self._store
 
     @property
     def max_bytes(self) -> int:
@@ -82,14 +114,16 @@ class OutputUpload:
         self, unit: Unit, task: ClaimedTask, output: JobOutput, scope: Scope, committer: OutputCommitter
     ) -> None:
         self._unit = unit
-        self._task = task
         self._output = output
-        self._scope = scope
         self._committer = committer
         self._reader = OutputReader(output.dataset_id, output.spec, scope)
         self._path = committer.scratch()
         self._number = unit.output_count
         unit.output_count += 1
+        name = f"{task.task_id}-{task.attempt}-{self._number}.parquet"
+        self._artifact = Artifact(
+            dataset_id=output.dataset_id, key=f"data/{output.dataset_version_id}/{name}", scope=scope
+        )
         self._file: ParquetFile | None = None
         self._received = 0
 
@@ -104,15 +138,14 @@ class OutputUpload:
         await self._committer.in_thread(lambda: self._write(data))
 
     async def commit(self) -> tuple[str, Artifact]:
-        """Puts the file into the store; answers its output_id. TraceError as `feed`, and UNAVAILABLE when the store
-        fails."""
-        artifact = await self._committer.in_thread(self._store)
+        """Ends the file and has it stored; answers its output_id. TraceError as `feed`."""
+        path = await self._committer.in_thread(self._finish)
         output_id = str(self._number)
-        self._unit.keep_output(output_id, artifact)
-        return output_id, artifact
+        self._unit.keep_output(output_id, await self._committer.store(path, self._artifact))
+        return output_id, self._artifact
 
     async def abort(self) -> None:
-        """Removes what lies aside. Harmless after `commit`."""
+        """Removes what lies aside."""
         await self._committer.in_thread(self._remove)
 
     def _write(self, data: bytes) -> None:
@@ -126,25 +159,15 @@ class OutputUpload:
             self._file = ParquetFile(self._path, schema, sort)
         return self._file
 
-    def _store(self) -> Artifact:
+    def _finish(self) -> Path:
         self._reader.finish()
         file = self._opened()
         path = file.finish()
-        key = f"data/{self._output.dataset_version_id}/{self._task.task_id}-{self._task.attempt}-{self._number}.parquet"
-        try:
-            stored = self._committer.store.put(key, path)
-        except OSError as error:
-            raise TraceError(errors_pb2.ERROR_REASON_UNAVAILABLE, f"the artifact store failed: {error}") from error
-        return Artifact(
-            dataset_id=self._output.dataset_id,
-            key=key,
-            scope=self._scope,
-            row_count=file.row_count,
-            size_bytes=stored.size_bytes,
-            sha256=stored.sha256,
-            schema_digest=schema_digest(self._reader.words),
-            schema=self._reader.words,
-        )
+        self._artifact.row_count = file.row_count
+        self._artifact.size_bytes = path.stat().st_size
+        self._artifact.schema_digest = schema_digest(self._reader.words)
+        self._artifact.schema.update(self._reader.words)
+        return path
 
     def _remove(self) -> None:
         if self._file is not None:

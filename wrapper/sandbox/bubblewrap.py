@@ -2,7 +2,7 @@
 
 What the process has: its interpreter with the SDK, its bundles and its socket, all read-only; a private /tmp;
 loopback of a network of its own. What it has not: any other file of the host, above all credentials; other processes;
-an environment; capabilities; inherited descriptors; the means to make further namespaces.
+an environment; capabilities; inherited descriptors; the means to make further namespaces. `seccomp` is the second wall.
 
 As root the process is still mapped to an unprivileged user of its namespace, so that nothing it meets trusts it.
 """
@@ -22,6 +22,7 @@ from wrapper.sandbox.port import (
     Program,
     SandboxUnavailable,
 )
+from wrapper.sandbox.seccomp import filter_program, open_filter
 
 _SOCKET_INSIDE = "/run/operator.sock"
 _NOBODY = "65534"
@@ -47,6 +48,7 @@ class Bubblewrap:
 
     def __init__(self, hidden: Iterable[Path] = ()) -> None:
         self._binary = _working_binary()
+        self._filter = filter_program()
         self._interpreter = tuple(_interpreter_arguments(tuple(path.resolve() for path in hidden)))
 
     @property
@@ -61,8 +63,11 @@ class Bubblewrap:
             command += ["--ro-bind", str(path), inside[name]]
         command += ["--bind", str(program.socket), _SOCKET_INSIDE, "--remount-ro", "/"]
         command += ["--setenv", SOCKET_VARIABLE, _SOCKET_INSIDE, "--setenv", ENTRYPOINT_VARIABLE, program.entrypoint]
+        descriptors = (open_filter(self._filter),) if self._filter is not None else ()
+        for descriptor in descriptors:
+            command += ["--seccomp", str(descriptor)]
         command += ["--", sys.executable, "-P", "-B", "-m", HOST_MODULE]
-        return Launch(command=tuple(command), environment={}, local_paths=inside)
+        return Launch(command=tuple(command), environment={}, local_paths=inside, descriptors=descriptors)
 
 
 def _inside(index: int, path: Path) -> str:

@@ -36,6 +36,8 @@ class Launch:
     """All of it: nothing is inherited."""
     local_paths: Mapping[str, str]
     """`Program.folders` as the process sees them."""
+    descriptors: tuple[int, ...] = ()
+    """Open descriptors that the command line names; whoever starts the process passes them on, and closes its own."""
 
 
 class Sandbox(Protocol):
