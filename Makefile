@@ -81,7 +81,7 @@ verify: venv node ## Check that what is generated is what the generators make no
 
 .PHONY: pytest
 pytest: venv node ## Run the tests (ARGS="tests/kernel -k scopes" chooses)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 ##@ Changing things
 .PHONY: fmt

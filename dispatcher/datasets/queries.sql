@@ -166,7 +166,8 @@ limit %(limit)s;
 -- Scopes of a dataset version without files, the same way. Index event_scope.
 select e.event_id::text, v.dataset_id, e.dataset_version_id::text, v.cursor_type, e.scope_kind, e.scope_first, e.scope_last,
     e.revision, e.producer_task_id::text, e.producer_attempt, e.artifact_id::text, p.number as publication_number,
-    e.manifest, e.event_time, e.accepted_at
+    e.manifest, e.event_time,
+    e.origin::text as event_origin, e.accepted_at
 from event e
 join dataset_version v using (dataset_version_id)
 join publication p using (publication_id, dataset_version_id)

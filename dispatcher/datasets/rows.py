@@ -115,6 +115,7 @@ class ScopeRow:
     publication_number: int
     manifest: bytes | None
     event_time: datetime | None
+    event_origin: str
     accepted_at: datetime
 
 

@@ -251,7 +251,9 @@ CREATE TABLE public.event (
     publication_id uuid NOT NULL,
     manifest bytea,
     event_time timestamp with time zone,
+    origin public.task_origin NOT NULL,
     accepted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT event_origin_check CHECK ((origin <> 'source_run'::public.task_origin)),
     CONSTRAINT event_scope_kind_check CHECK (((scope_kind >= 1) AND (scope_kind <= 3)))
 );
 

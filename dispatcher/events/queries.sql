@@ -82,7 +82,8 @@ from unnest(
 -- name: insert_events
 -- Events, and in the same statement one task per event and subscribed job version. Index subscription_open.
 with accepted as (
-    select *
+    -- What a replay or a backfill emits is replayed or backfilled all the way down; a source run is how live work begins.
+    select e.*, case p.origin when 'source_run' then 'live' else p.origin end as origin
     from unnest(
         %(event_ids)s::uuid[], %(version_ids)s::uuid[], %(task_ids)s::uuid[], %(attempts)s::int[], %(kinds)s::smallint[],
         %(firsts)s::bytea[], %(lasts)s::bytea[], %(revisions)s::bigint[], %(artifact_ids)s::uuid[], %(digests)s::bytea[],
@@ -91,19 +92,20 @@ with accepted as (
         event_id, version_id, task_id, attempt, scope_kind, scope_first, scope_last, revision, artifact_id, digest,
         manifest, event_time, position
     )
+    join task p on p.task_id = e.task_id
 ), events as (
     insert into event (
         event_id, dataset_version_id, producer_task_id, producer_attempt, scope_kind, scope_first, scope_last, revision,
-        artifact_id, payload_digest, publication_id, manifest, event_time
+        artifact_id, payload_digest, publication_id, manifest, event_time, origin
     )
     select event_id, version_id, task_id, attempt, scope_kind, scope_first, scope_last, revision, artifact_id, digest,
-        %(publication_id)s, manifest, event_time
+        %(publication_id)s, manifest, event_time, origin
     from accepted
 )
 insert into task (
     task_id, job_version_id, event_id, origin, stream_key, scope_kind, scope_first, scope_last, revision
 )
-select uuidv7(), s.job_version_id, a.event_id, 'live', case when j.ordered then '' end, a.scope_kind, a.scope_first,
+select uuidv7(), s.job_version_id, a.event_id, a.origin, case when j.ordered then '' end, a.scope_kind, a.scope_first,
     a.scope_last, a.revision
 from accepted a
 join subscription s on s.input_version_id = a.version_id and s.to_number is null
@@ -313,7 +315,8 @@ where job_version_id = %(job_version_id)s and input_version_id = %(input_version
 -- Newest first. Primary key, backwards, with filters.
 select e.event_id::text, v.dataset_id, e.dataset_version_id::text, v.cursor_type, e.scope_kind, e.scope_first, e.scope_last,
     e.revision, e.producer_task_id::text, e.producer_attempt, e.artifact_id::text, p.number as publication_number,
-    e.manifest, e.event_time, e.accepted_at
+    e.manifest, e.event_time,
+    e.origin::text as event_origin, e.accepted_at
 from event e
 join dataset_version v using (dataset_version_id)
 join publication p using (publication_id, dataset_version_id)
@@ -327,7 +330,8 @@ limit %(limit)s;
 -- What a task caused, newest first. Its job's outputs name the dataset versions, so that index event_key serves.
 select e.event_id::text, v.dataset_id, e.dataset_version_id::text, v.cursor_type, e.scope_kind, e.scope_first, e.scope_last,
     e.revision, e.producer_task_id::text, e.producer_attempt, e.artifact_id::text, p.number as publication_number,
-    e.manifest, e.event_time, e.accepted_at
+    e.manifest, e.event_time,
+    e.origin::text as event_origin, e.accepted_at
 from task t
 join job_output o using (job_version_id)
 join event e on e.dataset_version_id = o.dataset_version_id and e.producer_task_id = t.task_id

@@ -131,6 +131,7 @@ class EventRow:
     publication_number: int
     manifest: bytes | None
     event_time: datetime | None
+    event_origin: str
     accepted_at: datetime
 
 

@@ -199,6 +199,8 @@ class EventFields(ScopedRow, Protocol):
     @property
     def event_time(self) -> datetime | None: ...
     @property
+    def event_origin(self) -> str | None: ...
+    @property
     def accepted_at(self) -> datetime | None: ...
 
 
@@ -214,6 +216,7 @@ def event(row: EventFields) -> event_pb2.Event:
         publication_number=row.publication_number or 0,
         manifest=scope_pb2.RangeManifest.FromString(row.manifest) if row.manifest else None,
         event_time=timestamp(row.event_time),
+        origin=task_pb2.TaskOrigin.Value(f"TASK_ORIGIN_{(row.event_origin or 'unspecified').upper()}"),
         accepted_time=timestamp(row.accepted_at),
     )
 

@@ -130,7 +130,8 @@ select t.task_id::text, t.attempt, t.job_version_id::text, t.stream_key, t.strea
     coalesce(t.lease_until, o.lease_until) as lease_until, t.scope_kind, t.scope_first, t.scope_last, t.revision, t.pins,
     t.accepted_events, t.run_emitted, t.origin::text, e.event_id::text, v.dataset_id,
     e.dataset_version_id::text, v.cursor_type, e.producer_task_id::text, e.producer_attempt, e.artifact_id::text,
-    p.number as publication_number, e.manifest, e.event_time, e.accepted_at
+    p.number as publication_number, e.manifest, e.event_time,
+    e.origin::text as event_origin, e.accepted_at
 from task t
 left join ordered_stream o on o.job_version_id = t.job_version_id and o.stream_key = t.stream_key
 left join event e using (event_id)

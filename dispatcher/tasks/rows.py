@@ -68,6 +68,7 @@ class ClaimedRow:
     publication_number: int | None
     manifest: bytes | None
     event_time: datetime | None
+    event_origin: str | None
     accepted_at: datetime | None
 
 

@@ -34,9 +34,9 @@ select gen_random_uuid(), v.dataset_version_id, n
 from (select dataset_version_id from dataset_version where dataset_id = 'blocks') v, generate_series(1, 100000) n;
 
 insert into event (event_id, dataset_version_id, producer_task_id, producer_attempt, scope_kind, scope_first,
-    scope_last, revision, payload_digest, publication_id)
+    scope_last, revision, payload_digest, publication_id, origin)
 select uuidv7(), p.dataset_version_id, gen_random_uuid(), 1, 1, int8send(p.number # (-9223372036854775808)),
-    int8send(p.number # (-9223372036854775808)), 0, 'x', p.publication_id
+    int8send(p.number # (-9223372036854775808)), 0, 'x', p.publication_id, 'live'
 from publication p order by p.number;
 
 insert into artifact (artifact_id, dataset_version_id, object_key, producer_task_id, producer_attempt, scope_kind,

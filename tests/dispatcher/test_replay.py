@@ -3,8 +3,9 @@
 import pytest
 
 from dispatcher.events import replay as replay_module
-from tests.dispatcher.builders import Source, Worker
+from tests.dispatcher.builders import Source, Worker, at, event, verdict
 from tests.dispatcher.in_process import InProcess
+from traceapi.worker.v1 import worker_service_pb2 as pb
 
 LATE = """\
 dag: late
@@ -75,3 +76,21 @@ async def test_nothing_is_complete_before_its_replay_is(dispatcher: InProcess, s
         "select w.cursor_key from watermark w join pointer p using (dataset_version_id) where p.dataset_id = 'echoes'"
     )
     assert int.from_bytes(watermark, "big") - 2**63 == 0  # the first of its tasks is open
+
+
+async def test_what_a_replayed_task_emits_is_a_replay_all_the_way_down(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1])
+    await dispatcher.deploy(LATE)
+    while await dispatcher.replay():
+        pass
+    await dispatcher.release()
+    worker = Worker(dispatcher)
+    task_id = await dispatcher.task_of("late", "echo", 1)
+    claimed = await worker.claim_one(task_id)
+    item = pb.EmitItem(tasks=[worker.lease(claimed)], events=[event("echoes", at(1))])
+    assert [verdict(result) for result in await worker.emit(item)] == ["accepted"]
+    rows = await dispatcher.rows(
+        "select e.origin::text from event e join dataset_version v using (dataset_version_id)"
+        " where v.dataset_id = 'echoes'"
+    )
+    assert rows == [("replay",)]

@@ -215,6 +215,7 @@ create table event (
     publication_id uuid not null,
     manifest bytea,                 -- RangeManifest
     event_time timestamptz,
+    origin task_origin not null check (origin <> 'source_run'),
     accepted_at timestamptz not null default clock_timestamp()
 );
 create unique index event_key on event (dataset_version_id, producer_task_id, scope_first, scope_last, scope_kind, revision);

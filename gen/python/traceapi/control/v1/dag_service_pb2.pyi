@@ -11,7 +11,6 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from traceapi.types.v1 import dag_pb2 as _dag_pb2
-from traceapi.types.v1 import errors_pb2 as _errors_pb2
 from traceapi.types.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
@@ -1305,24 +1304,18 @@ class RemoveDagResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     READER_DAGS_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reader_dags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """DAGs that read its datasets."""
-
-    @_builtins.property
-    def error(self) -> _errors_pb2.ItemError:
-        """Why it was refused; unset when it ended."""
 
     def __init__(
         self,
         *,
         reader_dags: _abc.Iterable[_builtins.str] | None = ...,
-        error: _errors_pb2.ItemError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "reader_dags", b"reader_dags"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reader_dags", b"reader_dags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -204,7 +204,7 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveDag(self, request, context):
-        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND.
+        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -62,7 +62,7 @@ class DagServiceStub:
     ListDagHistory: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagHistoryRequest, _dag_service_pb2.ListDagHistoryResponse]
     """Every deployment and rollback of a DAG, newest first, with who did it. DAG_NOT_FOUND."""
     RemoveDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]
-    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND."""
+    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ."""
 
 @_typing.type_check_only
 class DagServiceAsyncStub(DagServiceStub):
@@ -98,7 +98,7 @@ class DagServiceAsyncStub(DagServiceStub):
     ListDagHistory: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagHistoryRequest, _dag_service_pb2.ListDagHistoryResponse]  # type: ignore[assignment]
     """Every deployment and rollback of a DAG, newest first, with who did it. DAG_NOT_FOUND."""
     RemoveDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]  # type: ignore[assignment]
-    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND."""
+    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ."""
 
 class DagServiceServicer(metaclass=_abc_1.ABCMeta):
     """The life of DAGs."""
@@ -215,6 +215,6 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.RemoveDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.RemoveDagResponse, _abc.Awaitable[_dag_service_pb2.RemoveDagResponse]]:
-        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND."""
+        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ."""
 
 def add_DagServiceServicer_to_server(servicer: DagServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

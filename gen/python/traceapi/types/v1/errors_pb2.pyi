@@ -135,6 +135,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A stored artifact is missing or its bytes do not have the recorded digest."""
     ERROR_REASON_NAME_AMBIGUOUS: _ErrorReason.ValueType  # 54
     """A bare name can mean more than one dataset."""
+    ERROR_REASON_DATASETS_READ: _ErrorReason.ValueType  # 55
+    """Other DAGs read datasets of this one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed (google.rpc.ErrorInfo.reason is the name without its prefix, domain "trace") or why one item of a batch was refused."""
@@ -249,6 +251,8 @@ ERROR_REASON_ARTIFACT_LOST: ErrorReason.ValueType  # 53
 """A stored artifact is missing or its bytes do not have the recorded digest."""
 ERROR_REASON_NAME_AMBIGUOUS: ErrorReason.ValueType  # 54
 """A bare name can mean more than one dataset."""
+ERROR_REASON_DATASETS_READ: ErrorReason.ValueType  # 55
+"""Other DAGs read datasets of this one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -24,17 +24,18 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from traceapi.types.v1 import scope_pb2 as traceapi_dot_types_dot_v1_dot_scope__pb2
+from traceapi.types.v1 import task_pb2 as traceapi_dot_types_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtraceapi/types/v1/event.proto\x12\x11traceapi.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtraceapi/types/v1/scope.proto\"\xfe\x03\n\x05\x45vent\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12\x1d\n\ndataset_id\x18\x02 \x01(\tR\tdatasetId\x12,\n\x12\x64\x61taset_version_id\x18\x03 \x01(\tR\x10\x64\x61tasetVersionId\x12.\n\x05scope\x18\x04 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeR\x05scope\x12(\n\x10producer_task_id\x18\x05 \x01(\tR\x0eproducerTaskId\x12)\n\x10producer_attempt\x18\x06 \x01(\rR\x0fproducerAttempt\x12\x1f\n\x0b\x61rtifact_id\x18\x07 \x01(\tR\nartifactId\x12-\n\x12publication_number\x18\x08 \x01(\x04R\x11publicationNumber\x12<\n\x08manifest\x18\t \x01(\x0b\x32 .traceapi.types.v1.RangeManifestR\x08manifest\x12\x39\n\nevent_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12?\n\raccepted_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x61\x63\x63\x65ptedTime\"\xcb\x01\n\tWatermark\x12\x1d\n\ndataset_id\x18\x01 \x01(\tR\tdatasetId\x12,\n\x12\x64\x61taset_version_id\x18\x02 \x01(\tR\x10\x64\x61tasetVersionId\x12\x36\n\x06\x63ursor\x18\x03 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorValueR\x06\x63ursor\x12\x39\n\nmoved_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tmovedTimeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtraceapi/types/v1/event.proto\x12\x11traceapi.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtraceapi/types/v1/scope.proto\x1a\x1ctraceapi/types/v1/task.proto\"\xb5\x04\n\x05\x45vent\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12\x1d\n\ndataset_id\x18\x02 \x01(\tR\tdatasetId\x12,\n\x12\x64\x61taset_version_id\x18\x03 \x01(\tR\x10\x64\x61tasetVersionId\x12.\n\x05scope\x18\x04 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeR\x05scope\x12(\n\x10producer_task_id\x18\x05 \x01(\tR\x0eproducerTaskId\x12)\n\x10producer_attempt\x18\x06 \x01(\rR\x0fproducerAttempt\x12\x1f\n\x0b\x61rtifact_id\x18\x07 \x01(\tR\nartifactId\x12-\n\x12publication_number\x18\x08 \x01(\x04R\x11publicationNumber\x12<\n\x08manifest\x18\t \x01(\x0b\x32 .traceapi.types.v1.RangeManifestR\x08manifest\x12\x39\n\nevent_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12?\n\raccepted_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x61\x63\x63\x65ptedTime\x12\x35\n\x06origin\x18\x0c \x01(\x0e\x32\x1d.traceapi.types.v1.TaskOriginR\x06origin\"\xcb\x01\n\tWatermark\x12\x1d\n\ndataset_id\x18\x01 \x01(\tR\tdatasetId\x12,\n\x12\x64\x61taset_version_id\x18\x02 \x01(\tR\x10\x64\x61tasetVersionId\x12\x36\n\x06\x63ursor\x18\x03 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorValueR\x06\x63ursor\x12\x39\n\nmoved_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tmovedTimeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'traceapi.types.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENT']._serialized_start=117
-  _globals['_EVENT']._serialized_end=627
-  _globals['_WATERMARK']._serialized_start=630
-  _globals['_WATERMARK']._serialized_end=833
+  _globals['_EVENT']._serialized_start=147
+  _globals['_EVENT']._serialized_end=712
+  _globals['_WATERMARK']._serialized_start=715
+  _globals['_WATERMARK']._serialized_end=918
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from traceapi.types.v1 import scope_pb2 as _scope_pb2
+from traceapi.types.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -35,6 +36,7 @@ class Event(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     ACCEPTED_TIME_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Identity, a uuid."""
     dataset_id: _builtins.str
@@ -49,6 +51,8 @@ class Event(_message.Message):
     """The artifact that holds its rows; empty where the dataset has no files."""
     publication_number: _builtins.int
     """The number of the commit by which the dataset version gained it; numbers are in commit order."""
+    origin: _task_pb2.TaskOrigin.ValueType
+    """How the work that emitted it came about: live, replayed or backfilled. Its consumers' tasks take it over. Never a source run."""
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
         """Where it is new."""
@@ -79,10 +83,11 @@ class Event(_message.Message):
         manifest: _scope_pb2.RangeManifest | None = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         accepted_time: _timestamp_pb2.Timestamp | None = ...,
+        origin: _task_pb2.TaskOrigin.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_time", b"accepted_time", "event_time", b"event_time", "manifest", b"manifest", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_time", b"accepted_time", "artifact_id", b"artifact_id", "dataset_id", b"dataset_id", "dataset_version_id", b"dataset_version_id", "event_id", b"event_id", "event_time", b"event_time", "manifest", b"manifest", "producer_attempt", b"producer_attempt", "producer_task_id", b"producer_task_id", "publication_number", b"publication_number", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_time", b"accepted_time", "artifact_id", b"artifact_id", "dataset_id", b"dataset_id", "dataset_version_id", b"dataset_version_id", "event_id", b"event_id", "event_time", b"event_time", "manifest", b"manifest", "origin", b"origin", "producer_attempt", b"producer_attempt", "producer_task_id", b"producer_task_id", "publication_number", b"publication_number", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

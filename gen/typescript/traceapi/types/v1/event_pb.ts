@@ -10,13 +10,15 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { CursorValue, RangeManifest, Scope } from "./scope_pb.js";
 import { file_traceapi_types_v1_scope } from "./scope_pb.js";
+import type { TaskOrigin } from "./task_pb.js";
+import { file_traceapi_types_v1_task } from "./task_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file traceapi/types/v1/event.proto.
  */
 export const file_traceapi_types_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("Ch10cmFjZWFwaS90eXBlcy92MS9ldmVudC5wcm90bxIRdHJhY2VhcGkudHlwZXMudjEi7gIKBUV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEhIKCmRhdGFzZXRfaWQYAiABKAkSGgoSZGF0YXNldF92ZXJzaW9uX2lkGAMgASgJEicKBXNjb3BlGAQgASgLMhgudHJhY2VhcGkudHlwZXMudjEuU2NvcGUSGAoQcHJvZHVjZXJfdGFza19pZBgFIAEoCRIYChBwcm9kdWNlcl9hdHRlbXB0GAYgASgNEhMKC2FydGlmYWN0X2lkGAcgASgJEhoKEnB1YmxpY2F0aW9uX251bWJlchgIIAEoBBIyCghtYW5pZmVzdBgJIAEoCzIgLnRyYWNlYXBpLnR5cGVzLnYxLlJhbmdlTWFuaWZlc3QSLgoKZXZlbnRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNYWNjZXB0ZWRfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAimwEKCVdhdGVybWFyaxISCgpkYXRhc2V0X2lkGAEgASgJEhoKEmRhdGFzZXRfdmVyc2lvbl9pZBgCIAEoCRIuCgZjdXJzb3IYAyABKAsyHi50cmFjZWFwaS50eXBlcy52MS5DdXJzb3JWYWx1ZRIuCgptb3ZlZF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcGIGcHJvdG8z", [file_google_protobuf_timestamp, file_traceapi_types_v1_scope]);
+  fileDesc("Ch10cmFjZWFwaS90eXBlcy92MS9ldmVudC5wcm90bxIRdHJhY2VhcGkudHlwZXMudjEinQMKBUV2ZW50EhAKCGV2ZW50X2lkGAEgASgJEhIKCmRhdGFzZXRfaWQYAiABKAkSGgoSZGF0YXNldF92ZXJzaW9uX2lkGAMgASgJEicKBXNjb3BlGAQgASgLMhgudHJhY2VhcGkudHlwZXMudjEuU2NvcGUSGAoQcHJvZHVjZXJfdGFza19pZBgFIAEoCRIYChBwcm9kdWNlcl9hdHRlbXB0GAYgASgNEhMKC2FydGlmYWN0X2lkGAcgASgJEhoKEnB1YmxpY2F0aW9uX251bWJlchgIIAEoBBIyCghtYW5pZmVzdBgJIAEoCzIgLnRyYWNlYXBpLnR5cGVzLnYxLlJhbmdlTWFuaWZlc3QSLgoKZXZlbnRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNYWNjZXB0ZWRfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoGb3JpZ2luGAwgASgOMh0udHJhY2VhcGkudHlwZXMudjEuVGFza09yaWdpbiKbAQoJV2F0ZXJtYXJrEhIKCmRhdGFzZXRfaWQYASABKAkSGgoSZGF0YXNldF92ZXJzaW9uX2lkGAIgASgJEi4KBmN1cnNvchgDIAEoCzIeLnRyYWNlYXBpLnR5cGVzLnYxLkN1cnNvclZhbHVlEi4KCm1vdmVkX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wYgZwcm90bzM", [file_google_protobuf_timestamp, file_traceapi_types_v1_scope, file_traceapi_types_v1_task]);
 
 /**
  * An accepted event: a fact, never taken back.
@@ -100,6 +102,13 @@ export type Event = Message<"traceapi.types.v1.Event"> & {
    * @generated from field: google.protobuf.Timestamp accepted_time = 11;
    */
   acceptedTime?: Timestamp;
+
+  /**
+   * How the work that emitted it came about: live, replayed or backfilled. Its consumers' tasks take it over. Never a source run.
+   *
+   * @generated from field: traceapi.types.v1.TaskOrigin origin = 12;
+   */
+  origin: TaskOrigin;
 };
 
 /**
