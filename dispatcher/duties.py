@@ -74,10 +74,18 @@ async def _run(duty: Duty) -> None:
             done = await duty.run_once()
         except (psycopg.Error, DatabaseError, PoolTimeout) as error:
             _log.warning("duty failed, it will be tried again", duty=duty.name, error=str(error))
-            await asyncio.sleep(FULL_RETRY * (0.5 + random.random()))
+            await _pause()
+            continue
+        except Exception:  # noqa: BLE001 - a defect met by one duty must end neither the others nor the dispatcher
+            _log.exception("duty met a defect, it will be tried again", duty=duty.name)
+            await _pause()
             continue
         if done == 0:
             await duty.wait()
+
+
+async def _pause() -> None:
+    await asyncio.sleep(FULL_RETRY * (0.5 + random.random()))
 
 
 @dataclass(frozen=True, slots=True)

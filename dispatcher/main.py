@@ -95,7 +95,7 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
     complete: Kind[Completion, CompletionResult] = Kind(
         name="complete",
         apply=AttemptEnder(random.random).complete,
-        cost=lambda _: 2,
+        cost=lambda op: op.cost,
         key=lambda op: op.key,
         after_commit=wake,
     )

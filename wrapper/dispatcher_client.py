@@ -86,12 +86,10 @@ class Dispatcher:
         async with _failures():
             return await self._stub.ClaimTasks(request, timeout=_CALL_SECONDS)
 
-    async def heartbeat(
-        self, items: Sequence[worker_pb2.HeartbeatItem], *, lease_seconds: float | None = None
-    ) -> Sequence[worker_pb2.HeartbeatResult]:
+    async def heartbeat(self, items: Sequence[worker_pb2.HeartbeatItem]) -> Sequence[worker_pb2.HeartbeatResult]:
         """One answer per lease, in order."""
         request = worker_pb2.HeartbeatRequest(
-            worker_id=self.worker_id, items=items, lease_duration=_duration(lease_seconds or self._lease)
+            worker_id=self.worker_id, items=items, lease_duration=_duration(self._lease)
         )
         async with _failures():
             response = await self._stub.Heartbeat(request, timeout=max(1.0, min(_CALL_SECONDS, self._lease / 3)))

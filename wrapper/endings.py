@@ -7,7 +7,7 @@ from traceapi.operator.v1.operator_service_pb2 import FinishedUnit
 from traceapi.types.v1 import errors_pb2, task_pb2
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.types.v1.task_pb2 import TaskFailure
-from traceapi.worker.v1.worker_service_pb2 import CompleteItem, TaskCanceled, TaskSuccess
+from traceapi.worker.v1.worker_service_pb2 import CompleteItem, TaskCanceled, TaskReturned, TaskSuccess
 from wrapper.unit import Stop, Unit
 
 _MESSAGE_BYTES = 4096
@@ -32,7 +32,6 @@ _OF_THE_OUTPUT = frozenset(
         errors_pb2.ERROR_REASON_DATASET_NOT_PRODUCED,
         errors_pb2.ERROR_REASON_EVENT_CONFLICT,
         errors_pb2.ERROR_REASON_WATERMARK_BACKWARDS,
-        errors_pb2.ERROR_REASON_TOO_MANY_ROWS,
         errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
         errors_pb2.ERROR_REASON_INVALID_REQUEST,
     }
@@ -44,6 +43,7 @@ _OF_THE_MOMENT = frozenset(
         errors_pb2.ERROR_REASON_ARTIFACT_CONFLICT,
         errors_pb2.ERROR_REASON_ARTIFACT_MISMATCH,
         errors_pb2.ERROR_REASON_EVENTS_MISSING,
+        errors_pb2.ERROR_REASON_TOO_MANY_ROWS,  # consumers came since the claim; the next one states a lower limit
         errors_pb2.ERROR_REASON_UNAVAILABLE,
         errors_pb2.ERROR_REASON_OVERLOADED,
         errors_pb2.ERROR_REASON_INTERNAL,
@@ -81,13 +81,21 @@ class Canceled:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """This worker gives it up: another one takes it up."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
-    """Nothing is reported: the lease is lost, or handed back."""
+    """Nothing is reported: the lease is lost."""
 
     reason: str
 
 
-Ending = Succeeded | Failed | Canceled | Dropped
+Reported = Succeeded | Failed | Canceled | Returned
+Ending = Reported | Dropped
 
 
 def failed(error_class: task_pb2.ErrorClass.ValueType, message: str, traceback: str = "") -> Failed:
@@ -120,6 +128,8 @@ def stopped(unit: Unit) -> Ending:
         return failed(task_pb2.ERROR_CLASS_USER, "the operator stopped the task without having been told to")
     if unit.stop is Stop.CANCEL:
         return Canceled(unit.stop_reason)
+    if unit.stop is Stop.HAND_BACK:
+        return Returned(unit.stop_reason)
     return Dropped(unit.stop_reason)
 
 
@@ -136,9 +146,7 @@ def ending_of_refusal(error: ItemError) -> Ending:
     return failed(task_pb2.ERROR_CLASS_USER, message)
 
 
-def completions(
-    unit: Unit, ending: Succeeded | Failed | Canceled, finished: FinishedUnit | None
-) -> Sequence[CompleteItem]:
+def completions(unit: Unit, ending: Reported, finished: FinishedUnit | None) -> Sequence[CompleteItem]:
     """What CompleteTasks is told, in scope order: of a run the part that was emitted has succeeded, whatever came
     after.
 
@@ -153,6 +161,8 @@ def completions(
             item.success.CopyFrom(TaskSuccess(emitted_event_count=unit.emitted[index].count))
         elif isinstance(ending, Canceled):
             item.canceled.CopyFrom(TaskCanceled(message=ending.message[:_MESSAGE_BYTES]))
+        elif isinstance(ending, Returned):
+            item.returned.CopyFrom(TaskReturned(message=ending.message[:_MESSAGE_BYTES]))
         else:
             item.failure.CopyFrom(ending.failure)
             if charged:

@@ -13,7 +13,6 @@ from wrapper.dispatcher_client import Dispatcher
 from wrapper.unit import Stop, Unit
 
 _MAX_ITEMS = 10_000
-_HAND_BACK_SECONDS = 1.0
 _log = get_logger("wrapper.heartbeat")
 
 
@@ -33,19 +32,6 @@ class Heartbeat:
             while not await self._try_beat():
                 await backoff.sleep()
             backoff.reset()
-
-    async def hand_back(self, units: Collection[Unit]) -> None:
-        """Lets go of leases: they end in a second, so that others take the tasks up at once instead of waiting for
-        them."""
-        alive = [unit for unit in units if unit.alive()]
-        try:
-            for start in range(0, len(alive), _MAX_ITEMS):
-                items = [_item(unit) for unit in alive[start : start + _MAX_ITEMS]]
-                await self._dispatcher.heartbeat(items, lease_seconds=_HAND_BACK_SECONDS)
-        except TraceError as error:
-            _log.warning("leases not handed back: they end by themselves", units=len(alive), message=str(error))
-        for unit in alive:
-            unit.ask_to_stop(Stop.LOST, "it was handed back")
 
     async def _try_beat(self) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Job versions as the dispatcher answered them, each once, and what can be read off them."""
+"""Job versions with their settings as the dispatcher answered them, each once, and what can be read off them."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -37,6 +37,10 @@ class Job:
         return self.details.job_version_id
 
     @property
+    def details_id(self) -> str:
+        return self.details.details_id
+
+    @property
     def built_in(self) -> bool:
         return self.details.operator in BUILT_IN
 
@@ -58,7 +62,7 @@ def seconds(duration: Duration) -> float:
 
 
 class JobCatalog:
-    """The job versions that this worker knows; those that were used longest ago are forgotten."""
+    """The details that this worker knows, by `details_id`; those that were used longest ago are forgotten."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
@@ -69,13 +73,13 @@ class JobCatalog:
 
     def add(self, answered: Iterable[JobDetails]) -> None:
         for details in answered:
-            self._jobs[details.job_version_id] = Job(details)
-            self._jobs.move_to_end(details.job_version_id)
+            self._jobs[details.details_id] = Job(details)
+            self._jobs.move_to_end(details.details_id)
 
-    def get(self, job_version_id: str) -> Job | None:
-        job = self._jobs.get(job_version_id)
+    def get(self, details_id: str) -> Job | None:
+        job = self._jobs.get(details_id)
         if job is not None:
-            self._jobs.move_to_end(job_version_id)
+            self._jobs.move_to_end(details_id)
         return job
 
     def trim(self) -> None:

@@ -76,11 +76,16 @@ class OperatorProcesses:
             self._group = None
 
     async def get(self, job: Job) -> OperatorProcess:
-        """The job version's process, started where there is none. OperatorUnavailable says why there is none to be
-        had."""
+        """The job version's process, started where there is none with its present settings.
+
+        OperatorUnavailable says why there is none to be had.
+        """
         lock = self._starting.setdefault(job.job_version_id, asyncio.Lock())
         async with lock:
             process = self._current.get(job.job_version_id)
+            if process is not None and process.job.details_id != job.details_id:
+                process.leave()
+                process = None
             if process is None or process.ended.is_set():
                 process = await self._start(job)
                 self._current[job.job_version_id] = process

@@ -16,6 +16,7 @@ from wrapper.endings import (
     Dropped,
     Ending,
     Failed,
+    Returned,
     Succeeded,
     completions,
     ending_of,
@@ -26,7 +27,7 @@ from wrapper.endings import (
 from wrapper.operator_process import How, OperatorProcess
 from wrapper.operator_processes import OperatorProcesses, OperatorUnavailable
 from wrapper.outbox import Outbox
-from wrapper.unit import Unit
+from wrapper.unit import Stop, Unit
 
 _START_SECONDS = 120.0
 _MAX_DELIVERIES = 3
@@ -77,6 +78,12 @@ class UnitRunner:
         except Exception as error:  # noqa: BLE001 - a defect met by one unit must not end the worker
             # Nothing is reported: the lease ends by itself, and the next attempt may have more luck.
             _log.error("unit failed unexpectedly", **_described(unit), exc_info=error)
+
+    async def hand_back(self, unit: Unit, reason: str) -> None:
+        """Gives a unit up that is still being worked on; nothing of it is sent any more."""
+        if unit.alive():
+            await self._outbox.put(completions(unit, Returned(reason), None), unit.alive)
+            unit.ask_to_stop(Stop.LOST, "it was handed back")
 
     async def _perform(self, unit: Unit) -> tuple[Ending, FinishedUnit | None]:
         """Has the operator do the work."""

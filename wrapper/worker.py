@@ -15,6 +15,7 @@ from enum import Enum, auto
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.telemetry import get_logger
+from traceapi.types.v1 import errors_pb2
 from traceapi.types.v1.task_pb2 import OperatorState, StreamLease
 from traceapi.worker.v1.worker_service_pb2 import (
     ClaimedTask,
@@ -35,6 +36,8 @@ _MAX_CREDITS = 10_000
 _MAX_WOKEN = 20_000
 _MAX_WINDOWS = 16
 _TOKEN_BYTES = 32
+_HAND_BACK_SECONDS = 3.0
+_LEAVING = "the worker stops"
 _log = get_logger("wrapper.worker")
 
 
@@ -115,9 +118,9 @@ class Worker:
         """Drains: what ends within `grace` seconds is completed, the rest is handed back for others to take up."""
         self._leaving = True
         self.drain()
-        sources = [unit for unit in self.held() if unit.is_source]
-        for unit in sources:
-            unit.ask_to_stop(Stop.HAND_BACK, "the worker stops")
+        for unit in self.held():
+            if unit.is_source:
+                unit.ask_to_stop(Stop.HAND_BACK, _LEAVING)
         self._woken.clear()
         self._settle()
         try:
@@ -125,7 +128,16 @@ class Worker:
                 await self._emptied.wait()
         except TimeoutError:
             _log.warning("handing back what has not ended", units=len(self._held))
-        await self.heartbeat.hand_back([*sources, *self.held()])
+            await self._hand_back()
+
+    async def _hand_back(self) -> None:
+        """Gives up what is in hand: others take it up at once."""
+        try:
+            async with asyncio.timeout(_HAND_BACK_SECONDS), asyncio.TaskGroup() as group:
+                for unit in self.held():
+                    group.create_task(self._runner.hand_back(unit, _LEAVING))
+        except TimeoutError:
+            _log.warning("leases not handed back: they end by themselves", units=len(self._held))
 
     async def _watch(self) -> None:
         """Keeps a stream of wake-ups open while there is work to be taken."""
@@ -177,8 +189,7 @@ class Worker:
         return max(0, room - len(self._woken) - self._claiming)
 
     def _wake(self, task_ids: Collection[str]) -> None:
-        """Ids that are in hand are claimed too: the attempt in hand may have ended, and only its answer be under way.
-        Ids that are in hand are claimed too: the attempt in hand may have ended, and only its answer be under way."""
+        """Ids that are in hand are claimed too: the attempt may have ended, and only its answer be under way."""
         for task_id in task_ids:
             self._credits -= 1
             if len(self._woken) < _MAX_WOKEN:
@@ -213,16 +224,19 @@ class Worker:
             request_id=self._new_id(),
             lease_token=secrets.token_bytes(_TOKEN_BYTES),
             task_ids=task_ids,
-            known_job_version_ids=self._jobs.known_ids(),
+            known_details_ids=self._jobs.known_ids(),
         )
         until = self._monotonic() + self._lease
         response = await persist(lambda: self._dispatcher.claim(request), lambda: self._monotonic() < until)
         self._take(request, response)
 
     def _take(self, request: ClaimTasksRequest, response: ClaimTasksResponse) -> None:
-        """Starts what was granted. Ids that were not are dropped: when they are ready, another wake-up comes."""
+        """Starts what was granted. Ids that were not are dropped: when they are ready, another wake-up comes. Only what
+        did not fit the claim is claimed again at once."""
         self._jobs.add(response.jobs)
         for result in response.results:
+            if result.error.reason == errors_pb2.ERROR_REASON_OVERLOADED:
+                self._woken[result.task_id] = None
             if result.HasField("claimed"):
                 task = result.claimed
                 self._start(request.lease_token, [task], None, task.state if task.HasField("state") else None)
@@ -234,15 +248,15 @@ class Worker:
     def _start(
         self, token: bytes, tasks: list[ClaimedTask], stream: StreamLease | None, state: OperatorState | None
     ) -> None:
-        job = self._jobs.get(tasks[0].job_version_id)
+        job = self._jobs.get(tasks[0].details_id)
         if job is None or self._group is None:
-            _log.error("claimed a task of an unknown job version", task_id=tasks[0].task_id)
+            _log.error("claimed a task without its job's details", task_id=tasks[0].task_id)
             return
         lease_until = self._monotonic() + seconds(tasks[0].lease_duration)
         unit = Unit(job=job, tasks=tasks, lease_token=token, lease_until=lease_until, stream=stream, state=state)
         self._held[unit.unit_id] = unit
         if self._leaving and unit.is_source:
-            unit.ask_to_stop(Stop.HAND_BACK, "the worker stops")
+            unit.ask_to_stop(Stop.HAND_BACK, _LEAVING)
         self._group.create_task(self._run_unit(unit))
 
     async def _run_unit(self, unit: Unit) -> None:

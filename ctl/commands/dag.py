@@ -16,6 +16,7 @@ from ctl.home import DEFAULT_HOME
 from ctl.paging import collect
 from ctl.render import console, graph, machine, tables, values
 from ctl.watch import Followed, follow_deployment
+from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as api
 
 app = typer.Typer(help="DAGs: jobs that meet in datasets.", no_args_is_help=True)
@@ -91,7 +92,7 @@ def deploy_document(connection: Connection, document: Document) -> api.DeployDag
         )
     bundles = documents.upload_bundles(connection, document, checked.local_paths)
     with rpc_errors(str(document.path)):
-        request = api.DeployDagRequest(document=document.message(), bundles=bundles)
+        request = api.DeployDagRequest(document=document.message(), bundles=bundles, request_id=new_id())
         return connection.dags.DeployDag(request, timeout=_DEPLOY_SECONDS)
 
 

@@ -3,6 +3,7 @@
 Each function reports what it finds; none stops at the first fault.
 """
 
+from dispatcher.dag.effective import is_ordered
 from dispatcher.dag.model import JobKind
 from dispatcher.dag.operators import OPERATORS, PYTHON_RUNTIMES, Operator, Ordering, names_of
 from dispatcher.dag.problems import Findings, Path, clip, listed
@@ -45,12 +46,22 @@ def check_keys(name: str, job: JobSpec, operator: Operator | None, findings: Fin
     given = {field.name for field, _ in job.ListFields()}
     refused: dict[str, str] = {}
     if kind is JobKind.VIRTUAL:
-        keys = ("config", "inputs", "execution_strategy", "ordered", "runtime", "code", "execution", "secrets")
+        keys = (
+            "config",
+            "inputs",
+            "execution_strategy",
+            "ordered",
+            "late_scopes",
+            "runtime",
+            "code",
+            "execution",
+            "secrets",
+        )
         refused = dict.fromkeys(keys, "a virtual node is SQL that is evaluated when it is read; it never runs")
         refused["inputs"] = "the inputs of a virtual node are the datasets that its SQL names"
     elif kind is JobKind.SOURCE:
         refused = dict.fromkeys(
-            ("inputs", "execution_strategy", "ordered"), "a source emits on its own and reads nothing"
+            ("inputs", "execution_strategy", "ordered", "late_scopes"), "a source emits on its own and reads nothing"
         )
     if operator is not None and operator.code:
         refused["secrets"] = (
@@ -100,6 +111,11 @@ def check_order(
             findings.at_value(path, f"tasks of `{operator.name}` do not depend on order", "take `ordered` out")
         elif cursor_type == CursorType.CURSOR_TYPE_UNSPECIFIED:
             findings.at_value(path, "its trigger has no cursor, so its scopes have no order", "take `ordered` out")
+    if job.late_scopes and operator.kind is JobKind.OPERATOR and not is_ordered(job, operator):
+        remedy = "write `ordered: true` too" if operator.ordering is Ordering.ON_REQUEST else "take it out"
+        findings.at_key(
+            ("jobs", name, "late_scopes"), "tasks of this job have no order, so that none comes too late", remedy
+        )
 
 
 def check_execution(name: str, spec: DagSpec, findings: Findings) -> None:

@@ -4,7 +4,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from dispatcher.dag.model import JobKind, LocalPath
 from dispatcher.dag.operators import Operator, Ordering, ValueKind
-from traceapi.types.v1.dag_pb2 import CursorSpec, ExecutionSpec, JobSpec, OutputSpec, UpdateMode, Writers
+from traceapi.types.v1.dag_pb2 import CursorSpec, ExecutionSpec, JobSpec, LateScopes, OutputSpec, UpdateMode, Writers
 
 DEFAULT_QUEUE = "default"
 _DEFAULT_EXECUTION = ExecutionSpec(
@@ -53,6 +53,13 @@ def is_ordered(job: JobSpec, operator: Operator | None) -> bool:
     if operator is None or operator.kind is not JobKind.OPERATOR:
         return False
     return operator.ordering is Ordering.ALWAYS or (operator.ordering is Ordering.ON_REQUEST and job.ordered)
+
+
+def effective_late_scopes(job: JobSpec, operator: Operator | None) -> LateScopes.ValueType:
+    """Unspecified where the job is not ordered."""
+    if not is_ordered(job, operator):
+        return LateScopes.LATE_SCOPES_UNSPECIFIED
+    return job.late_scopes or LateScopes.LATE_SCOPES_REFUSE
 
 
 def local_paths(name: str, job: JobSpec, operator: Operator | None) -> tuple[LocalPath, ...]:

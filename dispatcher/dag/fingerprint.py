@@ -83,7 +83,7 @@ def _canonical_form(job: ResolvedJob, inputs: Mapping[str, str], bundles: Mappin
 
 def _normal_spec(job: ResolvedJob, bundles: Mapping[str, str]) -> JobSpec:
     """The job as a message again, with every default stated; its SQL is left out, and paths are digests."""
-    spec = JobSpec(ordered=job.ordered, runtime=job.runtime)
+    spec = JobSpec(ordered=job.ordered, late_scopes=job.late_scopes, runtime=job.runtime)
     if job.kind is JobKind.VIRTUAL:
         spec.virtual.SetInParent()
     else:

@@ -13,7 +13,13 @@ from google.protobuf.struct_pb2 import Struct
 from dispatcher.dag.checks import check_execution, check_keys, check_order, kind_of, operator_of
 from dispatcher.dag.configs import check_config, normal_config
 from dispatcher.dag.datasets import Relation
-from dispatcher.dag.effective import effective_execution, effective_output, is_ordered, local_paths
+from dispatcher.dag.effective import (
+    effective_execution,
+    effective_late_scopes,
+    effective_output,
+    is_ordered,
+    local_paths,
+)
 from dispatcher.dag.inputs import check_inputs, is_trigger, trigger_cursor_type
 from dispatcher.dag.messages import enum_word
 from dispatcher.dag.model import JobKind, ResolvedInput, ResolvedJob, ResolvedOutput
@@ -92,6 +98,7 @@ class JobResolver:
             outputs=outputs,
             execution=effective_execution(self._spec.defaults.execution, job),
             ordered=is_ordered(job, operator),
+            late_scopes=effective_late_scopes(job, operator),
             runtime=job.runtime,
             entrypoint=job.code.entrypoint,
             code_digest=job.code.digest,

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from google.protobuf.struct_pb2 import Struct
 
-from traceapi.types.v1.dag_pb2 import DagSpec, ExecutionSpec, OutputSpec, SecretRef
+from traceapi.types.v1.dag_pb2 import DagSpec, ExecutionSpec, LateScopes, OutputSpec, SecretRef
 from traceapi.types.v1.scope_pb2 import CursorType
 
 
@@ -120,6 +120,7 @@ class ResolvedJob:
     outputs: tuple[ResolvedOutput, ...]  # by dataset_id
     execution: ExecutionSpec  # unset in it: max_concurrency and memory_bytes for no limit, timeout for sources
     ordered: bool
+    late_scopes: LateScopes.ValueType  # unspecified where it is not ordered
     runtime: str
     entrypoint: str  # of a `python` operator; empty otherwise
     code_digest: str  # where the document states it; empty otherwise

@@ -6,7 +6,8 @@ CREATE TYPE public.attempt_outcome AS ENUM (
     'succeeded',
     'failed',
     'lease_lost',
-    'canceled'
+    'canceled',
+    'returned'
 );
 
 -- Name: deployment_state; Type: TYPE; Schema: public
@@ -40,11 +41,17 @@ CREATE TYPE public.job_kind AS ENUM (
     'virtual'
 );
 
+-- Name: late_scopes; Type: TYPE; Schema: public
+
+CREATE TYPE public.late_scopes AS ENUM (
+    'refuse',
+    'skip'
+);
+
 -- Name: run_state; Type: TYPE; Schema: public
 
 CREATE TYPE public.run_state AS ENUM (
     'running',
-    'paused',
     'superseded',
     'rolled_back',
     'staged',
@@ -235,6 +242,15 @@ CREATE TABLE public.deploy_counter (
     CONSTRAINT deploy_counter_only_row_check CHECK (only_row)
 );
 
+-- Name: deploy_request; Type: TABLE; Schema: public
+
+CREATE TABLE public.deploy_request (
+    request_id uuid NOT NULL,
+    dag_version_id uuid NOT NULL,
+    actor text NOT NULL,
+    requested_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
 -- Name: event; Type: TABLE; Schema: public
 
 CREATE TABLE public.event (
@@ -286,6 +302,7 @@ CREATE TABLE public.job_version (
     kind public.job_kind NOT NULL,
     operator text NOT NULL,
     ordered boolean NOT NULL,
+    late_scopes public.late_scopes DEFAULT 'refuse'::public.late_scopes NOT NULL,
     fingerprint bytea NOT NULL,
     canon_version smallint NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
@@ -318,11 +335,22 @@ CREATE TABLE public.ordered_stream (
     job_version_id uuid NOT NULL,
     stream_key text NOT NULL,
     epoch bigint DEFAULT 0 NOT NULL,
+    run_epoch bigint,
+    "position" bytea DEFAULT '\x'::bytea NOT NULL,
     worker_id text,
     claim_request_id uuid,
     lease_token_digest bytea,
     lease_until timestamp with time zone,
     CONSTRAINT ordered_stream_check CHECK (((lease_until IS NULL) = (lease_token_digest IS NULL)))
+);
+
+-- Name: pause; Type: TABLE; Schema: public
+
+CREATE TABLE public.pause (
+    dag text NOT NULL,
+    job text NOT NULL,
+    actor text NOT NULL,
+    paused_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 -- Name: pin; Type: TABLE; Schema: public
@@ -412,6 +440,7 @@ CREATE TABLE public.task (
     lease_token_digest bytea,
     lease_until timestamp with time zone,
     stream_epoch bigint,
+    run_epoch bigint,
     worker_id text,
     started_at timestamp with time zone,
     released_at timestamp with time zone,
@@ -430,6 +459,7 @@ CREATE TABLE public.task (
     CONSTRAINT final_has_time CHECK (((state = ANY (ARRAY['succeeded'::public.task_state, 'dead'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state])) = (finished_at IS NOT NULL))),
     CONSTRAINT one_lease CHECK (((state <> 'running'::public.task_state) OR ((lease_until IS NULL) = (stream_epoch IS NOT NULL)))),
     CONSTRAINT released_has_time CHECK (((state <> 'released'::public.task_state) OR (released_at IS NOT NULL))),
+    CONSTRAINT running_has_epoch CHECK (((state <> 'running'::public.task_state) OR (run_epoch IS NOT NULL))),
     CONSTRAINT running_has_lease CHECK (((state = 'running'::public.task_state) = (lease_token_digest IS NOT NULL))),
     CONSTRAINT scope_of_event CHECK (((event_id IS NULL) = (scope_kind IS NULL))),
     CONSTRAINT unhappy_has_reason CHECK (((state <> ALL (ARRAY['dead'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state])) OR (reason <> ''::text)))
@@ -522,6 +552,11 @@ ALTER TABLE ONLY public.dataset_version
 ALTER TABLE ONLY public.deploy_counter
     ADD CONSTRAINT deploy_counter_pkey PRIMARY KEY (only_row);
 
+-- Name: deploy_request deploy_request_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.deploy_request
+    ADD CONSTRAINT deploy_request_pkey PRIMARY KEY (request_id);
+
 -- Name: event event_pkey; Type: CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.event
@@ -561,6 +596,11 @@ ALTER TABLE ONLY public.operator_state
 
 ALTER TABLE ONLY public.ordered_stream
     ADD CONSTRAINT ordered_stream_pkey PRIMARY KEY (job_version_id, stream_key);
+
+-- Name: pause pause_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pause
+    ADD CONSTRAINT pause_pkey PRIMARY KEY (dag, job);
 
 -- Name: pin_dataset pin_dataset_pkey; Type: CONSTRAINT; Schema: public
 
@@ -716,6 +756,11 @@ ALTER TABLE ONLY public.dataset_head
 ALTER TABLE ONLY public.dataset_version
     ADD CONSTRAINT dataset_version_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES public.dataset(dataset_id);
 
+-- Name: deploy_request deploy_request_dag_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.deploy_request
+    ADD CONSTRAINT deploy_request_dag_version_id_fkey FOREIGN KEY (dag_version_id) REFERENCES public.dag_version(dag_version_id);
+
 -- Name: input_binding input_binding_dag_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.input_binding
@@ -755,6 +800,11 @@ ALTER TABLE ONLY public.job_version
 
 ALTER TABLE ONLY public.job_version_run
     ADD CONSTRAINT job_version_run_job_version_id_fkey FOREIGN KEY (job_version_id) REFERENCES public.job_version(job_version_id);
+
+-- Name: pause pause_dag_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.pause
+    ADD CONSTRAINT pause_dag_fkey FOREIGN KEY (dag) REFERENCES public.dag(dag);
 
 -- Name: pin_dataset pin_dataset_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 

@@ -24,7 +24,7 @@ from dispatcher.events.store import (
 )
 from kernel.column_types import schema_digest
 from kernel.errors import TraceError
-from traceapi.types.v1.dag_pb2 import DagSpec, Storage
+from traceapi.types.v1.dag_pb2 import DagSpec, LateScopes, Storage
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 MAX_LOST_LEASES = 10
@@ -61,9 +61,9 @@ class Deployed:
 
 
 async def deploy_first_version(
-    connection: Connection, deployable: Deployable, actor: str, new_id: Callable[[], str]
+    connection: Connection, deployable: Deployable, request_id: str, actor: str, new_id: Callable[[], str]
 ) -> Deployed:
-    """Raises DOCUMENT_CHANGED, DATASET_OWNED; nothing is written then."""
+    """Raises DOCUMENT_CHANGED, DATASET_OWNED, REQUEST_ID_REUSED; nothing is written then."""
     name = deployable.dag.dag
     foreign = {
         deployable.known[item.dataset_id].dag
@@ -72,6 +72,23 @@ async def deploy_first_version(
         if item.dataset_id in deployable.known
     }
     await store.own_dags(connection, DAG_LOCK_CLASS, [name, *sorted(foreign)])
+    answered = await store.answered_deploy(connection, request_id)
+    if answered is not None:
+        if (answered.dag, answered.spec_digest) == (name, deployable.digest):
+            return Deployed(answered, unchanged=True)
+        raise _reused(request_id, f"it deployed version {answered.version} of {answered.dag}, with another document")
+    deployed = await _deploy(connection, deployable, actor, new_id)
+    if not await store.answer_deploy(connection, request_id, deployed.version.dag_version_id, actor):
+        raise _reused(request_id, "another call with it deploys something else at this moment")
+    return deployed
+
+
+def _reused(request_id: str, message: str) -> TraceError:
+    return TraceError(ErrorReason.ERROR_REASON_REQUEST_ID_REUSED, f"request {request_id}: {message}")
+
+
+async def _deploy(connection: Connection, deployable: Deployable, actor: str, new_id: Callable[[], str]) -> Deployed:
+    name = deployable.dag.dag
     active = await store.active_version(connection, name)
     if active is not None:
         if active.spec_digest == deployable.digest:
@@ -196,6 +213,7 @@ class _FirstVersion:
             kind=job.kind.value,
             operator=job.operator,
             ordered=job.ordered,
+            late_scopes="skip" if job.late_scopes == LateScopes.LATE_SCOPES_SKIP else "refuse",
             fingerprint=self._deployable.fingerprints[job.name],
             canon_version=CANON_VERSION,
         )

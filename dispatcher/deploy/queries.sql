@@ -29,10 +29,7 @@ limit %(limit)s;
 -- name: list_dags
 select d.dag, v.version, v.active_at,
     (select count(*) from dag_version_job s where s.dag_version_id = v.dag_version_id) as job_count,
-    exists (
-        select 1 from dag_version_job s join job_version_run r using (job_version_id)
-        where s.dag_version_id = v.dag_version_id and r.run_state = 'paused'
-    ) as paused
+    exists (select 1 from pause p where p.dag = d.dag) as paused
 from dag d
 join dag_version v on v.dag_version_id = d.active_version_id
 where (%(dag)s::text is null or d.dag = %(dag)s) and (%(after)s::text is null or d.dag > %(after)s)
@@ -40,7 +37,8 @@ order by d.dag
 limit %(limit)s;
 
 -- name: deployed_jobs
-select j.job, j.job_version_id::text, j.kind::text, r.run_state::text
+select j.job, j.job_version_id::text, j.kind::text, r.run_state::text,
+    exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused
 from dag_version_job s
 join job_version j using (job_version_id)
 join job_version_run r using (job_version_id)
@@ -85,9 +83,9 @@ values (%(dag_version_id)s, %(dag)s, %(version)s, %(spec)s, %(spec_digest)s, 'ac
 update dag set active_version_id = %(dag_version_id)s where dag = %(dag)s;
 
 -- name: insert_job_version
-insert into job_version (job_version_id, dag, job, kind, operator, ordered, fingerprint, canon_version)
-values (%(job_version_id)s, %(dag)s, %(job)s, %(kind)s::job_kind, %(operator)s, %(ordered)s, %(fingerprint)s,
-    %(canon_version)s);
+insert into job_version (job_version_id, dag, job, kind, operator, ordered, late_scopes, fingerprint, canon_version)
+values (%(job_version_id)s, %(dag)s, %(job)s, %(kind)s::job_kind, %(operator)s, %(ordered)s, %(late_scopes)s::late_scopes,
+    %(fingerprint)s, %(canon_version)s);
 
 -- name: insert_run_state
 insert into job_version_run (job_version_id, run_state, actor) values (%(job_version_id)s, 'running', %(actor)s);
@@ -152,12 +150,27 @@ values (%(task_id)s, %(job_version_id)s, 'source_run', '', '');
 -- name: served_version
 select dataset_version_id::text from pointer where dataset_id = %(dataset_id)s;
 
--- name: set_run_states
--- Pause and resume: one row per job version.
-update job_version_run r
-set run_state = %(to)s::run_state, actor = %(actor)s, changed_at = clock_timestamp()
-from dag d
-join dag_version_job s on s.dag_version_id = d.active_version_id
-join job_version j using (job_version_id)
-where r.job_version_id = s.job_version_id and d.dag = %(dag)s and r.run_state = %(from)s::run_state
-    and (%(jobs)s::text[] is null or j.job = any(%(jobs)s));
+-- name: pause
+-- A DAG as a whole is the job ''. Repeated, it changes nothing.
+insert into pause (dag, job, actor)
+select %(dag)s, job, %(actor)s from unnest(%(jobs)s::text[]) as p (job)
+on conflict do nothing;
+
+-- name: resume
+-- Where no job is named, the DAG as a whole and every job of it.
+delete from pause where dag = %(dag)s and (%(jobs)s::text[] is null or job = any(%(jobs)s::text[]));
+
+-- name: answered_deploy
+-- What a deploy call was answered with before. Primary key.
+select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
+    v.spec_digest
+from deploy_request q
+join dag_version v using (dag_version_id)
+where q.request_id = %(request_id)s;
+
+-- name: answer_deploy
+-- Answers nothing where another call took the id meanwhile.
+insert into deploy_request (request_id, dag_version_id, actor)
+values (%(request_id)s, %(dag_version_id)s, %(actor)s)
+on conflict do nothing
+returning request_id;

@@ -45,6 +45,7 @@ class DeployedJobRow:
     job_version_id: str
     kind: str
     run_state: str
+    paused: bool
 
 
 async def own_dags(connection: Connection, lock_class: int, dags: Sequence[str]) -> None:
@@ -90,11 +91,25 @@ async def unfinished(connection: Connection, dag_version_id: str) -> bool:
     return bool(row and row[0])
 
 
-async def set_run_states(
-    connection: Connection, dag: str, jobs: Sequence[str], before: str, after: str, actor: str
-) -> None:
-    """Moves the DAG's jobs (all, where none is named) from one run state to another."""
-    await connection.execute(
-        sql.set_run_states,
-        {"dag": dag, "jobs": list(jobs) or None, "from": before, "to": after, "actor": actor},
+async def pause(connection: Connection, dag: str, jobs: Sequence[str], actor: str) -> None:
+    """Pauses jobs; the DAG as a whole where none is named."""
+    await connection.execute(sql.pause, {"dag": dag, "jobs": list(jobs) or [""], "actor": actor})
+
+
+async def resume(connection: Connection, dag: str, jobs: Sequence[str]) -> None:
+    """Resumes jobs; the DAG as a whole and every job of it where none is named."""
+    await connection.execute(sql.resume, {"dag": dag, "jobs": list(jobs) or None})
+
+
+async def answered_deploy(connection: Connection, request_id: str) -> VersionRow | None:
+    """The version that a deploy call with this id was answered with."""
+    found = await rows(connection, sql.answered_deploy, VersionRow, request_id=request_id)
+    return found[0] if found else None
+
+
+async def answer_deploy(connection: Connection, request_id: str, dag_version_id: str, actor: str) -> bool:
+    """So that the call can be repeated; False where the id was taken meanwhile."""
+    cursor = await connection.execute(
+        sql.answer_deploy, {"request_id": request_id, "dag_version_id": dag_version_id, "actor": actor}
     )
+    return await cursor.fetchone() is not None

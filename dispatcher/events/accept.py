@@ -2,7 +2,8 @@
 
 The order of the steps is the proof:
 
-1. the DAGs' locks, shared: the set of consumers cannot change until this transaction ends;
+1. the DAGs' locks, shared: the set of consumers cannot change until this transaction ends. An item whose cost was
+   counted for fewer consumers is not judged: with it the transaction could exceed its rows;
 2. the producers' streams and tasks, locked in the order of their keys: from here on nobody else can write under their
    event keys, their artifact keys or their state, so that what is read next is still true when it is written;
 3. a verdict per item, from values only (`verdicts`): an item is accepted or refused as a whole, the others stand for
@@ -17,15 +18,12 @@ a rollback.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from dispatcher.db.rows import Connection
 from dispatcher.events import store
-from dispatcher.events.rows import (
-    EventKey,
-    JobOutputRow,
-)
-from dispatcher.events.values import Accepted, Emit, EmitResult, Publication
+from dispatcher.events.rows import EventKey, JobOutputRow
+from dispatcher.events.values import Accepted, ConsumersChanged, Emit, EmitResult, Publication
 from dispatcher.events.verdicts import Found, judge
 from dispatcher.events.writes import Writes
 from dispatcher.tasks import store as tasks_store
@@ -57,7 +55,9 @@ class Acceptance:
         """One verdict per emit, in order."""
         owners = await tasks_store.job_versions_of(connection, [lease.task_id for op in ops for lease in op.leases])
         outputs = await store.job_outputs(connection, {owner.job_version_id for owner in owners.values()})
-        await store.share_dags(connection, {row.dag for by_dataset in outputs.values() for row in by_dataset.values()})
+        rows = [row for by_dataset in outputs.values() for row in by_dataset.values()]
+        await store.share_dags(connection, {row.dag for row in rows})
+        consumers = await store.consumers(connection, {row.dataset_version_id for row in rows})
         streams = await tasks_store.lock_streams(connection, {op.stream.key for op in ops if op.stream is not None})
         tasks = await tasks_store.lock_tasks(connection, set(owners))
         refusals = [
@@ -68,6 +68,7 @@ class Acceptance:
         found = await _find(connection, ops, refusals, tasks, outputs)
         writes = Writes()
         results: list[EmitResult] = []
+        postponed: set[Hashable] = set()
         for op, refusal in zip(ops, refusals, strict=True):
             if refusal is not None:
                 results.append(refusal)
@@ -76,6 +77,11 @@ class Acceptance:
                 continue
             first = tasks[op.leases[0].task_id]
             produced = outputs.get(first.job_version_id, {})
+            fan_out = _fan_out(produced, consumers)
+            if fan_out > op.consumers or op.key in postponed:  # and so waits what follows it under its key
+                postponed.add(op.key)
+                results.append(ConsumersChanged(fan_out))
+                continue
             result = judge(op, tasks, produced, found)
             if isinstance(result, Accepted):
                 writes.add(op, result, first, produced, found)
@@ -128,6 +134,10 @@ class Acceptance:
         version_ids = {item.dataset_version_id for item in writes.artifacts}
         version_ids |= {item.key.dataset_version_id for item in writes.events}
         return Publication(publication_id, frozenset(version_ids), frozenset(writes.replacing))
+
+
+def _fan_out(produced: Mapping[str, JobOutputRow], consumers: Mapping[str, int]) -> int:
+    return max((consumers.get(row.dataset_version_id, 0) for row in produced.values()), default=0)
 
 
 async def _find(

@@ -6,14 +6,20 @@ select pg_advisory_xact_lock_shared(%(class)s, key)
 from (select distinct hashtext(dag) as key from unnest(%(dags)s::text[]) as d (dag) order by 1) k;
 
 -- name: job_outputs
--- What job versions produce, and how much a publication fans out. Never changes but for the frozen schema and the consumers.
+-- What job versions produce. Never changes but for the frozen schema.
 select o.job_version_id::text, j.dag, j.job, j.kind::text, j.ordered, v.dataset_id, v.dataset_version_id::text,
-    v.cursor_type, v.stored, v.spec, v.schema_digest,
-    (select count(*) from subscription s where s.input_version_id = v.dataset_version_id and s.to_number is null) as consumers
+    v.cursor_type, v.stored, v.spec, v.schema_digest
 from job_output o
 join job_version j using (job_version_id)
 join dataset_version v using (dataset_version_id)
 where o.job_version_id = any(%(job_version_ids)s::uuid[]);
+
+-- name: consumers
+-- How many tasks an event of each version makes. Read under the DAGs' locks, so it stays so until the commit. Index subscription_open.
+select input_version_id::text, count(*)::int
+from subscription
+where input_version_id = any(%(version_ids)s::uuid[]) and to_number is null
+group by input_version_id;
 
 -- name: existing_events
 -- Events under the keys that are about to be taken. Index event_key.

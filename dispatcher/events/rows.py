@@ -24,7 +24,6 @@ class JobOutputRow:
     stored: bool
     spec: bytes
     schema_digest: bytes | None
-    consumers: int
 
     @property
     def replaces(self) -> bool:

@@ -42,6 +42,12 @@ async def job_outputs(connection: Connection, job_version_ids: set[str]) -> dict
     return outputs
 
 
+async def consumers(connection: Connection, version_ids: set[str]) -> dict[str, int]:
+    """By dataset version, where it has any."""
+    cursor = await connection.execute(_sql.consumers, {"version_ids": sorted(version_ids)})
+    return dict(await cursor.fetchall())
+
+
 async def existing_events(connection: Connection, keys: Sequence[EventKey]) -> dict[EventKey, ExistingEvent]:
     if not keys:
         return {}

@@ -9,6 +9,18 @@ from datetime import datetime
 from dispatcher.tasks.leases import LeaseRef, Refusal, StreamRef
 from kernel.scopes import ScopeKey
 
+MAX_ROWS = 5_000
+"""Of one transaction."""
+_OTHER_ROWS = 1_250  # what comes beside events: the leases of a run, watermarks, state
+_EVENT_ROWS = 3  # itself, and its file, which may replace another
+_EXPECTED_CONSUMERS = 3  # that an emit's size allows for even where there are fewer: they may come later
+_MAX_EVENTS = 1_000
+
+
+def max_events_per_emit(consumers: int) -> int:
+    """Events that one emit may carry, so that they fit one transaction with a task for each of their consumers."""
+    return max(1, min(_MAX_EVENTS, (MAX_ROWS - _OTHER_ROWS) // (_EVENT_ROWS + max(consumers, _EXPECTED_CONSUMERS))))
+
 
 @dataclass(frozen=True, slots=True)
 class NewArtifact:
@@ -75,7 +87,7 @@ class Emit:
     unverified: Refusal | None = None
     """A verdict from before the transaction, such as that the store's objects were not as stated."""
     consumers: int = 0
-    """Tasks that each event makes, at most."""
+    """Tasks that each event makes, at most, as was known when its cost was counted."""
 
     def with_consumers(self, consumers: int) -> "Emit":
         return dataclasses.replace(self, consumers=consumers)
@@ -124,4 +136,12 @@ class Accepted:
     publication: Publication | None = None
 
 
-EmitResult = Accepted | Refusal
+@dataclass(frozen=True, slots=True)
+class ConsumersChanged:
+    """The emit makes more tasks than its cost allowed for: it was not judged, and is to be submitted again."""
+
+    consumers: int
+
+
+EmitVerdict = Accepted | Refusal
+EmitResult = EmitVerdict | ConsumersChanged

@@ -9,7 +9,7 @@ from dispatcher.events.rows import (
     ExistingEvent,
     JobOutputRow,
 )
-from dispatcher.events.values import Accepted, Emit, EmitResult, EventVerdict, NewArtifact, NewEvent
+from dispatcher.events.values import Accepted, Emit, EmitVerdict, EventVerdict, NewArtifact, NewEvent
 from dispatcher.tasks.leases import LockedTask, Refusal
 from dispatcher.tasks.rows import (
     StateRow,
@@ -39,7 +39,7 @@ class _RefusedError(Exception):
         self.refusal = refusal
 
 
-def judge(op: Emit, tasks: Mapping[str, LockedTask], produced: Mapping[str, JobOutputRow], found: Found) -> EmitResult:
+def judge(op: Emit, tasks: Mapping[str, LockedTask], produced: Mapping[str, JobOutputRow], found: Found) -> EmitVerdict:
     """Accepted or refused as a whole. The leases were judged before."""
     first = tasks[op.leases[0].task_id]
     try:

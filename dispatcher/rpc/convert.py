@@ -11,7 +11,7 @@ from dispatcher.datasets.rows import (
     ArtifactRow,
 )
 from dispatcher.events.values import Emit, NewArtifact, NewEvent, StateChange, WatermarkMove
-from dispatcher.tasks.ending import CancelConfirmed, Completion, Failed, Succeeded
+from dispatcher.tasks.ending import CancelConfirmed, Completion, Failed, Outcome, Returned, Succeeded
 from dispatcher.tasks.leases import LeaseRef, Refusal, StreamRef
 from dispatcher.tasks.retries import ErrorClass
 from dispatcher.tasks.rows import (
@@ -136,13 +136,15 @@ def storable(text: str) -> str:
 
 
 def completion(item: worker.CompleteItem, worker_id: str) -> Completion:
-    outcome: Succeeded | Failed | CancelConfirmed
+    outcome: Outcome
     match item.WhichOneof("outcome"):
         case "success":
             outcome = Succeeded(item.success.emitted_event_count)
         case "failure":
             failure = item.failure
             outcome = Failed(_error_class(failure.error_class), storable(failure.message), storable(failure.traceback))
+        case "returned":
+            outcome = Returned(storable(item.returned.message))
         case _:
             outcome = CancelConfirmed(storable(item.canceled.message))
     usage = item.usage.SerializeToString() if item.HasField("usage") else None
@@ -247,12 +249,13 @@ def pins(found: Sequence[Mapping[str, Any]] | None) -> list[task_pb2.InputPin]:
     ]
 
 
-def claimed_task(row: ClaimedRow, state: StateRow | None) -> worker.ClaimedTask:
+def claimed_task(row: ClaimedRow, details_id: str, state: StateRow | None) -> worker.ClaimedTask:
     message = worker.ClaimedTask(
         task_id=row.task_id,
         attempt=row.attempt,
         lease_until_time=timestamp(row.lease_until),
         job_version_id=row.job_version_id,
+        details_id=details_id,
         pins=pins(row.pins),
         accepted_event_count=row.accepted_events,
         already_emitted=row.run_emitted,
@@ -301,6 +304,7 @@ def task(row: TaskRow) -> task_pb2.Task:
         progress=task_pb2.Progress.FromString(row.progress) if row.progress else None,
         nondeterministic=row.nondeterministic,
         run_state=task_pb2.RunState.Value(f"RUN_STATE_{row.run_state.upper()}"),
+        paused=row.paused,
     )
 
 
@@ -322,4 +326,6 @@ def attempt(row: AttemptRow) -> task_pb2.Attempt:
                 traceback=row.traceback,
             )
         )
+    else:
+        message.message = row.message
     return message

@@ -119,7 +119,9 @@ class DagService(DagServiceServicer):
         )
         with translated():
             async with transaction(self._pool) as connection:
-                deployed = await deploy_first_version(connection, deployable, str(current_actor()), self._new_id)
+                deployed = await deploy_first_version(
+                    connection, deployable, request.request_id.lower(), str(current_actor()), self._new_id
+                )
                 deployment = await _deployment(connection, deployed.version)
         self._releaser.signal()
         return pb.DeployDagResponse(deployment=deployment, unchanged=deployed.unchanged)
@@ -188,11 +190,11 @@ class DagService(DagServiceServicer):
         return pb.ListDagHistoryResponse(deployments=deployments, next_page_token=token)
 
     async def PauseDag(self, request: pb.PauseDagRequest, context: Context) -> pb.PauseDagResponse:
-        paused = await self._set_run_states("PauseDag", request.dag, list(request.jobs), "running", "paused")
+        paused = await self._change_pauses("PauseDag", request.dag, list(request.jobs))
         return pb.PauseDagResponse(paused_jobs=paused)
 
     async def ResumeDag(self, request: pb.ResumeDagRequest, context: Context) -> pb.ResumeDagResponse:
-        paused = await self._set_run_states("ResumeDag", request.dag, list(request.jobs), "paused", "running")
+        paused = await self._change_pauses("ResumeDag", request.dag, list(request.jobs))
         self._releaser.signal()
         return pb.ResumeDagResponse(paused_jobs=paused)
 
@@ -250,17 +252,28 @@ class DagService(DagServiceServicer):
                 metadata={"paths": ",".join(missing)},
             )
 
-    async def _set_run_states(self, method: str, dag: str, jobs: list[str], before: str, after: str) -> list[str]:
+    async def _change_pauses(self, method: str, dag: str, jobs: list[str]) -> list[str]:
+        """Pauses or resumes; answers the jobs that are paused then."""
         actor = str(current_actor())
         with translated():
             async with transaction(self._pool) as connection:
                 version = await store.active_version(connection, dag)
                 if version is None:
                     raise _no_dag(dag)
-                await store.set_run_states(connection, dag, jobs, before, after, actor)
+                known = {job.job for job in await store.deployed_jobs(connection, version.dag_version_id)}
+                if unknown := [job for job in jobs if job not in known]:
+                    raise TraceError(
+                        ErrorReason.ERROR_REASON_JOB_NOT_FOUND,
+                        f"{dag} has no job {', '.join(unknown)}; it has {', '.join(sorted(known))}",
+                        metadata={"dag": dag, "jobs": ",".join(unknown)},
+                    )
+                if method == "PauseDag":
+                    await store.pause(connection, dag, jobs, actor)
+                else:
+                    await store.resume(connection, dag, jobs)
                 await datasets_store.audit(connection, actor, f"DagService.{method}", dag, jobs=jobs)
                 deployed = await store.deployed_jobs(connection, version.dag_version_id)
-        return [job.job for job in deployed if job.run_state == "paused"]
+        return [job.job for job in deployed if job.paused]
 
 
 def _known_spec(data: bytes, schema: Mapping[str, str] | None) -> OutputSpec:
@@ -315,6 +328,7 @@ async def _deployment(connection: Connection, version: VersionRow) -> pb.Deploym
                 job=job.job,
                 job_version_id="" if job.kind == "virtual" else job.job_version_id,
                 run_state=RunState.Value(f"RUN_STATE_{job.run_state.upper()}"),
+                paused=job.paused,
                 task_counts=[_task_count(row) for row in counts if row.job == job.job],
             )
             for job in jobs

@@ -12,7 +12,14 @@ from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.manifest import Manifest, read_bounds
 from dispatcher.db.batcher import Batcher, Kind, Quarantined
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.events.values import Emit, EmitResult
+from dispatcher.events.values import (
+    MAX_ROWS,
+    ConsumersChanged,
+    Emit,
+    EmitResult,
+    EmitVerdict,
+    max_events_per_emit,
+)
 from dispatcher.events.verify import verify_artifacts
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import quarantined, translated
@@ -20,7 +27,8 @@ from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.claim import Claim, Claimed, claim_tasks
 from dispatcher.tasks.ending import Completion, CompletionResult
 from dispatcher.tasks.heartbeat import Beat, BeatResult, beat
-from dispatcher.tasks.leases import FENCED, Refusal
+from dispatcher.tasks.leases import Refusal, fence
+from dispatcher.tasks.rows import JobSettings
 from dispatcher.wakeups.stream import StreamChannel, Watcher
 from kernel.artifacts.store import ArtifactStore
 from kernel.errors import TraceError
@@ -32,7 +40,6 @@ from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceServicer
 
 Context = grpc.aio.ServicerContext[object, object]
 
-MAX_ROWS = 5_000
 MAX_CALL_ROWS = 25_000
 """Of all items of a call: half of what the batcher queues."""
 MAX_LEASE = timedelta(hours=1)
@@ -89,7 +96,7 @@ class WorkerService(WorkerServiceServicer):
                 result.error.CopyFrom(_not_found(task_id))
             else:
                 result.task.task.CopyFrom(convert.task(row))
-                result.task.canceled = row.state == "canceled" or row.run_state in FENCED
+                result.task.canceled = row.state == "canceled" or fence(row.run_state) is not None
         return response
 
     async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:
@@ -105,8 +112,10 @@ class WorkerService(WorkerServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 claimed = await claim_tasks(connection, claim)
-                unknown = claimed.job_version_ids - set(request.known_job_version_ids)
-                details = await tasks_store.job_details(connection, unknown)
+                known = set(request.known_details_ids)
+                unknown = [row for row in claimed.settings.values() if _details_id(row) not in known]
+                found = await tasks_store.job_details(connection, unknown)
+        details = [_details(row, found[row.job_version_id]) for row in unknown]
         return _claim_response(request.task_ids, claimed, details, request)
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
@@ -119,9 +128,11 @@ class WorkerService(WorkerServiceServicer):
             )
             for item in request.items
         ]
+        results: list[BeatResult] = []
         with translated():
-            async with transaction(self._pool) as connection:
-                results = await beat(connection, beats, lease)
+            for start in range(0, len(beats), MAX_ROWS):
+                async with transaction(self._pool) as connection:
+                    results += await beat(connection, beats[start : start + MAX_ROWS], lease)
         return pb.HeartbeatResponse(results=[_heartbeat_result(result) for result in results])
 
     async def ResolveInputs(
@@ -165,7 +176,7 @@ class WorkerService(WorkerServiceServicer):
                     ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,
                     f"the call would write up to {rows} rows; {MAX_CALL_ROWS} is the limit: send fewer items at once",
                 )
-            verdicts = await self._batcher.submit(self._emit_kind, ops)
+            verdicts = await self._accept(ops)
             await self._note_quarantined(ops, verdicts)
         return pb.EmitEventsResponse(results=[_emit_result(verdict) for verdict in verdicts])
 
@@ -173,12 +184,21 @@ class WorkerService(WorkerServiceServicer):
         """The emit as it goes into a transaction: checked against the store, or refused for what is known before."""
         if op.unverified is not None:
             return op
-        op = op.with_consumers(consumers)
-        if op.cost > MAX_ROWS:
-            return op.refused(_too_many_rows(op))
+        op = _within_rows(op.with_consumers(consumers))
         return await verify_artifacts(op, self._artifacts)
 
-    async def _note_quarantined(self, ops: Sequence[Emit], verdicts: Sequence[EmitResult | Quarantined]) -> None:
+    async def _accept(self, ops: Sequence[Emit]) -> list[EmitVerdict | Quarantined]:
+        """The verdicts. What met more consumers than its cost was counted for is counted anew, in the same order."""
+        verdicts: list[EmitVerdict | Quarantined] = []
+        answers: list[EmitResult | Quarantined] = await self._batcher.submit(self._emit_kind, ops)
+        for op, answer in zip(ops, answers, strict=True):
+            while isinstance(answer, ConsumersChanged):
+                again = _within_rows(op.with_consumers(answer.consumers))
+                answer = (await self._batcher.submit(self._emit_kind, [again]))[0]
+            verdicts.append(answer)
+        return verdicts
+
+    async def _note_quarantined(self, ops: Sequence[Emit], verdicts: Sequence[EmitVerdict | Quarantined]) -> None:
         """An emit that made its transaction fail left no trace in it; its attempt must not succeed all the same."""
         left = [
             op.refused(Refusal(ErrorReason.ERROR_REASON_EMIT_REFUSED, "it could not be stored"))
@@ -213,11 +233,26 @@ def _not_found(task_id: str) -> ItemError:
     return ItemError(reason=ErrorReason.ERROR_REASON_TASK_NOT_FOUND, message=f"task {task_id} does not exist")
 
 
-def _too_many_rows(op: Emit) -> Refusal:
-    return Refusal(
-        ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
-        f"the emit would write up to {op.cost} rows; {MAX_ROWS} is the limit of a transaction",
-    )
+def _within_rows(op: Emit) -> Emit:
+    """The emit, refused where one transaction cannot hold it."""
+    if op.cost <= MAX_ROWS:
+        return op
+    limit = max_events_per_emit(op.consumers)
+    message = f"the emit would write up to {op.cost} rows; {MAX_ROWS} is the limit of a transaction: {limit} events now"
+    return op.refused(Refusal(ErrorReason.ERROR_REASON_TOO_MANY_ROWS, message))
+
+
+def _details_id(settings: JobSettings) -> str:
+    """Another one as soon as anything in the details is another."""
+    limit = max_events_per_emit(settings.consumers)
+    return f"{settings.dag_version_id}/{settings.job_version_id}/{limit}"
+
+
+def _details(settings: JobSettings, stored: bytes) -> JobDetails:
+    details = JobDetails.FromString(stored)
+    details.details_id = _details_id(settings)
+    details.max_events_per_emit = max_events_per_emit(settings.consumers)
+    return details
 
 
 def _unresolved(index: int, reason: ErrorReason.ValueType, message: str) -> pb.ResolveInputsResponse:
@@ -225,9 +260,10 @@ def _unresolved(index: int, reason: ErrorReason.ValueType, message: str) -> pb.R
 
 
 def _claim_response(
-    task_ids: Sequence[str], claimed: Claimed, details: dict[str, bytes], request: pb.ClaimTasksRequest
+    task_ids: Sequence[str], claimed: Claimed, details: Sequence[JobDetails], request: pb.ClaimTasksRequest
 ) -> pb.ClaimTasksResponse:
-    response = pb.ClaimTasksResponse(jobs=[JobDetails.FromString(data) for data in details.values()])
+    response = pb.ClaimTasksResponse(jobs=details)
+    details_ids = {id_: _details_id(settings) for id_, settings in claimed.settings.items()}
     for task_id in task_ids:
         result = response.results.add(task_id=task_id)
         outcome = claimed.outcomes[task_id]
@@ -237,10 +273,11 @@ def _claim_response(
             result.run_index = outcome
         else:
             state = claimed.states.get((outcome.job_version_id, "")) if outcome.origin == "source_run" else None
-            result.claimed.CopyFrom(convert.claimed_task(outcome, state))
+            result.claimed.CopyFrom(convert.claimed_task(outcome, details_ids[outcome.job_version_id], state))
             result.claimed.lease_duration.CopyFrom(request.lease_duration)
     for run in claimed.runs:
-        message = response.runs.add(tasks=[convert.claimed_task(row, None) for row in run.tasks])
+        details_id = details_ids[run.stream[0]]
+        message = response.runs.add(tasks=[convert.claimed_task(row, details_id, None) for row in run.tasks])
         message.stream.job_version_id, message.stream.stream_key = run.stream
         message.stream.epoch = run.epoch
         if run.state is not None:
@@ -259,7 +296,7 @@ def _heartbeat_result(result: BeatResult) -> pb.HeartbeatResult:
     )
 
 
-def _emit_result(verdict: EmitResult | Quarantined) -> pb.EmitResult:
+def _emit_result(verdict: EmitVerdict | Quarantined) -> pb.EmitResult:
     if isinstance(verdict, Quarantined):
         return pb.EmitResult(error=quarantined(verdict))
     if isinstance(verdict, Refusal):

@@ -12,14 +12,14 @@ from typing import Any
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
 from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, claim_refusal
-from dispatcher.tasks.rows import (
-    ClaimedRow,
-    StateRow,
-    TaskOwner,
-)
+from dispatcher.tasks.rows import ClaimedRow, JobSettings, RunCandidate, StateRow, TaskOwner
 from dispatcher.tasks.state import TaskState
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
+MAX_ROWS = 4_500
+"""Rows that one claim writes: a run may have a thousand tasks, and a claim may name a thousand streams."""
+_STREAM_ROWS = 2  # made, and leased
+_LATE = "its scope lies before one that its ordered stream has done"
 _ENDED = frozenset({ErrorReason.ERROR_REASON_TASK_CANCELED, ErrorReason.ERROR_REASON_TASK_FINISHED})
 
 
@@ -52,18 +52,32 @@ class Claimed:
     outcomes: dict[str, ClaimedRow | int | Refusal]
     runs: list[Run]
     states: dict[tuple[str, str], StateRow]
-    job_version_ids: set[str] = field(default_factory=set)
+    settings: dict[str, JobSettings] = field(default_factory=dict)
+    """Of the job versions that something was claimed of."""
+
+
+@dataclass(slots=True)
+class _Budget:
+    """Rows that this transaction may still write; `exceeded` are the streams that found no room."""
+
+    rows: int
+    exceeded: set[tuple[str, str]] = field(default_factory=set)
 
 
 async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
     """Locks streams, then tasks; judges the locked rows; leases what may be had."""
     owners = await store.job_versions_of(connection, claim.task_ids)
+    settings = await store.job_settings(connection, {owner.job_version_id for owner in owners.values()})
     stream_keys = {_stream(owner) for owner in owners.values() if owner.stream_key is not None}
     streams = await store.lock_streams(connection, stream_keys, ensure=True)
-    members = {key: await _run_members(connection, stream, claim) for key, stream in streams.items()}
     own = {task_id for task_id, owner in owners.items() if owner.stream_key is None}
+    budget = _Budget(MAX_ROWS - len(own) - len(streams))
+    members = {
+        key: await _run_members(connection, stream, settings.get(stream.job_version_id), claim, budget)
+        for key, stream in streams.items()
+    }
     locked = await store.lock_tasks(connection, own | {t for ids in members.values() for t in ids})
-    refusals = {task_id: _refusal_of_own(task_id, locked, claim) for task_id in own}
+    refusals = {task_id: _refusal_of_own(locked[task_id], settings, claim) for task_id in own}
     epochs: dict[str, int | None] = {t: None for t in own if refusals[t] is None and not _repeats(locked[t], claim)}
     for key, ids in members.items():
         epoch = await _lease_run(connection, streams[key], [locked[task_id] for task_id in ids], claim)
@@ -73,7 +87,7 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
         await store.mark_claimed(
             connection, epochs, pins, claim.worker_id, claim.request_id, claim.token_digest, claim.lease
         )
-    return await _answer(connection, claim, owners, refusals, members, streams)
+    return await _answer(connection, claim, owners, settings, refusals, members, streams, budget)
 
 
 def _stream(owner: TaskOwner) -> tuple[str, str]:
@@ -90,49 +104,80 @@ def _repeats(task: LockedTask, claim: Claim) -> bool:
     )
 
 
-def _refusal_of_own(task_id: str, locked: dict[str, LockedTask], claim: Claim) -> Refusal | None:
-    task = locked[task_id]
+def _refusal_of_own(task: LockedTask, settings: dict[str, JobSettings], claim: Claim) -> Refusal | None:
     if _repeats(task, claim):
         return None
     if task.claim_request_id == claim.request_id:
         return Refusal(ErrorReason.ERROR_REASON_REQUEST_ID_REUSED, "another worker or token used this request id")
-    return claim_refusal(task)
+    return claim_refusal(task, paused=_paused(settings.get(task.job_version_id)))
 
 
-def _refusal_of_run(task: LockedTask | None, stream: LockedStream) -> Refusal:
+def _refusal_of_run(
+    task: LockedTask | None, stream: LockedStream, settings: JobSettings | None, budget: _Budget
+) -> Refusal:
     """Why there is no run for a task of an ordered stream. The task's row is not locked: this only explains."""
-    refusal = claim_refusal(task) if task is not None else None
+    refusal = claim_refusal(task, paused=_paused(settings)) if task is not None else None
     if refusal is not None and refusal.reason in _ENDED:
         return refusal
+    if stream.key in budget.exceeded:
+        return Refusal(ErrorReason.ERROR_REASON_OVERLOADED, "this claim has as many tasks as fit one transaction")
     if stream.leased:
         return Refusal(ErrorReason.ERROR_REASON_STREAM_BUSY, "another worker has its stream")
-    return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_READY, "its job is paused, or the head of its stream is not ready")
+    return refusal or Refusal(ErrorReason.ERROR_REASON_TASK_NOT_READY, "the head of its stream is not ready")
 
 
-async def _run_members(connection: Connection, stream: LockedStream, claim: Claim) -> list[str]:
+def _paused(settings: JobSettings | None) -> bool:
+    """A job that no active DAG version has is not run either."""
+    return settings is None or settings.paused
+
+
+async def _run_members(
+    connection: Connection, stream: LockedStream, settings: JobSettings | None, claim: Claim, budget: _Budget
+) -> list[str]:
     """The tasks that this claim gets of a stream: those that it has already, or the head of a free stream."""
     if stream.leased:
         mine = stream.claim_request_id == claim.request_id and stream.lease_token_digest == claim.token_digest
         return await store.run_members(connection, stream) if mine else []
-    job_limit = await store.run_limit(connection, stream.job_version_id)
-    limit = min(job_limit, claim.max_run_tasks or job_limit)
-    if limit == 0:
+    if settings is None or settings.paused:
         return []
+    if budget.rows <= _STREAM_ROWS:
+        budget.exceeded.add(stream.key)
+        return []
+    limit = min(settings.max_run_tasks, claim.max_run_tasks or settings.max_run_tasks, budget.rows - _STREAM_ROWS)
     candidates = await store.run_candidates(connection, *stream.key, limit)
-    if candidates and (candidates[0].failed_attempts > 0 or candidates[0].lost_leases > 0):
-        candidates = candidates[:1]  # alone, so that the next failure is certainly its own
+    late, members = _head_of(candidates, skip_late=settings.late_scopes == "skip")
+    if late:
+        state = TaskState.SKIPPED if settings.late_scopes == "skip" else TaskState.DEAD
+        await store.pass_late(connection, late, state, _LATE)
+    budget.rows -= _STREAM_ROWS + len(late) + len(members)
+    return members
+
+
+def _head_of(candidates: Sequence[RunCandidate], *, skip_late: bool) -> tuple[list[str], list[str]]:
+    """The tasks that come too late, and those that may run now, in scope order."""
+    late: list[str] = []
     members: list[str] = []
     for candidate in candidates:
         if candidate.state not in ("queued", "released") or not candidate.ready:
             break  # what runs, waits (for a retry, a watermark, a replay) or is dead holds all that comes after it
+        if candidate.late:
+            late.append(candidate.task_id)
+            if skip_late:
+                continue
+            break  # refused, it is dead, and holds what comes after it
+        charged = candidate.failed_attempts > 0 or candidate.lost_leases > 0
+        if charged and members:
+            break
         members.append(candidate.task_id)
-    return members
+        if charged:
+            break  # alone, so that the next failure is certainly its own
+    return late, members
 
 
 async def _lease_run(connection: Connection, stream: LockedStream, tasks: list[LockedTask], claim: Claim) -> int | None:
     """The epoch of a new lease; None where there is nothing to lease or this claim has it already."""
     takeable = all(task.state in (TaskState.QUEUED, TaskState.RELEASED) for task in tasks)
-    if not tasks or stream.leased or not takeable or tasks[0].run_state not in ("running", "staged"):
+    if not tasks or stream.leased or not takeable or tasks[0].fence is not None:
         return None
     return await store.lease_stream(
         connection, stream.key, claim.worker_id, claim.request_id, claim.token_digest, claim.lease
@@ -153,9 +198,11 @@ async def _answer(
     connection: Connection,
     claim: Claim,
     owners: dict[str, TaskOwner],
+    settings: dict[str, JobSettings],
     refusals: dict[str, Refusal | None],
     members: dict[tuple[str, str], list[str]],
     streams: dict[tuple[str, str], LockedStream],
+    budget: _Budget,
 ) -> Claimed:
     """Reads what was written, once, for new and repeated claims alike."""
     wanted = [task_id for task_id, refusal in refusals.items() if refusal is None]
@@ -183,5 +230,9 @@ async def _answer(
         elif (index := indexes.get(_stream(owner))) is not None:
             outcomes[task_id] = index
         else:
-            outcomes[task_id] = _refusal_of_run(standing.get(task_id), streams[_stream(owner)])
-    return Claimed(outcomes, runs, states, {row.job_version_id for row in by_id.values()})
+            stream = streams[_stream(owner)]
+            outcomes[task_id] = _refusal_of_run(
+                standing.get(task_id), stream, settings.get(stream.job_version_id), budget
+            )
+    claimed = {row.job_version_id for row in by_id.values()}
+    return Claimed(outcomes, runs, states, {id_: row for id_, row in settings.items() if id_ in claimed})

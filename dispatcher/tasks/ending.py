@@ -6,17 +6,15 @@ left is charged with the failure, the others go back in line uncharged, and a ch
 next time.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
-from dispatcher.tasks.leases import LeaseRef, LockedTask, Refusal, StreamRef, lease_refusal
+from dispatcher.tasks.leases import LeaseRef, LockedStream, LockedTask, Refusal, StreamRef, lease_refusal
 from dispatcher.tasks.retries import ErrorClass, RetryPolicy, after_failure, after_lost_lease
-from dispatcher.tasks.rows import (
-    Ended,
-)
+from dispatcher.tasks.rows import Ended
 from dispatcher.tasks.state import TaskEvent, TaskState, after_running
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -45,14 +43,29 @@ class CancelConfirmed:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """The worker hands the attempt back, for no fault of the task."""
+
+    message: str
+
+
+Outcome = Succeeded | Failed | CancelConfirmed | Returned
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """How one attempt ended, as its worker says."""
 
     worker_id: str
     lease: LeaseRef
     stream: StreamRef | None
-    outcome: Succeeded | Failed | CancelConfirmed
+    outcome: Outcome
     usage: bytes | None = None
+
+    @property
+    def cost(self) -> int:
+        """Rows that it writes: the task and the attempt; of a run, the stream's position and its end."""
+        return 2 if self.stream is None else 4
 
     @property
     def key(self) -> Hashable:
@@ -80,11 +93,7 @@ class AttemptEnder:
         seen: set[str] = set()
         blamed: set[Hashable] = set()
         for op in ops:
-            refusal = lease_refusal(op.lease, op.stream, tasks, streams)
-            if refusal is None and op.lease.task_id in seen:
-                refusal = Refusal(ErrorReason.ERROR_REASON_STALE_LEASE, "the same batch completes this attempt twice")
-            if refusal is None:
-                refusal = _success_refusal(tasks[op.lease.task_id], op.outcome)
+            refusal = _refusal(op, tasks, streams, seen)
             if refusal is not None:
                 stale.append(op.lease)
                 results.append(refusal)
@@ -98,6 +107,8 @@ class AttemptEnder:
             ends.append(end)
             results.append(end.state)
         await store.record_ends(connection, ends)
+        done = [end.task for end in ends if end.state is TaskState.SUCCEEDED]
+        await store.advance_streams(connection, [task.task_id for task in done if task.stream_key is not None])
         await store.free_streams(connection, {op.stream.key for op in ops if op.stream is not None})
         return await _first_answers(connection, ops, results, stale)
 
@@ -105,9 +116,21 @@ class AttemptEnder:
         match op.outcome:
             case Succeeded():
                 return Ended(task, after_running(TaskEvent.SUCCEED), "succeeded", usage=op.usage)
+            case CancelConfirmed(message) if task.fence is not None:
+                # The task comes back with its job version's run state; only this attempt is over.
+                return Ended(task, after_running(TaskEvent.RETURN), "canceled", message=message, usage=op.usage)
             case CancelConfirmed(message):
                 reason = message or "cancelled"
-                return Ended(task, after_running(TaskEvent.CONFIRM_CANCEL), "canceled", reason=reason, usage=op.usage)
+                return Ended(
+                    task,
+                    after_running(TaskEvent.CONFIRM_CANCEL),
+                    "canceled",
+                    reason=reason,
+                    message=message,
+                    usage=op.usage,
+                )
+            case Returned(message):
+                return Ended(task, after_running(TaskEvent.RETURN), "returned", message=message, usage=op.usage)
             case Failed(error_class, message, traceback) if charged:
                 after = after_failure(error_class, task.failed_attempts + 1, policy, self._jitter())
                 return Ended(
@@ -132,7 +155,30 @@ class AttemptEnder:
                 )
 
 
-def _success_refusal(task: LockedTask, outcome: Succeeded | Failed | CancelConfirmed) -> Refusal | None:
+def _refusal(
+    op: Completion,
+    tasks: Mapping[str, LockedTask],
+    streams: Mapping[tuple[str, str], LockedStream],
+    seen: Collection[str],
+) -> Refusal | None:
+    """Why the completion is refused; None where it stands. `seen` are the tasks that the batch has ended already."""
+    task_id = op.lease.task_id
+    refusal = lease_refusal(op.lease, op.stream, tasks, streams)
+    if refusal is not None and not _gives_up_fenced(tasks.get(task_id), op):
+        return refusal
+    if task_id in seen:
+        return Refusal(ErrorReason.ERROR_REASON_STALE_LEASE, "the same batch completes this attempt twice")
+    return _success_refusal(tasks[task_id], op.outcome)
+
+
+def _gives_up_fenced(task: LockedTask | None, op: Completion) -> bool:
+    """An attempt of a fenced job version may still say that it has stopped: so its lease need not run out."""
+    if task is None or task.fence is None or not task.held_by(op.lease):
+        return False
+    return isinstance(op.outcome, CancelConfirmed | Returned)
+
+
+def _success_refusal(task: LockedTask, outcome: Outcome) -> Refusal | None:
     """A success must not pass while an emit of the same attempt was refused or is missing."""
     if not isinstance(outcome, Succeeded):
         return None
@@ -164,7 +210,7 @@ async def _first_answers(
     return answers
 
 
-def _outcome(outcome: Succeeded | Failed | CancelConfirmed) -> str:
+def _outcome(outcome: Outcome) -> str:
     match outcome:
         case Succeeded():
             return "succeeded"
@@ -172,6 +218,8 @@ def _outcome(outcome: Succeeded | Failed | CancelConfirmed) -> str:
             return "failed"
         case CancelConfirmed():
             return "canceled"
+        case Returned():
+            return "returned"
 
 
 EXPIRED_RUNS = 1
@@ -199,7 +247,7 @@ async def expire_leases(connection: Connection, limit: int) -> int:
 
 def _lost(task: LockedTask, policy: RetryPolicy | None, charged: bool) -> Ended:
     message = "the lease expired: its worker died or was cut off"
-    if not charged or policy is None:
+    if not charged or policy is None or task.fence is not None:
         return Ended(task, after_running(TaskEvent.YIELD), "lease_lost", message=message)
     after = after_lost_lease(task.lost_leases + 1, policy)
     return Ended(

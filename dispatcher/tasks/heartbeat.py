@@ -10,10 +10,8 @@ from enum import StrEnum
 
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
-from dispatcher.tasks.leases import FENCED, LeaseRef, StreamRef
-from dispatcher.tasks.rows import (
-    Standing,
-)
+from dispatcher.tasks.leases import LeaseRef, StreamRef, attempt_fence, fence
+from dispatcher.tasks.rows import Standing
 
 
 class Directive(StrEnum):
@@ -62,15 +60,18 @@ async def beat(connection: Connection, beats: Sequence[Beat], lease: timedelta) 
         if until is not None:
             results.append(BeatResult(task_id, Directive.CONTINUE, until))
         else:
-            results.append(_without_lease(task_id, standing.get(task_id)))
+            results.append(_without_lease(item.lease, standing.get(task_id)))
     return results
 
 
-def _without_lease(task_id: str, standing: Standing | None) -> BeatResult:
+def _without_lease(lease: LeaseRef, standing: Standing | None) -> BeatResult:
     if standing is None:
-        return BeatResult(task_id, Directive.LEASE_LOST, reason="the task does not exist")
+        return BeatResult(lease.task_id, Directive.LEASE_LOST, reason="the task does not exist")
     if standing.state == "canceled":
-        return BeatResult(task_id, Directive.CANCEL, reason=standing.reason)
-    if standing.run_state in FENCED:
-        return BeatResult(task_id, Directive.CANCEL, reason=FENCED[standing.run_state])
-    return BeatResult(task_id, Directive.LEASE_LOST, reason=f"the task is {standing.state}")
+        return BeatResult(lease.task_id, Directive.CANCEL, reason=standing.reason)
+    fenced = fence(standing.run_state)
+    if (standing.attempt, standing.lease_token_digest) == (lease.attempt, lease.token_digest):
+        fenced = attempt_fence(standing.run_state, standing.job_epoch, standing.run_epoch)
+    if fenced is not None:
+        return BeatResult(lease.task_id, Directive.CANCEL, reason=fenced)
+    return BeatResult(lease.task_id, Directive.LEASE_LOST, reason=f"the task is {standing.state}")

@@ -11,12 +11,26 @@ from datetime import datetime
 from dispatcher.tasks.state import TaskState
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
-FENCED = {
+_FENCED = {
     "superseded": "a deployment replaced its job version",
     "rolled_back": "a rollback took its job version back",
     "retired": "its job version is retired",
 }
-RELEASABLE = frozenset({"running", "staged"})
+_RESTORED = "its job version was taken back and restored since: another attempt follows"
+
+
+def fence(run_state: str) -> str | None:
+    """Why nothing of a job version may run; None where it may."""
+    return _FENCED.get(run_state)
+
+
+def attempt_fence(run_state: str, job_epoch: int, run_epoch: int | None) -> str | None:
+    """Why an attempt is fenced; None where it is not.
+
+    `run_epoch` is its job version's epoch when it was claimed: who was claimed before the job version was taken back
+    stays fenced when it is restored.
+    """
+    return fence(run_state) or (_RESTORED if run_epoch != job_epoch else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +72,35 @@ class LockedTask:
     lease_token_digest: bytes | None
     lease_until: datetime | None
     stream_epoch: int | None
+    run_epoch: int | None
     worker_id: str | None
     started_at: datetime | None
     accepted_events: int
     refused_attempt: int | None
     run_emitted: bool
     run_state: str
+    job_epoch: int
     reason: str
     now: datetime
 
     def __post_init__(self) -> None:
         # The database answers text; rules compare members.
         object.__setattr__(self, "state", TaskState(self.state))
+
+    @property
+    def fence(self) -> str | None:
+        """Why what it may still be running is fenced; None where it is not."""
+        if self.state is TaskState.RUNNING:
+            return attempt_fence(self.run_state, self.job_epoch, self.run_epoch)
+        return fence(self.run_state)
+
+    def held_by(self, lease: LeaseRef) -> bool:
+        """Whether the lease is of the attempt that runs; whether it still lives is another question."""
+        return (
+            self.state is TaskState.RUNNING
+            and self.attempt == lease.attempt
+            and self.lease_token_digest == lease.token_digest
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +142,11 @@ def lease_refusal(
     task = tasks.get(lease.task_id)
     if task is None:
         return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {lease.task_id} does not exist")
-    if task.run_state in FENCED:
-        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, f"task {task.task_id}: {FENCED[task.run_state]}")
+    if (fenced := task.fence) is not None:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, f"task {task.task_id}: {fenced}")
     if task.state is TaskState.CANCELED:
         return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, f"task {task.task_id} was cancelled: {task.reason}")
-    if (
-        task.state is not TaskState.RUNNING
-        or task.attempt != lease.attempt
-        or task.lease_token_digest != lease.token_digest
-    ):
+    if not task.held_by(lease):
         return Refusal(
             ErrorReason.ERROR_REASON_STALE_LEASE,
             f"task {task.task_id} is {task.state}, attempt {task.attempt}; this lease is of attempt {lease.attempt}",
@@ -148,12 +175,12 @@ def _stream_refusal(
     return None
 
 
-def claim_refusal(task: LockedTask) -> Refusal | None:
+def claim_refusal(task: LockedTask, *, paused: bool) -> Refusal | None:
     """None when the task may be claimed for itself; else why not. Repeated claims are told apart before."""
-    if task.run_state in FENCED:
-        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, FENCED[task.run_state])
-    if task.run_state not in RELEASABLE:
-        return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_READY, "its job is paused")
+    if (fenced := fence(task.run_state)) is not None:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, fenced)
+    if paused:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_READY, "its job or its DAG is paused")
     match task.state:
         case TaskState.RELEASED:
             return None

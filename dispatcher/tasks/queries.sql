@@ -28,8 +28,8 @@ for no key update of o;
 -- The row that is judged is the row that is locked (MECHANICS 1). Primary key, in its order.
 select t.task_id::text, t.job_version_id::text, t.origin::text, t.state::text, t.stream_key, t.revision, t.attempt,
     t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest, t.lease_until, t.stream_epoch,
-    t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, t.reason,
-    clock_timestamp() as now
+    t.run_epoch, t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text,
+    r.epoch as job_epoch, t.reason, clock_timestamp() as now
 from task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[])
@@ -40,8 +40,8 @@ for no key update of t;
 -- The same without a lock, for calls that change nothing.
 select t.task_id::text, t.job_version_id::text, t.origin::text, t.state::text, t.stream_key, t.revision, t.attempt,
     t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest, t.lease_until, t.stream_epoch,
-    t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, t.reason,
-    clock_timestamp() as now
+    t.run_epoch, t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text,
+    r.epoch as job_epoch, t.reason, clock_timestamp() as now
 from task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[])
@@ -49,8 +49,8 @@ order by t.task_id;
 
 -- name: run_candidates
 -- The head of an ordered stream: its next tasks in scope order. `ready` are those that the watermarks of the inputs cover, and which a
--- replay that goes on cannot precede any more. The stream is locked by this transaction, so nobody else takes them. Indexes task_queued
--- and task_open.
+-- replay that goes on cannot precede any more; `late` are those that come before what was done already. The stream is locked by this
+-- transaction, so nobody else takes them. Indexes task_queued and task_open.
 with gate as (
     select count(*) > 0 as gated, count(*) = count(w.cursor_key) as moved, min(w.cursor_key) as covered
     from input_binding b
@@ -64,6 +64,9 @@ with gate as (
     where job_version_id = %(job_version_id)s and not replayed
 )
 select t.task_id::text, t.state::text, t.failed_attempts, t.lost_leases,
+    t.scope_first < (
+        select position from ordered_stream where job_version_id = %(job_version_id)s and stream_key = %(stream_key)s
+    ) as late,
     coalesce(not gate.gated or (gate.moved and t.scope_last <= gate.covered), false)
         and (replay.frontier is null or t.scope_first < replay.frontier) as ready
 from gate
@@ -89,12 +92,42 @@ cross join lateral (
 order by t.scope_first, t.revision, t.task_id
 limit %(limit)s;
 
--- name: run_limits
--- How many tasks a run of the job may have, by the active version's settings.
-select s.max_run_tasks
+-- name: job_settings
+-- How job versions run now: by the active DAG version's settings, what people paused, and how many consumers an event has at most.
+select s.job_version_id::text, s.dag_version_id::text, s.max_run_tasks, j.late_scopes::text,
+    exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused,
+    (
+        select coalesce(max(c.consumers), 0)
+        from job_output o
+        cross join lateral (
+            select count(*) as consumers
+            from subscription u
+            where u.input_version_id = o.dataset_version_id and u.to_number is null
+        ) c
+        where o.job_version_id = s.job_version_id
+    )::int as consumers
 from dag_version_job s
 join dag d on d.active_version_id = s.dag_version_id
-where s.job_version_id = %(job_version_id)s;
+join job_version j using (job_version_id)
+where s.job_version_id = any(%(job_version_ids)s::uuid[]);
+
+-- name: pass_late
+-- REFUSE_LATE, SKIP_LATE: queued or released to dead or skipped, on record; the caller holds the stream's lock.
+update task
+set state = %(state)s::task_state, released_at = null, reason = %(reason)s, finished_at = clock_timestamp()
+where task_id = any(%(task_ids)s::uuid[]) and state in ('queued', 'released');
+
+-- name: advance_streams
+-- A stream is at the last scope of it that was done. Never back: what comes before it is late.
+update ordered_stream o
+set position = e.position
+from (
+    select t.job_version_id, t.stream_key, max(t.scope_first) as position
+    from task t
+    where t.task_id = any(%(task_ids)s::uuid[]) and t.stream_key is not null
+    group by t.job_version_id, t.stream_key
+) e
+where o.job_version_id = e.job_version_id and o.stream_key = e.stream_key and o.position < e.position;
 
 -- name: mark_claimed
 -- CLAIM: queued or released to running; the caller holds the locks and has judged the rows.
@@ -102,18 +135,20 @@ update task t
 set state = 'running', attempt = t.attempt + 1, claim_request_id = %(request_id)s,
     lease_token_digest = %(token_digest)s, worker_id = %(worker_id)s, started_at = clock_timestamp(),
     lease_until = case when c.stream_epoch is null then clock_timestamp() + %(lease)s::interval end,
-    stream_epoch = c.stream_epoch, released_at = null, progress = null,
+    stream_epoch = c.stream_epoch, run_epoch = r.epoch, released_at = null, progress = null,
     pins = coalesce(t.pins, c.pins)
-from unnest(%(task_ids)s::uuid[], %(stream_epochs)s::bigint[], %(pins)s::jsonb[]) as c (task_id, stream_epoch, pins)
-where t.task_id = c.task_id and t.state in ('queued', 'released');
+from unnest(%(task_ids)s::uuid[], %(stream_epochs)s::bigint[], %(pins)s::jsonb[]) as c (task_id, stream_epoch, pins),
+    job_version_run r
+where t.task_id = c.task_id and r.job_version_id = t.job_version_id and t.state in ('queued', 'released');
 
 -- name: lease_stream
 -- A new holder is a new epoch: whatever the former one still sends is stale.
-update ordered_stream
-set epoch = epoch + 1, worker_id = %(worker_id)s, claim_request_id = %(request_id)s,
+update ordered_stream o
+set epoch = o.epoch + 1, run_epoch = r.epoch, worker_id = %(worker_id)s, claim_request_id = %(request_id)s,
     lease_token_digest = %(token_digest)s, lease_until = clock_timestamp() + %(lease)s::interval
-where job_version_id = %(job_version_id)s and stream_key = %(stream_key)s
-returning epoch;
+from job_version_run r
+where r.job_version_id = o.job_version_id and o.job_version_id = %(job_version_id)s and o.stream_key = %(stream_key)s
+returning o.epoch;
 
 -- name: input_heads
 -- What read-only inputs are at now, for the pins of a first claim.
@@ -156,11 +191,11 @@ join unnest(%(job_version_ids)s::uuid[], %(stream_keys)s::text[]) as s (job_vers
     on o.job_version_id = s.job_version_id and o.stream_key = s.stream_key;
 
 -- name: job_details
--- What workers need to know of job versions, by the active DAG version.
+-- What workers need to know of job versions. Primary key.
 select s.job_version_id::text, s.details
 from dag_version_job s
-join dag d on d.active_version_id = s.dag_version_id
-where s.job_version_id = any(%(job_version_ids)s::uuid[]);
+join unnest(%(dag_version_ids)s::uuid[], %(job_version_ids)s::uuid[]) as k (dag_version_id, job_version_id)
+    using (dag_version_id, job_version_id);
 
 -- name: retry_policies
 -- Retry settings of the active DAG version.
@@ -170,7 +205,8 @@ join dag d on d.active_version_id = s.dag_version_id
 where s.job_version_id = any(%(job_version_ids)s::uuid[]);
 
 -- name: mark_ended
--- SUCCEED, FAIL, FAIL_FINALLY, YIELD, LOSE_LEASE, LOSE_LEASE_FINALLY, CONFIRM_CANCEL: running to what was decided on the locked row.
+-- SUCCEED, FAIL, FAIL_FINALLY, YIELD, RETURN, LOSE_LEASE, LOSE_LEASE_FINALLY, CONFIRM_CANCEL: running to what was decided on the locked
+-- row.
 update task t
 set state = e.state::task_state, claim_request_id = null, lease_token_digest = null, lease_until = null,
     stream_epoch = null, worker_id = null, progress = null,
@@ -229,7 +265,7 @@ from (
     join job_version_run r using (job_version_id)
     where held.state = 'running' and held.attempt = k.attempt and held.lease_token_digest = k.token_digest
         and held.stream_epoch is null and held.lease_until > clock_timestamp()
-        and r.run_state in ('running', 'paused', 'staged')
+        and r.run_state in ('running', 'staged') and r.epoch = held.run_epoch
     order by held.task_id
     for no key update of held
 ) h
@@ -248,7 +284,7 @@ from (
     join ordered_stream held using (job_version_id, stream_key)
     join job_version_run r using (job_version_id)
     where held.epoch = k.epoch and held.lease_token_digest = k.token_digest and held.lease_until > clock_timestamp()
-        and r.run_state in ('running', 'paused', 'staged')
+        and r.run_state in ('running', 'staged') and r.epoch = held.run_epoch
     order by held.job_version_id, held.stream_key
     for no key update of held
 ) h
@@ -257,7 +293,8 @@ returning o.job_version_id::text, o.stream_key, o.epoch, o.lease_token_digest, o
 
 -- name: standing
 -- Why a heartbeat did not extend: cancelled, or lost.
-select t.task_id::text, t.state::text, t.reason, r.run_state::text
+select t.task_id::text, t.state::text, t.attempt, t.lease_token_digest, t.run_epoch, t.reason, r.run_state::text,
+    r.epoch as job_epoch
 from task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[]);
@@ -328,7 +365,8 @@ returning task_id::text;
 select t.task_id::text, j.dag, j.job, t.job_version_id::text, t.origin::text, t.event_id::text,
     v.dataset_id as trigger_dataset_id, v.cursor_type, t.scope_kind, t.scope_first, t.scope_last, t.revision, t.state::text,
     t.attempt, t.worker_id, t.created_at, t.finished_at, coalesce(t.lease_until, o.lease_until) as lease_until, t.retry_at,
-    t.reason, t.accepted_events, t.failed_attempts, t.lost_leases, t.progress, t.nondeterministic, r.run_state::text, t.pins
+    t.reason, t.accepted_events, t.failed_attempts, t.lost_leases, t.progress, t.nondeterministic, r.run_state::text,
+    exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused, t.pins
 from task t
 join job_version j using (job_version_id)
 join job_version_run r using (job_version_id)

@@ -20,13 +20,26 @@ class TaskOwner:
 
 @dataclass(frozen=True, slots=True)
 class RunCandidate:
-    """A task near the head of a stream; `ready` when watermarks and replays let it go."""
+    """A task near the head of a stream; `ready` when watermarks and replays let it go, `late` when its turn is past."""
 
     task_id: str
     state: str
     failed_attempts: int
     lost_leases: int
+    late: bool
     ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettings:
+    """How a job version runs now. `consumers`: tasks that an event of it makes, at most."""
+
+    job_version_id: str
+    dag_version_id: str
+    max_run_tasks: int
+    late_scopes: str
+    paused: bool
+    consumers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +129,12 @@ class Standing:
 
     task_id: str
     state: str
+    attempt: int
+    lease_token_digest: bytes | None
+    run_epoch: int | None
     reason: str
     run_state: str
+    job_epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +182,7 @@ class TaskRow:
     progress: bytes | None
     nondeterministic: bool
     run_state: str
+    paused: bool
     pins: list[dict[str, Any]] | None
 
 

@@ -40,11 +40,14 @@ class TaskEvent(StrEnum):
     LOSE_LEASE = "lose_lease"  # and another attempt follows
     LOSE_LEASE_FINALLY = "lose_lease_finally"
     YIELD = "yield"  # its run failed at another task: it goes back in line
+    RETURN = "return"  # its worker gives it back, or stopped because its job version was taken back
     BACKOFF_ENDS = "backoff_ends"
     CANCEL = "cancel"  # by a person, before it runs
     CONFIRM_CANCEL = "confirm_cancel"  # by the worker that was told to stop
     RETRY = "retry"  # by a person
     SKIP = "skip"  # by a person
+    REFUSE_LATE = "refuse_late"  # its scope lies before what its ordered stream has done
+    SKIP_LATE = "skip_late"  # the same, where the job says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,14 @@ TRANSITIONS: tuple[Transition, ...] = (
     _row(_E.LOSE_LEASE, {_S.RUNNING}, _S.QUEUED),
     _row(_E.LOSE_LEASE_FINALLY, {_S.RUNNING}, _S.DEAD),
     _row(_E.YIELD, {_S.RUNNING}, _S.QUEUED),
+    _row(_E.RETURN, {_S.RUNNING}, _S.QUEUED),
     _row(_E.BACKOFF_ENDS, {_S.BACKOFF}, _S.QUEUED),
     _row(_E.CANCEL, {_S.QUEUED, _S.RELEASED, _S.BACKOFF}, _S.CANCELED),
     _row(_E.CONFIRM_CANCEL, {_S.RUNNING}, _S.CANCELED),
     _row(_E.RETRY, {_S.DEAD}, _S.QUEUED),
     _row(_E.SKIP, {_S.DEAD}, _S.SKIPPED),
+    _row(_E.REFUSE_LATE, {_S.QUEUED, _S.RELEASED}, _S.DEAD),
+    _row(_E.SKIP_LATE, {_S.QUEUED, _S.RELEASED}, _S.SKIPPED),
 )
 
 FINAL = frozenset({TaskState.SUCCEEDED, TaskState.CANCELED, TaskState.SKIPPED})

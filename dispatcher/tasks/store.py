@@ -20,6 +20,7 @@ from dispatcher.tasks.rows import (
     Ended,
     EndedAttempt,
     InputHead,
+    JobSettings,
     RunCandidate,
     Standing,
     StateRow,
@@ -85,10 +86,17 @@ async def run_candidates(
     )
 
 
-async def run_limit(connection: Connection, job_version_id: str) -> int:
-    cursor = await connection.execute(_sql.run_limits, {"job_version_id": job_version_id})
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+async def job_settings(connection: Connection, job_version_ids: set[str]) -> dict[str, JobSettings]:
+    """By job version; those that no active DAG version has are absent."""
+    if not job_version_ids:
+        return {}
+    found = await rows(connection, _sql.job_settings, JobSettings, job_version_ids=sorted(job_version_ids))
+    return {row.job_version_id: row for row in found}
+
+
+async def pass_late(connection: Connection, task_ids: Sequence[str], state: TaskState, reason: str) -> None:
+    """Ends tasks that come too late for their stream; the caller holds its lock."""
+    await connection.execute(_sql.pass_late, {"task_ids": list(task_ids), "state": state.value, "reason": reason})
 
 
 async def input_heads(connection: Connection, job_version_ids: set[str]) -> list[InputHead]:
@@ -170,11 +178,17 @@ async def operator_states(connection: Connection, keys: set[tuple[str, str]]) ->
     return {(row.job_version_id, row.stream_key): row for row in found}
 
 
-async def job_details(connection: Connection, job_version_ids: set[str]) -> dict[str, bytes]:
-    """Serialized JobDetails."""
-    if not job_version_ids:
+async def job_details(connection: Connection, settings: Sequence[JobSettings]) -> dict[str, bytes]:
+    """Serialized JobDetails, by job version."""
+    if not settings:
         return {}
-    cursor = await connection.execute(_sql.job_details, {"job_version_ids": sorted(job_version_ids)})
+    cursor = await connection.execute(
+        _sql.job_details,
+        {
+            "dag_version_ids": [row.dag_version_id for row in settings],
+            "job_version_ids": [row.job_version_id for row in settings],
+        },
+    )
     return dict(await cursor.fetchall())
 
 
@@ -217,6 +231,12 @@ async def record_ends(connection: Connection, ends: Sequence[Ended]) -> None:
             "usages": [end.usage for end in ends],
         },
     )
+
+
+async def advance_streams(connection: Connection, task_ids: Sequence[str]) -> None:
+    """The streams of these tasks have done their scopes; the caller holds the streams' locks."""
+    if task_ids:
+        await connection.execute(_sql.advance_streams, {"task_ids": list(task_ids)})
 
 
 async def free_streams(connection: Connection, keys: set[tuple[str, str]]) -> None:

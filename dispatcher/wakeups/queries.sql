@@ -48,6 +48,7 @@ with busy as (
     ) f
     left join busy o on o.job_version_id = j.job_version_id
     where s.queue = %(queue)s and r.run_state in ('running', 'staged') and g.moved
+        and not exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job))
         and (s.max_concurrency is null or s.job_version_id = any(%(limited)s::uuid[]))
 ), candidate as (
     select c.task_id, job.dag, job.dag_open,
@@ -86,7 +87,10 @@ where state = 'released' and task_id in (
     join dag_version_job s using (job_version_id)
     join dag d on d.active_version_id = s.dag_version_id
     join job_version_run r using (job_version_id)
-    where t.state = 'released' and r.run_state in ('running', 'staged') and t.released_at < clock_timestamp() - %(unanswered)s::interval and s.queue = %(queue)s
+    join job_version j using (job_version_id)
+    where t.state = 'released' and t.released_at < clock_timestamp() - %(unanswered)s::interval and s.queue = %(queue)s
+        and r.run_state in ('running', 'staged')
+        and not exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job))
     order by t.task_id
     limit %(room)s
     for no key update of t skip locked

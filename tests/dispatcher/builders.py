@@ -110,7 +110,13 @@ class Worker:
     token: bytes = field(default_factory=lambda: os.urandom(32))
 
     async def claim(
-        self, task_ids: Iterable[str], *, request_id: str | None = None, max_run_tasks: int = 0, seconds: int = 60
+        self,
+        task_ids: Iterable[str],
+        *,
+        request_id: str | None = None,
+        max_run_tasks: int = 0,
+        seconds: int = 60,
+        known_details_ids: Iterable[str] = (),
     ) -> pb.ClaimTasksResponse:
         return await self.dispatcher.worker.ClaimTasks(
             pb.ClaimTasksRequest(
@@ -120,6 +126,7 @@ class Worker:
                 task_ids=task_ids,
                 lease_duration=Duration(seconds=seconds),
                 max_run_tasks=max_run_tasks,
+                known_details_ids=known_details_ids,
             )
         )
 

@@ -25,6 +25,7 @@ from kernel.artifacts.local import LocalArtifactStore
 from kernel.channels import aio_channel
 from kernel.config import SecretStr
 from kernel.credentials import token_digest
+from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as dag_pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
@@ -84,7 +85,8 @@ class InProcess:
     async def deploy(self, document: str) -> dag_pb.Deployment:
         """Deploys a document that needs no bundle."""
         source = dag_pb.DagDocument(text=document, file_name="dag.yaml")
-        return (await self.dags.DeployDag(dag_pb.DeployDagRequest(document=source))).deployment
+        request = dag_pb.DeployDagRequest(document=source, request_id=new_id())
+        return (await self.dags.DeployDag(request)).deployment
 
     async def release(self, room: int = 10_000) -> list[str]:
         """Hands out what may go; answers the wake-ups."""

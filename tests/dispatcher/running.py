@@ -16,6 +16,7 @@ import grpc
 from kernel import bundles
 from kernel.channels import aio_channel
 from kernel.credentials import create_token_file, read_token, token_digest
+from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
@@ -75,7 +76,7 @@ class RunningDispatcher:
             ]
             uploaded = await self.dags.UploadBundle(_each(parts))
             digests[path.path] = uploaded.digest
-        response = await self.dags.DeployDag(pb.DeployDagRequest(document=source, bundles=digests))
+        response = await self.dags.DeployDag(pb.DeployDagRequest(document=source, bundles=digests, request_id=new_id()))
         return response.deployment
 
 

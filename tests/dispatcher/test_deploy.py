@@ -9,6 +9,7 @@ import pytest
 
 from kernel import bundles
 from kernel.errors import from_rpc_error
+from kernel.ids import new_id
 from tests.dispatcher.builders import CHAIN, READER
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
@@ -29,8 +30,9 @@ jobs:
 """
 
 
-def _request(document: str, **digests: str) -> pb.DeployDagRequest:
-    return pb.DeployDagRequest(document=pb.DagDocument(text=document, file_name="dag.yaml"), bundles=digests)
+def _request(document: str, *, request_id: str | None = None, **digests: str) -> pb.DeployDagRequest:
+    source = pb.DagDocument(text=document, file_name="dag.yaml")
+    return pb.DeployDagRequest(document=source, bundles=digests, request_id=request_id or new_id())
 
 
 async def _reason(dispatcher: InProcess, document: str, **digests: str) -> str:
@@ -82,6 +84,33 @@ async def test_two_first_deployments_of_one_dag_are_one(dispatcher: InProcess) -
     assert sorted(response.unchanged for response in responses) == [False, True, True, True]
     assert await dispatcher.value("select count(*) from task") == 1
     assert await dispatcher.value("select deploy_number from deploy_counter") == 1
+
+
+async def test_a_repeated_call_gets_the_first_answer_and_its_id_is_for_that_document_alone(
+    dispatcher: InProcess,
+) -> None:
+    request = _request(CHAIN)
+    first = await dispatcher.dags.DeployDag(request)
+    again = await dispatcher.dags.DeployDag(request)
+    assert (again.unchanged, again.deployment) == (True, first.deployment)
+    other = CHAIN.replace("size: 10", "size: 20")
+    for document in (other, READER):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await dispatcher.dags.DeployDag(_request(document, request_id=request.request_id.upper()))
+        assert from_rpc_error(raised.value).reason_name == "REQUEST_ID_REUSED"
+    assert await dispatcher.value("select count(*) from dag_version") == 1
+
+
+@pytest.mark.races
+async def test_one_request_id_for_two_dags_at_once_deploys_one(dispatcher: InProcess) -> None:
+    other = CHAIN.replace("dag: chain", "dag: other").replace("blocks", "blips").replace("ranges", "spans")
+    request_id = new_id()
+    documents = (CHAIN, other.replace("copies", "doubles"))
+    calls = [dispatcher.dags.DeployDag(_request(document, request_id=request_id)) for document in documents]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [from_rpc_error(result) for result in results if isinstance(result, grpc.aio.AioRpcError)]
+    assert [error.reason_name for error in refused] == ["REQUEST_ID_REUSED"]
+    assert await dispatcher.value("select count(*) from dag") == 1
 
 
 async def test_code_that_was_not_uploaded_is_missing(dispatcher: InProcess) -> None:

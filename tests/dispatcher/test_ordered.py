@@ -2,9 +2,12 @@
 
 import uuid
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from dispatcher.tasks import claim
 from tests.dispatcher.builders import (
+    CHAIN,
     Source,
     Worker,
     between,
@@ -13,6 +16,7 @@ from tests.dispatcher.builders import (
     int64,
     manifest,
     reason_of,
+    start_source,
     success,
     verdict,
 )
@@ -215,3 +219,88 @@ async def test_one_beat_carries_a_run(dispatcher: InProcess, source: Source) -> 
     former = pb.HeartbeatItem(lease=worker.leases(run)[1], stream=run.stream)
     former.stream.epoch = 9
     assert await worker.beat(beat, former) == ["continue", "lease_lost"]
+
+
+async def _ranges(dispatcher: InProcess) -> list[tuple[int, str]]:
+    rows = await dispatcher.rows(
+        "select scope_first, state::text from task where stream_key = '' order by scope_first, task_id"
+    )
+    return [(int.from_bytes(first, "big") - 2**63, state) for first, state in rows]
+
+
+async def _publish(source: Source, *numbers: int) -> None:
+    """Each in a file of its own, so that none overlaps another, and moves the watermark at the end."""
+    for number in numbers[:-1]:
+        await source.publish([number], watermark=False)
+    await source.publish(numbers[-1:])
+
+
+async def _do_all(dispatcher: InProcess) -> None:
+    worker, run = await _run(dispatcher)
+    await worker.complete(*[success(lease, stream=run.stream) for lease in worker.leases(run)])
+
+
+async def test_a_scope_that_comes_too_late_is_dead_and_holds_its_stream(dispatcher: InProcess, source: Source) -> None:
+    await _publish(source, 1, 5)
+    await _do_all(dispatcher)
+    await _publish(source, 3, 6)
+    await dispatcher.release()
+    assert await _refusal(dispatcher, 3) == "TASK_FINISHED"
+    assert await _ranges(dispatcher) == [(1, "succeeded"), (3, "dead"), (5, "succeeded"), (6, "queued")]
+    reason = await dispatcher.value("select reason from task where state = 'dead'")
+    assert reason == "its scope lies before one that its ordered stream has done"
+    await dispatcher.release()
+    assert await _refusal(dispatcher, 6) == "TASK_NOT_READY"
+
+
+async def test_where_the_job_says_so_late_scopes_are_skipped_on_record(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(CHAIN.replace("operator: aggregator,", "operator: aggregator, late_scopes: skip,"))
+    source = await start_source(dispatcher)
+    await _publish(source, 1, 5)
+    await _do_all(dispatcher)
+    await _publish(source, 2, 3, 6)
+    _, run = await _run(dispatcher)
+    assert _numbers(run) == [6]
+    assert await _ranges(dispatcher) == [
+        (1, "succeeded"),
+        (2, "skipped"),
+        (3, "skipped"),
+        (5, "succeeded"),
+        (6, "running"),
+    ]
+
+
+async def test_a_charged_task_in_the_middle_goes_alone(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1, 2, 3])
+    await dispatcher.run("update task set lost_leases = 1 where scope_first = int8send(2 # (-9223372036854775808))")
+    for numbers in ([1], [2], [3]):
+        worker, run = await _run(dispatcher)
+        assert _numbers(run) == numbers
+        await worker.complete(*[success(lease, stream=run.stream) for lease in worker.leases(run)])
+
+
+TWO_STREAMS = (
+    CHAIN
+    + """\
+  spans: {operator: aggregator, inputs: {blocks: {}}, config: {size: 10}, outputs: {spans: {storage: none}}}
+"""
+)
+
+
+async def test_a_claim_takes_no_more_than_fits_its_transaction(
+    dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two streams of five tasks each; rows for seven tasks and the streams' own."""
+    await dispatcher.deploy(TWO_STREAMS)
+    source = await start_source(dispatcher)
+    await source.publish(range(5))
+    await dispatcher.release()
+    heads = [await dispatcher.task_of("chain", job, 0) for job in ("ranges", "spans")]
+    monkeypatch.setattr(claim, "MAX_ROWS", 2 + 2 + 5 + 2 + 2)
+    response = await Worker(dispatcher).claim(heads)
+    assert sorted(len(run.tasks) for run in response.runs) == [2, 5]
+    await dispatcher.expire()
+    await dispatcher.release()
+    monkeypatch.setattr(claim, "MAX_ROWS", 2 + 2 + 1)
+    response = await Worker(dispatcher).claim(heads)
+    assert sorted(verdict(result) for result in response.results) == ["OVERLOADED", "run_index"]

@@ -46,9 +46,10 @@ select uuidv7(), e.dataset_version_id, 'data/' || e.event_id, e.producer_task_id
 from event e;
 
 insert into task (task_id, job_version_id, event_id, origin, stream_key, scope_kind, scope_first, scope_last, state,
-    attempt, lease_token_digest, lease_until, worker_id, started_at, released_at, retry_at, finished_at, reason)
+    attempt, run_epoch, lease_token_digest, lease_until, worker_id, started_at, released_at, retry_at, finished_at,
+    reason)
 select uuidv7(), j.job_version_id, e.event_id, 'live', case when j.ordered then '' end, 1, e.scope_first, e.scope_last,
-    s.state::task_state, 1, case when s.state = 'running' then 'x'::bytea end,
+    s.state::task_state, 1, 1, case when s.state = 'running' then 'x'::bytea end,
     case when s.state = 'running' then clock_timestamp() + interval '1 h' end,
     case when s.state = 'running' then 'w' end, case when s.state = 'running' then clock_timestamp() end,
     case when s.state = 'released' then clock_timestamp() end, case when s.state = 'backoff' then clock_timestamp() end,

@@ -63,7 +63,7 @@ async def test_a_consumer_deployed_while_an_event_is_accepted_gets_it(
     if not locked:
         monkeypatch.setattr(events_store, "share_dags", _no_lock)
     await source.publish([1])
-    acceptance, ops = Acceptance(new_id), [convert.emit(await source.item([2]), new_id)]
+    acceptance, ops = Acceptance(new_id), [convert.emit(await source.item([2]), new_id).with_consumers(2)]
     async with transaction(dispatcher.pool) as connection:
         results = await acceptance.accept(connection, ops)
         deploying = asyncio.create_task(dispatcher.deploy(READER))

@@ -3,6 +3,7 @@
 import uuid
 from datetime import timedelta
 
+import grpc
 import pytest
 
 from dispatcher.db.pool import transaction
@@ -10,7 +11,8 @@ from dispatcher.db.statements import Statements
 from dispatcher.wakeups.release import Releaser
 from tests.dispatcher.builders import CHAIN, Source, Worker, start_source, success
 from tests.dispatcher.in_process import InProcess, Workers
-from traceapi.control.v1 import dag_service_pb2
+from traceapi.control.v1 import dag_service_pb2, task_service_pb2
+from traceapi.types.v1.task_pb2 import RunState
 
 WAITING = """\
   merged:
@@ -99,6 +101,47 @@ async def test_a_paused_job_is_not_released_and_a_resumed_one_is(dispatcher: InP
     assert copies not in await dispatcher.release()
     await dispatcher.dags.ResumeDag(dag_service_pb2.ResumeDagRequest(dag="chain"))
     assert copies in await dispatcher.release()
+
+
+async def _paused(dispatcher: InProcess, *jobs: str) -> list[str]:
+    return list((await dispatcher.dags.PauseDag(dag_service_pb2.PauseDagRequest(dag="chain", jobs=jobs))).paused_jobs)
+
+
+async def _resumed(dispatcher: InProcess, *jobs: str) -> list[str]:
+    request = dag_service_pb2.ResumeDagRequest(dag="chain", jobs=jobs)
+    return list((await dispatcher.dags.ResumeDag(request)).paused_jobs)
+
+
+async def test_a_job_stays_paused_while_its_dag_is(dispatcher: InProcess, source: Source) -> None:
+    assert await _paused(dispatcher, "copies") == ["copies"]
+    assert await _paused(dispatcher) == ["blocks", "copies", "ranges"]
+    assert await _resumed(dispatcher, "copies") == ["blocks", "copies", "ranges"]
+    assert await _paused(dispatcher, "ranges") == ["blocks", "copies", "ranges"]
+    assert await _resumed(dispatcher) == []
+
+
+async def test_pausing_a_job_that_does_not_exist_is_refused_with_its_name(
+    dispatcher: InProcess, source: Source
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await _paused(dispatcher, "copies", "copie")
+    assert "chain has no job copie; it has blocks, copies, ranges" in str(refused.value.details())
+    assert await dispatcher.value("select count(*) from pause") == 0
+
+
+async def test_a_pause_is_a_fact_of_its_own(dispatcher: InProcess, source: Source) -> None:
+    """It neither lifts a fence nor is lifted with one."""
+    await source.publish([1])
+    await _paused(dispatcher, "copies")
+    await dispatcher.run("update job_version_run set run_state = 'superseded', epoch = epoch + 1")
+    await dispatcher.run("update job_version_run set run_state = 'running', epoch = epoch + 1")
+    copies = await dispatcher.task_of("chain", "copies", 1)
+    assert copies not in await dispatcher.release()
+    shown = await dispatcher.tasks.GetTask(task_service_pb2.GetTaskRequest(task_id=copies))
+    assert (shown.task.paused, shown.task.run_state) == (True, RunState.RUN_STATE_RUNNING)
+    await dispatcher.run("update job_version_run set run_state = 'superseded', epoch = epoch + 1")
+    assert await _resumed(dispatcher) == []
+    assert copies not in await dispatcher.release()
 
 
 LIMITED = CHAIN.replace("    outputs: {copies:", "    execution: {max_concurrency: 2}\n    outputs: {copies:")

@@ -18,7 +18,7 @@ from dispatcher.tasks.rows import (
 from dispatcher.tasks.state import FINAL, OPEN, TRANSITIONS, TaskEvent, TaskState, transition
 from tests.dispatcher.builders import CHAIN
 from tests.dispatcher.in_process import InProcess
-from traceapi.types.v1 import task_pb2
+from traceapi.types.v1 import dag_pb2, task_pb2
 
 _sql = Statements.load("dispatcher.tasks")
 _release = Statements.load("dispatcher.wakeups")
@@ -27,6 +27,7 @@ _SET_STATE = """
 update task set state = %(state)s::task_state,
     lease_token_digest = case when %(state)s = 'running' then '\\x01'::bytea end,
     lease_until = case when %(state)s = 'running' then clock_timestamp() end,
+    run_epoch = case when %(state)s = 'running' then 1 end,
     worker_id = case when %(state)s = 'running' then 'w' end,
     started_at = case when %(state)s = 'running' then clock_timestamp() end,
     released_at = case when %(state)s = 'released' then clock_timestamp() end,
@@ -60,6 +61,13 @@ async def _skips(connection: Connection, task_id: str) -> None:
     await connection.execute(_sql.skip, {"task_ids": [task_id], "reason": "why"})
 
 
+def _passes_late(after: TaskState) -> Step:
+    async def step(connection: Connection, task_id: str) -> None:
+        await store.pass_late(connection, [task_id], after, "why")
+
+    return step
+
+
 def _ends(event: TaskEvent) -> Step:
     after = transition(event, TaskState.RUNNING)
     assert after is not None
@@ -89,6 +97,8 @@ STEPS: dict[TaskEvent, Step] = {
     TaskEvent.BACKOFF_ENDS: _backoff_ends,
     TaskEvent.RETRY: _retries,
     TaskEvent.SKIP: _skips,
+    TaskEvent.REFUSE_LATE: _passes_late(TaskState.DEAD),
+    TaskEvent.SKIP_LATE: _passes_late(TaskState.SKIPPED),
     **{row.event: _ends(row.event) for row in TRANSITIONS if row.before == {TaskState.RUNNING}},
 }
 
@@ -135,6 +145,7 @@ async def test_states_are_those_of_the_schema_and_of_the_contract(pool: Pool) ->
     )
     assert schema["attempt_outcome"] == _contract(task_pb2.AttemptOutcome, "ATTEMPT_OUTCOME_")
     assert schema["run_state"] == _contract(task_pb2.RunState, "RUN_STATE_")
+    assert schema["late_scopes"] == _contract(dag_pb2.LateScopes, "LATE_SCOPES_")
 
 
 def _contract(enum: object, prefix: str) -> list[str]:
@@ -149,6 +160,7 @@ def _contract(enum: object, prefix: str) -> list[str]:
         ("running", "lease_token_digest = null", "running_has_lease"),
         ("running", "lease_until = null", "one_lease"),
         ("running", "stream_epoch = 1", "one_lease"),
+        ("running", "run_epoch = null", "running_has_epoch"),
         ("released", "released_at = null", "released_has_time"),
         ("backoff", "retry_at = null", "backoff_has_time"),
         ("queued", "retry_at = clock_timestamp()", "backoff_has_time"),

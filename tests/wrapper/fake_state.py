@@ -38,6 +38,7 @@ class FakeTask:
     refused_attempt: int = 0
     max_attempts: int = 3
     failures: list[TaskFailure] = field(default_factory=list)
+    returned: int = 0
     progress: task_pb2.Progress | None = None
     usage: task_pb2.ResourceUsage | None = None
     canceled: bool = False
@@ -81,6 +82,7 @@ class FakeState:
         self.watchers: dict[str, int] = {}  # worker to credits
         self.refuse_events: Callable[[pb.EmitItem], errors.ItemError | None] = lambda _item: None
         self.paused = False
+        self.overloaded_claims = 0  # how many tasks find no room in their claim
 
     def new_task(self, details: JobDetails, scope: Scope | None, event: Event | None) -> FakeTask:
         task = FakeTask(new_id(), details, scope, event)
@@ -119,6 +121,10 @@ class FakeState:
                 result.error.CopyFrom(item_error(errors.ERROR_REASON_TASK_NOT_FOUND, "no such task"))
                 continue
             version = task.job.job_version_id
+            if self.overloaded_claims:
+                self.overloaded_claims -= 1
+                result.error.CopyFrom(item_error(errors.ERROR_REASON_OVERLOADED, "this claim is full"))
+                continue
             if task.job.ordered and version in runs:
                 result.run_index = runs[version]
             elif task.state != "released":
@@ -130,7 +136,8 @@ class FakeState:
             else:
                 result.claimed.CopyFrom(self._lease(task, request, until))
                 versions.add(version)
-        response.jobs.extend(self.jobs[version] for version in sorted(versions - set(request.known_job_version_ids)))
+        known = set(request.known_details_ids)
+        response.jobs.extend(job for v in sorted(versions) if (job := self.jobs[v]).details_id not in known)
         return response
 
     def _claim_run(self, run: pb.TaskRun, job: JobDetails, request: pb.ClaimTasksRequest, until: float) -> None:
@@ -161,6 +168,7 @@ class FakeState:
             attempt=task.attempt,
             lease_duration=request.lease_duration,
             job_version_id=task.job.job_version_id,
+            details_id=self.jobs[task.job.job_version_id].details_id,
             scope=task.scope,
             event=task.event,
             state=self.states.get(task.job.job_version_id) if task.job.source else None,
@@ -267,6 +275,9 @@ class FakeState:
         elif item.HasField("canceled"):
             task.state = "canceled"
             del self.open[task.task_id]
+        elif item.HasField("returned"):
+            task.state = "queued"
+            task.returned += 1
         else:
             charged = not item.HasField("stream") or item.stream.job_version_id not in blamed
             blamed.add(task.job.job_version_id)

@@ -76,7 +76,7 @@ class Stack:
 
     def job(self, **fields: object) -> JobDetails:
         """A job that the dispatcher knows."""
-        details = JobDetails(job_version_id=new_id(), dag="dag", max_events_per_emit=1000)
+        details = JobDetails(job_version_id=new_id(), details_id=new_id(), dag="dag", max_events_per_emit=1000)
         named = {"job": "job", **fields}
         details.MergeFrom(JobDetails(**named))  # type: ignore[arg-type]
         return self.dispatcher.add_job(details)

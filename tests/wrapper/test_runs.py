@@ -2,10 +2,14 @@
 
 import time
 
+from kernel.errors import item_error
+from kernel.ids import new_id
 from tests.wrapper.stack import Stack, at, emits, reads, running_wrapper, wrapper_service, writes
-from traceapi.types.v1 import task_pb2
+from traceapi.types.v1 import errors_pb2, task_pb2
+from traceapi.types.v1.job_pb2 import JobDetails
 from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64
 from traceapi.wrapper.v1.wrapper_service_pb2 import GetStatusRequest
+from wrapper.endings import Failed, ending_of_refusal
 
 SUMS = """
 from tracesdk.operators import OrderedOperator
@@ -125,3 +129,70 @@ async def test_ordered_runs_pass_at_three_thousand_tasks_a_second(stack: Stack) 
     assert calls < 6 * count / 500, f"{calls} calls for {count} tasks: a call is to carry a run"
     assert status.succeeded_attempts == warm_up + count
     assert count / took > 1000, f"{count / took:.0f} tasks/s"
+
+
+TELLS_ITS_LIMIT = """
+from tracesdk.operators import OrderedOperator
+
+class main(OrderedOperator):
+    def process(self, run):
+        run.tasks[-1].emit("limits", type(run.tasks[0].scope).at(self.job.max_events_per_emit))
+"""
+
+
+async def test_what_is_claimed_after_a_setting_changed_runs_by_the_new_one(stack: Stack) -> None:
+    """The job version is the same, and so a process that knows it is there already."""
+    job = stack.python_job(TELLS_ITS_LIMIT, ordered=True, inputs=[reads("a", trigger=True)], outputs=[emits("limits")])
+    async with running_wrapper(stack):
+        await stack.dispatcher.add_tasks(job, [at(1)])
+        await stack.dispatcher.all_end()
+        changed = JobDetails()
+        changed.CopyFrom(job)
+        changed.details_id, changed.max_events_per_emit = new_id(), 7
+        stack.dispatcher.add_job(changed)
+        await stack.dispatcher.add_tasks(changed, [at(2)])
+        await stack.dispatcher.all_end()
+    assert [one.event.scope.cursor.int64_value for one in stack.dispatcher.events_of("limits")] == [7, 1000]
+
+
+async def test_a_task_that_found_no_room_in_its_claim_is_claimed_again_at_once(stack: Stack) -> None:
+    """No second wake-up comes for it."""
+    stack.dispatcher.overloaded_claims = 3
+    job = stack.python_job(STUMBLES, inputs=[reads("a", trigger=True)], outputs=[emits("b")])
+    async with running_wrapper(stack):
+        tasks = await stack.dispatcher.add_tasks(job, [at(1), at(2)])
+        await stack.dispatcher.all_end()
+    assert [(task.state, task.attempt) for task in tasks] == [("succeeded", 1)] * 2
+    assert stack.dispatcher.overloaded_claims == 0
+
+
+BREAKS_ITS_LIMIT = """
+from tracesdk.operators import OrderedOperator
+
+class main(OrderedOperator):
+    def process(self, run):
+        for number in range(self.job.max_events_per_emit + 1):
+            run.tasks[-1].emit("b", type(run.tasks[0].scope).at(number))
+"""
+
+
+async def test_a_run_that_emits_more_than_its_limit_is_at_fault(stack: Stack) -> None:
+    job = stack.python_job(
+        BREAKS_ITS_LIMIT,
+        ordered=True,
+        max_events_per_emit=5,
+        inputs=[reads("a", trigger=True)],
+        outputs=[emits("b")],
+    )
+    async with running_wrapper(stack):
+        task, *_ = await stack.dispatcher.add_tasks(job, [at(1)])
+        await stack.dispatcher.all_end()
+    assert task.state == "dead"
+    assert task.failures[-1].error_class == task_pb2.ERROR_CLASS_INVALID_OUTPUT
+    assert "6 events without a checkpoint; at most 5 can be published as one" in task.failures[-1].message
+
+
+def test_an_emit_that_met_new_consumers_fails_in_passing() -> None:
+    ending = ending_of_refusal(item_error(errors_pb2.ERROR_REASON_TOO_MANY_ROWS, "20 consumers now"))
+    assert isinstance(ending, Failed)
+    assert ending.failure.error_class == task_pb2.ERROR_CLASS_TRANSIENT

@@ -4,10 +4,11 @@
 create type task_state as enum ('queued', 'released', 'running', 'backoff', 'succeeded', 'dead', 'canceled', 'skipped');
 create type task_origin as enum ('live', 'replay', 'backfill', 'source_run');
 create type error_class as enum ('user', 'transient', 'out_of_memory', 'timeout', 'lost_lease', 'crash', 'invalid_output');
-create type attempt_outcome as enum ('succeeded', 'failed', 'lease_lost', 'canceled');
-create type run_state as enum ('running', 'paused', 'superseded', 'rolled_back', 'staged', 'retired');
+create type attempt_outcome as enum ('succeeded', 'failed', 'lease_lost', 'canceled', 'returned');
+create type run_state as enum ('running', 'superseded', 'rolled_back', 'staged', 'retired');
 create type deployment_state as enum ('building', 'held', 'active', 'replaced', 'rolled_back', 'aborted');
 create type job_kind as enum ('source', 'operator', 'virtual');
+create type late_scopes as enum ('refuse', 'skip');
 
 -- Who did what. Append-only: the application never updates or deletes here.
 create table audit (
@@ -41,6 +42,15 @@ create table dag (
     created_at timestamptz not null default clock_timestamp()
 );
 
+-- What people paused, by name, so that it holds for later versions too: a DAG as a whole (job ''), or a job of it.
+create table pause (
+    dag text not null references dag,
+    job text not null,
+    actor text not null,
+    paused_at timestamptz not null default clock_timestamp(),
+    primary key (dag, job)
+);
+
 -- The immutable deployed form of a document.
 create table dag_version (
     dag_version_id uuid primary key,
@@ -58,6 +68,14 @@ create table dag_version (
 );
 alter table dag add foreign key (active_version_id) references dag_version;
 
+-- What each deploy call was answered with, so that it can be repeated whatever was deployed since.
+create table deploy_request (
+    request_id uuid primary key,
+    dag_version_id uuid not null references dag_version,
+    actor text not null,
+    requested_at timestamptz not null default clock_timestamp()
+);
+
 -- A job at one fingerprint. DAG versions share the job versions that they have in common.
 create table job_version (
     job_version_id uuid primary key,
@@ -66,13 +84,15 @@ create table job_version (
     kind job_kind not null,
     operator text not null,
     ordered boolean not null,
+    late_scopes late_scopes not null default 'refuse',
     fingerprint bytea not null check (octet_length(fingerprint) = 32),
     canon_version smallint not null,
     created_at timestamptz not null default clock_timestamp(),
     unique (dag, job, fingerprint)
 );
 
--- One row per job version decides whether its tasks may run: superseding touches no task rows.
+-- One row per job version decides whether its tasks may run: superseding touches no task rows. The epoch is counted up with each change, so
+-- that an attempt from before the job version was taken back stays fenced when it is restored.
 create table job_version_run (
     job_version_id uuid primary key references job_version,
     run_state run_state not null,
@@ -261,6 +281,7 @@ create table task (
     lease_token_digest bytea,
     lease_until timestamptz,        -- of a task of its own; tasks of a run live by their stream's lease
     stream_epoch bigint,
+    run_epoch bigint,               -- of its job version, when the current attempt was claimed
     worker_id text,
     started_at timestamptz,
     released_at timestamptz,
@@ -276,6 +297,7 @@ create table task (
     finished_at timestamptz,
     constraint event_or_source check ((origin = 'source_run') = (event_id is null)),
     constraint scope_of_event check ((event_id is null) = (scope_kind is null)),
+    constraint running_has_epoch check (state <> 'running' or run_epoch is not null),
     constraint running_has_lease check ((state = 'running') = (lease_token_digest is not null)),
     constraint one_lease check (state <> 'running' or (lease_until is null) = (stream_epoch is not null)),
     constraint released_has_time check (state <> 'released' or released_at is not null),
@@ -309,11 +331,13 @@ create table attempt (
     check ((outcome = 'failed') = (error_class is not null))
 );
 
--- One lease per ordered stream, with an epoch that every write names.
+-- One lease per ordered stream, with an epoch that every write names. What comes before `position` comes too late for the order.
 create table ordered_stream (
     job_version_id uuid not null,
     stream_key text not null,
     epoch bigint not null default 0,
+    run_epoch bigint,               -- of its job version, when the current run was claimed
+    position bytea not null default '',  -- the first cursor of the last scope that was done
     worker_id text,
     claim_request_id uuid,
     lease_token_digest bytea,

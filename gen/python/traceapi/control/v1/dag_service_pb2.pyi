@@ -562,10 +562,15 @@ class DeployDagRequest(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     BUNDLES_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """A stored plan."""
     hold: _builtins.bool
     """Build, but wait for CutOverDag."""
+    request_id: _builtins.str
+    """Made by the client, a uuid; a repeated call with it answers the first one's deployment, whatever was deployed since. With another
+    document it is refused (REQUEST_ID_REUSED).
+    """
     @_builtins.property
     def document(self) -> Global___DagDocument:
         """A document as text."""
@@ -586,10 +591,11 @@ class DeployDagRequest(_message.Message):
         plan_id: _builtins.str = ...,
         bundles: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         hold: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "plan_id", b"plan_id", "source", b"source", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundles", b"bundles", "document", b"document", "hold", b"hold", "plan_id", b"plan_id", "source", b"source", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundles", b"bundles", "document", b"document", "hold", b"hold", "plan_id", b"plan_id", "request_id", b"request_id", "source", b"source", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["document", "spec", "plan_id"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -606,7 +612,7 @@ class DeployDagResponse(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
     unchanged: _builtins.bool
-    """Nothing was done: this document is active."""
+    """Nothing was done: this document is active, or the call repeats an earlier one."""
     @_builtins.property
     def deployment(self) -> Global___Deployment:
         """The deployment, or the active one that is of this very document."""
@@ -695,12 +701,15 @@ class DeployedJob(_message.Message):
     JOB_VERSION_ID_FIELD_NUMBER: _builtins.int
     RUN_STATE_FIELD_NUMBER: _builtins.int
     TASK_COUNTS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """The job."""
     job_version_id: _builtins.str
     """The job version, a uuid; empty for a virtual node."""
     run_state: _task_pb2.RunState.ValueType
     """Whether it may run."""
+    paused: _builtins.bool
+    """A person paused it, or its DAG."""
     @_builtins.property
     def task_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCount]:
         """Its tasks by state."""
@@ -712,10 +721,11 @@ class DeployedJob(_message.Message):
         job_version_id: _builtins.str = ...,
         run_state: _task_pb2.RunState.ValueType = ...,
         task_counts: _abc.Iterable[Global___TaskCount] | None = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "job_version_id", b"job_version_id", "run_state", b"run_state", "task_counts", b"task_counts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "job_version_id", b"job_version_id", "paused", b"paused", "run_state", b"run_state", "task_counts", b"task_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1028,7 +1038,7 @@ class DagSummary(_message.Message):
     job_count: _builtins.int
     """Number of jobs."""
     paused: _builtins.bool
-    """A person paused it."""
+    """A person paused it as a whole, or one of its jobs."""
     @_builtins.property
     def active_time(self) -> _timestamp_pb2.Timestamp:
         """When the active version became active."""
@@ -1121,7 +1131,7 @@ class PauseDagRequest(_message.Message):
     """The DAG."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these jobs; empty for all."""
+        """Only these jobs; empty for the DAG as a whole, with the jobs that later versions add."""
 
     def __init__(
         self,
@@ -1173,7 +1183,7 @@ class ResumeDagRequest(_message.Message):
     """The DAG."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these jobs; empty for all."""
+        """Only these jobs; empty for the DAG as a whole and every job of it. A job stays paused while its DAG is."""
 
     def __init__(
         self,

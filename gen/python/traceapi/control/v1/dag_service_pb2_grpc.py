@@ -133,7 +133,7 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeployDag(self, request, context):
-        """Deploys a document or a stored plan. Repeatable: the document that is active already answers its deployment.
+        """Deploys a document or a stored plan. Repeatable by request_id; and the document that is active already answers its deployment.
         INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, BUNDLE_MISSING, DOCUMENT_CHANGED, PLAN_NOT_FOUND, BASE_MOVED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -183,14 +183,15 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseDag(self, request, context):
-        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. Repeatable. DAG_NOT_FOUND.
+        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for later versions too.
+        Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeDag(self, request, context):
-        """Releases them again. Repeatable. DAG_NOT_FOUND.
+        """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

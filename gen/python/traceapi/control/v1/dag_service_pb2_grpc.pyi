@@ -40,7 +40,7 @@ class DagServiceStub:
     PlanDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.PlanDagRequest, _dag_service_pb2.PlanDagResponse]
     """Compares a document with what is active and stores the answer as a plan. INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING."""
     DeployDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]
-    """Deploys a document or a stored plan. Repeatable: the document that is active already answers its deployment.
+    """Deploys a document or a stored plan. Repeatable by request_id; and the document that is active already answers its deployment.
     INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, BUNDLE_MISSING, DOCUMENT_CHANGED, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]
@@ -56,9 +56,11 @@ class DagServiceStub:
     ListDags: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]
     """All DAGs."""
     PauseDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]
-    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. Repeatable. DAG_NOT_FOUND."""
+    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for later versions too.
+    Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+    """
     ResumeDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]
-    """Releases them again. Repeatable. DAG_NOT_FOUND."""
+    """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ListDagHistory: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagHistoryRequest, _dag_service_pb2.ListDagHistoryResponse]
     """Every deployment and rollback of a DAG, newest first, with who did it. DAG_NOT_FOUND."""
     RemoveDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]
@@ -76,7 +78,7 @@ class DagServiceAsyncStub(DagServiceStub):
     PlanDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.PlanDagRequest, _dag_service_pb2.PlanDagResponse]  # type: ignore[assignment]
     """Compares a document with what is active and stores the answer as a plan. INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING."""
     DeployDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]  # type: ignore[assignment]
-    """Deploys a document or a stored plan. Repeatable: the document that is active already answers its deployment.
+    """Deploys a document or a stored plan. Repeatable by request_id; and the document that is active already answers its deployment.
     INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, BUNDLE_MISSING, DOCUMENT_CHANGED, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
@@ -92,9 +94,11 @@ class DagServiceAsyncStub(DagServiceStub):
     ListDags: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]  # type: ignore[assignment]
     """All DAGs."""
     PauseDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]  # type: ignore[assignment]
-    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. Repeatable. DAG_NOT_FOUND."""
+    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for later versions too.
+    Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+    """
     ResumeDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]  # type: ignore[assignment]
-    """Releases them again. Repeatable. DAG_NOT_FOUND."""
+    """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ListDagHistory: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagHistoryRequest, _dag_service_pb2.ListDagHistoryResponse]  # type: ignore[assignment]
     """Every deployment and rollback of a DAG, newest first, with who did it. DAG_NOT_FOUND."""
     RemoveDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]  # type: ignore[assignment]
@@ -133,7 +137,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.DeployDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.DeployDagResponse, _abc.Awaitable[_dag_service_pb2.DeployDagResponse]]:
-        """Deploys a document or a stored plan. Repeatable: the document that is active already answers its deployment.
+        """Deploys a document or a stored plan. Repeatable by request_id; and the document that is active already answers its deployment.
         INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, BUNDLE_MISSING, DOCUMENT_CHANGED, PLAN_NOT_FOUND, BASE_MOVED.
         """
 
@@ -191,7 +195,9 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.PauseDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.PauseDagResponse, _abc.Awaitable[_dag_service_pb2.PauseDagResponse]]:
-        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. Repeatable. DAG_NOT_FOUND."""
+        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for later versions too.
+        Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ResumeDag(
@@ -199,7 +205,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.ResumeDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.ResumeDagResponse, _abc.Awaitable[_dag_service_pb2.ResumeDagResponse]]:
-        """Releases them again. Repeatable. DAG_NOT_FOUND."""
+        """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListDagHistory(

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from traceapi.types.v1 import errors_pb2 as _errors_pb2
+from traceapi.types.v1 import event_pb2 as _event_pb2
 from traceapi.types.v1 import scope_pb2 as _scope_pb2
 import builtins as _builtins
 import sys
@@ -83,6 +84,7 @@ class EmitExternalEventsRequest(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    WATERMARKS_FIELD_NUMBER: _builtins.int
     dag: _builtins.str
     """The DAG."""
     job: _builtins.str
@@ -93,6 +95,12 @@ class EmitExternalEventsRequest(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExternalEvent]:
         """The events."""
 
+    @_builtins.property
+    def watermarks(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Watermark]:
+        """Where the datasets are complete, once the events are accepted: without it nothing that waits for a watermark can go. Only dataset and
+        cursor are read. Below the present one: WATERMARK_BACKWARDS, and nothing of the call is accepted.
+        """
+
     def __init__(
         self,
         *,
@@ -100,10 +108,11 @@ class EmitExternalEventsRequest(_message.Message):
         job: _builtins.str = ...,
         request_id: _builtins.str = ...,
         events: _abc.Iterable[Global___ExternalEvent] | None = ...,
+        watermarks: _abc.Iterable[_event_pb2.Watermark] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "events", b"events", "job", b"job", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "events", b"events", "job", b"job", "request_id", b"request_id", "watermarks", b"watermarks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

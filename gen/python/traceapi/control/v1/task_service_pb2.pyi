@@ -46,11 +46,13 @@ class _HoldKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldKind.Val
     HOLD_KIND_NO_WORKER: _HoldKind.ValueType  # 7
     """No worker serves its queue."""
     HOLD_KIND_RUN_STATE: _HoldKind.ValueType  # 8
-    """Its DAG or job is paused, superseded or rolled back."""
+    """Its job version is superseded, rolled back or retired."""
     HOLD_KIND_WAKEUP: _HoldKind.ValueType  # 9
     """Its wake-up is on the way."""
     HOLD_KIND_DEAD: _HoldKind.ValueType  # 10
     """It is DEAD."""
+    HOLD_KIND_PAUSE: _HoldKind.ValueType  # 11
+    """A person paused its DAG or job."""
 
 class HoldKind(_HoldKind, metaclass=_HoldKindEnumTypeWrapper):
     """What holds a task."""
@@ -72,11 +74,13 @@ HOLD_KIND_QUEUE_WINDOW: HoldKind.ValueType  # 6
 HOLD_KIND_NO_WORKER: HoldKind.ValueType  # 7
 """No worker serves its queue."""
 HOLD_KIND_RUN_STATE: HoldKind.ValueType  # 8
-"""Its DAG or job is paused, superseded or rolled back."""
+"""Its job version is superseded, rolled back or retired."""
 HOLD_KIND_WAKEUP: HoldKind.ValueType  # 9
 """Its wake-up is on the way."""
 HOLD_KIND_DEAD: HoldKind.ValueType  # 10
 """It is DEAD."""
+HOLD_KIND_PAUSE: HoldKind.ValueType  # 11
+"""A person paused its DAG or job."""
 Global___HoldKind: _TypeAlias = HoldKind  # noqa: Y015
 
 @_typing.final
@@ -456,10 +460,13 @@ class SkipTasksRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """Only count."""
     reason: _builtins.str
     """For the record; required."""
+    page_token: _builtins.str
+    """Where the last answer stopped; empty at first. A call changes at most 5,000 tasks."""
     @_builtins.property
     def filter(self) -> Global___TaskFilter:
         """Which; only DEAD ones are taken."""
@@ -470,10 +477,11 @@ class SkipTasksRequest(_message.Message):
         filter: Global___TaskFilter | None = ...,
         dry_run: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "filter", b"filter", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "filter", b"filter", "page_token", b"page_token", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -487,8 +495,11 @@ class SkipTasksResponse(_message.Message):
 
     TASK_COUNT_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     task_count: _builtins.int
     """Tasks that were skipped, or would be."""
+    next_page_token: _builtins.str
+    """Repeat with it; empty when all are done."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[_errors_pb2.ItemError]:
         """Tasks that could not be, with the reason."""
@@ -498,10 +509,11 @@ class SkipTasksResponse(_message.Message):
         *,
         task_count: _builtins.int = ...,
         errors: _abc.Iterable[_errors_pb2.ItemError] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "task_count", b"task_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "next_page_token", b"next_page_token", "task_count", b"task_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -46,6 +46,30 @@ EXECUTION_STRATEGY_BULK: ExecutionStrategy.ValueType  # 2
 """Refused: Trace never merges events. The answer names the aggregator, which does it as a job of the DAG."""
 Global___ExecutionStrategy: _TypeAlias = ExecutionStrategy  # noqa: Y015
 
+class _LateScopes:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LateScopesEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LateScopes.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LATE_SCOPES_UNSPECIFIED: _LateScopes.ValueType  # 0
+    """Not stated: refuse."""
+    LATE_SCOPES_REFUSE: _LateScopes.ValueType  # 1
+    """The task is DEAD with the reason, and holds its stream until a person skips it."""
+    LATE_SCOPES_SKIP: _LateScopes.ValueType  # 2
+    """The task is SKIPPED, on record."""
+
+class LateScopes(_LateScopes, metaclass=_LateScopesEnumTypeWrapper):
+    """What becomes of a task of an ordered job whose scope lies before one that was done already."""
+
+LATE_SCOPES_UNSPECIFIED: LateScopes.ValueType  # 0
+"""Not stated: refuse."""
+LATE_SCOPES_REFUSE: LateScopes.ValueType  # 1
+"""The task is DEAD with the reason, and holds its stream until a person skips it."""
+LATE_SCOPES_SKIP: LateScopes.ValueType  # 2
+"""The task is SKIPPED, on record."""
+Global___LateScopes: _TypeAlias = LateScopes  # noqa: Y015
+
 class _Storage:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -287,6 +311,7 @@ class JobSpec(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     EXECUTION_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    LATE_SCOPES_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """A source, by the name of its implementation: `replay`. It emits on its own."""
     operator: _builtins.str
@@ -299,6 +324,8 @@ class JobSpec(_message.Message):
     """Its tasks run in scope order, by one worker at a time. The aggregator and the splitter's inverse need it and set it themselves."""
     runtime: _builtins.str
     """The kind of environment that executes its code: `python3.11`. Empty for built-in operators. The place is execution.queue."""
+    late_scopes: Global___LateScopes.ValueType
+    """Ordered jobs only: what becomes of events that come too late for their order."""
     @_builtins.property
     def virtual(self) -> Global___VirtualSpec:
         """A virtual node: SQL evaluated when it is read, never stored."""
@@ -343,10 +370,11 @@ class JobSpec(_message.Message):
         code: Global___CodeSpec | None = ...,
         execution: Global___ExecutionSpec | None = ...,
         secrets: _abc.Mapping[_builtins.str, Global___SecretRef] | None = ...,
+        late_scopes: Global___LateScopes.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "config", b"config", "execution", b"execution", "kind", b"kind", "operator", b"operator", "source", b"source", "virtual", b"virtual"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "config", b"config", "description", b"description", "execution", b"execution", "execution_strategy", b"execution_strategy", "inputs", b"inputs", "kind", b"kind", "operator", b"operator", "ordered", b"ordered", "outputs", b"outputs", "runtime", b"runtime", "secrets", b"secrets", "source", b"source", "virtual", b"virtual"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "config", b"config", "description", b"description", "execution", b"execution", "execution_strategy", b"execution_strategy", "inputs", b"inputs", "kind", b"kind", "late_scopes", b"late_scopes", "operator", b"operator", "ordered", b"ordered", "outputs", b"outputs", "runtime", b"runtime", "secrets", b"secrets", "source", b"source", "virtual", b"virtual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["source", "operator", "virtual"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

@@ -118,7 +118,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOO_MANY_ROWS: _ErrorReason.ValueType  # 45
     """The emit would write more rows than one transaction may."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 46
-    """The request id was used before by another worker or with another token."""
+    """The request id was used before, by another caller or for something else."""
     ERROR_REASON_SQL_REFUSED: _ErrorReason.ValueType  # 47
     """The statement is not one plain SELECT over datasets, or uses something that is not allowed."""
     ERROR_REASON_QUERY_FAILED: _ErrorReason.ValueType  # 48
@@ -137,6 +137,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A bare name can mean more than one dataset."""
     ERROR_REASON_DATASETS_READ: _ErrorReason.ValueType  # 55
     """Other DAGs read datasets of this one."""
+    ERROR_REASON_JOB_NOT_FOUND: _ErrorReason.ValueType  # 56
+    """The DAG has no job of this name."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed (google.rpc.ErrorInfo.reason is the name without its prefix, domain "trace") or why one item of a batch was refused."""
@@ -234,7 +236,7 @@ ERROR_REASON_WATERMARK_BACKWARDS: ErrorReason.ValueType  # 44
 ERROR_REASON_TOO_MANY_ROWS: ErrorReason.ValueType  # 45
 """The emit would write more rows than one transaction may."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 46
-"""The request id was used before by another worker or with another token."""
+"""The request id was used before, by another caller or for something else."""
 ERROR_REASON_SQL_REFUSED: ErrorReason.ValueType  # 47
 """The statement is not one plain SELECT over datasets, or uses something that is not allowed."""
 ERROR_REASON_QUERY_FAILED: ErrorReason.ValueType  # 48
@@ -253,6 +255,8 @@ ERROR_REASON_NAME_AMBIGUOUS: ErrorReason.ValueType  # 54
 """A bare name can mean more than one dataset."""
 ERROR_REASON_DATASETS_READ: ErrorReason.ValueType  # 55
 """Other DAGs read datasets of this one."""
+ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 56
+"""The DAG has no job of this name."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -160,6 +160,8 @@ class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attemp
     """Its lease expired."""
     ATTEMPT_OUTCOME_CANCELED: _AttemptOutcome.ValueType  # 4
     """It was cancelled and confirmed it."""
+    ATTEMPT_OUTCOME_RETURNED: _AttemptOutcome.ValueType  # 5
+    """Its worker handed it back unfinished. Charged to nobody."""
 
 class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
     """How an attempt ended."""
@@ -174,6 +176,8 @@ ATTEMPT_OUTCOME_LEASE_LOST: AttemptOutcome.ValueType  # 3
 """Its lease expired."""
 ATTEMPT_OUTCOME_CANCELED: AttemptOutcome.ValueType  # 4
 """It was cancelled and confirmed it."""
+ATTEMPT_OUTCOME_RETURNED: AttemptOutcome.ValueType  # 5
+"""Its worker handed it back unfinished. Charged to nobody."""
 Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
 
 class _RunState:
@@ -186,33 +190,31 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     """Not stated; never stored."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 1
     """Its tasks are released and may publish."""
-    RUN_STATE_PAUSED: _RunState.ValueType  # 2
-    """A person paused it: nothing new is released; what runs may finish."""
-    RUN_STATE_SUPERSEDED: _RunState.ValueType  # 3
+    RUN_STATE_SUPERSEDED: _RunState.ValueType  # 2
     """A cutover replaced it: its tasks are fenced."""
-    RUN_STATE_ROLLED_BACK: _RunState.ValueType  # 4
+    RUN_STATE_ROLLED_BACK: _RunState.ValueType  # 3
     """A rollback took it back: its tasks are fenced."""
-    RUN_STATE_STAGED: _RunState.ValueType  # 5
+    RUN_STATE_STAGED: _RunState.ValueType  # 4
     """Built beside the active version, not yet serving."""
-    RUN_STATE_RETIRED: _RunState.ValueType  # 6
+    RUN_STATE_RETIRED: _RunState.ValueType  # 5
     """Its build was aborted or it was retired; kept for reuse until collected."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
-    """Whether a job version's tasks may run. One row per job version holds it, so superseding touches no task rows."""
+    """Whether a job version's tasks may run. One row per job version holds it, so superseding touches no task rows. A pause is no run state:
+    it is a person's wish about a DAG or a job, and outlives the job's versions.
+    """
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 """Not stated; never stored."""
 RUN_STATE_RUNNING: RunState.ValueType  # 1
 """Its tasks are released and may publish."""
-RUN_STATE_PAUSED: RunState.ValueType  # 2
-"""A person paused it: nothing new is released; what runs may finish."""
-RUN_STATE_SUPERSEDED: RunState.ValueType  # 3
+RUN_STATE_SUPERSEDED: RunState.ValueType  # 2
 """A cutover replaced it: its tasks are fenced."""
-RUN_STATE_ROLLED_BACK: RunState.ValueType  # 4
+RUN_STATE_ROLLED_BACK: RunState.ValueType  # 3
 """A rollback took it back: its tasks are fenced."""
-RUN_STATE_STAGED: RunState.ValueType  # 5
+RUN_STATE_STAGED: RunState.ValueType  # 4
 """Built beside the active version, not yet serving."""
-RUN_STATE_RETIRED: RunState.ValueType  # 6
+RUN_STATE_RETIRED: RunState.ValueType  # 5
 """Its build was aborted or it was retired; kept for reuse until collected."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
@@ -445,12 +447,15 @@ class Attempt(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
     """From 1."""
     worker_id: _builtins.str
     """The worker that claimed it."""
     outcome: Global___AttemptOutcome.ValueType
     """How it ended."""
+    message: _builtins.str
+    """What its worker said of a cancelled or returned one, for people; empty otherwise."""
     @_builtins.property
     def started_time(self) -> _timestamp_pb2.Timestamp:
         """When it was claimed, database clock."""
@@ -477,10 +482,11 @@ class Attempt(_message.Message):
         outcome: Global___AttemptOutcome.ValueType = ...,
         failure: Global___TaskFailure | None = ...,
         usage: Global___ResourceUsage | None = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_time", b"ended_time", "failure", b"failure", "started_time", b"started_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "ended_time", b"ended_time", "failure", b"failure", "outcome", b"outcome", "started_time", b"started_time", "usage", b"usage", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "ended_time", b"ended_time", "failure", b"failure", "message", b"message", "outcome", b"outcome", "started_time", b"started_time", "usage", b"usage", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -514,6 +520,7 @@ class Task(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     NONDETERMINISTIC_FIELD_NUMBER: _builtins.int
     RUN_STATE_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Identity, a uuid: the whole payload of a wake-up."""
     dag: _builtins.str
@@ -546,6 +553,8 @@ class Task(_message.Message):
     """True when an attempt emitted other content for a scope that an earlier attempt had emitted: the code is not deterministic."""
     run_state: Global___RunState.ValueType
     """Whether its job version may run."""
+    paused: _builtins.bool
+    """A person paused its job or its DAG: it is not released while the pause lasts."""
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
         """What it is about; unset for a source run."""
@@ -595,10 +604,11 @@ class Task(_message.Message):
         progress: Global___Progress | None = ...,
         nondeterministic: _builtins.bool = ...,
         run_state: Global___RunState.ValueType = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "finished_time", b"finished_time", "lease_until_time", b"lease_until_time", "progress", b"progress", "retry_time", b"retry_time", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_event_count", b"accepted_event_count", "attempt", b"attempt", "created_time", b"created_time", "dag", b"dag", "event_id", b"event_id", "failed_attempts", b"failed_attempts", "finished_time", b"finished_time", "job", b"job", "job_version_id", b"job_version_id", "lease_until_time", b"lease_until_time", "lost_leases", b"lost_leases", "nondeterministic", b"nondeterministic", "origin", b"origin", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "run_state", b"run_state", "scope", b"scope", "state", b"state", "task_id", b"task_id", "trigger_dataset_id", b"trigger_dataset_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_event_count", b"accepted_event_count", "attempt", b"attempt", "created_time", b"created_time", "dag", b"dag", "event_id", b"event_id", "failed_attempts", b"failed_attempts", "finished_time", b"finished_time", "job", b"job", "job_version_id", b"job_version_id", "lease_until_time", b"lease_until_time", "lost_leases", b"lost_leases", "nondeterministic", b"nondeterministic", "origin", b"origin", "paused", b"paused", "progress", b"progress", "reason", b"reason", "retry_time", b"retry_time", "run_state", b"run_state", "scope", b"scope", "state", b"state", "task_id", b"task_id", "trigger_dataset_id", b"trigger_dataset_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -273,7 +273,7 @@ class ClaimTasksRequest(_message.Message):
     TASK_IDS_FIELD_NUMBER: _builtins.int
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
     MAX_RUN_TASKS_FIELD_NUMBER: _builtins.int
-    KNOWN_JOB_VERSION_IDS_FIELD_NUMBER: _builtins.int
+    KNOWN_DETAILS_IDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Made by the wrapper for this claim, a uuid: a repeated claim is answered with the same attempts."""
     worker_id: _builtins.str
@@ -291,8 +291,8 @@ class ClaimTasksRequest(_message.Message):
         """How long the leases last from now; the dispatcher may give less. 1 s to 1 h."""
 
     @_builtins.property
-    def known_job_version_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Job versions whose details the wrapper has: they are not answered again."""
+    def known_details_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Details that the wrapper has, by `JobDetails.details_id`: they are not answered again."""
 
     def __init__(
         self,
@@ -303,11 +303,11 @@ class ClaimTasksRequest(_message.Message):
         task_ids: _abc.Iterable[_builtins.str] | None = ...,
         lease_duration: _duration_pb2.Duration | None = ...,
         max_run_tasks: _builtins.int = ...,
-        known_job_version_ids: _abc.Iterable[_builtins.str] | None = ...,
+        known_details_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_job_version_ids", b"known_job_version_ids", "lease_duration", b"lease_duration", "lease_token", b"lease_token", "max_run_tasks", b"max_run_tasks", "request_id", b"request_id", "task_ids", b"task_ids", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_details_ids", b"known_details_ids", "lease_duration", b"lease_duration", "lease_token", b"lease_token", "max_run_tasks", b"max_run_tasks", "request_id", b"request_id", "task_ids", b"task_ids", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,7 +332,7 @@ class ClaimTasksResponse(_message.Message):
 
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.JobDetails]:
-        """Details of the job versions that the wrapper does not know."""
+        """Those details of the claimed tasks that the wrapper does not have."""
 
     def __init__(
         self,
@@ -406,6 +406,7 @@ class ClaimedTask(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ACCEPTED_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     ALREADY_EMITTED_FIELD_NUMBER: _builtins.int
+    DETAILS_ID_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     attempt: _builtins.int
@@ -416,6 +417,8 @@ class ClaimedTask(_message.Message):
     """Events that earlier attempts got accepted."""
     already_emitted: _builtins.bool
     """Its part of an ordered run was accepted before: it only completes."""
+    details_id: _builtins.str
+    """The details by which this attempt runs."""
     @_builtins.property
     def lease_until_time(self) -> _timestamp_pb2.Timestamp:
         """When the lease ends, database clock. Measure from the answer's arrival, not by the worker's clock."""
@@ -454,10 +457,11 @@ class ClaimedTask(_message.Message):
         state: _task_pb2.OperatorState | None = ...,
         accepted_event_count: _builtins.int = ...,
         already_emitted: _builtins.bool = ...,
+        details_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "lease_duration", b"lease_duration", "lease_until_time", b"lease_until_time", "scope", b"scope", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_event_count", b"accepted_event_count", "already_emitted", b"already_emitted", "attempt", b"attempt", "event", b"event", "job_version_id", b"job_version_id", "lease_duration", b"lease_duration", "lease_until_time", b"lease_until_time", "pins", b"pins", "scope", b"scope", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_event_count", b"accepted_event_count", "already_emitted", b"already_emitted", "attempt", b"attempt", "details_id", b"details_id", "event", b"event", "job_version_id", b"job_version_id", "lease_duration", b"lease_duration", "lease_until_time", b"lease_until_time", "pins", b"pins", "scope", b"scope", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1066,6 +1070,7 @@ class CompleteItem(_message.Message):
     SUCCESS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     CANCELED_FIELD_NUMBER: _builtins.int
+    RETURNED_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> _task_pb2.TaskLease:
@@ -1088,6 +1093,10 @@ class CompleteItem(_message.Message):
         """It was told to stop and did."""
 
     @_builtins.property
+    def returned(self) -> Global___TaskReturned:
+        """Its worker hands it back."""
+
+    @_builtins.property
     def usage(self) -> _task_pb2.ResourceUsage:
         """What it used."""
 
@@ -1099,13 +1108,14 @@ class CompleteItem(_message.Message):
         success: Global___TaskSuccess | None = ...,
         failure: _task_pb2.TaskFailure | None = ...,
         canceled: Global___TaskCanceled | None = ...,
+        returned: Global___TaskReturned | None = ...,
         usage: _task_pb2.ResourceUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "failure", b"failure", "lease", b"lease", "outcome", b"outcome", "stream", b"stream", "success", b"success", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "failure", b"failure", "lease", b"lease", "outcome", b"outcome", "returned", b"returned", "stream", b"stream", "success", b"success", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "failure", b"failure", "lease", b"lease", "outcome", b"outcome", "stream", b"stream", "success", b"success", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "failure", b"failure", "lease", b"lease", "outcome", b"outcome", "returned", b"returned", "stream", b"stream", "success", b"success", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["success", "failure", "canceled"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["success", "failure", "canceled", "returned"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -1154,6 +1164,30 @@ class TaskCanceled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskCanceled: _TypeAlias = TaskCanceled  # noqa: Y015
+
+@_typing.final
+class TaskReturned(_message.Message):
+    """An attempt that its worker gives up for no fault of the task: it drains, or has no room. The task is queued again at once and charged with
+    nothing; what the attempt emitted stands.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskReturned: _TypeAlias = TaskReturned  # noqa: Y015
 
 @_typing.final
 class CompleteTasksResponse(_message.Message):

@@ -52,7 +52,8 @@ class WorkerServiceStub:
     ClaimTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimTasksRequest, _worker_service_pb2.ClaimTasksResponse]
     """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none. For a task of an ordered job the
     answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
-    Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED.
+    Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; OVERLOADED for what no
+    longer fits the transaction: claim it again, by another request.
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatRequest, _worker_service_pb2.HeartbeatResponse]
     """Extends leases and hears what to do with each task."""
@@ -88,7 +89,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     ClaimTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimTasksRequest, _worker_service_pb2.ClaimTasksResponse]  # type: ignore[assignment]
     """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none. For a task of an ordered job the
     answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
-    Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED.
+    Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; OVERLOADED for what no
+    longer fits the transaction: claim it again, by another request.
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatRequest, _worker_service_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Extends leases and hears what to do with each task."""
@@ -139,7 +141,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_worker_service_pb2.ClaimTasksResponse, _abc.Awaitable[_worker_service_pb2.ClaimTasksResponse]]:
         """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none. For a task of an ordered job the
         answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
-        Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED.
+        Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; OVERLOADED for what no
+        longer fits the transaction: claim it again, by another request.
         """
 
     @_abc_1.abstractmethod

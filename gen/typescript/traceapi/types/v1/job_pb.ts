@@ -2,7 +2,7 @@
 // @generated from file traceapi/types/v1/job.proto (package traceapi.types.v1, syntax proto3)
 /* eslint-disable */
 
-// A job version as a worker needs it: what to run, and the datasets by their versions. Answered once and kept by job_version_id.
+// A job version as a worker needs it: what to run, how, and the datasets by their versions. Answered once and kept by details_id.
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
@@ -18,7 +18,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file traceapi/types/v1/job.proto.
  */
 export const file_traceapi_types_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("Cht0cmFjZWFwaS90eXBlcy92MS9qb2IucHJvdG8SEXRyYWNlYXBpLnR5cGVzLnYxItYCCghKb2JJbnB1dBISCgpkYXRhc2V0X2lkGAEgASgJEhoKEmRhdGFzZXRfdmVyc2lvbl9pZBgCIAEoCRIPCgd0cmlnZ2VyGAMgASgIEgwKBHdhaXQYBCABKAgSEAoIbG9va2JhY2sYBSABKAQSKwoHc3RvcmFnZRgGIAEoDjIaLnRyYWNlYXBpLnR5cGVzLnYxLlN0b3JhZ2USLQoGY3Vyc29yGAcgASgLMh0udHJhY2VhcGkudHlwZXMudjEuQ3Vyc29yU3BlYxI3CgZzY2hlbWEYCCADKAsyJy50cmFjZWFwaS50eXBlcy52MS5Kb2JJbnB1dC5TY2hlbWFFbnRyeRITCgt2aXJ0dWFsX3NxbBgJIAEoCRIQCghpbmRpcmVjdBgKIAEoCBotCgtTY2hlbWFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImgKCUpvYk91dHB1dBISCgpkYXRhc2V0X2lkGAEgASgJEhoKEmRhdGFzZXRfdmVyc2lvbl9pZBgCIAEoCRIrCgRzcGVjGAMgASgLMh0udHJhY2VhcGkudHlwZXMudjEuT3V0cHV0U3BlYyKuBQoKSm9iRGV0YWlscxIWCg5qb2JfdmVyc2lvbl9pZBgBIAEoCRILCgNkYWcYAiABKAkSCwoDam9iGAMgASgJEg4KBnNvdXJjZRgEIAEoCBIQCghvcGVyYXRvchgFIAEoCRInCgZjb25maWcYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg8KB3J1bnRpbWUYByABKAkSEgoKZW50cnlwb2ludBgIIAEoCRI7CgdidW5kbGVzGAkgAygLMioudHJhY2VhcGkudHlwZXMudjEuSm9iRGV0YWlscy5CdW5kbGVzRW50cnkSKwoGaW5wdXRzGAogAygLMhsudHJhY2VhcGkudHlwZXMudjEuSm9iSW5wdXQSLQoHb3V0cHV0cxgLIAMoCzIcLnRyYWNlYXBpLnR5cGVzLnYxLkpvYk91dHB1dBIPCgdvcmRlcmVkGAwgASgIEioKB3RpbWVvdXQYDSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGwoTbWF4X2V2ZW50c19wZXJfZW1pdBgOIAEoDRI7CgdzZWNyZXRzGA8gAygLMioudHJhY2VhcGkudHlwZXMudjEuSm9iRGV0YWlscy5TZWNyZXRzRW50cnkSFAoMbWVtb3J5X2J5dGVzGBAgASgEEjoKE3RyaWdnZXJfY3Vyc29yX3R5cGUYESABKA4yHS50cmFjZWFwaS50eXBlcy52MS5DdXJzb3JUeXBlGi4KDEJ1bmRsZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGkwKDFNlY3JldHNFbnRyeRILCgNrZXkYASABKAkSKwoFdmFsdWUYAiABKAsyHC50cmFjZWFwaS50eXBlcy52MS5TZWNyZXRSZWY6AjgBYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_traceapi_types_v1_dag, file_traceapi_types_v1_scope]);
+  fileDesc("Cht0cmFjZWFwaS90eXBlcy92MS9qb2IucHJvdG8SEXRyYWNlYXBpLnR5cGVzLnYxItYCCghKb2JJbnB1dBISCgpkYXRhc2V0X2lkGAEgASgJEhoKEmRhdGFzZXRfdmVyc2lvbl9pZBgCIAEoCRIPCgd0cmlnZ2VyGAMgASgIEgwKBHdhaXQYBCABKAgSEAoIbG9va2JhY2sYBSABKAQSKwoHc3RvcmFnZRgGIAEoDjIaLnRyYWNlYXBpLnR5cGVzLnYxLlN0b3JhZ2USLQoGY3Vyc29yGAcgASgLMh0udHJhY2VhcGkudHlwZXMudjEuQ3Vyc29yU3BlYxI3CgZzY2hlbWEYCCADKAsyJy50cmFjZWFwaS50eXBlcy52MS5Kb2JJbnB1dC5TY2hlbWFFbnRyeRITCgt2aXJ0dWFsX3NxbBgJIAEoCRIQCghpbmRpcmVjdBgKIAEoCBotCgtTY2hlbWFFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImgKCUpvYk91dHB1dBISCgpkYXRhc2V0X2lkGAEgASgJEhoKEmRhdGFzZXRfdmVyc2lvbl9pZBgCIAEoCRIrCgRzcGVjGAMgASgLMh0udHJhY2VhcGkudHlwZXMudjEuT3V0cHV0U3BlYyLCBQoKSm9iRGV0YWlscxIWCg5qb2JfdmVyc2lvbl9pZBgBIAEoCRILCgNkYWcYAiABKAkSCwoDam9iGAMgASgJEg4KBnNvdXJjZRgEIAEoCBIQCghvcGVyYXRvchgFIAEoCRInCgZjb25maWcYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eg8KB3J1bnRpbWUYByABKAkSEgoKZW50cnlwb2ludBgIIAEoCRI7CgdidW5kbGVzGAkgAygLMioudHJhY2VhcGkudHlwZXMudjEuSm9iRGV0YWlscy5CdW5kbGVzRW50cnkSKwoGaW5wdXRzGAogAygLMhsudHJhY2VhcGkudHlwZXMudjEuSm9iSW5wdXQSLQoHb3V0cHV0cxgLIAMoCzIcLnRyYWNlYXBpLnR5cGVzLnYxLkpvYk91dHB1dBIPCgdvcmRlcmVkGAwgASgIEioKB3RpbWVvdXQYDSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGwoTbWF4X2V2ZW50c19wZXJfZW1pdBgOIAEoDRI7CgdzZWNyZXRzGA8gAygLMioudHJhY2VhcGkudHlwZXMudjEuSm9iRGV0YWlscy5TZWNyZXRzRW50cnkSFAoMbWVtb3J5X2J5dGVzGBAgASgEEjoKE3RyaWdnZXJfY3Vyc29yX3R5cGUYESABKA4yHS50cmFjZWFwaS50eXBlcy52MS5DdXJzb3JUeXBlEhIKCmRldGFpbHNfaWQYEiABKAkaLgoMQnVuZGxlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaTAoMU2VjcmV0c0VudHJ5EgsKA2tleRgBIAEoCRIrCgV2YWx1ZRgCIAEoCzIcLnRyYWNlYXBpLnR5cGVzLnYxLlNlY3JldFJlZjoCOAFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_traceapi_types_v1_dag, file_traceapi_types_v1_scope]);
 
 /**
  * A dataset version that a job reads.
@@ -140,7 +140,7 @@ export const JobOutputSchema: GenMessage<JobOutput> = /*@__PURE__*/
   messageDesc(file_traceapi_types_v1_job, 1);
 
 /**
- * A job version.
+ * A job version, with the settings by which it runs now.
  *
  * @generated from message traceapi.types.v1.JobDetails
  */
@@ -237,7 +237,8 @@ export type JobDetails = Message<"traceapi.types.v1.JobDetails"> & {
   timeout?: Duration;
 
   /**
-   * Events that one emit may carry, so that it stays one transaction of at most 5,000 rows with the consumers' tasks.
+   * Events that one emit may carry, so that it stays one transaction of at most 5,000 rows with the consumers' tasks. Consumers come and
+   * go while a job runs: an emit of no more events that is refused with TOO_MANY_ROWS succeeds in another attempt, with newer details.
    *
    * @generated from field: uint32 max_events_per_emit = 14;
    */
@@ -263,6 +264,13 @@ export type JobDetails = Message<"traceapi.types.v1.JobDetails"> & {
    * @generated from field: traceapi.types.v1.CursorType trigger_cursor_type = 17;
    */
   triggerCursorType: CursorType;
+
+  /**
+   * Identity of exactly these details, opaque: another one as soon as a setting changes, though the job version stays.
+   *
+   * @generated from field: string details_id = 18;
+   */
+  detailsId: string;
 };
 
 /**

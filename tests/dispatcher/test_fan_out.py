@@ -1,0 +1,121 @@
+"""Consumers come while a source runs: no transaction grows beyond its rows, and the source goes on in smaller steps."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.events.values import (
+    MAX_ROWS,
+    Accepted,
+    ConsumersChanged,
+    Emit,
+    NewArtifact,
+    NewEvent,
+    StateChange,
+    WatermarkMove,
+    max_events_per_emit,
+)
+from dispatcher.rpc import convert
+from dispatcher.tasks.leases import LeaseRef
+from kernel.ids import new_id
+from kernel.scopes import ScopeKey, ScopeKind
+from tests.dispatcher.builders import CHAIN, Source, Worker, failure, reason_of, start_source
+from tests.dispatcher.in_process import InProcess
+from traceapi.types.v1.job_pb2 import JobDetails
+from traceapi.types.v1.task_pb2 import ErrorClass
+
+
+def _readers(count: int) -> str:
+    jobs = "".join(
+        f"  echo{n}: {{operator: splitter, inputs: {{blocks: {{}}}}, outputs: {{echoes{n}: {{storage: none}}}}}}\n"
+        for n in range(count)
+    )
+    return f"dag: readers\njobs:\n{jobs}"
+
+
+async def _claimed_details(dispatcher: InProcess, *known: str) -> list[JobDetails]:
+    """Takes the run of `blocks` back and claims it again."""
+    await dispatcher.expire()
+    await dispatcher.release()
+    run = await dispatcher.value("select task_id::text from task where origin = 'source_run'")
+    return list((await Worker(dispatcher).claim([run], known_details_ids=known)).jobs)
+
+
+async def test_details_are_answered_again_when_a_setting_of_theirs_has_changed(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(CHAIN)
+    (first,) = await _claimed_details(dispatcher)
+    assert first.max_events_per_emit == max_events_per_emit(2)
+    assert await _claimed_details(dispatcher, first.details_id) == []
+    await dispatcher.deploy(_readers(10))
+    (second,) = await _claimed_details(dispatcher, first.details_id)
+    assert second.job_version_id == first.job_version_id
+    assert second.details_id != first.details_id
+    assert second.max_events_per_emit == max_events_per_emit(12) < first.max_events_per_emit
+
+
+async def test_a_source_that_met_new_consumers_goes_on_in_its_next_attempt(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(CHAIN)
+    source = await start_source(dispatcher)
+    limit = max_events_per_emit(2)
+    await source.publish(range(limit))
+    await dispatcher.deploy(_readers(20))
+    (refused,) = await source.worker.emit(await source.item(range(limit, 2 * limit)))
+    assert reason_of(refused.error) == "TOO_MANY_ROWS"
+    passing = failure(source.lease, error_class=ErrorClass.ERROR_CLASS_TRANSIENT)
+    assert await source.worker.complete(passing) == ["backoff"]
+    await dispatcher.end_backoffs()
+    (details,) = await _claimed_details(dispatcher)
+    await dispatcher.expire()
+    next_run = await start_source(dispatcher)
+    next_run.version = source.version
+    await next_run.publish(range(limit, limit + details.max_events_per_emit))
+    assert await dispatcher.value("select count(*) from event") == limit + details.max_events_per_emit
+
+
+async def test_an_emit_that_was_counted_for_fewer_consumers_is_not_judged(
+    dispatcher: InProcess, source: Source
+) -> None:
+    """The consumer subscribes between the count and the transaction: the emit is counted anew, and then accepted."""
+    item = await source.item([1, 2])
+    op = convert.emit(item, new_id)
+    hot = dispatcher.hot
+    assert await hot.batcher.submit(hot.emit, [op]) == [ConsumersChanged(2)]
+    assert await dispatcher.value("select count(*) from event") == 0
+    (accepted,) = await hot.batcher.submit(hot.emit, [op.with_consumers(2)])
+    assert isinstance(accepted, Accepted)
+
+
+async def test_what_follows_under_the_key_of_a_postponed_emit_is_postponed_too(
+    dispatcher: InProcess, source: Source
+) -> None:
+    first = convert.emit(await source.item([1]), new_id)
+    second = dataclasses.replace(convert.emit(await source.item([2]), new_id), consumers=2)
+    hot = dispatcher.hot
+    assert await hot.batcher.submit(hot.emit, [first, second]) == [ConsumersChanged(2), ConsumersChanged(2)]
+
+
+@pytest.mark.parametrize("consumers", [0, 1, 2, 3, 7, 40, 400])
+def test_the_limit_of_events_keeps_any_emit_within_a_transaction(consumers: int) -> None:
+    """A thousand leases, a file for each event, state and every output's watermark."""
+    assert _largest(max_events_per_emit(consumers), consumers).cost <= MAX_ROWS
+
+
+@given(st.integers(0, 600))
+def test_more_consumers_never_mean_more_events(consumers: int) -> None:
+    assert 1 <= max_events_per_emit(consumers + 1) <= max_events_per_emit(consumers)
+
+
+def _largest(events: int, consumers: int) -> Emit:
+    scope = ScopeKey(ScopeKind.CURSOR, b"\x80", b"\x80", 0)
+    file = NewArtifact("", "d", "", scope, 1, 0, 0, b"", b"", {})
+    return Emit(
+        leases=(LeaseRef("", 1, b""),) * 1000,
+        stream=None,
+        artifacts=(file,) * events,
+        events=(NewEvent("", "d", scope, 1, 0, 0, b"", None),) * events,
+        state=StateChange(b"", 0),
+        watermarks=(WatermarkMove("d", b"", 1),) * 200,
+        consumers=consumers,
+    )
