@@ -6,7 +6,7 @@ import grpc
 import typer
 from typer.core import TyperGroup
 
-from ctl.commands import dag, dataset, event, query, stack, task
+from ctl.commands import dag, dataset, event, pauses, query, stack, task, task_changes
 from ctl.commands.registry import command
 from ctl.errors import CtlError, from_trace_error
 from ctl.render import console
@@ -55,7 +55,12 @@ app = typer.Typer(
 command(app, "up")(stack.up)
 command(app, "down")(stack.down)
 command(app, "status")(stack.status)
+command(dag.app, "pause")(pauses.pause)
+command(dag.app, "resume")(pauses.resume)
 app.add_typer(dag.app, name="dag")
+command(task.app, "cancel")(task_changes.cancel)
+command(task.app, "retry")(task_changes.retry)
+command(task.app, "skip")(task_changes.skip)
 app.add_typer(task.app, name="task")
 app.add_typer(event.app, name="event")
 app.add_typer(dataset.app, name="dataset")

@@ -1,6 +1,7 @@
 """Keeps the leases of everything in hand: one call for all, every third of the lease; and does what the answers say."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Collection
 
@@ -23,12 +24,19 @@ class Heartbeat:
         self._dispatcher = dispatcher
         self._held = held
         self._lease = lease_seconds
+        self._hurried = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Beats at once: there is news about something in hand."""
+        self._hurried.set()
 
     async def run(self) -> None:
         """Beats until cancelled. A beat that fails is tried again soon: two thirds of the lease are left."""
         backoff = Backoff(limit=self._lease / 6)
         while True:
-            await asyncio.sleep(self._lease / 3)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), self._lease / 3)
+            self._hurried.clear()
             while not await self._try_beat():
                 await backoff.sleep()
             backoff.reset()

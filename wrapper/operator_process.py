@@ -93,16 +93,23 @@ class OperatorProcess:
         self._leaving = True
         self.handover.leave()
 
+    def terminate(self, because: str) -> None:
+        """Asks it, and everything that it started, to end."""
+        self._signal(signal.SIGTERM, because)
+
     def kill(self, because: str) -> None:
         """Ends it at once, with everything that it started."""
+        self._signal(signal.SIGKILL, because)
+
+    def _signal(self, number: signal.Signals, because: str) -> None:
         process = self._process
         if process is None or process.returncode is not None:
             return
         self._killed_because = self._killed_because or because
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, number)
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            process.send_signal(number)
 
     async def _start(self, launch: Launch) -> asyncio.subprocess.Process:
         self._process = await asyncio.create_subprocess_exec(

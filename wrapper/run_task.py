@@ -30,6 +30,7 @@ from wrapper.outbox import Outbox
 from wrapper.unit import Stop, Unit
 
 _START_SECONDS = 120.0
+_TERMINATE_SECONDS = 2.0
 _MAX_DELIVERIES = 3
 _log = get_logger("wrapper.tasks")
 
@@ -118,7 +119,7 @@ class UnitRunner:
             # A process may hold units ahead of their turn; only the one whose turn it is uses up its time.
             await _first_of(unit.at_head.wait(), *_ends(unit, process))
             if not await _first_of(*_ends(unit, process), timeout=limit):
-                self._end_process(process, f"task {unit.first.task_id} exceeded its timeout of {limit:g} s")
+                await self._end_process(process, f"task {unit.first.task_id} exceeded its timeout of {limit:g} s")
                 return failed(task_pb2.ERROR_CLASS_TIMEOUT, f"the attempt exceeded its timeout of {limit:g} s"), None
         return await self._after_event(unit, process)
 
@@ -126,15 +127,18 @@ class UnitRunner:
         if not unit.finished.done() and not process.ended.is_set():
             process.handover.cancel(unit)
             if not await _first_of(_done(unit.finished), process.ended.wait(), timeout=self._cancel_grace):
-                self._end_process(process, f"task {unit.first.task_id} did not stop when it was told to")
+                await self._end_process(process, f"task {unit.first.task_id} did not stop when it was told to")
                 return stopped(unit), None
         if unit.finished.done():
             finished = unit.finished.result()
             return ending_of(unit, finished), finished
         return _after_process(unit, process), None
 
-    def _end_process(self, process: OperatorProcess, because: str) -> None:
+    async def _end_process(self, process: OperatorProcess, because: str) -> None:
+        """The whole process group: first asked by SIGTERM, then ended."""
         self._processes.forget(process)
+        process.terminate(because)
+        await _first_of(process.ended.wait(), timeout=_TERMINATE_SECONDS)
         process.kill(because)
 
     async def _publish(self, unit: Unit, ending: Ending, finished: FinishedUnit | None) -> Ending:

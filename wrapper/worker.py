@@ -237,6 +237,8 @@ class Worker:
         for result in response.results:
             if result.error.reason == errors_pb2.ERROR_REASON_OVERLOADED:
                 self._woken[result.task_id] = None
+            if result.error.reason == errors_pb2.ERROR_REASON_TASK_CANCELED:
+                self.heartbeat.hurry()  # it may be in hand: the answer to a beat says so, and for which attempt
             if result.HasField("claimed"):
                 task = result.claimed
                 self._start(request.lease_token, [task], None, task.state if task.HasField("state") else None)

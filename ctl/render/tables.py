@@ -112,6 +112,8 @@ def task(answer: task_api.GetTaskResponse) -> RenderableType:
     }
     if of.reason:
         pairs["reason"] = Text(of.reason, values.TASK_STYLES.get(of.state, ""))
+    if of.paused:
+        pairs["paused"] = Text("its job or its DAG is paused", "waiting")
     if of.retry_time.seconds:
         pairs["not before"] = values.time(of.retry_time)
     if of.worker_id:

@@ -11,9 +11,9 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
 from dispatcher.tasks import store
-from dispatcher.tasks.rows import (
-    TaskQuery,
-)
+from dispatcher.tasks.cancel import cancel_tasks
+from dispatcher.tasks.rows import TaskQuery
+from dispatcher.tasks.state import TRANSITIONS, TaskEvent, TaskState
 from dispatcher.wakeups.release import Releaser
 from kernel.errors import TraceError
 from kernel.scopes import scope_key
@@ -24,7 +24,8 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 
 Context = grpc.aio.ServicerContext[object, object]
 
-MAX_CHANGED = 5_000
+MAX_CHANGED = 4_500
+"""Tasks that one call changes, each in one row, with room for what is written beside them."""
 MAX_EVENTS = 1_000
 
 
@@ -79,7 +80,7 @@ class TaskService(TaskServiceServicer):
 
     async def RetryTasks(self, request: pb.RetryTasksRequest, context: Context) -> pb.RetryTasksResponse:
         if request.dry_run:
-            return pb.RetryTasksResponse(task_count=await self._count_dead(request.filter))
+            return pb.RetryTasksResponse(task_count=await self._count(request.filter, TaskEvent.RETRY))
         query = dataclasses.replace(_query(request.filter, MAX_CHANGED, None), after=uuid_token(request.page_token))
         with translated():
             async with transaction(self._pool) as connection:
@@ -92,8 +93,8 @@ class TaskService(TaskServiceServicer):
 
     async def SkipTasks(self, request: pb.SkipTasksRequest, context: Context) -> pb.SkipTasksResponse:
         if request.dry_run:
-            return pb.SkipTasksResponse(task_count=await self._count_dead(request.filter))
-        query = _query(request.filter, MAX_CHANGED, None)
+            return pb.SkipTasksResponse(task_count=await self._count(request.filter, TaskEvent.SKIP))
+        query = dataclasses.replace(_query(request.filter, MAX_CHANGED, None), after=uuid_token(request.page_token))
         with translated():
             async with transaction(self._pool) as connection:
                 taken = await store.skip_dead(connection, query, list(request.filter.task_ids), request.reason)
@@ -101,12 +102,33 @@ class TaskService(TaskServiceServicer):
                 await datasets_store.audit(
                     connection, actor, "TaskService.SkipTasks", subject, task_ids=taken, reason=request.reason
                 )
-        return pb.SkipTasksResponse(task_count=len(taken))
+        self._releaser.signal()
+        more = len(taken) == MAX_CHANGED
+        return pb.SkipTasksResponse(task_count=len(taken), next_page_token=taken[-1] if more else "")
 
     async def CancelTasks(self, request: pb.CancelTasksRequest, context: Context) -> pb.CancelTasksResponse:
-        raise TraceError(
-            ErrorReason.ERROR_REASON_NOT_IMPLEMENTED,
-            "cancelling tasks comes with a later release; pause the DAG instead",
+        if request.dry_run:
+            events = (TaskEvent.CANCEL, TaskEvent.REQUEST_CANCEL)
+            return pb.CancelTasksResponse(task_count=await self._count(request.filter, *events))
+        query = dataclasses.replace(_query(request.filter, MAX_CHANGED, None), after=uuid_token(request.page_token))
+        actor = str(current_actor())
+        reason = f"cancelled by {actor}" + (f": {request.reason}" if request.reason else "")
+        with translated():
+            async with transaction(self._pool) as connection:
+                result = await cancel_tasks(connection, query, list(request.filter.task_ids), reason)
+                await datasets_store.audit(
+                    connection,
+                    actor,
+                    "TaskService.CancelTasks",
+                    request.filter.dag,
+                    task_ids=result.task_ids,
+                    reason=request.reason,
+                )
+        self._releaser.nudge(result.running)
+        self._releaser.signal()
+        more = len(result.task_ids) == MAX_CHANGED and result.seen is not None
+        return pb.CancelTasksResponse(
+            task_count=len(result.task_ids), next_page_token=result.seen or "" if more else ""
         )
 
     async def ExplainTask(self, request: pb.ExplainTaskRequest, context: Context) -> pb.ExplainTaskResponse:
@@ -114,14 +136,13 @@ class TaskService(TaskServiceServicer):
             ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, "explaining comes with a later release; GetTask says the state"
         )
 
-    async def _count_dead(self, task_filter: pb.TaskFilter) -> int:
+    async def _count(self, task_filter: pb.TaskFilter, *events: TaskEvent) -> int:
+        """How many tasks the filter finds to which one of the events can happen."""
+        states = {state for row in TRANSITIONS if row.event in events for state in row.before}
+        query = _query(task_filter, MAX_CHANGED, None)
         with translated():
             async with transaction(self._pool) as connection:
-                if task_filter.task_ids:
-                    found = await store.get_tasks(connection, task_filter.task_ids)
-                    return sum(row.state == "dead" for row in found.values())
-                counts = await store.count_tasks(connection, task_filter.dag or None)
-        return sum(row.count for row in counts if row.state == "dead" and task_filter.job in ("", row.job))
+                return await store.count_matching(connection, query, list(task_filter.task_ids), states)
 
 
 def _query(task_filter: pb.TaskFilter, limit: int, before: str | None) -> TaskQuery:
@@ -129,7 +150,7 @@ def _query(task_filter: pb.TaskFilter, limit: int, before: str | None) -> TaskQu
     return TaskQuery(
         dag=task_filter.dag or None,
         job=task_filter.job or None,
-        states=[convert.task_state_name(state) for state in task_filter.states] or None,
+        states=[TaskState(convert.task_state_name(state)) for state in task_filter.states] or None,
         first=key.first if key else None,
         last=key.last if key else None,
         before=before,

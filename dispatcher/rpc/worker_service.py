@@ -96,7 +96,8 @@ class WorkerService(WorkerServiceServicer):
                 result.error.CopyFrom(_not_found(task_id))
             else:
                 result.task.task.CopyFrom(convert.task(row))
-                result.task.canceled = row.state == "canceled" or fence(row.run_state) is not None
+                canceled = row.state == "canceled" or row.cancel_reason is not None
+                result.task.canceled = canceled or fence(row.run_state) is not None
         return response
 
     async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:

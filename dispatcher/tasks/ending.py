@@ -113,22 +113,14 @@ class AttemptEnder:
         return await _first_answers(connection, ops, results, stale)
 
     def _end(self, task: LockedTask, op: Completion, policy: RetryPolicy, charged: bool) -> Ended:
+        if task.cancel_reason is not None:
+            return _canceled(task, task.cancel_reason, _message(op.outcome), op.usage)
         match op.outcome:
             case Succeeded():
                 return Ended(task, after_running(TaskEvent.SUCCEED), "succeeded", usage=op.usage)
-            case CancelConfirmed(message) if task.fence is not None:
-                # The task comes back with its job version's run state; only this attempt is over.
-                return Ended(task, after_running(TaskEvent.RETURN), "canceled", message=message, usage=op.usage)
             case CancelConfirmed(message):
-                reason = message or "cancelled"
-                return Ended(
-                    task,
-                    after_running(TaskEvent.CONFIRM_CANCEL),
-                    "canceled",
-                    reason=reason,
-                    message=message,
-                    usage=op.usage,
-                )
+                # Not the task was cancelled: its job version was taken back, or its run stopped because of another one.
+                return Ended(task, after_running(TaskEvent.RETURN), "canceled", message=message, usage=op.usage)
             case Returned(message):
                 return Ended(task, after_running(TaskEvent.RETURN), "returned", message=message, usage=op.usage)
             case Failed(error_class, message, traceback) if charged:
@@ -164,18 +156,30 @@ def _refusal(
     """Why the completion is refused; None where it stands. `seen` are the tasks that the batch has ended already."""
     task_id = op.lease.task_id
     refusal = lease_refusal(op.lease, op.stream, tasks, streams)
-    if refusal is not None and not _gives_up_fenced(tasks.get(task_id), op):
+    if refusal is not None and not _has_stopped(tasks.get(task_id), op):
         return refusal
     if task_id in seen:
         return Refusal(ErrorReason.ERROR_REASON_STALE_LEASE, "the same batch completes this attempt twice")
     return _success_refusal(tasks[task_id], op.outcome)
 
 
-def _gives_up_fenced(task: LockedTask | None, op: Completion) -> bool:
-    """An attempt of a fenced job version may still say that it has stopped: so its lease need not run out."""
-    if task is None or task.fence is None or not task.held_by(op.lease):
+def _has_stopped(task: LockedTask | None, op: Completion) -> bool:
+    """An attempt that is fenced or cancelled may still say that it has stopped: so its lease need not run out."""
+    if task is None or not task.held_by(op.lease):
         return False
-    return isinstance(op.outcome, CancelConfirmed | Returned)
+    if task.cancel_reason is not None:
+        return not isinstance(op.outcome, Succeeded)
+    return task.fence is not None and isinstance(op.outcome, CancelConfirmed | Returned)
+
+
+def _canceled(task: LockedTask, reason: str, message: str, usage: bytes | None = None) -> Ended:
+    """However a cancelled attempt ended, it never counts as anything else."""
+    after = after_running(TaskEvent.CONFIRM_CANCEL)
+    return Ended(task, after, "canceled", reason=reason, message=message, usage=usage)
+
+
+def _message(outcome: Outcome) -> str:
+    return "" if isinstance(outcome, Succeeded) else outcome.message
 
 
 def _success_refusal(task: LockedTask, outcome: Outcome) -> Refusal | None:
@@ -203,23 +207,28 @@ async def _first_answers(
     answers: list[CompletionResult] = []
     for op, result in zip(ops, results, strict=True):
         first = ended.get((op.lease.task_id, op.lease.attempt)) if isinstance(result, Refusal) else None
-        if first is None or first.lease_token_digest != op.lease.token_digest or first.outcome != _outcome(op.outcome):
+        if (
+            first is None
+            or first.lease_token_digest != op.lease.token_digest
+            or first.outcome not in _outcomes(op.outcome)
+        ):
             answers.append(result)
         else:
             answers.append(TaskState(first.state))
     return answers
 
 
-def _outcome(outcome: Outcome) -> str:
+def _outcomes(outcome: Outcome) -> frozenset[str]:
+    """As what the attempt may have been recorded: of a cancelled task every end is a cancelled one."""
     match outcome:
         case Succeeded():
-            return "succeeded"
+            return frozenset({"succeeded"})
         case Failed():
-            return "failed"
+            return frozenset({"failed", "canceled"})
         case CancelConfirmed():
-            return "canceled"
+            return frozenset({"canceled"})
         case Returned():
-            return "returned"
+            return frozenset({"returned", "canceled"})
 
 
 EXPIRED_RUNS = 1
@@ -247,6 +256,8 @@ async def expire_leases(connection: Connection, limit: int) -> int:
 
 def _lost(task: LockedTask, policy: RetryPolicy | None, charged: bool) -> Ended:
     message = "the lease expired: its worker died or was cut off"
+    if task.cancel_reason is not None:
+        return _canceled(task, task.cancel_reason, message)
     if not charged or policy is None or task.fence is not None:
         return Ended(task, after_running(TaskEvent.YIELD), "lease_lost", message=message)
     after = after_lost_lease(task.lost_leases + 1, policy)

@@ -71,6 +71,8 @@ def _without_lease(lease: LeaseRef, standing: Standing | None) -> BeatResult:
         return BeatResult(lease.task_id, Directive.CANCEL, reason=standing.reason)
     fenced = fence(standing.run_state)
     if (standing.attempt, standing.lease_token_digest) == (lease.attempt, lease.token_digest):
+        if standing.cancel_reason is not None:
+            return BeatResult(lease.task_id, Directive.CANCEL, reason=standing.cancel_reason)
         fenced = attempt_fence(standing.run_state, standing.job_epoch, standing.run_epoch)
     if fenced is not None:
         return BeatResult(lease.task_id, Directive.CANCEL, reason=fenced)

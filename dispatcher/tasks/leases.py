@@ -81,6 +81,7 @@ class LockedTask:
     run_state: str
     job_epoch: int
     reason: str
+    cancel_reason: str | None
     now: datetime
 
     def __post_init__(self) -> None:
@@ -144,8 +145,8 @@ def lease_refusal(
         return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {lease.task_id} does not exist")
     if (fenced := task.fence) is not None:
         return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, f"task {task.task_id}: {fenced}")
-    if task.state is TaskState.CANCELED:
-        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, f"task {task.task_id} was cancelled: {task.reason}")
+    if (reason := _cancellation(task)) is not None:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, f"task {task.task_id} was cancelled: {reason}")
     if not task.held_by(lease):
         return Refusal(
             ErrorReason.ERROR_REASON_STALE_LEASE,
@@ -158,6 +159,11 @@ def lease_refusal(
     if task.lease_until is None or task.lease_until <= task.now:
         return Refusal(ErrorReason.ERROR_REASON_STALE_LEASE, f"the lease of task {task.task_id} has expired")
     return None
+
+
+def _cancellation(task: LockedTask) -> str | None:
+    """Why a person cancelled the task; None where nobody did."""
+    return task.reason if task.state is TaskState.CANCELED else task.cancel_reason
 
 
 def _stream_refusal(
@@ -179,6 +185,8 @@ def claim_refusal(task: LockedTask, *, paused: bool) -> Refusal | None:
     """None when the task may be claimed for itself; else why not. Repeated claims are told apart before."""
     if (fenced := fence(task.run_state)) is not None:
         return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, fenced)
+    if (reason := _cancellation(task)) is not None:
+        return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, reason)
     if paused:
         return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_READY, "its job or its DAG is paused")
     match task.state:
@@ -186,8 +194,6 @@ def claim_refusal(task: LockedTask, *, paused: bool) -> Refusal | None:
             return None
         case TaskState.RUNNING:
             return Refusal(ErrorReason.ERROR_REASON_TASK_TAKEN, f"worker {task.worker_id} has it")
-        case TaskState.CANCELED:
-            return Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, task.reason)
         case TaskState.QUEUED | TaskState.BACKOFF:
             return Refusal(ErrorReason.ERROR_REASON_TASK_NOT_READY, f"it is {task.state}, not released")
         case _:

@@ -29,7 +29,7 @@ for no key update of o;
 select t.task_id::text, t.job_version_id::text, t.origin::text, t.state::text, t.stream_key, t.revision, t.attempt,
     t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest, t.lease_until, t.stream_epoch,
     t.run_epoch, t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text,
-    r.epoch as job_epoch, t.reason, clock_timestamp() as now
+    r.epoch as job_epoch, t.reason, t.cancel_reason, clock_timestamp() as now
 from task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[])
@@ -41,7 +41,7 @@ for no key update of t;
 select t.task_id::text, t.job_version_id::text, t.origin::text, t.state::text, t.stream_key, t.revision, t.attempt,
     t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest, t.lease_until, t.stream_epoch,
     t.run_epoch, t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text,
-    r.epoch as job_epoch, t.reason, clock_timestamp() as now
+    r.epoch as job_epoch, t.reason, t.cancel_reason, clock_timestamp() as now
 from task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[])
@@ -144,7 +144,7 @@ where t.task_id = c.task_id and r.job_version_id = t.job_version_id and t.state 
 -- name: lease_stream
 -- A new holder is a new epoch: whatever the former one still sends is stale.
 update ordered_stream o
-set epoch = o.epoch + 1, run_epoch = r.epoch, worker_id = %(worker_id)s, claim_request_id = %(request_id)s,
+set epoch = o.epoch + 1, run_epoch = r.epoch, cancel_reason = null, worker_id = %(worker_id)s, claim_request_id = %(request_id)s,
     lease_token_digest = %(token_digest)s, lease_until = clock_timestamp() + %(lease)s::interval
 from job_version_run r
 where r.job_version_id = o.job_version_id and o.job_version_id = %(job_version_id)s and o.stream_key = %(stream_key)s
@@ -213,7 +213,7 @@ set state = e.state::task_state, claim_request_id = null, lease_token_digest = n
     failed_attempts = t.failed_attempts + e.failed, lost_leases = t.lost_leases + e.lost,
     retry_at = case when e.state = 'backoff' then clock_timestamp() + e.wait end,
     finished_at = case when e.state in ('succeeded', 'dead', 'canceled') then clock_timestamp() end,
-    reason = e.reason
+    reason = e.reason, cancel_reason = case when e.state = 'canceled' then t.cancel_reason end
 from unnest(
     %(task_ids)s::uuid[], %(states)s::text[], %(failed)s::int[], %(lost)s::int[], %(waits)s::interval[], %(reasons)s::text[]
 ) as e (task_id, state, failed, lost, wait, reason)
@@ -264,7 +264,7 @@ from (
     join task held using (task_id)
     join job_version_run r using (job_version_id)
     where held.state = 'running' and held.attempt = k.attempt and held.lease_token_digest = k.token_digest
-        and held.stream_epoch is null and held.lease_until > clock_timestamp()
+        and held.stream_epoch is null and held.lease_until > clock_timestamp() and held.cancel_reason is null
         and r.run_state in ('running', 'staged') and r.epoch = held.run_epoch
     order by held.task_id
     for no key update of held
@@ -284,6 +284,7 @@ from (
     join ordered_stream held using (job_version_id, stream_key)
     join job_version_run r using (job_version_id)
     where held.epoch = k.epoch and held.lease_token_digest = k.token_digest and held.lease_until > clock_timestamp()
+        and held.cancel_reason is null
         and r.run_state in ('running', 'staged') and r.epoch = held.run_epoch
     order by held.job_version_id, held.stream_key
     for no key update of held
@@ -294,9 +295,10 @@ returning o.job_version_id::text, o.stream_key, o.epoch, o.lease_token_digest, o
 -- name: standing
 -- Why a heartbeat did not extend: cancelled, or lost.
 select t.task_id::text, t.state::text, t.attempt, t.lease_token_digest, t.run_epoch, t.reason, r.run_state::text,
-    r.epoch as job_epoch
+    r.epoch as job_epoch, coalesce(t.cancel_reason, case when o.epoch = t.stream_epoch then o.cancel_reason end) as cancel_reason
 from task t
 join job_version_run r using (job_version_id)
+left join ordered_stream o using (job_version_id, stream_key)
 where t.task_id = any(%(task_ids)s::uuid[]);
 
 -- name: expired_tasks
@@ -330,6 +332,51 @@ where task_id in (
     for no key update skip locked
 )
 returning task_id::text;
+
+-- name: cancel
+-- CANCEL: queued, released or backoff to canceled. The caller holds the locks.
+update task
+set state = 'canceled', reason = %(reason)s, released_at = null, retry_at = null, finished_at = clock_timestamp()
+where task_id = any(%(task_ids)s::uuid[]) and state in ('queued', 'released', 'backoff');
+
+-- name: request_cancel
+-- REQUEST_CANCEL: a running task may only stop from now on. The caller holds the locks.
+update task
+set cancel_reason = %(reason)s
+where task_id = any(%(task_ids)s::uuid[]) and state = 'running' and cancel_reason is null;
+
+-- name: stop_streams
+-- The runs of cancelled tasks stop as a whole; what was not cancelled goes back in line.
+update ordered_stream o
+set cancel_reason = %(reason)s
+from unnest(%(job_version_ids)s::uuid[], %(stream_keys)s::text[]) as s (job_version_id, stream_key)
+where o.job_version_id = s.job_version_id and o.stream_key = s.stream_key and o.lease_until is not null;
+
+-- name: count_matching
+-- How many tasks a filter finds in some states; for a look before a change.
+select count(*)
+from task t
+join job_version j using (job_version_id)
+where t.state = any(%(states)s::task_state[]) and t.cancel_reason is null
+    and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
+    and (%(dag)s::text is null or j.dag = %(dag)s)
+    and (%(job)s::text is null or j.job = %(job)s)
+    and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s));
+
+-- name: cancelable_tasks
+-- Candidates of CANCEL and REQUEST_CANCEL, in the order of their ids. Indexes task_queued and task_open, or the primary key.
+select t.task_id::text
+from task t
+join job_version j using (job_version_id)
+where t.state in ('queued', 'released', 'running', 'backoff') and t.cancel_reason is null
+    and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
+    and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
+    and (%(after)s::uuid is null or t.task_id > %(after)s)
+    and (%(dag)s::text is null or j.dag = %(dag)s)
+    and (%(job)s::text is null or j.job = %(job)s)
+    and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
+order by t.task_id
+limit %(limit)s;
 
 -- name: dead_tasks
 -- Candidates of RETRY and SKIP. Index task_open.
@@ -366,7 +413,7 @@ select t.task_id::text, j.dag, j.job, t.job_version_id::text, t.origin::text, t.
     v.dataset_id as trigger_dataset_id, v.cursor_type, t.scope_kind, t.scope_first, t.scope_last, t.revision, t.state::text,
     t.attempt, t.worker_id, t.created_at, t.finished_at, coalesce(t.lease_until, o.lease_until) as lease_until, t.retry_at,
     t.reason, t.accepted_events, t.failed_attempts, t.lost_leases, t.progress, t.nondeterministic, r.run_state::text,
-    exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused, t.pins
+    exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused, t.cancel_reason, t.pins
 from task t
 join job_version j using (job_version_id)
 join job_version_run r using (job_version_id)

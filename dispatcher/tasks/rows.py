@@ -135,6 +135,7 @@ class Standing:
     reason: str
     run_state: str
     job_epoch: int
+    cancel_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,7 @@ class TaskRow:
     nondeterministic: bool
     run_state: str
     paused: bool
+    cancel_reason: str | None
     pins: list[dict[str, Any]] | None
 
 
@@ -202,7 +204,7 @@ class TaskQuery:
 
     dag: str | None = None
     job: str | None = None
-    states: Sequence[str] | None = None
+    states: Sequence[TaskState] | None = None
     first: bytes | None = None
     last: bytes | None = None
     before: str | None = None

@@ -43,7 +43,8 @@ class TaskEvent(StrEnum):
     RETURN = "return"  # its worker gives it back, or stopped because its job version was taken back
     BACKOFF_ENDS = "backoff_ends"
     CANCEL = "cancel"  # by a person, before it runs
-    CONFIRM_CANCEL = "confirm_cancel"  # by the worker that was told to stop
+    REQUEST_CANCEL = "request_cancel"  # by a person, while it runs: from now on it can only end as cancelled
+    CONFIRM_CANCEL = "confirm_cancel"  # it has stopped: its worker says so, or its lease has run out
     RETRY = "retry"  # by a person
     SKIP = "skip"  # by a person
     REFUSE_LATE = "refuse_late"  # its scope lies before what its ordered stream has done
@@ -77,6 +78,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     _row(_E.RETURN, {_S.RUNNING}, _S.QUEUED),
     _row(_E.BACKOFF_ENDS, {_S.BACKOFF}, _S.QUEUED),
     _row(_E.CANCEL, {_S.QUEUED, _S.RELEASED, _S.BACKOFF}, _S.CANCELED),
+    _row(_E.REQUEST_CANCEL, {_S.RUNNING}, _S.RUNNING),
     _row(_E.CONFIRM_CANCEL, {_S.RUNNING}, _S.CANCELED),
     _row(_E.RETRY, {_S.DEAD}, _S.QUEUED),
     _row(_E.SKIP, {_S.DEAD}, _S.SKIPPED),

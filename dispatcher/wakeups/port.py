@@ -14,3 +14,7 @@ class WakeupChannel(Protocol):
     def send(self, queue: str, task_ids: Sequence[str]) -> None:
         """Hands ids over without waiting. What does not fit is lost, and sent again by the sweep."""
         ...
+
+    def nudge(self, worker_id: str, task_ids: Sequence[str]) -> None:
+        """Asks a worker to look at tasks that it has. Where it cannot be reached from here, its heartbeat tells it."""
+        ...

@@ -6,6 +6,7 @@ works are one more round, not one each.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from dispatcher.db.pool import Pool, transaction
@@ -31,6 +32,11 @@ class Releaser:
     def signal(self) -> None:
         """Something may have become ready."""
         self._wake.set()
+
+    def nudge(self, running: Mapping[str, Sequence[str]]) -> None:
+        """Asks workers to look at tasks that they have: by worker, what was cancelled."""
+        for worker_id, task_ids in running.items():
+            self._channel.nudge(worker_id, task_ids)
 
     async def wait(self, idle: float) -> None:
         """Returns at a signal, or after `idle` seconds without one."""

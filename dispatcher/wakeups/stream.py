@@ -31,7 +31,7 @@ class Watcher:
         self._on_credit()
 
     def put(self, task_ids: Sequence[str]) -> None:
-        """Takes one credit per id; the caller sends no more than there are."""
+        """Takes one credit per id; of wake-ups the caller sends no more than there are."""
         self._credits -= len(task_ids)
         self._pending.extend(task_ids)
         self._wake.set()
@@ -91,6 +91,12 @@ class StreamChannel:
     @property
     def watcher_count(self) -> int:
         return len(self._watchers)
+
+    def nudge(self, worker_id: str, task_ids: Sequence[str]) -> None:
+        """Costs credits like any wake-up, also those that the worker has not granted yet."""
+        for watcher in self._watchers:
+            if watcher.worker_id == worker_id:
+                watcher.put(task_ids[:MAX_BATCH])
 
     def room(self) -> Mapping[str, int]:
         room: dict[str, int] = {}

@@ -74,6 +74,8 @@ class Canned:
     problems: list[dag_service_pb2.DagProblem] = field(default_factory=list)
     local_paths: list[dag_service_pb2.LocalPath] = field(default_factory=list)
     watched: list[dag_service_pb2.WatchDeploymentResponse] = field(default_factory=list)
+    changeable: int = 5
+    """Tasks that CancelTasks, RetryTasks and SkipTasks find."""
     watch_failures: int = 0
     """So many first calls of WatchDeployment break after their first answer."""
     token: str | None = None
@@ -197,6 +199,14 @@ class _Dags(dag_service_pb2_grpc.DagServiceServicer):
             deployment=deployment(succeeded=8, dead=2),
         )
 
+    def PauseDag(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        return dag_service_pb2.PauseDagResponse(paused_jobs=list(request.jobs) or sorted(SPEC["jobs"]))
+
+    def ResumeDag(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        return dag_service_pb2.ResumeDagResponse()
+
     def ListDags(self, request: Any, context: Any) -> Any:
         return dag_service_pb2.ListDagsResponse(dags=[self._summary()])
 
@@ -226,6 +236,24 @@ class _Tasks(task_service_pb2_grpc.TaskServiceServicer):
             attempt=1, worker_id="local", outcome=task_pb2.ATTEMPT_OUTCOME_FAILED, failure=failure
         )
         return task_service_pb2.GetTaskResponse(task=found, attempts=[attempt])
+
+    def CancelTasks(self, request: Any, context: Any) -> Any:
+        return task_service_pb2.CancelTasksResponse(**self._changed(request))
+
+    def RetryTasks(self, request: Any, context: Any) -> Any:
+        return task_service_pb2.RetryTasksResponse(**self._changed(request))
+
+    def SkipTasks(self, request: Any, context: Any) -> Any:
+        return task_service_pb2.SkipTasksResponse(**self._changed(request))
+
+    def _changed(self, request: Any) -> dict[str, Any]:
+        """`changeable` tasks in pages of two."""
+        self._canned.requests.append(request)
+        total = self._canned.changeable
+        if request.dry_run:
+            return {"task_count": total}
+        page, token = _page(list(range(total)), 2, request.page_token)
+        return {"task_count": len(page), "next_page_token": token}
 
     def CountTasks(self, request: Any, context: Any) -> Any:
         count = task_service_pb2.JobTaskCount(

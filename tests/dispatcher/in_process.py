@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # the stubs' types for asyncio exist in the .pyi only
     from traceapi.control.v1.task_service_pb2_grpc import TaskServiceAsyncStub
     from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
+WAITERS = "select count(*) from pg_locks where not granted"
+DEADLINE = 20
 USER, WORKER, QUERYD = "u" * 32, "w" * 32, "q" * 32
 
 
@@ -52,6 +54,9 @@ class Workers:
         return self.credits
 
     def send(self, queue: str, task_ids: Sequence[str]) -> None:
+        self.sent += task_ids
+
+    def nudge(self, worker_id: str, task_ids: Sequence[str]) -> None:
         self.sent += task_ids
 
 
@@ -137,6 +142,12 @@ class InProcess:
         """The one value of the one row."""
         ((value,),) = await self.rows(query, *parameters)
         return value
+
+    async def until_waiting_or_done(self, task: "asyncio.Task[Any]") -> None:
+        """Returns when somebody waits for a lock, or when the task has ended without having to."""
+        async with asyncio.timeout(DEADLINE):
+            while not task.done() and not await self.value(WAITERS):
+                await asyncio.wait([task], timeout=0.005)
 
     async def run(self, statement: str, *parameters: object) -> None:
         async with transaction(self.pool) as connection:

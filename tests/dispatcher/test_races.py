@@ -27,7 +27,7 @@ from tests.dispatcher.builders import (
     start_source,
     verdict,
 )
-from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.in_process import DEADLINE, InProcess
 from traceapi.types.v1.scope_pb2 import Scope
 from traceapi.worker.v1 import worker_service_pb2 as pb
 
@@ -40,15 +40,6 @@ from subscription s
 join event e on e.dataset_version_id = s.input_version_id
 where not exists (select 1 from task t where t.job_version_id = s.job_version_id and t.event_id = e.event_id)
 """
-WAITERS = "select count(*) from pg_locks where not granted"
-DEADLINE = 20
-
-
-async def _until_waiting_or_done(dispatcher: InProcess, task: "asyncio.Task[Any]") -> None:
-    """Returns when somebody waits for a lock, or when the task has ended without having to."""
-    async with asyncio.timeout(DEADLINE):
-        while not task.done() and not await dispatcher.value(WAITERS):
-            await asyncio.wait([task], timeout=0.005)
 
 
 async def _no_lock(connection: Connection, dags: set[str]) -> None:
@@ -67,7 +58,7 @@ async def test_a_consumer_deployed_while_an_event_is_accepted_gets_it(
     async with transaction(dispatcher.pool) as connection:
         results = await acceptance.accept(connection, ops)
         deploying = asyncio.create_task(dispatcher.deploy(READER))
-        await _until_waiting_or_done(dispatcher, deploying)
+        await dispatcher.until_waiting_or_done(deploying)
         assert deploying.done() is not locked
         await acceptance.publish(connection, ops, results)
     await deploying
@@ -97,7 +88,7 @@ async def test_an_event_accepted_while_its_consumer_is_deployed_reaches_it(
     async with asyncio.timeout(DEADLINE):
         await stopped.wait()
     emitting = asyncio.create_task(source.publish([2]))
-    await _until_waiting_or_done(dispatcher, emitting)
+    await dispatcher.until_waiting_or_done(emitting)
     assert emitting.done() is not locked
     go_on.set()
     await asyncio.gather(deploying, emitting)
@@ -141,7 +132,7 @@ async def test_overlaps_are_refused_also_when_two_transactions_race(dispatcher: 
         results = await acceptance.accept(connection, [first.op])
         await acceptance.publish(connection, [first.op], results)
         rival = asyncio.create_task(second.emit())
-        await _until_waiting_or_done(dispatcher, rival)
+        await dispatcher.until_waiting_or_done(rival)
         assert not rival.done()
     assert verdict(await rival) == "SCOPE_OVERLAP"
     refused = await dispatcher.value("select refused_attempt from task where task_id = %s", second.task_id)
@@ -173,7 +164,7 @@ async def test_two_racing_first_commits_freeze_one_schema(dispatcher: InProcess)
     async with transaction(dispatcher.pool) as connection:
         results = await acceptance.accept(connection, [first.op])
         rival = asyncio.create_task(second.emit())
-        await _until_waiting_or_done(dispatcher, rival)
+        await dispatcher.until_waiting_or_done(rival)
         assert not rival.done()
         await acceptance.publish(connection, [first.op], results)
     assert reason_of((await rival).error) == "SCHEMA_DRIFT"
@@ -200,7 +191,7 @@ async def test_a_takeover_waits_for_the_emit_that_holds_the_task(dispatcher: InP
         results = await acceptance.accept(connection, [copy.op])
         assert isinstance(results[0], Accepted)
         expiring = asyncio.create_task(dispatcher.expire())
-        await _until_waiting_or_done(dispatcher, expiring)
+        await dispatcher.until_waiting_or_done(expiring)
         assert not expiring.done()
         await acceptance.publish(connection, [copy.op], results)
     assert await expiring == 2

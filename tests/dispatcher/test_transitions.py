@@ -33,7 +33,7 @@ update task set state = %(state)s::task_state,
     released_at = case when %(state)s = 'released' then clock_timestamp() end,
     retry_at = case when %(state)s = 'backoff' then clock_timestamp() end,
     finished_at = case when %(state)s in ('succeeded', 'dead', 'canceled', 'skipped') then clock_timestamp() end,
-    attempt = attempt + 1, reason = 'why'
+    attempt = attempt + 1, reason = 'why', cancel_reason = null
 where task_id = %(task_id)s
 """
 
@@ -90,21 +90,34 @@ def _ends(event: TaskEvent) -> Step:
     return step
 
 
-# CANCEL has no statement yet: CancelTasks answers UNIMPLEMENTED.
+async def _cancels(connection: Connection, task_id: str) -> None:
+    await store.cancel(connection, [task_id], "why")
+
+
+async def _requests_cancel(connection: Connection, task_id: str) -> None:
+    await store.request_cancel(connection, [task_id], "why")
+
+
 STEPS: dict[TaskEvent, Step] = {
     TaskEvent.RELEASE: _releases,
     TaskEvent.CLAIM: _claims,
+    TaskEvent.CANCEL: _cancels,
+    TaskEvent.REQUEST_CANCEL: _requests_cancel,
     TaskEvent.BACKOFF_ENDS: _backoff_ends,
     TaskEvent.RETRY: _retries,
     TaskEvent.SKIP: _skips,
     TaskEvent.REFUSE_LATE: _passes_late(TaskState.DEAD),
     TaskEvent.SKIP_LATE: _passes_late(TaskState.SKIPPED),
-    **{row.event: _ends(row.event) for row in TRANSITIONS if row.before == {TaskState.RUNNING}},
+    **{
+        row.event: _ends(row.event)
+        for row in TRANSITIONS
+        if row.before == {TaskState.RUNNING} and row.event is not TaskEvent.REQUEST_CANCEL
+    },
 }
 
 
 def test_every_event_of_the_table_is_tried() -> None:
-    assert STEPS.keys() | {TaskEvent.CANCEL} == set(TaskEvent)
+    assert STEPS.keys() == set(TaskEvent)
     assert {row.event for row in TRANSITIONS} == set(TaskEvent)
 
 
@@ -161,6 +174,7 @@ def _contract(enum: object, prefix: str) -> list[str]:
         ("running", "lease_until = null", "one_lease"),
         ("running", "stream_epoch = 1", "one_lease"),
         ("running", "run_epoch = null", "running_has_epoch"),
+        ("queued", "cancel_reason = 'why'", "only_running_stops"),
         ("released", "released_at = null", "released_has_time"),
         ("backoff", "retry_at = null", "backoff_has_time"),
         ("queued", "retry_at = clock_timestamp()", "backoff_has_time"),

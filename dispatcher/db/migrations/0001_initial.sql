@@ -290,6 +290,7 @@ create table task (
     refused_attempt int,            -- an emit of this attempt was refused: it cannot succeed
     run_emitted boolean not null default false,
     nondeterministic boolean not null default false,
+    cancel_reason text,             -- a person cancelled it while it ran: it may only stop
     pins jsonb,
     progress bytea,
     reason text not null default '',
@@ -303,6 +304,7 @@ create table task (
     constraint released_has_time check (state <> 'released' or released_at is not null),
     constraint backoff_has_time check ((state = 'backoff') = (retry_at is not null)),
     constraint final_has_time check ((state in ('succeeded', 'dead', 'canceled', 'skipped')) = (finished_at is not null)),
+    constraint only_running_stops check (cancel_reason is null or state in ('running', 'canceled')),
     constraint unhappy_has_reason check (state not in ('dead', 'canceled', 'skipped') or reason <> '')
 ) with (fillfactor = 70);
 create unique index task_cause on task (job_version_id, event_id) where event_id is not null;
@@ -338,6 +340,7 @@ create table ordered_stream (
     epoch bigint not null default 0,
     run_epoch bigint,               -- of its job version, when the current run was claimed
     position bytea not null default '',  -- the first cursor of the last scope that was done
+    cancel_reason text,             -- a task of the run was cancelled: the run stops
     worker_id text,
     claim_request_id uuid,
     lease_token_digest bytea,

@@ -1,0 +1,46 @@
+"""Cancelling by a person: what waits is cancelled at once, what runs may only stop from now on.
+
+Owns its transaction's steps, not its commit. A run stops as a whole, because its tasks share one lease; those of them
+that were not cancelled go back in line when their worker has confirmed it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dispatcher.db.rows import Connection
+from dispatcher.tasks import store
+from dispatcher.tasks.rows import TaskQuery
+from dispatcher.tasks.state import TaskEvent, TaskState, transition
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResult:
+    """`task_ids` were cancelled or told to stop, in their order; `running` are those that a worker has, by worker.
+
+    `seen` is the last id that was looked at, None where there were none: the next page begins after it.
+    """
+
+    task_ids: list[str]
+    running: dict[str, list[str]]
+    seen: str | None
+
+
+async def cancel_tasks(
+    connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None, reason: str
+) -> CancelResult:
+    """One page of what the query finds; `query.limit` bounds it."""
+    found = await store.cancelable_tasks(connection, query, task_ids)
+    owners = await store.job_versions_of(connection, found)
+    ordered = {task_id: (o.job_version_id, o.stream_key) for task_id, o in owners.items() if o.stream_key is not None}
+    await store.lock_streams(connection, set(ordered.values()))
+    locked = await store.lock_tasks(connection, set(found))
+    waiting = [t.task_id for t in locked.values() if transition(TaskEvent.CANCEL, t.state) is not None]
+    running = [t for t in locked.values() if t.state is TaskState.RUNNING and t.cancel_reason is None]
+    await store.cancel(connection, waiting, reason)
+    await store.request_cancel(connection, [task.task_id for task in running], reason)
+    await store.stop_streams(connection, {ordered[t.task_id] for t in running if t.task_id in ordered}, reason)
+    by_worker: dict[str, list[str]] = {}
+    for task in running:
+        by_worker.setdefault(task.worker_id or "", []).append(task.task_id)
+    taken = sorted([*waiting, *(task.task_id for task in running)])
+    return CancelResult(taken, by_worker, found[-1] if found else None)
