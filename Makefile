@@ -42,7 +42,7 @@ lock: venv ## Resolve the dependencies into requirements/*.txt (UPGRADE=1, or UP
 
 .PHONY: clean
 clean: ## Remove what builds and tests leave behind, .venv and node_modules too
-	rm -rf .venv clients/typescript/node_modules clients/typescript/dist bench/out build dist
+	rm -rf .venv .venv-bench clients/typescript/node_modules clients/typescript/dist bench/out build dist
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find $(PYTHON_FOLDERS) gen -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -103,3 +103,8 @@ release-image: venv ## At a release: keep its contracts, for `make breaking` to 
 .PHONY: bench-million
 bench-million: venv ## A source of 10^6 events through an aggregator and a sql job, with its limits checked
 	@$(BIN)/python -m bench.million
+
+.PHONY: bench-dispatch
+bench-dispatch: venv ## How fast tasks are delivered, beside other queues (ARGS="--quick --only noop")
+	@tools/bench_venv.sh
+	@$(BIN)/python -m bench.dispatch $(ARGS)

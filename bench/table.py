@@ -1,7 +1,9 @@
 """What every bench prints and writes: one row per line of its table, none left out."""
 
 import json
+import math
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,16 +12,22 @@ from rich.console import Console
 from rich.table import Table
 
 OUT = Path(__file__).parent / "out"
+_WIDTH = 140  # where nobody says how wide a line may be
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """`target` such as `<= 5000`, empty where there is none; `met` is None then."""
+    """`target` such as `<= 5000`, empty where there is none; `met` is None then. A value of NaN could not be measured.
+
+    `samples` are what the value is the median of; `note` says what a reader has to know, such as why there is no value.
+    """
 
     measure: str
     value: float
     unit: str
     target: str = ""
+    samples: tuple[float, ...] = ()
+    note: str = ""
 
     @property
     def met(self) -> bool | None:
@@ -32,23 +40,24 @@ class Measure:
 def report(name: str, measures: Sequence[Measure], seed: int) -> bool:
     """Prints the table for people, writes `bench/out/<name>.jsonl`, and answers whether every target was met."""
     table = Table(title=name)
-    for column, justify in (
-        ("measure", "left"),
-        ("value", "right"),
-        ("unit", "left"),
-        ("target", "left"),
-        ("met", "left"),
-    ):
-        table.add_column(column, justify="right" if justify == "right" else "left")
+    noted = any(item.note for item in measures)
+    for column in ("measure", "value", "unit", "target", "met", *(["note"] if noted else [])):
+        table.add_column(column, justify="right" if column == "value" else "left")
     for item in measures:
         met = {None: "", True: "[green]yes[/green]", False: "[red]no[/red]"}[item.met]
-        table.add_row(item.measure, f"{item.value:,.6g}", item.unit, item.target, met)
-    Console().print(table)
+        value = "-" if math.isnan(item.value) else f"{item.value:,.6g}"
+        table.add_row(item.measure, value, item.unit, item.target, met, *([item.note] if noted else []))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
     OUT.mkdir(exist_ok=True)
     commit = _commit()
-    lines = [json.dumps({**asdict(item), "met": item.met, "commit": commit, "seed": seed}) for item in measures]
+    lines = [json.dumps(_row(item) | {"commit": commit, "seed": seed}) for item in measures]
     (OUT / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return all(item.met is not False for item in measures)
+
+
+def _row(item: Measure) -> dict[str, object]:
+    """As JSON, which has no NaN."""
+    return {**asdict(item), "value": None if math.isnan(item.value) else item.value, "met": item.met}
 
 
 def _commit() -> str:

@@ -16,6 +16,7 @@ BUILT_IN = {
     "aggregator": "wrapper.operators.aggregator:Aggregator",
     "splitter": "wrapper.operators.splitter:Splitter",
     "sql": "wrapper.operators.sql:Sql",
+    "noop": "wrapper.operators.noop:Noop",
 }
 PYTHON = "python"
 

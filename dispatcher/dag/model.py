@@ -114,7 +114,7 @@ class ResolvedJob:
 
     name: str
     kind: JobKind
-    operator: str  # `replay`, `aggregator`, `splitter`, `sql`, `python`; empty for a virtual node
+    operator: str  # `replay`, `aggregator`, `splitter`, `sql`, `noop`, `python`; empty for a virtual node
     config: Struct
     inputs: tuple[ResolvedInput, ...]  # by dataset_id, indirect ones last; for a virtual node what its SQL names
     outputs: tuple[ResolvedOutput, ...]  # by dataset_id

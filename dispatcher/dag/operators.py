@@ -108,6 +108,14 @@ OPERATORS: Mapping[str, Operator] = {
             ordering=Ordering.ON_REQUEST,
         ),
         Operator(
+            "noop",
+            JobKind.OPERATOR,
+            config=(ConfigKey("events", ValueKind.COUNT, highest=10_000_000),),
+            storages=(Storage.STORAGE_NONE,),
+            one_trigger=True,
+            reads=False,
+        ),
+        Operator(
             "python",
             JobKind.OPERATOR,
             config=(),

@@ -51,7 +51,7 @@ JOBS = [
     ),
     (
         "a: {operator: ‸spark, inputs: {blocks: {}}, outputs: {d: {}}}",
-        "there is no operator `spark`; known are `aggregator`, `splitter`, `sql` or `python`",
+        "there is no operator `spark`; known are `aggregator`, `splitter`, `sql`, `noop` or `python`",
     ),
     (
         "a: {‸source: sql, outputs: {d: {cursor: {column: n, type: int64}}}}",

@@ -1,0 +1,30 @@
+-- What the benches ask the system database. Times are the database's.
+
+-- name: unfinished
+-- Whether a job of the DAG has a task that is neither done nor given up. Indexes task_queued and task_open.
+select exists (
+    select 1 from task t
+    where t.job_version_id = j.job_version_id
+        and (t.state = 'queued' or t.state in ('released', 'running', 'backoff', 'dead'))
+)
+from job_version j
+where j.dag = %(dag)s and j.job = %(job)s;
+
+-- name: finished
+-- How many tasks of a job succeeded about cursors from the first, and in how many seconds from the first of their events.
+select count(*) filter (where t.state = 'succeeded'),
+    coalesce(extract(epoch from max(t.finished_at) - min(e.accepted_at))::float, 0)
+from task t
+join job_version j using (job_version_id)
+join event e using (event_id)
+where j.dag = %(dag)s and j.job = %(job)s and t.scope_first >= %(first)s;
+
+-- name: floor_job
+-- The job `work` of a DAG, its input, its output, and the ended run of its source.
+select w.job_version_id::text, t.task_id::text, i.dataset_version_id::text, o.dataset_version_id::text
+from job_version w
+join job_version s on s.dag = w.dag and s.job = 'source'
+join task t on t.job_version_id = s.job_version_id and t.state = 'succeeded'
+join job_output i on i.job_version_id = s.job_version_id
+join job_output o on o.job_version_id = w.job_version_id
+where w.dag = %(dag)s and w.job = 'work';

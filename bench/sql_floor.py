@@ -1,0 +1,176 @@
+"""The same statements as a task's life has, from a script: what the database alone would allow.
+
+One connection, one batch after the other, nothing between it and Postgres but psycopg: no verdicts, no wire, no
+workers. A batch is four transactions, as in the product: events accepted, tasks released, claimed, ended.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from bench.life import rows
+from bench.stack import Database, Stack, wait_until
+from dispatcher.db.arrays import ArrayDumper
+from dispatcher.db.statements import Statements
+from kernel.ids import new_id
+from kernel.scopes import cursor_key
+from traceapi.types.v1.scope_pb2 import CursorValue
+
+BATCH = 1000
+
+_bench = Statements.load("bench")
+_tasks = Statements.load("dispatcher.tasks")
+_events = Statements.load("dispatcher.events")
+_wakeups = Statements.load("dispatcher.wakeups")
+
+_TOKEN = bytes(32)
+_DOCUMENT = """
+dag: {dag}
+jobs:
+  source:
+    source: replay
+    config: {{path: data/ticks.csv, cursor: n}}
+    outputs: {{{dag}.ticks: {{cursor: {{column: n, type: int64}}, schema: {{n: int64}}}}}}
+  work:
+    operator: noop
+    execution: {{queue: {dag}}}
+    inputs: {{{dag}.ticks: {{}}}}
+    outputs: {{{dag}.done: {{storage: none}}}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The job that no worker has, and its source."""
+
+    dag: str
+    job_version_id: str
+    source_task_id: str
+    input_version_id: str
+    output_version_id: str
+
+
+def measure(stack: Stack, database: Database, dag: str, tasks: int) -> float:
+    """Tasks per second, of a new DAG."""
+    stack.deploy(_DOCUMENT.format(dag=dag), {"data/ticks.csv": rows(range(1))})
+    found = {"dag": dag}
+    wait_until(
+        lambda: bool(database.execute(_bench.floor_job, found).fetchone()), 60, f"the source of {dag} to have ended"
+    )
+    row = database.execute(_bench.floor_job, found).fetchone()
+    job = _Job(dag, *row) if row else None
+    assert job is not None
+    with psycopg.connect(stack.conninfo(), prepare_threshold=1) as connection:
+        connection.adapters.register_dumper(list, ArrayDumper)
+        _batch(connection, job, 1, BATCH)  # so that statements are prepared
+        started = time.perf_counter()
+        for number in range(2, 2 + tasks // BATCH):
+            _batch(connection, job, number, BATCH)
+        return tasks // BATCH * BATCH / (time.perf_counter() - started)
+
+
+def _batch(connection: psycopg.Connection[TupleRow], job: _Job, number: int, size: int) -> None:
+    keys = [cursor_key(CursorValue(int64_value=number * size + place)) for place in range(size)]
+    _accept(connection, job, job.input_version_id, [job.source_task_id] * size, keys)
+    connection.commit()
+    released = connection.execute(_wakeups.release, {"queue": job.dag, "room": size, "limited": []}).fetchall()
+    connection.commit()
+    task_ids = sorted(row[0] for row in released)
+    assert len(task_ids) == size
+    _claim(connection, job, task_ids)
+    connection.commit()
+    connection.execute(_tasks.job_versions_of, {"task_ids": task_ids}).fetchall()
+    connection.execute(_events.job_outputs, {"job_version_ids": [job.job_version_id]}).fetchall()
+    connection.execute(_events.share_dags, {"class": 1, "dags": [job.dag]})
+    connection.execute(_tasks.lock_tasks, {"task_ids": task_ids}).fetchall()
+    _accept(connection, job, job.output_version_id, task_ids, keys)
+    counts = {"task_ids": task_ids, "accepted": [1] * size, "differs": [False] * size}
+    connection.execute(_events.record_emits, counts)
+    _end(connection, job, task_ids)
+    connection.commit()
+
+
+def _accept(
+    connection: psycopg.Connection[TupleRow], job: _Job, version_id: str, task_ids: list[str], keys: Sequence[bytes]
+) -> None:
+    size, publication_id = len(keys), new_id()
+    scopes: dict[str, Any] = {
+        "version_ids": [version_id] * size,
+        "task_ids": task_ids,
+        "firsts": list(keys),
+        "lasts": list(keys),
+        "kinds": [1] * size,
+        "revisions": [0] * size,
+    }
+    connection.execute(_events.existing_events, scopes).fetchall()
+    connection.execute(
+        _events.insert_events,
+        scopes
+        | {
+            "publication_id": publication_id,
+            "event_ids": [new_id() for _ in keys],
+            "attempts": [1] * size,
+            "artifact_ids": [None] * size,
+            "digests": [_TOKEN] * size,
+            "manifests": [None] * size,
+            "event_times": [None] * size,
+        },
+    )
+    connection.execute(_events.publish, {"version_ids": [version_id], "publication_ids": [publication_id]})
+
+
+def _claim(connection: psycopg.Connection[TupleRow], job: _Job, task_ids: list[str]) -> None:
+    size = len(task_ids)
+    connection.execute(_tasks.job_versions_of, {"task_ids": task_ids}).fetchall()
+    connection.execute(_tasks.lock_tasks, {"task_ids": task_ids}).fetchall()
+    connection.execute(_tasks.input_heads, {"job_version_ids": [job.job_version_id]}).fetchall()
+    connection.execute(
+        _tasks.mark_claimed,
+        {
+            "task_ids": task_ids,
+            "stream_epochs": [None] * size,
+            "pins": [None] * size,
+            "request_id": new_id(),
+            "token_digest": _TOKEN,
+            "worker_id": "floor",
+            "lease": timedelta(seconds=60),
+        },
+    )
+    connection.execute(_tasks.claimed, {"task_ids": task_ids}).fetchall()
+
+
+def _end(connection: psycopg.Connection[TupleRow], job: _Job, task_ids: list[str]) -> None:
+    size = len(task_ids)
+    connection.execute(_tasks.retry_policies, {"job_version_ids": [job.job_version_id]}).fetchall()
+    connection.execute(
+        _tasks.mark_ended,
+        {
+            "task_ids": task_ids,
+            "states": ["succeeded"] * size,
+            "failed": [0] * size,
+            "lost": [0] * size,
+            "waits": [timedelta()] * size,
+            "reasons": [""] * size,
+        },
+    )
+    connection.execute(
+        _tasks.record_attempts,
+        {
+            "task_ids": task_ids,
+            "attempts": [1] * size,
+            "worker_ids": ["floor"] * size,
+            "token_digests": [_TOKEN] * size,
+            "started_ats": [datetime.now(UTC)] * size,
+            "outcomes": ["succeeded"] * size,
+            "states": ["succeeded"] * size,
+            "error_classes": [None] * size,
+            "messages": [""] * size,
+            "tracebacks": [""] * size,
+            "usages": [None] * size,
+        },
+    )
