@@ -1,12 +1,12 @@
 -- What the benches ask the system database. Times are the database's.
 
 -- name: unfinished
--- Whether a job of the DAG has a task that is neither done nor given up. Indexes task_queued and task_open.
-select exists (
-    select 1 from task t
-    where t.job_version_id = j.job_version_id
-        and (t.state = 'queued' or t.state in ('released', 'running', 'backoff', 'dead'))
-)
+-- Whether a job of the DAG has a task that is neither done nor given up. Indexes task_queued and task_open, one for each question.
+select exists (select 1 from task t where t.job_version_id = j.job_version_id and t.state = 'queued')
+    or exists (
+        select 1 from task t
+        where t.job_version_id = j.job_version_id and t.state in ('released', 'running', 'backoff', 'dead')
+    )
 from job_version j
 where j.dag = %(dag)s and j.job = %(job)s;
 

@@ -23,7 +23,7 @@ from kernel.embedded_postgres import EmbeddedPostgres
 
 Database = psycopg.Connection[TupleRow]
 
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.2
 _READY_SECONDS = 60.0
 _GRACE_SECONDS = 25.0
 

@@ -33,7 +33,8 @@ class WrapperConfig:
     wrapper_listen: str = "127.0.0.1:0"
     queues: tuple[str, ...] = ("default",)
     capacity: int = 8
-    """Units of work in operators' hands at once; as many again are claimed ahead of their turn."""
+    """Operators' processes that work at once, each on one unit at a time. Twice as many units are claimed at least, and
+    more where units are short: as many as ended within the last half second."""
     sandbox: SandboxChoice = SandboxChoice.BUBBLEWRAP
     lease_seconds: float = 30.0
     ready_file: Path | None = None

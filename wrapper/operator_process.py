@@ -77,8 +77,8 @@ class OperatorProcess:
                 os.close(descriptor)
             self.kill("")
             self._end = self.how_it_ended()
-            self.handover.close()
             self.ended.set()
+            self.handover.close()
             if self._server is not None:
                 await self._server.stop(0)
             _remove(socket)

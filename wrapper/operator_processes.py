@@ -21,6 +21,7 @@ from wrapper.sandbox.port import Program, Sandbox, SandboxUnavailable
 
 _SWEEP_SECONDS = 1.0
 _MAX_IDLE = 32
+_MAX_SOURCES = 64
 _LEAVE_SECONDS = 3.0
 _log = get_logger("wrapper.operators")
 
@@ -52,6 +53,7 @@ class OperatorProcesses:
         self._desk = desk
         self._bundles = bundles
         self._slots = slots
+        self._source_slots = Slots(_MAX_SOURCES)
         self._sandbox = sandbox
         self._settings = settings
         self._plain = PlainProcess()
@@ -75,6 +77,13 @@ class OperatorProcesses:
         finally:
             self._group = None
 
+    def current(self, job: Job) -> OperatorProcess | None:
+        """The job version's process, where there is one with its present settings."""
+        process = self._current.get(job.job_version_id)
+        if process is None or process.ended.is_set() or process.job.details_id != job.details_id:
+            return None
+        return process
+
     async def get(self, job: Job) -> OperatorProcess:
         """The job version's process, started where there is none with its present settings.
 
@@ -82,11 +91,10 @@ class OperatorProcesses:
         """
         lock = self._starting.setdefault(job.job_version_id, asyncio.Lock())
         async with lock:
-            process = self._current.get(job.job_version_id)
-            if process is not None and process.job.details_id != job.details_id:
-                process.leave()
-                process = None
-            if process is None or process.ended.is_set():
+            process = self.current(job)
+            if process is None:
+                if (former := self._current.get(job.job_version_id)) is not None:
+                    former.leave()
                 process = await self._start(job)
                 self._current[job.job_version_id] = process
             return process
@@ -128,7 +136,8 @@ class OperatorProcesses:
             launch = sandbox.launch(Program(socket, entrypoint, folders))
         except (TraceError, SandboxUnavailable, OSError) as error:
             raise OperatorUnavailable(f"no process for job {job.details.job}: {error}") from error
-        process = OperatorProcess(job, Handover(self._slots), sandbox.confines, self._desk.logs)
+        slots = self._source_slots if job.details.source else self._slots  # sources run beside: they may never end
+        process = OperatorProcess(job, Handover(slots), sandbox.confines, self._desk.logs)
         self._all.add(process)
         task = self._group.create_task(process.run(launch, socket, self._desk, secrets))
         task.add_done_callback(lambda _task: self._all.discard(process))

@@ -137,8 +137,9 @@ class OperatorSocket(OperatorServiceServicer):
     ) -> operator_pb2.FinishWorkResponse:
         for finished in request.units:
             unit = self._handover.in_hand(finished.unit_id)
-            if unit is not None and not unit.finished.done():
-                unit.finished.set_result(finished)
+            if unit is not None and unit.finished is None:
+                unit.finished = finished
+                unit.announce()
         return operator_pb2.FinishWorkResponse()
 
     async def WriteLog(self, request: operator_pb2.WriteLogRequest, context: Context) -> operator_pb2.WriteLogResponse:

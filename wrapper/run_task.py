@@ -1,7 +1,9 @@
 """One unit of work from its claim to its verdict: given to its operator, watched, published, completed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ from wrapper.endings import (
     failed,
     stopped,
 )
+from wrapper.jobs import Job
 from wrapper.operator_process import How, OperatorProcess
 from wrapper.operator_processes import OperatorProcesses, OperatorUnavailable
 from wrapper.outbox import Outbox
@@ -62,9 +65,9 @@ class UnitRunner:
         self._outbox = completions_outbox
         self._cancel_grace = cancel_grace
         self.counts = Counts()
-        self._handed_in: Callable[[], None] = lambda: None
+        self._handed_in: Callable[[Unit], None] = lambda _unit: None
 
-    def on_handed_in(self, handed_in: Callable[[], None]) -> None:
+    def on_handed_in(self, handed_in: Callable[[Unit], None]) -> None:
         """`handed_in` is called whenever an operator has done its part of a unit."""
         self._handed_in = handed_in
 
@@ -73,7 +76,7 @@ class UnitRunner:
         try:
             ending, finished = await self._perform(unit)
             unit.publishing = True
-            self._handed_in()
+            self._handed_in(unit)
             ending = await self._publish(unit, ending, finished)
             await self._complete(unit, ending, finished)
         except Exception as error:  # noqa: BLE001 - a defect met by one unit must not end the worker
@@ -90,8 +93,7 @@ class UnitRunner:
         """Has the operator do the work."""
         while unit.stop is None:
             try:
-                async with asyncio.timeout(_START_SECONDS):
-                    process = await self._processes.get(unit.job)
+                process = self._processes.current(unit.job) or await self._started(unit.job)
             except (OperatorUnavailable, TimeoutError) as error:
                 return failed(
                     task_pb2.ERROR_CLASS_TRANSIENT, str(error) or "the operator's process did not start"
@@ -108,37 +110,42 @@ class UnitRunner:
                     self._processes.dismiss(process)
         return stopped(unit), None
 
-    async def _attend(self, unit: Unit, process: OperatorProcess) -> tuple[Ending, FinishedUnit | None]:
-        await _first_of(unit.handed.wait(), process.ended.wait(), unit.told_to_stop.wait())
-        if not unit.handed.is_set() and unit.stop is not None:
-            return stopped(unit), None
-        limit = unit.job.timeout
-        if limit is None:
-            await _first_of(*_ends(unit, process))
-        else:
-            # A process may hold units ahead of their turn; only the one whose turn it is uses up its time.
-            await _first_of(unit.at_head.wait(), *_ends(unit, process))
-            if not await _first_of(*_ends(unit, process), timeout=limit):
-                await self._end_process(process, f"task {unit.first.task_id} exceeded its timeout of {limit:g} s")
-                return failed(task_pb2.ERROR_CLASS_TIMEOUT, f"the attempt exceeded its timeout of {limit:g} s"), None
-        return await self._after_event(unit, process)
+    async def _started(self, job: Job) -> OperatorProcess:
+        async with asyncio.timeout(_START_SECONDS):
+            return await self._processes.get(job)
 
-    async def _after_event(self, unit: Unit, process: OperatorProcess) -> tuple[Ending, FinishedUnit | None]:
-        if not unit.finished.done() and not process.ended.is_set():
-            process.handover.cancel(unit)
-            if not await _first_of(_done(unit.finished), process.ended.wait(), timeout=self._cancel_grace):
-                await self._end_process(process, f"task {unit.first.task_id} did not stop when it was told to")
-                return stopped(unit), None
-        if unit.finished.done():
-            finished = unit.finished.result()
-            return ending_of(unit, finished), finished
+    async def _attend(self, unit: Unit, process: OperatorProcess) -> tuple[Ending, FinishedUnit | None]:
+        while not (_done(unit, process) or unit.stop is not None or unit.overdue):
+            await unit.news()
+        if unit.stop is not None and not unit.handed:
+            return stopped(unit), None
+        if unit.overdue and not _done(unit, process):
+            text = f"exceeded its timeout of {unit.job.timeout:g} s"
+            await self._end_process(process, f"task {unit.first.task_id} {text}")
+            return failed(task_pb2.ERROR_CLASS_TIMEOUT, f"the attempt {text}"), None
+        if not _done(unit, process) and not await self._cancel(unit, process):
+            await self._end_process(process, f"task {unit.first.task_id} did not stop when it was told to")
+            return stopped(unit), None
+        if unit.finished is not None:
+            return ending_of(unit, unit.finished), unit.finished
         return _after_process(unit, process), None
+
+    async def _cancel(self, unit: Unit, process: OperatorProcess) -> bool:
+        """Tells the operator to stop the unit; whether it did, or its process ended, within the time that it has."""
+        process.handover.cancel(unit)
+        deadline = time.monotonic() + self._cancel_grace
+        while not _done(unit, process):
+            if time.monotonic() >= deadline:
+                return False
+            await unit.news(deadline - time.monotonic())
+        return True
 
     async def _end_process(self, process: OperatorProcess, because: str) -> None:
         """The whole process group: first asked by SIGTERM, then ended."""
         self._processes.forget(process)
         process.terminate(because)
-        await _first_of(process.ended.wait(), timeout=_TERMINATE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.ended.wait(), _TERMINATE_SECONDS)
         process.kill(because)
 
     async def _publish(self, unit: Unit, ending: Ending, finished: FinishedUnit | None) -> Ending:
@@ -198,29 +205,13 @@ def _after_process(unit: Unit, process: OperatorProcess) -> Ending:
     end = process.how_it_ended()
     if unit.stop is not None:
         return stopped(unit)
-    if end.how is How.CRASHED and (unit.handed.is_set() or unit.deliveries >= _MAX_DELIVERIES):
+    if end.how is How.CRASHED and (unit.began is not None or unit.deliveries >= _MAX_DELIVERIES):
         return failed(task_pb2.ERROR_CLASS_CRASH, end.message, end.tail)
     if not unit.accepted_emits:
         raise _GivenBackError
     return failed(task_pb2.ERROR_CLASS_TRANSIENT, f"its process was ended: {end.message}")
 
 
-def _ends(unit: Unit, process: OperatorProcess) -> tuple[Awaitable[Any], ...]:
-    """What ends the watch over a unit."""
-    return _done(unit.finished), process.ended.wait(), unit.told_to_stop.wait()
-
-
-async def _done(future: "asyncio.Future[Any]") -> None:
-    """Waits for a future without cancelling it."""
-    await asyncio.wait([future])
-
-
-async def _first_of(*events: Awaitable[Any], timeout: float | None = None) -> bool:
-    """Waits until one of them is there; False when none is within `timeout` seconds."""
-    tasks = [asyncio.ensure_future(event) for event in events]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
-    finally:
-        for task in tasks:
-            task.cancel()
+def _done(unit: Unit, process: OperatorProcess) -> bool:
+    """Nothing more is to be expected of the operator."""
+    return unit.finished is not None or process.ended.is_set()

@@ -75,13 +75,15 @@ class Unit:
     emitted: list[EmittedEvents] = field(init=False)
     emitting: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One emit at a time: each names the state's version that the one before answered."""
-    handed: asyncio.Event = field(default_factory=asyncio.Event)
-    at_head: asyncio.Event = field(default_factory=asyncio.Event)
-    """Every unit that its process was handed before it has ended: it is this one's turn, and its time limit runs."""
-    finished: asyncio.Future[FinishedUnit] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    handed: bool = False
+    began: float | None = None
+    """When every unit that its process was handed before it had ended: since then it is its turn, and its time runs."""
+    overdue: bool = False
+    """Its time is used up."""
+    finished: FinishedUnit | None = None
+    """What its operator said at its end."""
     stop: Stop | None = None
     stop_reason: str = ""
-    told_to_stop: asyncio.Event = field(default_factory=asyncio.Event)
     outputs: "dict[str, asyncio.Future[Artifact]]" = field(default_factory=dict)
     """Files that were written, by output_id, once they are stored; nothing is visible until an emit names them."""
     output_count: int = 0
@@ -94,6 +96,7 @@ class Unit:
     progress: Progress | None = None
     publishing: bool = False
     """The operator has done its part."""
+    _waiter: "asyncio.Future[None] | None" = None
 
     def __post_init__(self) -> None:
         self.task_indexes = {task.task_id: index for index, task in enumerate(self.tasks)}
@@ -124,7 +127,25 @@ class Unit:
         """The operator is asked to stop; what was accepted so far is not taken back."""
         if self.stop is None or stop.value > self.stop.value:
             self.stop, self.stop_reason = stop, reason
-        self.told_to_stop.set()
+        self.announce()
+
+    def announce(self) -> None:
+        """Something about it has changed: who runs it looks again."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def news(self, seconds: float | None = None) -> None:
+        """Waits until something is announced, or so long. For the one who runs it: a future and no task, since a worker
+        waits for thousands."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, self.announce)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
 
     def keep_output(self, output_id: str, artifact: "asyncio.Future[Artifact]") -> None:
         """Remembers a written file. A source may run for ever: of its files only the newest can still be named."""
@@ -134,6 +155,5 @@ class Unit:
 
     def begin_again(self) -> None:
         """For another process, within the same attempt. Only while nothing of it was emitted."""
-        self.handed, self.at_head = asyncio.Event(), asyncio.Event()
-        self.finished = asyncio.get_running_loop().create_future()
+        self.handed, self.began, self.finished = False, None, None
         self.outputs.clear()

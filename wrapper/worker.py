@@ -1,14 +1,14 @@
 """The worker's loop: wake-ups in, claims out, units run. Owns what is in hand, and how much of it there may be.
 
 A wake-up is a hint with a task id. All that have arrived go into one claim; what it grants becomes units. Credits say
-how many more ids this worker is ready for: twice its capacity less what it holds, so that the next unit is at hand
-when one ends. Sources do not count: they may never end.
+how many more ids this worker is ready for: those of its window (window.py) less what it holds, so that the next unit is
+at hand when one ends. Sources do not count: they may never end.
 """
 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from enum import Enum, auto
 
@@ -30,11 +30,12 @@ from wrapper.heartbeat import Heartbeat
 from wrapper.jobs import JobCatalog, seconds
 from wrapper.run_task import UnitRunner
 from wrapper.unit import Stop, Unit
+from wrapper.window import Window
 
 _MAX_CLAIM = 1000
 _MAX_CREDITS = 10_000
 _MAX_WOKEN = 20_000
-_MAX_WINDOWS = 16
+_MAX_HELD = 8_000
 _TOKEN_BYTES = 32
 _HAND_BACK_SECONDS = 3.0
 _LEAVING = "the worker stops"
@@ -65,7 +66,7 @@ class Worker:
         self._dispatcher = dispatcher
         self._runner = runner
         self._queues = queues
-        self._window = 2 * capacity
+        self._window = Window(2 * capacity)
         self._lease = lease_seconds
         self._new_id = new_id
         self._monotonic = monotonic
@@ -73,6 +74,7 @@ class Worker:
         self._held: dict[int, Unit] = {}
         self._woken: dict[str, None] = {}  # ids to claim, in the order of arrival
         self._claiming = 0
+        self._working = 0  # units in hand that take room
         self._credits = 0  # granted to the dispatcher and not used yet
         self._watching = False
         self._leaving = False
@@ -84,7 +86,7 @@ class Worker:
         self._emptied = asyncio.Event()
         self._emptied.set()
         self._group: asyncio.TaskGroup | None = None
-        runner.on_handed_in(self._room.set)
+        runner.on_handed_in(self._handed_in)
         self.heartbeat = Heartbeat(dispatcher, self.held, lease_seconds)
 
     def held(self) -> list[Unit]:
@@ -175,25 +177,32 @@ class Worker:
         while True:
             self._room.clear()
             due = min(self._room_left() - self._credits, _MAX_CREDITS)
-            if due > 0:
+            if due >= self._least_grant():
                 self._credits += due
                 yield WatchWakeupsRequest(credits=due)
             else:
                 await self._room.wait()
 
+    def _least_grant(self) -> int:
+        """A message for each free place would cost more than the place brings: a quarter of the window goes at once."""
+        return max(1, self._window.size(self._monotonic()) // 4)
+
     def _room_left(self) -> int:
         """Units that wait for their verdict take no room, so that the operators never wait for commits; up to a
         limit."""
-        working = sum(not (unit.is_source or unit.publishing) for unit in self._held.values())
-        room = min(self._window - working, _MAX_WINDOWS * self._window - len(self._held))
+        room = min(self._window.size(self._monotonic()) - self._working, _MAX_HELD - len(self._held))
         return max(0, room - len(self._woken) - self._claiming)
 
-    def _wake(self, task_ids: Collection[str]) -> None:
-        """Ids that are in hand are claimed too: the attempt may have ended, and only its answer be under way."""
-        for task_id in task_ids:
-            self._credits -= 1
-            if len(self._woken) < _MAX_WOKEN:
-                self._woken[task_id] = None
+    def _handed_in(self, unit: Unit) -> None:
+        if not unit.is_source:
+            self._window.note(self._monotonic())
+            self._working -= 1
+            self._room.set()
+
+    def _wake(self, task_ids: Sequence[str]) -> None:
+        """Ids in hand are claimed too: the attempt in hand may have ended, and only its answer be under way."""
+        self._credits -= len(task_ids)
+        self._woken |= dict.fromkeys(task_ids[: max(0, _MAX_WOKEN - len(self._woken))])
         self._arrived.set()
         self._room.set()
 
@@ -257,6 +266,7 @@ class Worker:
         lease_until = self._monotonic() + seconds(tasks[0].lease_duration)
         unit = Unit(job=job, tasks=tasks, lease_token=token, lease_until=lease_until, stream=stream, state=state)
         self._held[unit.unit_id] = unit
+        self._working += not unit.is_source
         if self._leaving and unit.is_source:
             unit.ask_to_stop(Stop.HAND_BACK, _LEAVING)
         self._group.create_task(self._run_unit(unit))
@@ -266,6 +276,7 @@ class Worker:
             await self._runner.run(unit)
         finally:
             del self._held[unit.unit_id]
+            self._working -= not (unit.is_source or unit.publishing)
             self._room.set()
             self._settle()
 

@@ -1,0 +1,16 @@
+"""How many units a worker wants at hand."""
+
+from wrapper.window import Window
+
+
+def test_without_a_past_the_window_is_the_least() -> None:
+    assert Window(16).size(0.0) == 16
+
+
+def test_the_window_is_what_ended_within_the_last_half_second() -> None:
+    window = Window(4)
+    for milliseconds in range(1000):
+        window.note(milliseconds / 1000)
+    assert window.size(1.0) == 500
+    assert window.size(1.25) == 250
+    assert window.size(9.0) == 4
