@@ -21,10 +21,11 @@ from dispatcher.db.pool import Pool, PoolConfig, open_pool
 from dispatcher.duties import Duty, Idle, Nudge, build_duties, run_duties
 from dispatcher.events.accept import Acceptance
 from dispatcher.events.locks import lock_producers
-from dispatcher.events.values import Emit, EmitResult
+from dispatcher.events.values import ConsumersChanged, Emit, EmitResult
 from dispatcher.rpc.dag_service import DagService
 from dispatcher.rpc.dataset_service import DatasetService
 from dispatcher.rpc.effect_service import EffectService
+from dispatcher.rpc.settling import Settling
 from dispatcher.rpc.source_service import SourceService
 from dispatcher.rpc.task_service import TaskService
 from dispatcher.rpc.worker_service import WorkerService
@@ -89,6 +90,7 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
         apply=acceptance.accept,
         cost=lambda op: op.cost,
         key=lambda op: op.key,
+        holds=lambda result: isinstance(result, ConsumersChanged),
         finish=acceptance.publish,
         after_commit=wake,
     )
@@ -117,8 +119,8 @@ def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore
 def build_internal(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:
     verifier = TokenVerifier({Role.WORKER: config.worker_token_sha256})
     internal = aio_server(listen=config.internal_listen, verifier=verifier, policy=INTERNAL_POLICY, tls=_tls(config))
-    service = WorkerService(pool, hot.batcher, hot.emit, hot.complete, hot.channel, artifacts, new_id)
-    add_WorkerServiceServicer_to_server(service, internal.server)
+    settling = Settling(pool, hot.batcher, hot.emit, hot.complete, artifacts)
+    add_WorkerServiceServicer_to_server(WorkerService(pool, settling, hot.channel, new_id), internal.server)
     return internal
 
 

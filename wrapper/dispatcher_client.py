@@ -16,6 +16,7 @@ from traceapi.types.v1.task_pb2 import TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as worker_pb2
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
 from wrapper.backoff import Backoff
+from wrapper.endings import UnitEnd, UnitVerdict
 
 T = TypeVar("T")
 
@@ -102,12 +103,21 @@ class Dispatcher:
             response = await self._stub.EmitEvents(request, timeout=_CALL_SECONDS)
             return _answers(response.results, items)
 
-    async def complete(self, items: Sequence[worker_pb2.CompleteItem]) -> Sequence[worker_pb2.CompleteTaskResult]:
-        """One verdict per item, in order."""
-        request = worker_pb2.CompleteTasksRequest(worker_id=self.worker_id, items=items)
+    async def end(self, ends: Sequence[UnitEnd]) -> Sequence[UnitVerdict]:
+        """One verdict per unit, in order."""
+        request = worker_pb2.CompleteTasksRequest(
+            worker_id=self.worker_id,
+            items=[item for end in ends for item in end.completions],
+            emits=[end.emit for end in ends if end.emit is not None],
+        )
         async with _failures():
             response = await self._stub.CompleteTasks(request, timeout=_CALL_SECONDS)
-            return _answers(response.results, items)
+            results = iter(_answers(response.results, request.items))
+            emits = iter(_answers(response.emits, request.emits))
+        return [
+            UnitVerdict([next(results) for _ in end.completions], None if end.emit is None else next(emits))
+            for end in ends
+        ]
 
     async def resolve_input(self, lease: TaskLease, dataset_id: str, alive: Callable[[], bool]) -> ResolvedInput:
         """What the task reads of the dataset; tried again while it fails in passing and the lease is held."""

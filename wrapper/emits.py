@@ -45,37 +45,47 @@ class Emitter:
     async def emit(self, unit: Unit, emit: UnitEmit) -> Emitted:
         """Publishes now. A refused emit refuses the success of the attempt, which the unit remembers."""
         async with unit.emitting:
-            if not unit.alive():
-                return Emitted(
-                    item_error(errors_pb2.ERROR_REASON_STALE_LEASE, f"the lease is lost: {unit.stop_reason}")
-                )
-            if unit.refused is not None:
-                return Emitted(
-                    item_error(
-                        errors_pb2.ERROR_REASON_EMIT_REFUSED, f"an earlier emit was refused: {unit.refused.message}"
-                    )
-                )
             emitted = await self._publish(unit, emit)
-            unit.refused = emitted.error
+            unit.refused = unit.refused or emitted.error
             return emitted
 
+    async def all_but_last(self, unit: Unit, emit: UnitEmit) -> EmitItem | ItemError:
+        """What a unit publishes at its end, as far as it does not fit into one item; answers the last item, which is to
+        be sent with the unit's completions and counts as emitted. The caller holds `unit.emitting`."""
+        prepared = await _prepared(unit, emit)
+        if isinstance(prepared, ItemError):
+            return prepared
+        *leading, last = prepared
+        if leading:
+            emitted = await self._send_all(unit, leading)
+            if emitted.error is not None:
+                return emitted.error
+        _count_as_emitted(unit, last)
+        return last.item
+
     async def _publish(self, unit: Unit, emit: UnitEmit) -> Emitted:
-        covered = _covered(unit, emit)
-        try:
-            parts = _parts(unit, emit, covered, await _stored(unit, emit))
-        except TraceError as error:
-            return Emitted(to_item_error(error))
+        prepared = await _prepared(unit, emit)
+        if isinstance(prepared, ItemError):
+            return Emitted(prepared)
         # The last part carries state and watermarks: they must not stand before the events that they speak of.
+        *leading, last = prepared
+        emitted = await self._send_all(unit, leading) if leading else Emitted()
+        if emitted.error is None:
+            final = await self._send_all(unit, [last])
+            emitted = Emitted(final.error, emitted.duplicates + final.duplicates)
+        if emitted.error is None:
+            unit.covered_tasks = max(unit.covered_tasks, _covered(unit, emit))
+        return emitted
+
+    async def _send_all(self, unit: Unit, parts: Sequence[_Part]) -> Emitted:
+        results = await asyncio.gather(*[self._send(unit, part) for part in parts])
         duplicates = 0
-        for group in (parts[:-1], parts[-1:]):
-            results = await asyncio.gather(*[self._send(unit, part) for part in group])
-            for part, result in zip(group, results, strict=True):
-                if result.HasField("error"):
-                    return Emitted(result.error)
-                duplicates += _remember(unit, part, result)
-                if part.item.HasField("state"):
-                    unit.state = OperatorState(data=part.item.state.data, version=result.accepted.state_version)
-        unit.covered_tasks = max(unit.covered_tasks, covered)
+        for part, result in zip(parts, results, strict=True):
+            if result.HasField("error"):
+                return Emitted(result.error)
+            duplicates += _remember(unit, part, result)
+            if part.item.HasField("state"):
+                unit.state = OperatorState(data=part.item.state.data, version=result.accepted.state_version)
         return Emitted(duplicates=duplicates)
 
     async def _send(self, unit: Unit, part: _Part) -> EmitResult:
@@ -88,6 +98,29 @@ class Emitter:
 def refused_emit(_item: EmitItem, error: TraceError) -> EmitResult:
     """The verdict on an item that the dispatcher would not even read."""
     return EmitResult(error=to_item_error(error))
+
+
+async def _prepared(unit: Unit, emit: UnitEmit) -> "list[_Part] | ItemError":
+    """The parts, at least one; or why nothing of the unit may be published."""
+    if not unit.alive():
+        return item_error(errors_pb2.ERROR_REASON_STALE_LEASE, f"the lease is lost: {unit.stop_reason}")
+    if unit.refused is not None:
+        return item_error(errors_pb2.ERROR_REASON_EMIT_REFUSED, f"an earlier emit was refused: {unit.refused.message}")
+    try:
+        return _parts(unit, emit, _covered(unit, emit), await _stored(unit, emit))
+    except TraceError as error:
+        return to_item_error(error)
+
+
+def _count_as_emitted(unit: Unit, part: _Part) -> None:
+    """For an item that is sent with the completions, which say how many events there were."""
+    only = not unit.accepted_emits
+    for event in part.item.events:
+        emitted = unit.emitted[event.task_index]
+        if only:  # an item does not emit a dataset twice at a scope
+            emitted.add_distinct()
+        else:
+            emitted.add(event.dataset_id, event.scope, duplicate=False)
 
 
 def _remember(unit: Unit, part: _Part, result: EmitResult) -> int:

@@ -3,11 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kernel.errors import TraceError, to_item_error
 from traceapi.operator.v1.operator_service_pb2 import FinishedUnit
 from traceapi.types.v1 import errors_pb2, task_pb2
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.types.v1.task_pb2 import TaskFailure
-from traceapi.worker.v1.worker_service_pb2 import CompleteItem, TaskCanceled, TaskReturned, TaskSuccess
+from traceapi.worker.v1.worker_service_pb2 import (
+    CompleteItem,
+    CompleteTaskResult,
+    EmitItem,
+    EmitResult,
+    TaskCanceled,
+    TaskReturned,
+    TaskSuccess,
+)
 from wrapper.unit import Stop, Unit
 
 _MESSAGE_BYTES = 4096
@@ -96,6 +105,45 @@ class Dropped:
 
 Reported = Succeeded | Failed | Canceled | Returned
 Ending = Reported | Dropped
+
+
+@dataclass(frozen=True, slots=True)
+class UnitEnd:
+    """What the dispatcher is told of a unit's end at once: the last that it publishes, and how its attempts ended."""
+
+    completions: Sequence[CompleteItem]
+    emit: EmitItem | None = None
+
+    def ByteSize(self) -> int:
+        size = sum(item.ByteSize() for item in self.completions)
+        return size if self.emit is None else size + self.emit.ByteSize()
+
+
+@dataclass(frozen=True, slots=True)
+class UnitVerdict:
+    """What it answers: for each attempt, and for the emit."""
+
+    completions: Sequence[CompleteTaskResult]
+    emit: EmitResult | None = None
+
+    @property
+    def refusal(self) -> ItemError | None:
+        """Why an attempt has not ended so; None where all have.
+
+        Then the emit's verdict does not matter: its lease may have ended with a former call whose answer was lost.
+        Else a refused emit is the reason why its attempt may not succeed.
+        """
+        refused = next((result.error for result in self.completions if result.HasField("error")), None)
+        if refused is not None and self.emit is not None and self.emit.HasField("error"):
+            return self.emit.error
+        return refused
+
+
+def refused_end(end: UnitEnd, error: TraceError) -> UnitVerdict:
+    """The verdict on an end that the dispatcher would not even read."""
+    refusal = to_item_error(error)
+    results = [CompleteTaskResult(task_id=item.lease.task_id, error=refusal) for item in end.completions]
+    return UnitVerdict(results, None if end.emit is None else EmitResult(error=refusal))
 
 
 def failed(error_class: task_pb2.ErrorClass.ValueType, message: str, traceback: str = "") -> Failed:

@@ -20,12 +20,13 @@ from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, AioServer, aio_server
 from kernel.servers.listening import ListenError
 from kernel.telemetry import configure_logging, get_logger
-from traceapi.worker.v1.worker_service_pb2 import CompleteItem, CompleteTaskResult, EmitItem, EmitResult
+from traceapi.worker.v1.worker_service_pb2 import EmitItem, EmitResult
 from traceapi.wrapper.v1.wrapper_service_pb2_grpc import add_WrapperServiceServicer_to_server
 from wrapper.bundles import BundleFolders
 from wrapper.config import SandboxChoice, WrapperConfig
 from wrapper.dispatcher_client import Dispatcher
 from wrapper.emits import Emitter, refused_emit
+from wrapper.endings import UnitEnd, UnitVerdict, refused_end
 from wrapper.handover import Slots
 from wrapper.inputs import Inputs
 from wrapper.logs import OperatorLogs
@@ -33,7 +34,7 @@ from wrapper.operator_processes import OperatorProcesses, ProcessSettings
 from wrapper.operator_socket import Desk
 from wrapper.outbox import Outbox
 from wrapper.outputs.commit import OutputCommitter
-from wrapper.run_task import UnitRunner, refused_completion
+from wrapper.run_task import UnitRunner
 from wrapper.sandbox.bubblewrap import Bubblewrap
 from wrapper.sandbox.plain import PlainProcess
 from wrapper.sandbox.port import Sandbox, SandboxUnavailable
@@ -53,7 +54,7 @@ class Parts:
     processes: OperatorProcesses
     outputs: OutputCommitter
     emits: Outbox[EmitItem, EmitResult]
-    completions: Outbox[CompleteItem, CompleteTaskResult]
+    ends: Outbox[UnitEnd, UnitVerdict]
     service: WrapperService
 
 
@@ -73,7 +74,7 @@ def build(config: WrapperConfig, dispatcher: Dispatcher, work_dir: WorkDir, exec
     """All parts, connected, none of them running yet."""
     store = open_store(config.artifacts)
     emits = Outbox[EmitItem, EmitResult](dispatcher.emit, refused_emit)
-    completions = Outbox[CompleteItem, CompleteTaskResult](dispatcher.complete, refused_completion)
+    ends = Outbox[UnitEnd, UnitVerdict](dispatcher.end, refused_end, lambda end: len(end.completions))
     emitter = Emitter(emits)
     logs = OperatorLogs(config.log_lines)
     outputs = OutputCommitter(store, work_dir.outputs, executor, config.max_output_bytes)
@@ -90,11 +91,11 @@ def build(config: WrapperConfig, dispatcher: Dispatcher, work_dir: WorkDir, exec
         build_sandbox(config),
         ProcessSettings(sockets=work_dir.sockets, idle_seconds=config.idle_process_seconds),
     )
-    runner = UnitRunner(processes, emitter, completions, config.cancel_grace_seconds)
+    runner = UnitRunner(processes, emitter, ends, config.cancel_grace_seconds)
     worker = Worker(dispatcher, runner, config.queues, config.capacity, config.lease_seconds, new_id)
     identity = Identity(config.worker_id, config.queues, config.capacity, config.sandbox)
     service = WrapperService(identity, worker, processes, runner.counts, logs)
-    return Parts(worker, processes, outputs, emits, completions, service)
+    return Parts(worker, processes, outputs, emits, ends, service)
 
 
 def build_server(config: WrapperConfig, service: WrapperService) -> AioServer:
@@ -137,7 +138,7 @@ async def serve(config: WrapperConfig) -> None:
                 async with asyncio.TaskGroup() as group:
                     running = [
                         group.create_task(part.run())
-                        for part in (parts.emits, parts.completions, parts.outputs, parts.processes, parts.worker)
+                        for part in (parts.emits, parts.ends, parts.outputs, parts.processes, parts.worker)
                     ]
                     write_ready_file(config.ready_file, {"wrapper": address})
                     _log.info(

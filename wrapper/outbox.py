@@ -10,9 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from google.protobuf.message import Message
+from typing import Generic, Protocol, TypeVar
 
 from kernel.errors import TraceError
 from kernel.telemetry import get_logger
@@ -27,7 +25,15 @@ _CALLS_AT_ONCE = 4
 _OF_THE_MESSAGE = frozenset({errors_pb2.ERROR_REASON_INVALID_REQUEST, errors_pb2.ERROR_REASON_MESSAGE_TOO_LARGE})
 
 _log = get_logger("wrapper.outbox")
-Item = TypeVar("Item", bound=Message)
+
+
+class Weighed(Protocol):
+    """What has a size on the wire, as messages do."""
+
+    def ByteSize(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=Weighed)
 Result = TypeVar("Result")
 
 
@@ -36,6 +42,7 @@ class _Entry(Generic[Item, Result]):
     """Items of one unit, and who waits for their verdicts."""
 
     items: Sequence[Item]
+    count: int
     size: int
     alive: Callable[[], bool]
     verdicts: "asyncio.Future[Sequence[Result] | None]"
@@ -46,23 +53,26 @@ class _Entry(Generic[Item, Result]):
 
 
 class Outbox(Generic[Item, Result]):
-    """One kind of item. `refused` makes the verdict of an item whose call was refused for good."""
+    """One kind of item. `refused` makes the verdict of an item whose call was refused for good; `count` says how many
+    items of the contract it is."""
 
     def __init__(
         self,
         send: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         refused: Callable[[Item, TraceError], Result],
+        count: Callable[[Item], int] = lambda _item: 1,
     ) -> None:
         self._send = send
         self._refused = refused
+        self._count = count
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._arrived = asyncio.Event()
         self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
 
     async def put(self, items: Sequence[Item], alive: Callable[[], bool]) -> Sequence[Result] | None:
         """The verdicts, in order; None when the lease was lost before there were any. At most 1,000 items."""
-        size = sum(item.ByteSize() for item in items)
-        entry: _Entry[Item, Result] = _Entry(items, size, alive, asyncio.get_running_loop().create_future())
+        size, count = sum(item.ByteSize() for item in items), sum(self._count(item) for item in items)
+        entry: _Entry[Item, Result] = _Entry(items, count, size, alive, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
         self._arrived.set()
         return await entry.verdicts
@@ -84,10 +94,10 @@ class Outbox(Generic[Item, Result]):
         count = size = 0
         while self._waiting:
             entry = self._waiting[0]
-            if taken and (count + len(entry.items) > _MAX_ITEMS or size + entry.size > _MAX_BYTES):
+            if taken and (count + entry.count > _MAX_ITEMS or size + entry.size > _MAX_BYTES):
                 break
             taken.append(self._waiting.popleft())
-            count += len(entry.items)
+            count += entry.count
             size += entry.size
         return taken
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kernel.errors import TraceError, to_item_error
 from kernel.telemetry import get_logger
 from traceapi.operator.v1.operator_service_pb2 import FinishedUnit
 from traceapi.types.v1 import task_pb2
-from traceapi.worker.v1.worker_service_pb2 import CompleteItem, CompleteTaskResult
+from traceapi.worker.v1.worker_service_pb2 import CompleteItem, CompleteTaskResult, EmitItem
 from wrapper.emits import Emitter
 from wrapper.endings import (
     GONE,
@@ -20,6 +19,8 @@ from wrapper.endings import (
     Failed,
     Returned,
     Succeeded,
+    UnitEnd,
+    UnitVerdict,
     completions,
     ending_of,
     ending_of_refusal,
@@ -57,12 +58,12 @@ class UnitRunner:
         self,
         processes: OperatorProcesses,
         emitter: Emitter,
-        completions_outbox: Outbox[CompleteItem, CompleteTaskResult],
+        outbox: Outbox[UnitEnd, UnitVerdict],
         cancel_grace: float,
     ) -> None:
         self._processes = processes
         self._emitter = emitter
-        self._outbox = completions_outbox
+        self._outbox = outbox
         self._cancel_grace = cancel_grace
         self.counts = Counts()
         self._handed_in: Callable[[Unit], None] = lambda _unit: None
@@ -77,8 +78,7 @@ class UnitRunner:
             ending, finished = await self._perform(unit)
             unit.publishing = True
             self._handed_in(unit)
-            ending = await self._publish(unit, ending, finished)
-            await self._complete(unit, ending, finished)
+            await self._end(unit, ending, finished)
         except Exception as error:  # noqa: BLE001 - a defect met by one unit must not end the worker
             # Nothing is reported: the lease ends by itself, and the next attempt may have more luck.
             _log.error("unit failed unexpectedly", **_described(unit), exc_info=error)
@@ -86,7 +86,7 @@ class UnitRunner:
     async def hand_back(self, unit: Unit, reason: str) -> None:
         """Gives a unit up that is still being worked on; nothing of it is sent any more."""
         if unit.alive():
-            await self._outbox.put(completions(unit, Returned(reason), None), unit.alive)
+            await self._outbox.put([UnitEnd(completions(unit, Returned(reason), None))], unit.alive)
             unit.ask_to_stop(Stop.LOST, "it was handed back")
 
     async def _perform(self, unit: Unit) -> tuple[Ending, FinishedUnit | None]:
@@ -148,34 +148,44 @@ class UnitRunner:
             await asyncio.wait_for(process.ended.wait(), _TERMINATE_SECONDS)
         process.kill(because)
 
-    async def _publish(self, unit: Unit, ending: Ending, finished: FinishedUnit | None) -> Ending:
-        """Emits what the operator left for its end. A refusal decides how the unit ended."""
-        if finished is not None and finished.HasField("emit") and isinstance(ending, Succeeded | Failed):
-            emitted = await self._emitter.emit(unit, finished.emit)
-            if emitted.error is not None:
-                return ending_of_refusal(emitted.error)
+    async def _end(self, unit: Unit, ending: Ending, finished: FinishedUnit | None) -> None:
+        """Publishes what the operator left for its end, and completes. A refusal decides how the unit ended."""
+        if finished is not None and finished.HasField("emit"):
+            if isinstance(ending, Succeeded):
+                async with unit.emitting:
+                    last = await self._emitter.all_but_last(unit, finished.emit)
+                    if isinstance(last, EmitItem):
+                        await self._complete(unit, ending, finished, last)
+                        return
+                ending = ending_of_refusal(last)
+            elif isinstance(ending, Failed):
+                emitted = await self._emitter.emit(unit, finished.emit)
+                if emitted.error is not None:
+                    ending = ending_of_refusal(emitted.error)
         if unit.refused is not None and isinstance(ending, Succeeded):
-            return ending_of_refusal(unit.refused)
-        return ending
+            ending = ending_of_refusal(unit.refused)
+        await self._complete(unit, ending, finished)
 
-    async def _complete(self, unit: Unit, ending: Ending, finished: FinishedUnit | None) -> None:
+    async def _complete(
+        self, unit: Unit, ending: Ending, finished: FinishedUnit | None, emit: EmitItem | None = None
+    ) -> None:
         if isinstance(ending, Dropped) or not unit.alive():
             reason = ending.reason if isinstance(ending, Dropped) else unit.stop_reason
             _log.info("unit dropped", **_described(unit), reason=reason)
             return
-        items = completions(unit, ending, finished)
-        verdicts = await self._outbox.put(items, unit.alive)
+        end = UnitEnd(completions(unit, ending, finished), emit)
+        verdicts = await self._outbox.put([end], unit.alive)
         if verdicts is None:
             return
-        self._count(items, verdicts)
+        self._count(end.completions, verdicts[0].completions)
         if isinstance(ending, Failed):
             _log.info("attempt failed", **_described(unit), message=ending.failure.message)
-        refusal = next((verdict.error for verdict in verdicts if verdict.HasField("error")), None)
+        refusal = verdicts[0].refusal
         if refusal is None or refusal.reason in GONE:
             return
         _log.warning("completion refused", **_described(unit), reason=refusal.reason, message=refusal.message)
         if isinstance(ending, Succeeded):
-            # Its emits went through, yet it may not succeed: the next attempt finds out what is missing.
+            # What was emitted before stands, yet it may not succeed: the next attempt finds out what is missing.
             await self._complete(unit, ending_of_refusal(refusal), finished)
 
     def _count(self, items: Sequence[CompleteItem], verdicts: Sequence[CompleteTaskResult]) -> None:
@@ -193,11 +203,6 @@ def _described(unit: Unit) -> dict[str, Any]:
         "dag": unit.job.details.dag,
         "job": unit.job.details.job,
     }
-
-
-def refused_completion(item: CompleteItem, error: TraceError) -> CompleteTaskResult:
-    """The verdict on a completion that the dispatcher would not even read."""
-    return CompleteTaskResult(task_id=item.lease.task_id, error=to_item_error(error))
 
 
 def _after_process(unit: Unit, process: OperatorProcess) -> Ending:

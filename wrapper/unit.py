@@ -47,6 +47,10 @@ class EmittedEvents:
     def count(self) -> int:
         return len(self._keys) + self._beyond
 
+    def add_distinct(self) -> None:
+        """Counts an event of which nothing like it can have been counted."""
+        self._beyond += 1
+
     def add(self, dataset_id: str, scope: Message, *, duplicate: bool) -> None:
         key = (dataset_id, scope.SerializeToString(deterministic=True))
         if len(self._keys) < _MAX_EXACT_KEYS:

@@ -12,7 +12,8 @@ Sharing a transaction must not mean sharing an order or a fate. These are the ru
   key that is in one worker's transaction is not taken by another worker.
 * **Verdicts are data.** A kind's `apply` filters with joins and answers one result per operation; it raises only when
   Postgres does. Then the poisoned operation is searched and answered `Quarantined`, and the others commit. Later
-  operations of its key in the batch share its verdict: a Complete must not pass where its Emit did not.
+  operations of its key in the batch share its verdict: a Complete must not pass where its Emit did not. Nor where its
+  Emit is to be repeated (`Kind.holds`): it is Held, to be repeated after it.
 * **Nobody's fault.** Deadlocks, lock timeouts, serialization failures and lost servers repeat the whole transaction,
   with an end: TransactionFailed says that nothing happened.
 * **A lost COMMIT is unknown**, neither done nor failed: OutcomeUnknown, and the caller repeats by key.
@@ -38,6 +39,7 @@ from dispatcher.db.operations import (
     Call,
     Committed,
     Connection,
+    Held,
     Item,
     Kind,
     Op,
@@ -47,7 +49,7 @@ from dispatcher.db.operations import (
 )
 from dispatcher.db.pool import Pool
 
-__all__ = ["Batcher", "BatcherConfig", "Clock", "Committed", "Connection", "Kind", "LoopClock", "Quarantined"]
+__all__ = ["Batcher", "BatcherConfig", "Clock", "Committed", "Connection", "Held", "Kind", "LoopClock", "Quarantined"]
 
 
 class LoopClock:
@@ -93,23 +95,31 @@ class Batcher:
         self._closing = False
         self._ended: asyncio.Event | None = None
 
-    async def submit(self, kind: Kind[Op, Result], ops: Sequence[Op]) -> list[Result | Quarantined]:
+    async def submit(self, kind: Kind[Op, Result], ops: Sequence[Op]) -> list[Result | Quarantined | Held]:
         """One answer per operation, after their commit. Operations may end in several transactions, in order.
 
         Raises ValueError for more rows than a transaction or the queue can ever hold; Overloaded or Stopped when
         nothing was taken; TransactionFailed (repeat) and OutcomeUnknown (repeat by key), where other operations of the
         call may have been committed all the same. A caller cancelled before its turn is dropped from the queue.
         """
+        return await self.submit_all([(kind, op) for op in ops])
+
+    async def submit_all(self, ops: Sequence[tuple[Kind[Any, Any], Any]]) -> list[Any]:
+        """The same for operations of several kinds, in the order in which they stand: what belongs together stands
+        together, and then it is in one transaction unless that is full."""
         if self._closing:
             raise Stopped("the batcher is stopping")
         if not ops:
             return []
         call = Call(asyncio.get_running_loop().create_future(), [None] * len(ops), len(ops))
-        rank, now = self._ranks[kind], self._clock.monotonic()
-        items = [Item(rank, op, max(1, kind.cost(op)), kind.key(op), call, n, now) for n, op in enumerate(ops)]
+        now = self._clock.monotonic()
+        items = [
+            Item(self._ranks[kind], op, max(1, kind.cost(op)), kind.key(op), call, n, now)
+            for n, (kind, op) in enumerate(ops)
+        ]
         largest, cost = max(item.cost for item in items), sum(item.cost for item in items)
         if largest > self._config.max_cost or cost > self._config.max_queued_cost:
-            raise ValueError(f"{kind.name}: {cost} rows, {largest} of them by one operation, are more than ever fit")
+            raise ValueError(f"{cost} rows, {largest} of them by one operation, are more than ever fit")
         if self._queued_cost + cost > self._config.max_queued_cost:
             raise Overloaded(self._queued_cost, self._config.max_queued_cost)
         self._queue.extend(items)

@@ -24,7 +24,7 @@ import psycopg
 import structlog
 
 from dispatcher.db.errors import OutcomeUnknown, TransactionFailed
-from dispatcher.db.operations import BatcherConfig, Committed, Connection, Item, Kind, Quarantined, fail_calls
+from dispatcher.db.operations import BatcherConfig, Committed, Connection, Held, Item, Kind, Quarantined, fail_calls
 from dispatcher.db.pool import Pool, commit
 
 _log = structlog.get_logger(__name__)
@@ -131,7 +131,7 @@ class GroupCommit:
             if self._prepare is not None and len({item.rank for item in part}) > 1:
                 await self._prepare(connection, [item.op for item in part])
             for rank, kind in enumerate(self._kinds):
-                items = outcome.without_refused([item for item in part if item.rank == rank])
+                items = outcome.runnable([item for item in part if item.rank == rank])
                 if not items:
                     continue
                 if careful:
@@ -157,7 +157,7 @@ class GroupCommit:
         parts = [items]
         await connection.execute("savepoint searched")
         while parts:
-            part = outcome.without_refused(parts.pop())
+            part = outcome.runnable(parts.pop())
             if not part:
                 continue
             try:
@@ -188,6 +188,8 @@ class GroupCommit:
                     _log.exception("after_commit failed", kind=group.kind.name)
             for item, result in zip(group.items, group.results, strict=True):
                 item.answer(result)
+        for item in outcome.held:
+            item.answer(Held())
         for item, verdict in outcome.quarantined:
             kind = self._kinds[item.rank].name
             _log.warning("operation quarantined", kind=kind, follows=verdict.follows, error=str(verdict.error))
@@ -236,9 +238,15 @@ class _Group:
 
 @dataclass(slots=True)
 class _Outcome:
-    """What a transaction answers once it is committed. `refused` holds the keys of quarantined operations."""
+    """What a transaction answers once it is committed.
+
+    `refused` has the keys of quarantined operations, `undone` those of operations that are to be repeated, and `held`
+    what must wait for these.
+    """
 
     refused: dict[Hashable, Exception]
+    undone: set[Hashable] = field(default_factory=set)
+    held: list[Item] = field(default_factory=list)
     groups: list[_Group] = field(default_factory=list)
     quarantined: list[tuple[Item, Quarantined]] = field(default_factory=list)
     committed: Committed | None = None
@@ -250,21 +258,27 @@ class _Outcome:
         group.items += items
         group.ops += [item.op for item in items]
         group.results += results
+        self.undone |= {
+            item.key for item, result in zip(items, results, strict=True) if item.key is not None and kind.holds(result)
+        }
 
     def quarantine(self, item: Item, error: Exception) -> None:
         self.quarantined.append((item, Quarantined(error)))
         if item.key is not None:
             self.refused[item.key] = error
 
-    def without_refused(self, items: list[Item]) -> list[Item]:
-        """Gives those that follow a quarantined operation of their key the same verdict, and returns the others."""
-        if not self.refused:
+    def runnable(self, items: list[Item]) -> list[Item]:
+        """Those that may run. What follows a quarantined operation of its key gets the same verdict, what follows one
+        that is to be repeated is held back."""
+        if not self.refused and not self.undone:
             return items
         kept: list[Item] = []
         for item in items:
             error = self.refused.get(item.key)
-            if error is None:
-                kept.append(item)
-            else:
+            if error is not None:
                 self.quarantined.append((item, Quarantined(error, follows=True)))
+            elif item.key in self.undone:
+                self.held.append(item)
+            else:
+                kept.append(item)
         return kept

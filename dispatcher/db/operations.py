@@ -17,6 +17,10 @@ def _unordered(_: object) -> None:
     return None
 
 
+def _never(_: object) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Kind(Generic[Op, Result]):
     """One kind of operation. Its functions never commit or roll back, and wait for nothing but their statements.
@@ -31,6 +35,8 @@ class Kind(Generic[Op, Result]):
     """An upper bound of the rows that the operation writes."""
     key: Callable[[Op], Hashable] = _unordered
     """Operations of one key keep their order, across kinds; None has no order."""
+    holds: Callable[[Result], bool] = _never
+    """Whether a result leaves its operation undone, to be repeated: what follows it under its key is Held with it."""
     finish: Callable[[Connection, Sequence[Op], Sequence[Result]], Awaitable[None]] | None = None
     """Runs after the `apply` of all kinds, right before COMMIT, with what `apply` got and answered."""
     after_commit: Callable[[Sequence[Op], Sequence[Result]], None] | None = None
@@ -43,6 +49,11 @@ class Quarantined:
 
     error: Exception
     follows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The answer for an operation that was not run: one before it, of its key, is to be repeated first."""
 
 
 @dataclass(frozen=True, slots=True)

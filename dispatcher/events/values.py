@@ -90,7 +90,7 @@ class Emit:
     """Tasks that each event makes, at most, as was known when its cost was counted."""
 
     def with_consumers(self, consumers: int) -> "Emit":
-        return dataclasses.replace(self, consumers=consumers)
+        return self if consumers == self.consumers else dataclasses.replace(self, consumers=consumers)
 
     def refused(self, refusal: Refusal) -> "Emit":
         """Without what it wanted to write: all that is left to do is to note on its tasks that it was refused."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 
 from dispatcher.events.values import Emit, NewArtifact
 from dispatcher.tasks.leases import Refusal
@@ -10,10 +11,16 @@ from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 
-async def verify_artifacts(op: Emit, artifacts: ArtifactStore) -> Emit:
-    """The emit, with a refusal where an object is missing or differs in size or SHA-256."""
+async def verify_artifacts(ops: Sequence[Emit], artifacts: ArtifactStore) -> list[Emit]:
+    """The emits, each with a refusal where an object of it is missing or differs in size or SHA-256."""
+    if not any(op.artifacts for op in ops):
+        return list(ops)
+    return await asyncio.to_thread(lambda: [_verified(op, artifacts) for op in ops])
+
+
+def _verified(op: Emit, artifacts: ArtifactStore) -> Emit:
     for artifact in op.artifacts:
-        refusal = await asyncio.to_thread(_refusal, artifact, artifacts)
+        refusal = _refusal(artifact, artifacts)
         if refusal is not None:
             return dataclasses.replace(op, unverified=refusal)
     return op

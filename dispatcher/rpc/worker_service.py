@@ -10,27 +10,18 @@ import grpc
 
 from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.manifest import Manifest, read_bounds
-from dispatcher.db.batcher import Batcher, Kind, Quarantined
+from dispatcher.db.batcher import Quarantined
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.events.values import (
-    MAX_ROWS,
-    ConsumersChanged,
-    Emit,
-    EmitResult,
-    EmitVerdict,
-    max_events_per_emit,
-)
-from dispatcher.events.verify import verify_artifacts
+from dispatcher.events.values import MAX_ROWS, max_events_per_emit
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import quarantined, translated
+from dispatcher.rpc.settling import EmitAnswer, Settling
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.claim import Claim, Claimed, claim_tasks
-from dispatcher.tasks.ending import Completion, CompletionResult
 from dispatcher.tasks.heartbeat import Beat, BeatResult, beat
 from dispatcher.tasks.leases import Refusal, fence
 from dispatcher.tasks.rows import JobSettings
 from dispatcher.wakeups.stream import StreamChannel, Watcher
-from kernel.artifacts.store import ArtifactStore
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
@@ -40,30 +31,16 @@ from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceServicer
 
 Context = grpc.aio.ServicerContext[object, object]
 
-MAX_CALL_ROWS = 25_000
-"""Of all items of a call: half of what the batcher queues."""
 MAX_LEASE = timedelta(hours=1)
 
 
 class WorkerService(WorkerServiceServicer):
     """One for each dispatcher; holds no state but what it was given."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        batcher: Batcher,
-        emit_kind: Kind[Emit, EmitResult],
-        complete_kind: Kind[Completion, CompletionResult],
-        channel: StreamChannel,
-        artifacts: ArtifactStore,
-        new_id: IdSource,
-    ) -> None:
+    def __init__(self, pool: Pool, settling: Settling, channel: StreamChannel, new_id: IdSource) -> None:
         self._pool = pool
-        self._batcher = batcher
-        self._emit_kind = emit_kind
-        self._complete_kind = complete_kind
+        self._settling = settling
         self._channel = channel
-        self._artifacts = artifacts
         self._new_id = new_id
 
     async def WatchWakeups(
@@ -165,62 +142,23 @@ class WorkerService(WorkerServiceServicer):
 
     async def EmitEvents(self, request: pb.EmitEventsRequest, context: Context) -> pb.EmitEventsResponse:
         with translated():
-            async with transaction(self._pool) as connection:
-                first_ids = {item.tasks[0].task_id for item in request.items}
-                consumers = await tasks_store.fan_outs(connection, first_ids)
-            ops = [
-                await self._prepared(convert.emit(item, self._new_id), consumers.get(item.tasks[0].task_id, 0))
-                for item in request.items
-            ]
-            if (rows := sum(op.cost for op in ops)) > MAX_CALL_ROWS:
-                raise TraceError(
-                    ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,
-                    f"the call would write up to {rows} rows; {MAX_CALL_ROWS} is the limit: send fewer items at once",
-                )
-            verdicts = await self._accept(ops)
-            await self._note_quarantined(ops, verdicts)
-        return pb.EmitEventsResponse(results=[_emit_result(verdict) for verdict in verdicts])
-
-    async def _prepared(self, op: Emit, consumers: int) -> Emit:
-        """The emit as it goes into a transaction: checked against the store, or refused for what is known before."""
-        if op.unverified is not None:
-            return op
-        op = _within_rows(op.with_consumers(consumers))
-        return await verify_artifacts(op, self._artifacts)
-
-    async def _accept(self, ops: Sequence[Emit]) -> list[EmitVerdict | Quarantined]:
-        """The verdicts. What met more consumers than its cost was counted for is counted anew, in the same order."""
-        verdicts: list[EmitVerdict | Quarantined] = []
-        answers: list[EmitResult | Quarantined] = await self._batcher.submit(self._emit_kind, ops)
-        for op, answer in zip(ops, answers, strict=True):
-            while isinstance(answer, ConsumersChanged):
-                again = _within_rows(op.with_consumers(answer.consumers))
-                answer = (await self._batcher.submit(self._emit_kind, [again]))[0]
-            verdicts.append(answer)
-        return verdicts
-
-    async def _note_quarantined(self, ops: Sequence[Emit], verdicts: Sequence[EmitVerdict | Quarantined]) -> None:
-        """An emit that made its transaction fail left no trace in it; its attempt must not succeed all the same."""
-        left = [
-            op.refused(Refusal(ErrorReason.ERROR_REASON_EMIT_REFUSED, "it could not be stored"))
-            for op, verdict in zip(ops, verdicts, strict=True)
-            if isinstance(verdict, Quarantined)
-        ]
-        await self._batcher.submit(self._emit_kind, left)
+            settled = await self._settling.settle([convert.emit(item, self._new_id) for item in request.items], ())
+        return pb.EmitEventsResponse(results=[_emit_result(answer) for answer in settled.emits])
 
     async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
-        ops = [convert.completion(item, request.worker_id) for item in request.items]
+        emits = [convert.emit(item, self._new_id) for item in request.emits]
+        ends = [convert.completion(item, request.worker_id) for item in request.items]
         with translated():
-            verdicts = await self._batcher.submit(self._complete_kind, ops)
-        response = pb.CompleteTasksResponse()
-        for op, verdict in zip(ops, verdicts, strict=True):
+            settled = await self._settling.settle(emits, ends)
+        response = pb.CompleteTasksResponse(emits=[_emit_result(answer) for answer in settled.emits])
+        for op, answer in zip(ends, settled.ends, strict=True):
             result = response.results.add(task_id=op.lease.task_id)
-            if isinstance(verdict, Quarantined):
-                result.error.CopyFrom(quarantined(verdict))
-            elif isinstance(verdict, Refusal):
-                result.error.CopyFrom(convert.item_error(verdict))
+            if isinstance(answer, Quarantined):
+                result.error.CopyFrom(quarantined(answer))
+            elif isinstance(answer, Refusal):
+                result.error.CopyFrom(convert.item_error(answer))
             else:
-                result.state = convert.task_state(verdict)
+                result.state = convert.task_state(answer)
         return response
 
 
@@ -232,15 +170,6 @@ async def _take_credits(requests: AsyncIterator[pb.WatchWakeupsRequest], watcher
 
 def _not_found(task_id: str) -> ItemError:
     return ItemError(reason=ErrorReason.ERROR_REASON_TASK_NOT_FOUND, message=f"task {task_id} does not exist")
-
-
-def _within_rows(op: Emit) -> Emit:
-    """The emit, refused where one transaction cannot hold it."""
-    if op.cost <= MAX_ROWS:
-        return op
-    limit = max_events_per_emit(op.consumers)
-    message = f"the emit would write up to {op.cost} rows; {MAX_ROWS} is the limit of a transaction: {limit} events now"
-    return op.refused(Refusal(ErrorReason.ERROR_REASON_TOO_MANY_ROWS, message))
 
 
 def _details_id(settings: JobSettings) -> str:
@@ -297,7 +226,7 @@ def _heartbeat_result(result: BeatResult) -> pb.HeartbeatResult:
     )
 
 
-def _emit_result(verdict: EmitVerdict | Quarantined) -> pb.EmitResult:
+def _emit_result(verdict: EmitAnswer) -> pb.EmitResult:
     if isinstance(verdict, Quarantined):
         return pb.EmitResult(error=quarantined(verdict))
     if isinstance(verdict, Refusal):

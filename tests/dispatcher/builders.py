@@ -155,6 +155,12 @@ class Worker:
         request = pb.CompleteTasksRequest(worker_id=self.worker_id, items=items)
         return [verdict(result) for result in (await self.dispatcher.worker.CompleteTasks(request)).results]
 
+    async def end(self, emits: Sequence[pb.EmitItem], items: Sequence[pb.CompleteItem]) -> tuple[list[str], list[str]]:
+        """Emits and completions in one call; the verdicts on both."""
+        request = pb.CompleteTasksRequest(worker_id=self.worker_id, items=items, emits=emits)
+        response = await self.dispatcher.worker.CompleteTasks(request)
+        return [verdict(result) for result in response.emits], [verdict(result) for result in response.results]
+
     async def beat(self, *items: pb.HeartbeatItem) -> list[str]:
         request = pb.HeartbeatRequest(worker_id=self.worker_id, items=items, lease_duration=Duration(seconds=60))
         response = await self.dispatcher.worker.Heartbeat(request)

@@ -390,3 +390,34 @@ async def test_an_emit_larger_than_a_transaction_is_refused_and_so_is_its_succes
     (result,) = await source.worker.emit(item)
     assert reason_of(result.error) == "TOO_MANY_ROWS"
     assert await source.worker.complete(success(source.lease)) == ["EMIT_REFUSED"]
+
+
+async def test_an_emit_and_the_end_of_its_attempt_are_one_transaction(dispatcher: InProcess, copy: Copy) -> None:
+    assert await copy.worker.end([await copy.item()], [success(copy.lease, 1)]) == (["accepted"], ["succeeded"])
+    one = "select e.xmin = a.xmin from event e join attempt a on a.task_id = e.producer_task_id where a.task_id = %s"
+    assert await dispatcher.value(one, copy.task_id)
+
+
+async def test_a_refused_emit_refuses_the_success_that_came_with_it(dispatcher: InProcess, copy: Copy) -> None:
+    await copy.emit(b"one")
+    assert await copy.worker.end([await copy.item(b"other")], [success(copy.lease, 1)]) == (
+        ["EVENT_CONFLICT"],
+        ["EMIT_REFUSED"],
+    )
+    assert await copy.worker.complete(failure(copy.lease)) == ["backoff"]
+
+
+async def test_an_end_that_is_repeated_after_it_took_effect_gets_its_first_answer(copy: Copy) -> None:
+    item = await copy.item()
+    await copy.worker.end([item], [success(copy.lease, 1)])
+    assert await copy.worker.end([item], [success(copy.lease, 1)]) == (["STALE_LEASE"], ["succeeded"])
+
+
+async def test_one_bad_emit_leaves_the_other_ends_of_its_call_alone(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1, 2, 3])
+    copies = [await claim_copy(dispatcher, number) for number in (1, 2, 3)]
+    items = [await one.item(str(one.number).encode()) for one in copies]
+    items[1].events[0].dataset_id = "nowhere"
+    emits, ends = await copies[0].worker.end(items, [success(item.tasks[0], 1) for item in items])
+    assert emits == ["accepted", "DATASET_NOT_PRODUCED", "accepted"]
+    assert ends == ["succeeded", "EMIT_REFUSED", "succeeded"]

@@ -21,7 +21,7 @@ from dispatcher.rpc import convert
 from dispatcher.tasks.leases import LeaseRef
 from kernel.ids import new_id
 from kernel.scopes import ScopeKey, ScopeKind
-from tests.dispatcher.builders import CHAIN, Source, Worker, failure, reason_of, start_source
+from tests.dispatcher.builders import CHAIN, Source, Worker, failure, reason_of, start_source, success
 from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1.job_pb2 import JobDetails
 from traceapi.types.v1.task_pb2 import ErrorClass
@@ -94,6 +94,13 @@ async def test_what_follows_under_the_key_of_a_postponed_emit_is_postponed_too(
     second = dataclasses.replace(convert.emit(await source.item([2]), new_id), consumers=2)
     hot = dispatcher.hot
     assert await hot.batcher.submit(hot.emit, [first, second]) == [ConsumersChanged(2), ConsumersChanged(2)]
+
+
+async def test_the_end_that_came_with_a_postponed_emit_follows_it(dispatcher: InProcess, source: Source) -> None:
+    """The first emit about a dataset is counted for no consumers, so its success must wait for its second try."""
+    item = await source.item([1, 2])
+    assert await source.worker.end([item], [success(source.lease, 2)]) == (["accepted"], ["succeeded"])
+    assert await dispatcher.value("select count(*) from task where origin = 'live'") == 4
 
 
 @pytest.mark.parametrize("consumers", [0, 1, 2, 3, 7, 40, 400])

@@ -195,7 +195,9 @@ class FakeDispatcher(FakeState, WorkerServiceServicer):
     async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
         await self._begin("CompleteTasks")
         blamed: set[str] = set()
-        response = pb.CompleteTasksResponse(results=[self.complete(item, blamed) for item in request.items])
+        emits = [self.emit(item) for item in request.emits]
+        results = [self.complete(item, blamed) for item in request.items]
+        response = pb.CompleteTasksResponse(results=results, emits=emits)
         return await self._end("CompleteTasks", response)
 
     async def _begin(self, name: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from psycopg.conninfo import make_conninfo
 
-from dispatcher.db.batcher import Batcher, BatcherConfig, Committed, Connection, Kind, LoopClock, Quarantined
+from dispatcher.db.batcher import Batcher, BatcherConfig, Committed, Connection, Held, Kind, LoopClock, Quarantined
 from dispatcher.db.errors import OutcomeUnknown, Overloaded, Stopped, TransactionFailed
 from dispatcher.db.pool import Pool, PoolConfig, open_pool
 from kernel.embedded_postgres import EmbeddedPostgres
@@ -104,7 +104,7 @@ def rows(conninfo: str, query: str = "select kind, key, value from written order
         return connection.execute(query).fetchall()
 
 
-def keys_of(answers: Sequence[int | Quarantined]) -> list[int]:
+def keys_of(answers: Sequence[int | Quarantined | Held]) -> list[int]:
     return [answer for answer in answers if isinstance(answer, int)]
 
 
@@ -233,6 +233,28 @@ async def test_a_complete_does_not_pass_where_its_emit_was_quarantined(written_p
     assert isinstance(verdict, Quarantined)
     assert verdict.follows
     assert rows(tables) == [("emit", 2, 0), ("complete", 2, 0)]
+
+
+async def test_a_complete_is_held_where_its_emit_is_to_be_repeated(written_pool: Pool, tables: str) -> None:
+    async def postpone(connection: Connection, ops: Sequence[Write]) -> Sequence[int]:
+        return [-1 if op.value == 7 else op.key for op in ops]
+
+    emit = Kind("emit", postpone, cost=lambda op: op.cost, key=lambda op: op.key, holds=lambda result: result == -1)
+    async with running(Batcher(written_pool, [emit, COMPLETE])) as batcher:
+        ops = [(emit, Write(1, 7)), (COMPLETE, Write(1)), (emit, Write(2)), (COMPLETE, Write(2))]
+        assert await batcher.submit_all(ops) == [-1, Held(), 2, 2]
+    assert rows(tables) == [("complete", 2, 0)]
+
+
+async def test_what_belongs_together_is_in_one_transaction_though_the_call_needs_several(
+    written_pool: Pool, tables: str
+) -> None:
+    config = BatcherConfig(max_cost=100)
+    async with running(Batcher(written_pool, [EMIT, COMPLETE], config)) as batcher:
+        ops = [(kind, Write(key, cost=15)) for key in range(40) for kind in (EMIT, COMPLETE)]
+        assert await batcher.submit_all(ops) == [op.key for _, op in ops]
+    assert rows(tables, "select count(distinct tx) from written group by key having count(distinct tx) > 1") == []
+    assert rows(tables, "select count(distinct tx) > 10 from written") == [(True,)]
 
 
 async def test_poison_that_only_commit_finds_is_quarantined(written_pool: Pool, tables: str) -> None:

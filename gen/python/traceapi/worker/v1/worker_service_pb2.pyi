@@ -1039,21 +1039,27 @@ class CompleteTasksRequest(_message.Message):
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    EMITS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteItem]:
         """The attempts."""
 
+    @_builtins.property
+    def emits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitItem]:
+        """What these attempts publish at their end. A refused one refuses the success of its attempts."""
+
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         items: _abc.Iterable[Global___CompleteItem] | None = ...,
+        emits: _abc.Iterable[Global___EmitItem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emits", b"emits", "items", b"items", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1196,18 +1202,24 @@ class CompleteTasksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    EMITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteTaskResult]:
         """One per item, in order."""
+
+    @_builtins.property
+    def emits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitResult]:
+        """One per emit, in order."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___CompleteTaskResult] | None = ...,
+        emits: _abc.Iterable[Global___EmitResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emits", b"emits", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -129,8 +129,10 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteTasks(self, request, context):
-        """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
-        Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
+        """Ends attempts, and publishes what they emit at their end: the emits of an attempt before its end, and in one transaction with it where
+        that has room. Where the call is repeated after it took effect, the attempts' first answers are given again, and the emits, whose leases
+        have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
+        Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED. Emits: as EmitEvents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

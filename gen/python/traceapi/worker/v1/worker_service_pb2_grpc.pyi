@@ -69,8 +69,10 @@ class WorkerServiceStub:
     DATASET_NOT_PRODUCED, SCOPE_MISMATCH, SCOPE_OVERLAP, SCHEMA_DRIFT, WATERMARK_BACKWARDS, TOO_MANY_ROWS.
     """
     CompleteTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]
-    """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
-    Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
+    """Ends attempts, and publishes what they emit at their end: the emits of an attempt before its end, and in one transaction with it where
+    that has room. Where the call is repeated after it took effect, the attempts' first answers are given again, and the emits, whose leases
+    have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
+    Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED. Emits: as EmitEvents.
     """
 
 @_typing.type_check_only
@@ -106,8 +108,10 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     DATASET_NOT_PRODUCED, SCOPE_MISMATCH, SCOPE_OVERLAP, SCHEMA_DRIFT, WATERMARK_BACKWARDS, TOO_MANY_ROWS.
     """
     CompleteTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]  # type: ignore[assignment]
-    """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
-    Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
+    """Ends attempts, and publishes what they emit at their end: the emits of an attempt before its end, and in one transaction with it where
+    that has room. Where the call is repeated after it took effect, the attempts' first answers are given again, and the emits, whose leases
+    have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
+    Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED. Emits: as EmitEvents.
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -182,8 +186,10 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.CompleteTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.CompleteTasksResponse, _abc.Awaitable[_worker_service_pb2.CompleteTasksResponse]]:
-        """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
-        Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
+        """Ends attempts, and publishes what they emit at their end: the emits of an attempt before its end, and in one transaction with it where
+        that has room. Where the call is repeated after it took effect, the attempts' first answers are given again, and the emits, whose leases
+        have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
+        Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED. Emits: as EmitEvents.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
