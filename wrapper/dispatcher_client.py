@@ -105,19 +105,28 @@ class Dispatcher:
 
     async def end(self, ends: Sequence[UnitEnd]) -> Sequence[UnitVerdict]:
         """One verdict per unit, in order."""
-        request = worker_pb2.CompleteTasksRequest(
-            worker_id=self.worker_id,
-            items=[item for end in ends for item in end.completions],
-            emits=[end.emit for end in ends if end.emit is not None],
-        )
-        async with _failures():
-            response = await self._stub.CompleteTasks(request, timeout=_CALL_SECONDS)
-            results = iter(_answers(response.results, request.items))
-            emits = iter(_answers(response.emits, request.emits))
+        items = [item for end in ends for item in end.completions]
+        last_emits = [end.emit for end in ends if end.emit is not None]
+        answer = await (self._settle(last_emits, items) if last_emits else self._complete(items))
+        results = iter(_answers(answer.results, items))
+        emits = iter(_answers(answer.emits, last_emits))
         return [
             UnitVerdict([next(results) for _ in end.completions], None if end.emit is None else next(emits))
             for end in ends
         ]
+
+    async def _settle(
+        self, emits: Sequence[worker_pb2.EmitItem], items: Sequence[worker_pb2.CompleteItem]
+    ) -> worker_pb2.SettleTasksResponse:
+        request = worker_pb2.SettleTasksRequest(worker_id=self.worker_id, emits=emits, items=items)
+        async with _failures():
+            return await self._stub.SettleTasks(request, timeout=_CALL_SECONDS)
+
+    async def _complete(self, items: Sequence[worker_pb2.CompleteItem]) -> worker_pb2.SettleTasksResponse:
+        request = worker_pb2.CompleteTasksRequest(worker_id=self.worker_id, items=items)
+        async with _failures():
+            response = await self._stub.CompleteTasks(request, timeout=_CALL_SECONDS)
+        return worker_pb2.SettleTasksResponse(results=response.results)
 
     async def resolve_input(self, lease: TaskLease, dataset_id: str, alive: Callable[[], bool]) -> ResolvedInput:
         """What the task reads of the dataset; tried again while it fails in passing and the lease is held."""

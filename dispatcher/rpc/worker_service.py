@@ -15,9 +15,10 @@ from dispatcher.db.pool import Pool, transaction
 from dispatcher.events.values import MAX_ROWS, max_events_per_emit
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import quarantined, translated
-from dispatcher.rpc.settling import EmitAnswer, Settling
+from dispatcher.rpc.settling import EmitAnswer, EndAnswer, Settling
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.claim import Claim, Claimed, claim_tasks
+from dispatcher.tasks.ending import Completion
 from dispatcher.tasks.heartbeat import Beat, BeatResult, beat
 from dispatcher.tasks.leases import Refusal, fence
 from dispatcher.tasks.rows import JobSettings
@@ -146,20 +147,33 @@ class WorkerService(WorkerServiceServicer):
         return pb.EmitEventsResponse(results=[_emit_result(answer) for answer in settled.emits])
 
     async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
+        ends = [convert.completion(item, request.worker_id) for item in request.items]
+        with translated():
+            settled = await self._settling.settle([], ends)
+        return pb.CompleteTasksResponse(results=_end_results(ends, settled.ends))
+
+    async def SettleTasks(self, request: pb.SettleTasksRequest, context: Context) -> pb.SettleTasksResponse:
         emits = [convert.emit(item, self._new_id) for item in request.emits]
         ends = [convert.completion(item, request.worker_id) for item in request.items]
         with translated():
             settled = await self._settling.settle(emits, ends)
-        response = pb.CompleteTasksResponse(emits=[_emit_result(answer) for answer in settled.emits])
-        for op, answer in zip(ends, settled.ends, strict=True):
-            result = response.results.add(task_id=op.lease.task_id)
-            if isinstance(answer, Quarantined):
-                result.error.CopyFrom(quarantined(answer))
-            elif isinstance(answer, Refusal):
-                result.error.CopyFrom(convert.item_error(answer))
-            else:
-                result.state = convert.task_state(answer)
-        return response
+        return pb.SettleTasksResponse(
+            emits=[_emit_result(answer) for answer in settled.emits], results=_end_results(ends, settled.ends)
+        )
+
+
+def _end_results(ends: Sequence[Completion], answers: Sequence[EndAnswer]) -> list[pb.CompleteTaskResult]:
+    results: list[pb.CompleteTaskResult] = []
+    for op, answer in zip(ends, answers, strict=True):
+        result = pb.CompleteTaskResult(task_id=op.lease.task_id)
+        if isinstance(answer, Quarantined):
+            result.error.CopyFrom(quarantined(answer))
+        elif isinstance(answer, Refusal):
+            result.error.CopyFrom(convert.item_error(answer))
+        else:
+            result.state = convert.task_state(answer)
+        results.append(result)
+    return results
 
 
 async def _take_credits(requests: AsyncIterator[pb.WatchWakeupsRequest], watcher: Watcher) -> None:

@@ -157,8 +157,8 @@ class Worker:
 
     async def end(self, emits: Sequence[pb.EmitItem], items: Sequence[pb.CompleteItem]) -> tuple[list[str], list[str]]:
         """Emits and completions in one call; the verdicts on both."""
-        request = pb.CompleteTasksRequest(worker_id=self.worker_id, items=items, emits=emits)
-        response = await self.dispatcher.worker.CompleteTasks(request)
+        request = pb.SettleTasksRequest(worker_id=self.worker_id, items=items, emits=emits)
+        response = await self.dispatcher.worker.SettleTasks(request)
         return [verdict(result) for result in response.emits], [verdict(result) for result in response.results]
 
     async def beat(self, *items: pb.HeartbeatItem) -> list[str]:

@@ -195,10 +195,15 @@ class FakeDispatcher(FakeState, WorkerServiceServicer):
     async def CompleteTasks(self, request: pb.CompleteTasksRequest, context: Context) -> pb.CompleteTasksResponse:
         await self._begin("CompleteTasks")
         blamed: set[str] = set()
+        response = pb.CompleteTasksResponse(results=[self.complete(item, blamed) for item in request.items])
+        return await self._end("CompleteTasks", response)
+
+    async def SettleTasks(self, request: pb.SettleTasksRequest, context: Context) -> pb.SettleTasksResponse:
+        await self._begin("SettleTasks")
+        blamed: set[str] = set()
         emits = [self.emit(item) for item in request.emits]
         results = [self.complete(item, blamed) for item in request.items]
-        response = pb.CompleteTasksResponse(results=results, emits=emits)
-        return await self._end("CompleteTasks", response)
+        return await self._end("SettleTasks", pb.SettleTasksResponse(results=results, emits=emits))
 
     async def _begin(self, name: str) -> None:
         self.calls[name] += 1

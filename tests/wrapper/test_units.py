@@ -123,7 +123,7 @@ async def test_nothing_is_reported_of_a_lost_lease(stack: Stack) -> None:
         stack.dispatcher.lose_lease(task)
         beats = len(stack.dispatcher.heartbeats)
         await stack.dispatcher.until(lambda: len(stack.dispatcher.heartbeats) > beats)
-    assert stack.dispatcher.calls["CompleteTasks"] == 0
+    assert stack.dispatcher.calls["CompleteTasks"] + stack.dispatcher.calls["SettleTasks"] == 0
     assert stack.dispatcher.calls["EmitEvents"] == 0
 
 
@@ -184,7 +184,7 @@ async def test_more_events_than_one_emit_may_have_are_split(stack: Stack) -> Non
 
 async def test_calls_that_fail_before_or_after_they_took_effect_are_repeated_and_burn_no_attempt(stack: Stack) -> None:
     job = stack.python_job(TABLE, inputs=[reads("a", trigger=True)], outputs=[writes("b")])
-    for name in ("ClaimTasks", "EmitEvents", "CompleteTasks", "Heartbeat", "ResolveInputs"):
+    for name in ("ClaimTasks", "SettleTasks", "Heartbeat", "ResolveInputs"):
         stack.dispatcher.faults[name].extend(["before", "after", "after"])
     async with running_wrapper(stack):
         task, *_ = await stack.dispatcher.add_tasks(job, [at(7)])

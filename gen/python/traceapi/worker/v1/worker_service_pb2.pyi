@@ -1039,27 +1039,21 @@ class CompleteTasksRequest(_message.Message):
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
-    EMITS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """The worker."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteItem]:
         """The attempts."""
 
-    @_builtins.property
-    def emits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitItem]:
-        """What these attempts publish at their end. A refused one refuses the success of its attempts."""
-
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         items: _abc.Iterable[Global___CompleteItem] | None = ...,
-        emits: _abc.Iterable[Global___EmitItem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["emits", b"emits", "items", b"items", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1202,20 +1196,78 @@ class CompleteTasksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
-    EMITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteTaskResult]:
         """One per item, in order."""
-
-    @_builtins.property
-    def emits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitResult]:
-        """One per emit, in order."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___CompleteTaskResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteTasksResponse: _TypeAlias = CompleteTasksResponse  # noqa: Y015
+
+@_typing.final
+class SettleTasksRequest(_message.Message):
+    """Publishes and ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    EMITS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    """The worker."""
+    @_builtins.property
+    def emits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitItem]:
+        """What the attempts publish at their end. A refused one refuses the success of its attempts."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteItem]:
+        """The attempts' ends."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        emits: _abc.Iterable[Global___EmitItem] | None = ...,
+        items: _abc.Iterable[Global___CompleteItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emits", b"emits", "items", b"items", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleTasksRequest: _TypeAlias = SettleTasksRequest  # noqa: Y015
+
+@_typing.final
+class SettleTasksResponse(_message.Message):
+    """The verdicts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMITS_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def emits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitResult]:
+        """One per emit, in order."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteTaskResult]:
+        """One per end, in order."""
+
+    def __init__(
+        self,
+        *,
         emits: _abc.Iterable[Global___EmitResult] | None = ...,
+        results: _abc.Iterable[Global___CompleteTaskResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1223,7 +1275,7 @@ class CompleteTasksResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CompleteTasksResponse: _TypeAlias = CompleteTasksResponse  # noqa: Y015
+Global___SettleTasksResponse: _TypeAlias = SettleTasksResponse  # noqa: Y015
 
 @_typing.final
 class CompleteTaskResult(_message.Message):

@@ -70,6 +70,11 @@ class WorkerServiceStub:
                 request_serializer=traceapi_dot_worker_dot_v1_dot_worker__service__pb2.CompleteTasksRequest.SerializeToString,
                 response_deserializer=traceapi_dot_worker_dot_v1_dot_worker__service__pb2.CompleteTasksResponse.FromString,
                 _registered_method=True)
+        self.SettleTasks = channel.unary_unary(
+                '/traceapi.worker.v1.WorkerService/SettleTasks',
+                request_serializer=traceapi_dot_worker_dot_v1_dot_worker__service__pb2.SettleTasksRequest.SerializeToString,
+                response_deserializer=traceapi_dot_worker_dot_v1_dot_worker__service__pb2.SettleTasksResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -129,10 +134,18 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteTasks(self, request, context):
-        """Ends attempts, and publishes what they emit at their end: the emits of an attempt before its end, and in one transaction with it where
-        that has room. Where the call is repeated after it took effect, the attempts' first answers are given again, and the emits, whose leases
-        have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
-        Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED. Emits: as EmitEvents.
+        """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
+        Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SettleTasks(self, request, context):
+        """EmitEvents and CompleteTasks in one call, for what attempts publish at their end: the emits of an attempt before its end, and in one
+        transaction with it where that has room. Where the call is repeated after it took effect, the attempts' first answers are given again,
+        and the emits, whose leases have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
+        Emits: as EmitEvents. Items: as CompleteTasks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,6 +188,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.CompleteTasks,
                     request_deserializer=traceapi_dot_worker_dot_v1_dot_worker__service__pb2.CompleteTasksRequest.FromString,
                     response_serializer=traceapi_dot_worker_dot_v1_dot_worker__service__pb2.CompleteTasksResponse.SerializeToString,
+            ),
+            'SettleTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleTasks,
+                    request_deserializer=traceapi_dot_worker_dot_v1_dot_worker__service__pb2.SettleTasksRequest.FromString,
+                    response_serializer=traceapi_dot_worker_dot_v1_dot_worker__service__pb2.SettleTasksResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -367,6 +385,33 @@ class WorkerService:
             '/traceapi.worker.v1.WorkerService/CompleteTasks',
             traceapi_dot_worker_dot_v1_dot_worker__service__pb2.CompleteTasksRequest.SerializeToString,
             traceapi_dot_worker_dot_v1_dot_worker__service__pb2.CompleteTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/traceapi.worker.v1.WorkerService/SettleTasks',
+            traceapi_dot_worker_dot_v1_dot_worker__service__pb2.SettleTasksRequest.SerializeToString,
+            traceapi_dot_worker_dot_v1_dot_worker__service__pb2.SettleTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -69,10 +69,14 @@ class WorkerServiceStub:
     DATASET_NOT_PRODUCED, SCOPE_MISMATCH, SCOPE_OVERLAP, SCHEMA_DRIFT, WATERMARK_BACKWARDS, TOO_MANY_ROWS.
     """
     CompleteTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]
-    """Ends attempts, and publishes what they emit at their end: the emits of an attempt before its end, and in one transaction with it where
-    that has room. Where the call is repeated after it took effect, the attempts' first answers are given again, and the emits, whose leases
-    have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
-    Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED. Emits: as EmitEvents.
+    """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
+    Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
+    """
+    SettleTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.SettleTasksRequest, _worker_service_pb2.SettleTasksResponse]
+    """EmitEvents and CompleteTasks in one call, for what attempts publish at their end: the emits of an attempt before its end, and in one
+    transaction with it where that has room. Where the call is repeated after it took effect, the attempts' first answers are given again,
+    and the emits, whose leases have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
+    Emits: as EmitEvents. Items: as CompleteTasks.
     """
 
 @_typing.type_check_only
@@ -108,10 +112,14 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     DATASET_NOT_PRODUCED, SCOPE_MISMATCH, SCOPE_OVERLAP, SCHEMA_DRIFT, WATERMARK_BACKWARDS, TOO_MANY_ROWS.
     """
     CompleteTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]  # type: ignore[assignment]
-    """Ends attempts, and publishes what they emit at their end: the emits of an attempt before its end, and in one transaction with it where
-    that has room. Where the call is repeated after it took effect, the attempts' first answers are given again, and the emits, whose leases
-    have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
-    Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED. Emits: as EmitEvents.
+    """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
+    Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
+    """
+    SettleTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.SettleTasksRequest, _worker_service_pb2.SettleTasksResponse]  # type: ignore[assignment]
+    """EmitEvents and CompleteTasks in one call, for what attempts publish at their end: the emits of an attempt before its end, and in one
+    transaction with it where that has room. Where the call is repeated after it took effect, the attempts' first answers are given again,
+    and the emits, whose leases have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
+    Emits: as EmitEvents. Items: as CompleteTasks.
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -186,10 +194,20 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.CompleteTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.CompleteTasksResponse, _abc.Awaitable[_worker_service_pb2.CompleteTasksResponse]]:
-        """Ends attempts, and publishes what they emit at their end: the emits of an attempt before its end, and in one transaction with it where
-        that has room. Where the call is repeated after it took effect, the attempts' first answers are given again, and the emits, whose leases
-        have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
-        Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED. Emits: as EmitEvents.
+        """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
+        Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def SettleTasks(
+        self,
+        request: _worker_service_pb2.SettleTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.SettleTasksResponse, _abc.Awaitable[_worker_service_pb2.SettleTasksResponse]]:
+        """EmitEvents and CompleteTasks in one call, for what attempts publish at their end: the emits of an attempt before its end, and in one
+        transaction with it where that has room. Where the call is repeated after it took effect, the attempts' first answers are given again,
+        and the emits, whose leases have ended, are STALE_LEASE: an attempt that has succeeded says that its emits were accepted.
+        Emits: as EmitEvents. Items: as CompleteTasks.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
