@@ -6,6 +6,7 @@ import grpc
 
 from dispatcher.datasets import store as datasets_store
 from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.rows import Connection
 from dispatcher.events import store as events_store
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
@@ -14,13 +15,16 @@ from dispatcher.tasks import store
 from dispatcher.tasks.cancel import cancel_tasks
 from dispatcher.tasks.rows import TaskQuery
 from dispatcher.tasks.state import TRANSITIONS, TaskEvent, TaskState
+from dispatcher.wakeups.explain import Hold, HoldFacts, explain, hold_facts, producing_task
 from dispatcher.wakeups.release import Releaser
 from kernel.errors import TraceError
-from kernel.scopes import scope_key
+from kernel.scopes import cursor_value, scope_key
 from kernel.servers import current_actor
 from traceapi.control.v1 import task_service_pb2 as pb
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceServicer
+from traceapi.types.v1 import event_pb2
 from traceapi.types.v1.errors_pb2 import ErrorReason
+from traceapi.types.v1.scope_pb2 import CursorType
 
 Context = grpc.aio.ServicerContext[object, object]
 
@@ -132,8 +136,22 @@ class TaskService(TaskServiceServicer):
         )
 
     async def ExplainTask(self, request: pb.ExplainTaskRequest, context: Context) -> pb.ExplainTaskResponse:
-        raise TraceError(
-            ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, "explaining comes with a later release; GetTask says the state"
+        with translated():
+            async with transaction(self._pool) as connection:
+                task_id = request.task_id
+                if request.WhichOneof("subject") == "dataset_scope":
+                    task_id = await _producing_task(connection, request.dataset_scope)
+                row = (await store.get_tasks(connection, [task_id])).get(task_id)
+                facts = await hold_facts(connection, task_id)
+        if row is None or facts is None:
+            raise TraceError(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {task_id} does not exist")
+        explanation = explain(facts, self._releaser.served_queues())
+        return pb.ExplainTaskResponse(
+            task=convert.task(row),
+            hold=pb.HoldKind.Value(f"HOLD_KIND_{explanation.hold.upper()}"),
+            explanation=explanation.text,
+            blocking_task_id=facts.ahead_id or "" if explanation.hold is Hold.STREAM else "",
+            awaited_watermark=_awaited(facts) if explanation.hold is Hold.WATERMARK else None,
         )
 
     async def _count(self, task_filter: pb.TaskFilter, *events: TaskEvent) -> int:
@@ -143,6 +161,32 @@ class TaskService(TaskServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 return await store.count_matching(connection, query, list(task_filter.task_ids), states)
+
+
+async def _producing_task(connection: Connection, subject: pb.DatasetScope) -> str:
+    """Raises DATASET_NOT_FOUND, and TASK_NOT_FOUND where nothing makes the dataset there."""
+    task_id = await producing_task(connection, subject.dataset_id, scope_key(subject.scope))
+    if task_id is None:
+        known = await datasets_store.known_datasets(connection)
+        if subject.dataset_id not in {row.dataset_id for row in known}:
+            raise TraceError(ErrorReason.ERROR_REASON_DATASET_NOT_FOUND, f"no dataset is called {subject.dataset_id!r}")
+        raise TraceError(
+            ErrorReason.ERROR_REASON_TASK_NOT_FOUND,
+            f"no task makes {subject.dataset_id} at this scope: no event of an input has come for it yet",
+        )
+    return task_id
+
+
+def _awaited(facts: HoldFacts) -> event_pb2.Watermark:
+    watermark = event_pb2.Watermark(
+        dataset_id=facts.awaited_dataset or "",
+        dataset_version_id=facts.awaited_version_id or "",
+        moved_time=convert.timestamp(facts.awaited_moved_at),
+    )
+    if facts.awaited_key is not None:
+        cursor_type = CursorType.ValueType(facts.awaited_cursor_type or 0)
+        watermark.cursor.CopyFrom(cursor_value(cursor_type, facts.awaited_key))
+    return watermark
 
 
 def _query(task_filter: pb.TaskFilter, limit: int, before: str | None) -> TaskQuery:

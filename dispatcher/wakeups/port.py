@@ -1,6 +1,6 @@
 """What releasing needs of a way to wake workers. Wake-ups are hints: a channel may lose, double and reorder them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 
@@ -9,6 +9,10 @@ class WakeupChannel(Protocol):
 
     def room(self) -> Mapping[str, int]:
         """By queue, how many wake-ups it can take now; queues without room may be absent."""
+        ...
+
+    def served_queues(self) -> Collection[str]:
+        """Queues that some worker watches from here, with room or without."""
         ...
 
     def send(self, queue: str, task_ids: Sequence[str]) -> None:

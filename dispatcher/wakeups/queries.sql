@@ -96,3 +96,63 @@ where state = 'released' and task_id in (
     for no key update of t skip locked
 )
 returning task_id::text;
+
+-- name: hold_facts
+-- Everything that can hold one task, as it stands now; for people, one task at a time. Indexes task_queued and task_open.
+select t.task_id::text, j.dag, j.job, j.ordered, t.state::text, t.reason, t.cancel_reason, t.worker_id, t.retry_at, t.released_at,
+    r.run_state::text, coalesce(s.queue, '') as queue, s.max_concurrency, d.active_version_id is not null as active,
+    exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused,
+    a.dataset_id as awaited_dataset, a.dataset_version_id::text as awaited_version_id, a.cursor_type as awaited_cursor_type,
+    a.cursor_key as awaited_key, a.moved_at as awaited_moved_at, h.task_id::text as ahead_id, h.state::text as ahead_state,
+    coalesce(j.ordered and t.scope_first >= f.frontier, false) as behind_replay, o.open
+from task t
+join job_version j using (job_version_id)
+join job_version_run r using (job_version_id)
+left join (dag_version_job s join dag d on d.active_version_id = s.dag_version_id) on s.job_version_id = t.job_version_id
+left join lateral (
+    -- The input whose watermark is furthest from covering the scope.
+    select b.dataset_id, b.dataset_version_id, v.cursor_type, w.cursor_key, w.moved_at
+    from input_binding b
+    join dataset_version v using (dataset_version_id)
+    left join watermark w using (dataset_version_id)
+    where b.dag_version_id = s.dag_version_id and b.job_version_id = t.job_version_id
+        and (b.wait or (j.ordered and b.trigger)) and v.cursor_type <> 0
+        and (w.cursor_key is null or w.cursor_key < t.scope_last)
+    order by w.cursor_key nulls first, b.dataset_id
+    limit 1
+) a on true
+left join lateral (
+    -- What stands before it in its stream: whatever is open there, else an earlier one that waits.
+    select u.task_id, u.state
+    from task u
+    where j.ordered and u.job_version_id = t.job_version_id and u.stream_key = t.stream_key and u.task_id <> t.task_id
+        and (
+            u.state in ('released', 'running', 'backoff', 'dead')
+            or (u.state = 'queued' and (u.scope_first, u.task_id) < (t.scope_first, t.task_id))
+        )
+    order by u.state <> 'queued' desc, u.scope_first, u.task_id
+    limit 1
+) h on true
+cross join lateral (
+    select min(coalesce(u.replay_key, ''::bytea)) as frontier
+    from subscription u
+    where u.job_version_id = t.job_version_id and not u.replayed
+) f
+cross join lateral (
+    select count(*)::int as open
+    from task u
+    where u.job_version_id = t.job_version_id and u.state in ('released', 'running')
+) o
+where t.task_id = %(task_id)s;
+
+-- name: producing_task
+-- The task that makes a dataset's served version at a scope: the first that is not done, else the last that was. A source's run has no
+-- scope and makes all of them. Indexes job_output_by_version, task_queued, task_open.
+select t.task_id::text
+from pointer p
+join job_output o using (dataset_version_id)
+join task t using (job_version_id)
+where p.dataset_id = %(dataset_id)s
+    and (t.origin = 'source_run' or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
+order by t.state in ('succeeded', 'canceled', 'skipped'), t.scope_first, t.task_id
+limit 1;

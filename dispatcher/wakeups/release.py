@@ -6,7 +6,7 @@ works are one more round, not one each.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 from dispatcher.db.pool import Pool, transaction
@@ -32,6 +32,10 @@ class Releaser:
     def signal(self) -> None:
         """Something may have become ready."""
         self._wake.set()
+
+    def served_queues(self) -> Collection[str]:
+        """Queues that some worker watches from here."""
+        return self._channel.served_queues()
 
     def nudge(self, running: Mapping[str, Sequence[str]]) -> None:
         """Asks workers to look at tasks that they have: by worker, what was cancelled."""

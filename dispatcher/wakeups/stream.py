@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
 MAX_BATCH = 1000
@@ -91,6 +91,9 @@ class StreamChannel:
     @property
     def watcher_count(self) -> int:
         return len(self._watchers)
+
+    def served_queues(self) -> Set[str]:
+        return {queue for watcher in self._watchers for queue in watcher.queues}
 
     def nudge(self, worker_id: str, task_ids: Sequence[str]) -> None:
         """Costs credits like any wake-up, also those that the worker has not granted yet."""

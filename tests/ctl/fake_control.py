@@ -246,6 +246,12 @@ class _Tasks(task_service_pb2_grpc.TaskServiceServicer):
     def SkipTasks(self, request: Any, context: Any) -> Any:
         return task_service_pb2.SkipTasksResponse(**self._changed(request))
 
+    def ExplainTask(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        return task_service_pb2.ExplainTaskResponse(
+            task=tasks()[0], hold=task_service_pb2.HOLD_KIND_DEAD, explanation="it is DEAD: out of attempts"
+        )
+
     def _changed(self, request: Any) -> dict[str, Any]:
         """`changeable` tasks in pages of two."""
         self._canned.requests.append(request)
@@ -379,7 +385,7 @@ def serve(canned: Canned, *addresses: str) -> tuple[grpc.Server, list[str]]:
     )
     # What a fake does not answer, the generated base answers with UNIMPLEMENTED.
     dag_service_pb2_grpc.add_DagServiceServicer_to_server(_Dags(canned), server)  # type: ignore[abstract]
-    task_service_pb2_grpc.add_TaskServiceServicer_to_server(_Tasks(canned), server)  # type: ignore[abstract]
+    task_service_pb2_grpc.add_TaskServiceServicer_to_server(_Tasks(canned), server)
     dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(_Datasets(canned), server)  # type: ignore[abstract]
     query_service_pb2_grpc.add_QueryServiceServicer_to_server(_Queries(canned), server)  # type: ignore[abstract]
     wrapper_service_pb2_grpc.add_WrapperServiceServicer_to_server(_Wrapper(), server)  # type: ignore[abstract]

@@ -75,3 +75,13 @@ def test_pause_and_resume_say_what_is_paused(run: Run, canned: Canned) -> None:
     assert list(canned.asked(dag_service_pb2.PauseDagRequest).jobs) == ["checked"]
     assert run("dag", "resume", "ethereum").stdout == "ethereum: nothing is paused\n"
     assert list(canned.asked(dag_service_pb2.ResumeDagRequest).jobs) == []
+
+
+def test_why_asks_for_a_task_or_for_a_dataset_at_a_scope(run: Run, canned: Canned) -> None:
+    result = run("why", DEAD_TASK)
+    assert result.exit_code == 0
+    assert "it is DEAD: out of attempts" in result.stdout
+    assert canned.asked(task_service_pb2.ExplainTaskRequest).task_id == DEAD_TASK
+    run("why", "eth.checked@500000..500099")
+    subject = canned.asked(task_service_pb2.ExplainTaskRequest).dataset_scope
+    assert (subject.dataset_id, subject.scope) == ("eth.checked", int64_range(500_000, 500_099))

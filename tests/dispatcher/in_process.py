@@ -5,7 +5,7 @@ So a test decides when wake-ups are handed out, leases are taken back and waterm
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -55,6 +55,9 @@ class Workers:
 
     def send(self, queue: str, task_ids: Sequence[str]) -> None:
         self.sent += task_ids
+
+    def served_queues(self) -> Collection[str]:
+        return self.credits
 
     def nudge(self, worker_id: str, task_ids: Sequence[str]) -> None:
         self.sent += task_ids

@@ -1,0 +1,144 @@
+"""Why a task does not run: exactly one reason, the first that would have to go away.
+
+The rules repeat, in the order in which a task meets them, what `release` and the claims ask. Pure: of facts that one
+statement reads, and of the queues that workers serve.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from dispatcher.db.rows import Connection, rows
+from dispatcher.db.statements import Statements
+from dispatcher.tasks.leases import fence
+from dispatcher.tasks.state import FINAL, TaskState
+from kernel.scopes import ScopeKey
+
+_sql = Statements.load("dispatcher.wakeups")
+
+
+class Hold(StrEnum):
+    """As HOLD_KIND_* of the contract."""
+
+    NONE = "none"
+    WATERMARK = "watermark"
+    STREAM = "stream"
+    BACKOFF = "backoff"
+    JOB_LIMIT = "job_limit"
+    QUEUE_WINDOW = "queue_window"
+    NO_WORKER = "no_worker"
+    RUN_STATE = "run_state"
+    WAKEUP = "wakeup"
+    DEAD = "dead"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True, slots=True)
+class HoldFacts:
+    """What can hold a task.
+
+    `awaited_*` is the watermark that does not cover its scope, `ahead_*` what its stream does first.
+    """
+
+    task_id: str
+    dag: str
+    job: str
+    ordered: bool
+    state: str
+    reason: str
+    cancel_reason: str | None
+    worker_id: str | None
+    retry_at: datetime | None
+    released_at: datetime | None
+    run_state: str
+    queue: str
+    max_concurrency: int | None
+    active: bool
+    paused: bool
+    awaited_dataset: str | None
+    awaited_version_id: str | None
+    awaited_cursor_type: int | None
+    awaited_key: bytes | None
+    awaited_moved_at: datetime | None
+    ahead_id: str | None
+    ahead_state: str | None
+    behind_replay: bool
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The one reason, and as a sentence."""
+
+    hold: Hold
+    text: str
+
+
+def explain(facts: HoldFacts, served_queues: Collection[str]) -> Explanation:
+    """`served_queues` are those that some worker watches from here."""
+    return _ended_or_running(facts) or _kept_from_release(facts) or _without_room(facts, served_queues)
+
+
+def _ended_or_running(facts: HoldFacts) -> Explanation | None:
+    state = TaskState(facts.state)
+    if state in FINAL:
+        return Explanation(Hold.NONE, f"nothing: it is {state}" + (f" ({facts.reason})" if facts.reason else ""))
+    if state is TaskState.RUNNING and facts.cancel_reason is not None:
+        return Explanation(Hold.NONE, f"nothing: worker {facts.worker_id} is told to stop it ({facts.cancel_reason})")
+    if (fenced := fence(facts.run_state)) is not None:
+        return Explanation(Hold.RUN_STATE, fenced)
+    if state is TaskState.RUNNING:
+        return Explanation(Hold.NONE, f"nothing: worker {facts.worker_id} runs it")
+    if state is TaskState.DEAD:
+        return Explanation(Hold.DEAD, f"it is DEAD: {facts.reason}; a person may retry or skip it")
+    return None
+
+
+def _kept_from_release(facts: HoldFacts) -> Explanation | None:
+    if not facts.active:
+        return Explanation(Hold.RUN_STATE, "its job is in no active version of its DAG")
+    if facts.paused:
+        return Explanation(Hold.PAUSE, f"{facts.dag}, or its job {facts.job}, is paused")
+    if facts.retry_at is not None:
+        return Explanation(
+            Hold.BACKOFF, f"its last attempt failed; the next may start at {facts.retry_at:%H:%M:%S} UTC"
+        )
+    if facts.state == TaskState.RELEASED:
+        sent = f"{facts.released_at:%H:%M:%S} UTC" if facts.released_at else "just now"
+        return Explanation(Hold.WAKEUP, f"its wake-up was sent at {sent}, and no worker has answered it yet")
+    if facts.awaited_dataset is not None:
+        where = "has not moved yet" if facts.awaited_key is None else "stands before its scope ends"
+        return Explanation(Hold.WATERMARK, f"the watermark of {facts.awaited_dataset} {where}")
+    if facts.behind_replay:
+        return Explanation(Hold.STREAM, "its job is still being given earlier events: they come first")
+    if facts.ahead_id is not None:
+        return Explanation(
+            Hold.STREAM, f"task {facts.ahead_id} of its ordered stream comes first, and is {facts.ahead_state}"
+        )
+    return None
+
+
+def _without_room(facts: HoldFacts, served_queues: Collection[str]) -> Explanation:
+    if facts.max_concurrency is not None and facts.open >= facts.max_concurrency:
+        text = f"{facts.open} tasks of {facts.job} are out, and its max_concurrency is {facts.max_concurrency}"
+        return Explanation(Hold.JOB_LIMIT, text)
+    if facts.queue not in served_queues:
+        return Explanation(Hold.NO_WORKER, f"no worker serves the queue {facts.queue!r}")
+    return Explanation(
+        Hold.QUEUE_WINDOW, f"the workers of the queue {facts.queue!r} have no room yet: it takes its turn"
+    )
+
+
+async def hold_facts(connection: Connection, task_id: str) -> HoldFacts | None:
+    found = await rows(connection, _sql.hold_facts, HoldFacts, task_id=task_id)
+    return found[0] if found else None
+
+
+async def producing_task(connection: Connection, dataset_id: str, scope: ScopeKey) -> str | None:
+    """The task that makes a dataset at a scope; None where there is none."""
+    cursor = await connection.execute(
+        _sql.producing_task, {"dataset_id": dataset_id, "first": scope.first, "last": scope.last}
+    )
+    row = await cursor.fetchone()
+    return str(row[0]) if row else None

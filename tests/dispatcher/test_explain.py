@@ -1,0 +1,127 @@
+"""`why`: one reason, the first that would have to go away, in every state that a task can be in."""
+
+import uuid
+
+import grpc
+import pytest
+
+from kernel.errors import from_rpc_error
+from tests.dispatcher.builders import CHAIN, Source, Worker, at, between, failure, int64, start_source, success
+from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.test_release import LIMITED, WAITING
+from traceapi.control.v1 import dag_service_pb2
+from traceapi.control.v1 import task_service_pb2 as tasks
+from traceapi.types.v1.scope_pb2 import Scope
+
+
+async def _explain(dispatcher: InProcess, task_id: str) -> tasks.ExplainTaskResponse:
+    return await dispatcher.tasks.ExplainTask(tasks.ExplainTaskRequest(task_id=task_id))
+
+
+async def _hold(dispatcher: InProcess, task_id: str) -> str:
+    return tasks.HoldKind.Name((await _explain(dispatcher, task_id)).hold).removeprefix("HOLD_KIND_")
+
+
+async def _at(dispatcher: InProcess, dataset_id: str, scope: Scope) -> tasks.ExplainTaskResponse:
+    subject = tasks.DatasetScope(dataset_id=dataset_id, scope=scope)
+    return await dispatcher.tasks.ExplainTask(tasks.ExplainTaskRequest(dataset_scope=subject))
+
+
+async def test_the_reason_follows_a_task_through_its_life(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1])
+    task_id = await dispatcher.task_of("chain", "copies", 1)
+    assert await _hold(dispatcher, task_id) == "NO_WORKER"
+    with dispatcher.hot.channel.watch("worker-1", ["default"], 0):
+        assert await _hold(dispatcher, task_id) == "QUEUE_WINDOW"
+    await dispatcher.dags.PauseDag(dag_service_pb2.PauseDagRequest(dag="chain", jobs=["copies"]))
+    assert await _hold(dispatcher, task_id) == "PAUSE"
+    await dispatcher.dags.ResumeDag(dag_service_pb2.ResumeDagRequest(dag="chain"))
+    await dispatcher.release()
+    assert await _hold(dispatcher, task_id) == "WAKEUP"
+    worker = Worker(dispatcher)
+    lease = worker.lease(await worker.claim_one(task_id))
+    running = await _explain(dispatcher, task_id)
+    assert (running.hold, running.explanation) == (tasks.HOLD_KIND_NONE, "nothing: worker worker-1 runs it")
+    await worker.complete(failure(lease))
+    assert await _hold(dispatcher, task_id) == "BACKOFF"
+    await dispatcher.run("update task set failed_attempts = 2 where task_id = %s", task_id)
+    await dispatcher.end_backoffs()
+    await dispatcher.release()
+    await worker.complete(failure(worker.lease(await worker.claim_one(task_id))))
+    dead = await _explain(dispatcher, task_id)
+    assert dead.hold == tasks.HOLD_KIND_DEAD
+    assert "3 attempts failed" in dead.explanation
+    await dispatcher.run("update job_version_run set run_state = 'superseded'")
+    assert await _hold(dispatcher, task_id) == "RUN_STATE"
+
+
+async def test_a_cancelled_task_is_held_by_nothing(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1])
+    task_id = await dispatcher.task_of("chain", "copies", 1)
+    await dispatcher.tasks.CancelTasks(tasks.CancelTasksRequest(filter=tasks.TaskFilter(task_ids=[task_id])))
+    explained = await _explain(dispatcher, task_id)
+    assert explained.explanation == "nothing: it is canceled (cancelled by user:tester)"
+
+
+async def test_a_watermark_that_does_not_cover_the_scope_is_named(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(CHAIN + WAITING)
+    source = await start_source(dispatcher)
+    await source.publish([1, 2])
+    task_id = await dispatcher.task_of("chain", "merged", 2)
+    explained = await _explain(dispatcher, task_id)
+    assert explained.explanation == "the watermark of copies has not moved yet"
+    assert not explained.awaited_watermark.HasField("cursor")
+    await dispatcher.derive()
+    explained = await _explain(dispatcher, task_id)
+    assert (explained.hold, explained.awaited_watermark.dataset_id) == (tasks.HOLD_KIND_WATERMARK, "copies")
+    assert explained.awaited_watermark.cursor == int64(0)
+
+
+async def test_what_comes_first_in_an_ordered_stream_is_named(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1, 2, 3])
+    first, last = [await dispatcher.task_of("chain", "ranges", number) for number in (1, 3)]
+    assert await _hold(dispatcher, first) == "NO_WORKER"
+    explained = await _explain(dispatcher, last)
+    assert (explained.hold, explained.blocking_task_id) == (tasks.HOLD_KIND_STREAM, first)
+    await dispatcher.run(
+        "update task set state = 'dead', reason = 'why', finished_at = clock_timestamp() where task_id = %s", first
+    )
+    explained = await _explain(dispatcher, last)
+    assert explained.explanation == f"task {first} of its ordered stream comes first, and is dead"
+
+
+async def test_the_limit_of_a_job_is_named(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(LIMITED)
+    source = await start_source(dispatcher)
+    await source.publish(range(3))
+    await dispatcher.release()
+    explained = await _explain(dispatcher, await dispatcher.task_of("chain", "copies", 2))
+    assert explained.explanation == "2 tasks of copies are out, and its max_concurrency is 2"
+
+
+async def test_a_dataset_at_a_scope_means_the_task_that_makes_it(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1, 2])
+    second = await dispatcher.task_of("chain", "copies", 2)
+    assert (await _at(dispatcher, "copies", at(2))).task.task_id == second
+    worker = Worker(dispatcher)
+    await dispatcher.release()
+    first = await dispatcher.task_of("chain", "copies", 1)
+    await worker.complete(success(worker.lease(await worker.claim_one(first))))
+    assert (await _at(dispatcher, "copies", between(1, 2))).task.task_id == second, "the first that is not done"
+    assert (await _at(dispatcher, "copies", at(1))).hold == tasks.HOLD_KIND_NONE
+    assert (await _at(dispatcher, "blocks", at(1))).task.task_id == source.lease.task_id
+
+
+@pytest.mark.parametrize(("dataset_id", "reason"), [("copies", "TASK_NOT_FOUND"), ("nothing", "DATASET_NOT_FOUND")])
+async def test_where_nothing_makes_it_that_is_said(
+    dispatcher: InProcess, source: Source, dataset_id: str, reason: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await _at(dispatcher, dataset_id, at(9))
+    assert from_rpc_error(raised.value).reason_name == reason
+
+
+async def test_an_unknown_task_does_not_exist(dispatcher: InProcess) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await _explain(dispatcher, str(uuid.uuid4()))
+    assert from_rpc_error(raised.value).reason_name == "TASK_NOT_FOUND"
