@@ -70,7 +70,8 @@ class Source:
 
 def generate(folder: Path, events: int, seed: int) -> Source:
     numbers = random.Random(seed)
-    path, total = folder / "numbers.csv", 0
+    path, total = folder / "data" / "numbers.csv", 0
+    path.parent.mkdir()
     with path.open("w", encoding="utf-8") as file:
         file.write("number,value\n")
         for number in range(events):
@@ -90,7 +91,9 @@ def measure(folder: Path, events: int, seed: int) -> list[Measure]:
     source = generate(folder, events, seed)
     document = folder / "dag.yaml"
     document.write_text(DOCUMENT.format(path=source.path), encoding="utf-8")
-    endpoints = json.loads(ctl(home, "up", "--detach", "--port", "0", "--output", "json"))
+    endpoints = json.loads(
+        ctl(home, "up", "--detach", "--port", "0", "--replay-root", str(source.path.parent), "--output", "json")
+    )
     try:
         pids = {name: endpoints["pids"][name] for name in ("dispatcher", "wrapper", "queryd", "postgres")}
         with MemorySampler(pids) as memory:

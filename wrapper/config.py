@@ -7,6 +7,7 @@ from typing import Literal
 
 from kernel.artifacts import open_store
 from kernel.credentials import Role, TokenVerifier
+from wrapper.replay_files import check_roots
 
 
 class SandboxChoice(StrEnum):
@@ -36,6 +37,8 @@ class WrapperConfig:
     """Operators' processes that work at once, each on one unit at a time. Twice as many units are claimed at least, and
     more where units are short: as many as ended within the last half second."""
     sandbox: SandboxChoice = SandboxChoice.BUBBLEWRAP
+    replay_roots: tuple[Path, ...] = ()
+    """Folders below which `replay` may read files in place, for whoever may deploy; by default none."""
     lease_seconds: float = 30.0
     ready_file: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -58,6 +61,7 @@ class WrapperConfig:
         TokenVerifier({Role.USER: self.user_token_sha256})
         if not self.queues:
             raise ValueError("TRACE_QUEUES: names at least one queue")
+        check_roots(self.replay_roots, token_file=self.worker_token_file, work_dir=self.work_dir)
         for name in ("drain_seconds", "cancel_grace_seconds", "idle_process_seconds", "max_output_bytes", "log_lines"):
             if getattr(self, name) < 0:
                 raise ValueError(f"TRACE_{name.upper()}: must not be negative")

@@ -11,8 +11,9 @@ from traceapi.types.v1.job_pb2 import JobDetails, JobInput, JobOutput
 _KEPT = 1000  # as many as a claim may name as known
 
 # Operators that come with Trace: trusted, run outside of the sandbox. Any other name is refused.
+REPLAY = "replay"
 BUILT_IN = {
-    "replay": "wrapper.operators.replay:Replay",
+    REPLAY: "wrapper.operators.replay:Replay",
     "aggregator": "wrapper.operators.aggregator:Aggregator",
     "splitter": "wrapper.operators.splitter:Splitter",
     "sql": "wrapper.operators.sql:Sql",
@@ -42,8 +43,19 @@ class Job:
         return self.details.details_id
 
     @property
+    def operator(self) -> str:
+        """What does its tasks; the name of a source or of an operator."""
+        return self.details.operator or (REPLAY if self.details.source else "")
+
+    @property
     def built_in(self) -> bool:
-        return self.details.operator in BUILT_IN
+        return self.operator in BUILT_IN
+
+    @property
+    def file_in_place(self) -> str:
+        """The absolute path of a file that it reads where this worker runs; empty where it reads none."""
+        path = self.details.config.fields["path"].string_value if "path" in self.details.config.fields else ""
+        return path if self.operator == REPLAY and path not in self.details.bundles and path.startswith("/") else ""
 
     @property
     def timeout(self) -> float | None:

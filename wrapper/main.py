@@ -34,6 +34,7 @@ from wrapper.operator_processes import OperatorProcesses, ProcessSettings
 from wrapper.operator_socket import Desk
 from wrapper.outbox import Outbox
 from wrapper.outputs.commit import OutputCommitter
+from wrapper.replay_files import ReplayFiles
 from wrapper.run_task import UnitRunner
 from wrapper.sandbox.bubblewrap import Bubblewrap
 from wrapper.sandbox.plain import PlainProcess
@@ -87,6 +88,7 @@ def build(config: WrapperConfig, dispatcher: Dispatcher, work_dir: WorkDir, exec
     processes = OperatorProcesses(
         desk,
         BundleFolders(store, work_dir.bundles),
+        ReplayFiles(tuple(root.resolve() for root in config.replay_roots)),
         Slots(config.capacity),
         build_sandbox(config),
         ProcessSettings(sockets=work_dir.sockets, idle_seconds=config.idle_process_seconds),

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -61,9 +60,9 @@ class OperatorProcess:
         self._killed_because = ""
         self._tail = bytearray()
 
-    async def run(self, launch: Launch, socket: Path, desk: Desk, secrets: Mapping[str, str]) -> None:
+    async def run(self, launch: Launch, socket: Path, desk: Desk) -> None:
         """From start to end. Never raises: `how_it_ended` tells once `ended` is set."""
-        service = OperatorSocket(self.job, self.handover, desk, launch.local_paths, secrets)
+        service = OperatorSocket(self.job, self.handover, desk, launch.local_paths)
         try:
             self._server = unix_aio_server(socket)
             add_OperatorServiceServicer_to_server(service, self._server.server)

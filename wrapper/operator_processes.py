@@ -2,20 +2,18 @@
 idle."""
 
 import asyncio
-import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.errors import TraceError
 from kernel.telemetry import get_logger
-from traceapi.types.v1.dag_pb2 import SecretRef
 from wrapper.bundles import BundleFolders, path_within
 from wrapper.handover import Handover, Slots
 from wrapper.jobs import BUILT_IN, PYTHON, Job
 from wrapper.operator_process import OperatorProcess
 from wrapper.operator_socket import Desk
+from wrapper.replay_files import FileRefused, ReplayFiles
 from wrapper.sandbox.plain import PlainProcess
 from wrapper.sandbox.port import Program, Sandbox, SandboxUnavailable
 
@@ -46,12 +44,14 @@ class OperatorProcesses:
         self,
         desk: Desk,
         bundles: BundleFolders,
+        replay_files: ReplayFiles,
         slots: Slots,
         sandbox: Sandbox | SandboxUnavailable,
         settings: ProcessSettings,
     ) -> None:
         self._desk = desk
         self._bundles = bundles
+        self._replay_files = replay_files
         self._slots = slots
         self._source_slots = Slots(_MAX_SOURCES)
         self._sandbox = sandbox
@@ -126,35 +126,42 @@ class OperatorProcesses:
             raise OperatorUnavailable("the worker stops")
         try:
             sandbox, entrypoint = self._how(job)
-            folders = {
-                path: path_within(await self._bundles.folder(digest), path)
-                for path, digest in job.details.bundles.items()
-            }
+            folders = await self._folders(job)
             self._number += 1
             socket = self._settings.sockets / f"{self._number}.sock"
-            secrets = _secrets(job.details.secrets) if job.built_in else {}
             launch = sandbox.launch(Program(socket, entrypoint, folders))
-        except (TraceError, SandboxUnavailable, OSError) as error:
+        except (TraceError, SandboxUnavailable, FileRefused, OSError) as error:
             raise OperatorUnavailable(f"no process for job {job.details.job}: {error}") from error
         slots = self._source_slots if job.details.source else self._slots  # sources run beside: they may never end
         process = OperatorProcess(job, Handover(slots), sandbox.confines, self._desk.logs)
         self._all.add(process)
-        task = self._group.create_task(process.run(launch, socket, self._desk, secrets))
+        task = self._group.create_task(process.run(launch, socket, self._desk))
         task.add_done_callback(lambda _task: self._all.discard(process))
         return process
 
     def _how(self, job: Job) -> tuple[Sandbox, str]:
         """The place, and what is run there."""
-        operator = job.details.operator or ("replay" if job.details.source else "")
-        if operator in BUILT_IN:
-            return self._plain, BUILT_IN[operator]
-        if operator != PYTHON:
+        if job.details.secrets:
+            # No operator of this release asks for any; and whoever may deploy is not to name this worker's files.
+            raise OperatorUnavailable(f"job {job.details.job} names secrets, and this worker gives none: take them out")
+        if job.built_in:
+            return self._plain, BUILT_IN[job.operator]
+        if job.operator != PYTHON:
             raise OperatorUnavailable(
-                f"this worker has no operator {operator!r}; it has {', '.join([*BUILT_IN, PYTHON])}"
+                f"this worker has no operator {job.operator!r}; it has {', '.join([*BUILT_IN, PYTHON])}"
             )
         if isinstance(self._sandbox, SandboxUnavailable):
             raise self._sandbox
         return self._sandbox, job.details.entrypoint
+
+    async def _folders(self, job: Job) -> dict[str, Path]:
+        """What the document's paths stand for here. TraceError for a bundle, FileRefused for a file in place."""
+        found = {
+            path: path_within(await self._bundles.folder(digest), path) for path, digest in job.details.bundles.items()
+        }
+        if job.file_in_place:
+            found[job.file_in_place] = await asyncio.to_thread(self._replay_files.find, job.file_in_place)
+        return found
 
     def _dismiss_idle(self, now: float) -> None:
         """Lets go of processes without work: of those idle for long, and of the longest idle where there are many."""
@@ -168,17 +175,3 @@ class OperatorProcesses:
         for position, process in enumerate(idle):
             if now - process.idle_since >= self._settings.idle_seconds or len(idle) - position > _MAX_IDLE:
                 self.dismiss(process)
-
-
-def _secrets(references: Mapping[str, SecretRef]) -> dict[str, str]:
-    """Values for a trusted operator, from where its document says. OperatorUnavailable names what is missing."""
-    values: dict[str, str] = {}
-    for name, reference in references.items():
-        if reference.WhichOneof("place") == "env":
-            value = os.environ.get(reference.env)
-            if value is None:
-                raise OperatorUnavailable(f"secret {name}: this worker has no environment variable {reference.env}")
-            values[name] = value
-        else:
-            values[name] = Path(reference.file).read_text(encoding="utf-8").rstrip("\n")
-    return values

@@ -17,7 +17,6 @@ from kernel.errors import TraceError
 from traceapi.operator.v1 import operator_service_pb2 as operator_pb2
 from traceapi.operator.v1.operator_service_pb2_grpc import OperatorServiceServicer
 from traceapi.types.v1 import errors_pb2
-from traceapi.types.v1.job_pb2 import JobDetails
 from traceapi.worker.v1.worker_service_pb2 import ClaimedTask
 from wrapper.emits import Emitter
 from wrapper.handover import Handover
@@ -46,14 +45,11 @@ class Desk:
 class OperatorSocket(OperatorServiceServicer):
     """One process' side of the wrapper."""
 
-    def __init__(
-        self, job: Job, handover: Handover, desk: Desk, local_paths: Mapping[str, str], secrets: Mapping[str, str]
-    ) -> None:
+    def __init__(self, job: Job, handover: Handover, desk: Desk, local_paths: Mapping[str, str]) -> None:
         self._job = job
         self._handover = handover
         self._desk = desk
         self._local_paths = local_paths
-        self._secrets = secrets
         self._receiving = False
         self._streams = 0
         self.attached = asyncio.Event()
@@ -66,9 +62,7 @@ class OperatorSocket(OperatorServiceServicer):
                 "install the SDK of this release",
             )
         self.attached.set()
-        return operator_pb2.AttachResponse(
-            job=_told(self._job), local_paths=dict(self._local_paths), secrets=dict(self._secrets)
-        )
+        return operator_pb2.AttachResponse(job=self._job.details, local_paths=dict(self._local_paths))
 
     async def ReceiveWork(
         self, request_iterator: AsyncIterator[operator_pb2.ReceiveWorkRequest], context: Context
@@ -186,15 +180,6 @@ class OperatorSocket(OperatorServiceServicer):
             yield
         finally:
             self._streams -= 1
-
-
-def _told(job: Job) -> JobDetails:
-    """What a process is told of its job: where the worker finds secrets is not for operators' code."""
-    details = JobDetails()
-    details.CopyFrom(job.details)
-    if not job.built_in:
-        details.ClearField("secrets")
-    return details
 
 
 def _fields(line: operator_pb2.OperatorLogLine) -> str:

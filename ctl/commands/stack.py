@@ -1,7 +1,9 @@
 """`tracectl up`, `down`, `status`: the embedded stack of one home."""
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,6 +40,16 @@ SandboxOption = Annotated[
     ),
 ]
 
+ReplayRootOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--replay-root",
+        metavar="DIR",
+        help="`replay` may read files below this folder in place, by absolute paths in documents; can be repeated."
+        " Without it, what TRACE_REPLAY_ROOTS lists, separated by commas.",
+    ),
+]
+
 
 def up(
     home: HomeOption = DEFAULT_HOME,
@@ -46,6 +58,7 @@ def up(
         bool, typer.Option("--detach", "-d", help="Return once it serves; it goes on by itself.")
     ] = False,
     sandbox: SandboxOption = Sandbox.BUBBLEWRAP,
+    replay_root: ReplayRootOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Starts a whole stack: Postgres, dispatcher, one wrapper, queryd; all data is in the home folder.
@@ -58,9 +71,10 @@ def up(
     Examples:
       tracectl up
       tracectl up --detach --home /srv/trace --port 0
+      tracectl up --replay-root /data
     """
     found = Home.at(home)
-    settings = StackSettings(port, sandbox.value)
+    settings = StackSettings(port, sandbox.value, _replay_roots(found, replay_root or ()))
     progress = console.stderr() if output is Output.JSON else console.stdout()
 
     def report(line: str) -> None:
@@ -79,6 +93,23 @@ def up(
         on_ready(start_detached(found, settings, report))
     else:
         run_stack(found, settings, report, on_ready)
+
+
+def _replay_roots(home: Home, folders: Sequence[Path]) -> tuple[Path, ...]:
+    """The folders, absolute. Raises CtlError for one that the worker would refuse."""
+    found = tuple(folder.expanduser().resolve() for folder in folders)
+    for root in found:
+        if not root.is_dir():
+            fault, remedy = "there is no such folder", "name a folder"
+        elif home.root.is_relative_to(root) or root.is_relative_to(home.root):
+            fault = f"the folder and the stack's home {home.root}, which holds its credentials, overlap"
+            remedy = "name a folder of data only, or another --home"
+        elif "," in str(root):
+            fault, remedy = "the worker's list of folders is separated by commas", "rename the folder"
+        else:
+            continue
+        raise CtlError(fault, where=f"--replay-root {root}", remedy=remedy, exit_code=ExitCode.USAGE)
+    return found
 
 
 def down(home: HomeOption = DEFAULT_HOME) -> None:

@@ -28,6 +28,8 @@ def start_detached(home: Home, settings: StackSettings, report: Report, *, tied:
     read_fd, write_fd = os.pipe()
     command = [sys.executable, "-P", "-m", "ctl.local.supervisor", "--home", str(home.root)]
     command += ["--port", str(settings.port), "--sandbox", settings.sandbox, "--report-fd", str(write_fd)]
+    for root in settings.replay_roots:
+        command += ["--replay-root", str(root)]
     log_file = home.log_file("supervisor")
     with log_file.open("ab") as log:
         process = subprocess.Popen(

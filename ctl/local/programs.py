@@ -1,7 +1,7 @@
 """The programs of a stack: how each is configured, started, found ready, and ended. One process each.
 
-Programs are configured by environment alone. They inherit the rest of the caller's, because a worker finds the secrets
-that documents name there.
+Programs are configured by environment alone, and inherit the rest of the caller's, so that every setting of theirs that
+`up` has no option for can be given there.
 """
 
 import json
@@ -66,6 +66,8 @@ class StackSettings:
 
     port: int = 7401
     sandbox: str = "bubblewrap"
+    replay_roots: tuple[Path, ...] = ()
+    """Absolute. Without any, the worker's own variable TRACE_REPLAY_ROOTS stays as the caller has it."""
 
 
 def make_credentials(home: Home) -> Mapping[str, str]:
@@ -94,11 +96,13 @@ def dispatcher(home: Home, addresses: Addresses, database_url: str, digests: Map
     )
 
 
-def wrapper(home: Home, addresses: Addresses, digests: Mapping[str, str], sandbox: str) -> Program:
+def wrapper(home: Home, addresses: Addresses, digests: Mapping[str, str], settings: StackSettings) -> Program:
+    roots = ",".join(map(str, settings.replay_roots))
     return _program(
         home,
         "wrapper",
         {
+            **({"TRACE_REPLAY_ROOTS": roots} if roots else {}),
             "TRACE_DISPATCHER_ADDRESS": addresses.internal,
             "TRACE_WORKER_TOKEN_FILE": str(home.token_file("worker")),
             "TRACE_ARTIFACTS": home.artifacts.as_uri(),
@@ -106,7 +110,7 @@ def wrapper(home: Home, addresses: Addresses, digests: Mapping[str, str], sandbo
             "TRACE_USER_TOKEN_SHA256": digests["user"],
             "TRACE_WORKER_ID": os.environ.get("TRACE_WORKER_ID", "local"),
             "TRACE_WORK_DIR": str(home.root / "wrapper"),
-            "TRACE_SANDBOX": sandbox,
+            "TRACE_SANDBOX": settings.sandbox,
         },
     )
 

@@ -138,7 +138,7 @@ class Stack:
         if name == "dispatcher":
             return programs.dispatcher(self._home, self._addresses, self._postgres.conninfo(), self._digests)
         if name == "wrapper":
-            return programs.wrapper(self._home, self._addresses, self._digests, self._settings.sandbox)
+            return programs.wrapper(self._home, self._addresses, self._digests, self._settings)
         return programs.queryd(self._home, self._addresses, self._digests)
 
     def _on_death(self, name: str) -> None:

@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--sandbox", required=True)
+    parser.add_argument("--replay-root", type=Path, action="append", default=[])
     parser.add_argument("--report-fd", type=int, required=True)
     arguments = parser.parse_args()
     pipe = _Pipe(arguments.report_fd)
@@ -50,8 +51,9 @@ def main() -> int:
         pipe.write({"ready": True})
         pipe.close()
 
+    settings = StackSettings(arguments.port, arguments.sandbox, tuple(arguments.replay_root))
     try:
-        run_stack(Home.at(arguments.home), StackSettings(arguments.port, arguments.sandbox), report, on_ready)
+        run_stack(Home.at(arguments.home), settings, report, on_ready)
     except CtlError as error:
         print(f"error: {error.message}", file=sys.stderr, flush=True)
         pipe.write(

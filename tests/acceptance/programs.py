@@ -35,7 +35,7 @@ class Programs:
         program = (
             programs.dispatcher(self.home, self.addresses, self.database_url, self.digests)
             if name == "dispatcher"
-            else programs.wrapper(self.home, self.addresses, self.digests, "bubblewrap")
+            else programs.wrapper(self.home, self.addresses, self.digests, programs.StackSettings())
         )
         running = self.running[name] = Running(program, self.home.root)
         bound = running.wait_ready(self.signals, READY_SECONDS)

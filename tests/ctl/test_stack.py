@@ -247,6 +247,36 @@ def test_down_stops_what_a_killed_supervisor_left(cli: Cli) -> None:
     assert not any(identity.is_alive() for identity in processes.values())
 
 
+def test_folders_to_replay_from_reach_the_worker(cli: Cli, tmp_path: Path) -> None:
+    folders = [tmp_path / "data", tmp_path / "more"]
+    for folder in folders:
+        folder.mkdir()
+    options = [word for folder in folders for word in ("--replay-root", str(folder))]
+    for arguments, environment, expected in (
+        (options, {}, ",".join(map(str, folders))),
+        ([], {"TRACE_REPLAY_ROOTS": str(folders[0])}, str(folders[0])),
+    ):
+        assert cli.run("up", "--port", "0", "--detach", *arguments, **environment).returncode == 0
+        variables = Path(f"/proc/{read_endpoints(cli.home).pids['wrapper']}/environ").read_bytes().split(b"\0")
+        assert f"TRACE_REPLAY_ROOTS={expected}".encode() in variables
+        assert cli.run("down").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("none", "no such folder"), (".", "overlap"), ("home", "overlap"), ("a,b", "separated by commas")],
+)
+def test_a_folder_that_the_worker_would_refuse_is_refused_before_anything_starts(
+    cli: Cli, tmp_path: Path, folder: str, said: str
+) -> None:
+    for name in ("home", "a,b"):
+        (tmp_path / name).mkdir()
+    up = cli.run("up", "--port", "0", "--detach", "--replay-root", str(tmp_path / folder))
+    assert up.returncode == 2
+    assert said in up.stderr
+    assert not cli.home.run.exists()
+
+
 def test_a_pid_that_names_another_process_by_now_is_left_alone(cli: Cli) -> None:
     with subprocess.Popen(["sleep", "60"]) as bystander:
         identity = ProcessIdentity.of(bystander.pid)

@@ -2,7 +2,8 @@
 
     config: {path, cursor, rate?, limit?, until?, batch_rows?}
 
-`path`        a CSV or Parquet file, plain or gzip; relative: it travels with the deploy; absolute: read in place
+`path`        a CSV or Parquet file, plain or gzip; relative: it travels with the deploy; absolute: read in place,
+              where the worker's owner allows it
 `cursor`      the column that orders the rows: ascending, the rows of one value adjacent
 `rate`        events per second; without it as fast as they are accepted
 `limit`       events in all, over all attempts
@@ -228,11 +229,9 @@ def _after(one: Cursor, other: Cursor) -> bool:
 
 
 def _file_of(job: Job) -> Path:
-    """The file: where the wrapper unpacked it, or in place for an absolute path."""
+    """The file as the wrapper hands it over, and no other: which files may be read in place is the wrapper's to say."""
     path = str(job.config.get("path", ""))
-    unpacked = job.local_paths.get(path)
-    if unpacked is not None:
-        return Path(unpacked, Path(path).name) if Path(unpacked).is_dir() else Path(unpacked)
-    if not Path(path).is_absolute():
-        raise OperatorError(f"the file {path!r} did not come with the deploy")
-    return Path(path)
+    given = job.local_paths.get(path)
+    if given is None:
+        raise OperatorError(f"the wrapper handed over no file {path!r}")
+    return Path(given, Path(path).name) if Path(given).is_dir() else Path(given)

@@ -24,7 +24,8 @@ class Program:
     entrypoint: str
     """`module:function`."""
     folders: Mapping[str, Path] = field(default_factory=dict)
-    """Unpacked bundles: what the process may read besides its interpreter. The SDK finds the code among them."""
+    """What the process may read besides its interpreter: unpacked bundles, among which the SDK finds the code, and a
+    file in place."""
 
 
 @dataclass(frozen=True, slots=True)

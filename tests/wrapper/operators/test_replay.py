@@ -48,6 +48,15 @@ def csv_of(path: Path, cursors: Sequence[object]) -> Path:
     return path
 
 
+def handed_over(path: Path) -> dict[str, str]:
+    """What the wrapper hands over for a file that may be read in place."""
+    return {str(path): str(path)}
+
+
+def replayed(path: Path, state: bytes = b"", **settings: Any) -> SourceResult:
+    return run_source(Replay, job=job(path, **settings), state=state, local_paths=handed_over(path))
+
+
 def firsts(result: SourceResult) -> list[object]:
     return [event.scope.first for event in result.events]
 
@@ -55,7 +64,7 @@ def firsts(result: SourceResult) -> list[object]:
 def test_rows_become_files_of_batches_and_an_event_per_cursor(tmp_path: Path) -> None:
     cursors = [1, 1, 2, 5, 5, 5, 6, 9]
     path = csv_of(tmp_path / "rows.csv", cursors)
-    result = run_source(Replay, job=job(path, batch_rows=3))
+    result = replayed(path, batch_rows=3)
     assert firsts(result) == [1, 2, 5, 6, 9]
     assert result.outputs["rows"]["number"].to_pylist() == cursors
     assert [[event.scope.cursor.int64_value for event in emit.events] for emit in result.emits] == [[1, 2], [5], [6, 9]]
@@ -65,16 +74,16 @@ def test_rows_become_files_of_batches_and_an_event_per_cursor(tmp_path: Path) ->
 
 def test_a_file_that_is_complete_further_on_moves_the_watermark_there(tmp_path: Path) -> None:
     path = csv_of(tmp_path / "rows.csv", [1, 4])
-    assert run_source(Replay, job=job(path, until=20)).watermarks == {"rows": 20}
-    assert run_source(Replay, job=job(path, until="20")).watermarks == {"rows": 20}
-    assert run_source(Replay, job=job(path, until=3)).watermarks == {"rows": 4}, "never below the last cursor"
-    assert run_source(Replay, job=job(csv_of(tmp_path / "empty.csv", []), until=20)).watermarks == {"rows": 20}
-    assert run_source(Replay, job=job(path, until=20, limit=1)).watermarks == {"rows": 1}, "it did not see the end"
-    assert run_source(Replay, job=job(path, until=20, limit=2)).watermarks == {"rows": 20}
+    assert replayed(path, until=20).watermarks == {"rows": 20}
+    assert replayed(path, until="20").watermarks == {"rows": 20}
+    assert replayed(path, until=3).watermarks == {"rows": 4}, "never below the last cursor"
+    assert replayed(csv_of(tmp_path / "empty.csv", []), until=20).watermarks == {"rows": 20}
+    assert replayed(path, until=20, limit=1).watermarks == {"rows": 1}, "it did not see the end"
+    assert replayed(path, until=20, limit=2).watermarks == {"rows": 20}
 
 
 def test_events_of_a_file_go_in_one_emit(tmp_path: Path) -> None:
-    result = run_source(Replay, job=job(csv_of(tmp_path / "rows.csv", range(100)), max_events=7))
+    result = replayed(csv_of(tmp_path / "rows.csv", range(100)), max_events=7)
     assert firsts(result) == list(range(100))
     for emit in result.emits:
         assert len({event.output_id for event in emit.events}) == 1
@@ -84,21 +93,16 @@ def test_events_of_a_file_go_in_one_emit(tmp_path: Path) -> None:
 def test_times_and_texts_are_cursors_too(tmp_path: Path) -> None:
     path = csv_of(tmp_path / "rows.csv", ["2020-01-01T00:00:00Z", "2020-01-01T00:00:01.5Z"])
     schema = {"number": "timestamp", "text": "string"}
-    result = run_source(
-        Replay, job=job(path, schema=schema, cursor_type="timestamp", until="2020-02-01T00:00:00Z", batch_rows=1)
-    )
+    result = replayed(path, schema=schema, cursor_type="timestamp", until="2020-02-01T00:00:00Z", batch_rows=1)
     times = [datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)]
     assert firsts(result) == times
     assert result.watermarks == {"rows": datetime(2020, 2, 1, tzinfo=UTC)}
-    resumed = run_source(
-        Replay,
-        job=job(path, schema=schema, cursor_type="timestamp"),
-        state=Position(1577836800_000000, 1, 1).to_state(),
-    )
+    state = Position(1577836800_000000, 1, 1).to_state()
+    resumed = replayed(path, state, schema=schema, cursor_type="timestamp")
     assert firsts(resumed) == times[1:]
     texts = csv_of(tmp_path / "texts.csv", ["Z", "a", "é"])
     schema = {"number": "string", "text": "string"}
-    assert firsts(run_source(Replay, job=job(texts, schema=schema, cursor_type="string"))) == ["Z", "a", "é"]
+    assert firsts(replayed(texts, schema=schema, cursor_type="string")) == ["Z", "a", "é"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +111,7 @@ def test_times_and_texts_are_cursors_too(tmp_path: Path) -> None:
 )
 def test_rows_out_of_order_are_named(tmp_path: Path, cursors: list[object], said: str) -> None:
     with pytest.raises(OperatorError, match=said):
-        run_source(Replay, job=job(csv_of(tmp_path / "rows.csv", cursors)))
+        replayed(csv_of(tmp_path / "rows.csv", cursors))
 
 
 def test_the_file_is_found_where_the_wrapper_unpacked_it(tmp_path: Path) -> None:
@@ -115,16 +119,20 @@ def test_the_file_is_found_where_the_wrapper_unpacked_it(tmp_path: Path) -> None
     details = job("data/rows.csv")
     for place in (tmp_path, tmp_path / "rows.csv"):
         assert firsts(run_source(Replay, job=details, local_paths={"data/rows.csv": str(place)})) == [1]
-    with pytest.raises(OperatorError, match="did not come with the deploy"):
-        run_source(Replay, job=details)
+
+
+def test_a_file_that_the_wrapper_did_not_hand_over_is_not_opened(tmp_path: Path) -> None:
+    for path in ("data/rows.csv", csv_of(tmp_path / "rows.csv", [1])):
+        with pytest.raises(OperatorError, match="the wrapper handed over no file"):
+            run_source(Replay, job=job(path))
 
 
 def test_a_setting_that_cannot_be_is_refused(tmp_path: Path) -> None:
     path = csv_of(tmp_path / "rows.csv", [1])
     with pytest.raises(OperatorError, match="'soon' is no cursor"):
-        run_source(Replay, job=job(path, until="soon"))
+        replayed(path, until="soon")
     with pytest.raises(OperatorError, match="`cursor` is 'text'"):
-        run_source(Replay, job=job(path, cursor="text"))
+        replayed(path, cursor="text")
 
 
 @settings(max_examples=300, deadline=None)
@@ -184,7 +192,7 @@ def test_a_rate_gives_each_portion_its_turn() -> None:
 
 def test_a_run_at_a_rate_emits_steadily_and_stops_when_told(tmp_path: Path) -> None:
     path = csv_of(tmp_path / "rows.csv", range(100_000))
-    with OperatorHarness(job(path, rate=40)) as harness:
+    with OperatorHarness(job(path, rate=40), local_paths=handed_over(path)) as harness:
         unit = harness.add_unit(operator_task())
         harness.start_host("wrapper.operators.replay:Replay")
         harness.wait_for(lambda: len(harness.record.emits) >= 2)
@@ -203,7 +211,7 @@ def test_a_killed_process_is_followed_by_one_that_leaves_nothing_out_and_doubles
         host.send_signal(signal.SIGKILL)
         return ItemError(reason=ErrorReason.ERROR_REASON_UNAVAILABLE)
 
-    with OperatorHarness(job(path, max_events=500, until=40_000)) as harness:
+    with OperatorHarness(job(path, max_events=500, until=40_000), local_paths=handed_over(path)) as harness:
         run = operator_task()
         harness.add_unit(run)
         harness.record.refuse = lambda _emit: kill() if len(harness.record.emits) == 3 else None
@@ -223,7 +231,8 @@ def test_a_killed_process_is_followed_by_one_that_leaves_nothing_out_and_doubles
 
 
 def test_a_scope_of_a_file_is_the_range_of_its_cursors(tmp_path: Path) -> None:
-    with OperatorHarness(job(csv_of(tmp_path / "rows.csv", [3, 7]))) as harness:
+    path = csv_of(tmp_path / "rows.csv", [3, 7])
+    with OperatorHarness(job(path), local_paths=handed_over(path)) as harness:
         unit = harness.add_unit(operator_task())
         harness.start_host("wrapper.operators.replay:Replay")
         harness.wait_finished(unit)

@@ -110,11 +110,13 @@ class AttachResponse(_message.Message):
 
     @_builtins.property
     def local_paths(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Paths of the document to the folders or files, as the process sees them, into which their bundles were unpacked, read-only."""
+        """Paths of the document to what stands for them, as the process sees it: unpacked bundles, read-only, or a file that the worker's owner
+        allows to be read in place.
+        """
 
     @_builtins.property
     def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Values of the job's secrets; empty for sandboxed processes."""
+        """Values of the job's secrets; empty for sandboxed processes, and in this release for all."""
 
     def __init__(
         self,

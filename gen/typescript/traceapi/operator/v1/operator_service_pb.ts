@@ -72,14 +72,15 @@ export type AttachResponse = Message<"traceapi.operator.v1.AttachResponse"> & {
   job?: JobDetails;
 
   /**
-   * Paths of the document to the folders or files, as the process sees them, into which their bundles were unpacked, read-only.
+   * Paths of the document to what stands for them, as the process sees it: unpacked bundles, read-only, or a file that the worker's owner
+   * allows to be read in place.
    *
    * @generated from field: map<string, string> local_paths = 2;
    */
   localPaths: { [key: string]: string };
 
   /**
-   * Values of the job's secrets; empty for sandboxed processes.
+   * Values of the job's secrets; empty for sandboxed processes, and in this release for all.
    *
    * @generated from field: map<string, string> secrets = 3;
    */
