@@ -41,12 +41,16 @@ class Programs:
         bound = running.wait_ready(self.signals, READY_SECONDS)
         self.addresses = replace(self.addresses, **bound)
 
-    def stop(self, name: str) -> None:
-        """The program stands still, whatever it is doing."""
-        os.kill(self.running[name].pid, signal.SIGSTOP)
+    def stop(self, *names: str) -> None:
+        """Returns when the programs stand still, whatever they were doing."""
+        for name in names:
+            os.kill(self.running[name].pid, signal.SIGSTOP)
+        for name in names:
+            os.waitid(os.P_PID, self.running[name].pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
-    def resume(self, name: str) -> None:
-        os.kill(self.running[name].pid, signal.SIGCONT)
+    def resume(self, *names: str) -> None:
+        for name in names:
+            os.kill(self.running[name].pid, signal.SIGCONT)
 
     def kill(self, name: str) -> None:
         """SIGKILL, and waits until it is gone."""

@@ -1,9 +1,16 @@
 """SIGKILL of the wrapper and of the dispatcher, at twenty seeded moments each: afterwards nothing shows that it
 happened.
 
-Each moment is chosen by the progress of the work, from a seed. The program is stopped first (SIGSTOP), the database
-is asked whether a task is leased and an event unacknowledged, and only then is it killed: a kill that hit nothing
-would prove nothing.
+Each moment is a number of accepted events and a consumer, both from a seed. What is asserted of each kill, because one
+that hit nothing would prove nothing: at its moment
+
+* a task of that consumer was leased: running, caused by an event (a source's run is caused by none and does not count),
+  under a lease, its own or its stream's, that was valid by the database's clock;
+* the event that caused it was unacknowledged: an event is acknowledged once every task that it caused has succeeded.
+
+A task that has lost some leases already is left to end before the next kill: a task that loses ten is DEAD, rightly.
+Both programs stand still (SIGSTOP) and no session of theirs is busy while the database is asked, so that nothing can
+change between the answer and the kill.
 """
 
 import random
@@ -22,8 +29,9 @@ from tests.acceptance.programs import Programs, running_programs
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.faults]
 
-EVENTS = 1_200
+EVENTS = 800
 KILLS = 20
+PROGRAMS = frozenset({"dispatcher", "wrapper"})
 # A worker's death is noticed by its lease; a dispatcher's outage should be shorter than the leases that it cannot
 # extend.
 SETTINGS = {
@@ -37,7 +45,7 @@ dag: kills
 jobs:
   numbers:
     source: replay
-    config: {path: numbers.csv, cursor: number, rate: 120, until: 1199}
+    config: {path: numbers.csv, cursor: number, rate: 160, until: 799}
     outputs:
       k.numbers:
         cursor: {column: number, type: int64}
@@ -61,13 +69,28 @@ jobs:
     outputs: {k.units: {storage: none}}
 """
 
-LEASED_AND_UNACKNOWLEDGED = """
-select exists (
-    select 1 from task t left join ordered_stream o using (job_version_id, stream_key)
-    where t.state = 'running' and coalesce(t.lease_until, o.lease_until) > clock_timestamp()
-) and exists (
-    select 1 from task where event_id is not null and state <> 'succeeded'
+CONSUMERS = ("ranges", "sums", "units")
+AT_REST = """
+select not exists (
+    select 1 from pg_stat_activity
+    where backend_type = 'client backend' and state = 'active' and pid <> pg_backend_pid()
 )
+"""
+NONE_IS_NEAR_ITS_END = "select not exists (select 1 from task where state <> 'succeeded' and lost_leases >= 5)"
+HIT = """
+with leased as (
+    select t.event_id
+    from task t
+    join job_version j using (job_version_id)
+    left join ordered_stream o on (o.job_version_id, o.stream_key, o.epoch)
+        = (t.job_version_id, t.stream_key, t.stream_epoch)
+    where j.job = %(consumer)s and t.state = 'running' and t.event_id is not null
+        and coalesce(t.lease_until, o.lease_until) > clock_timestamp()
+)
+select count(*) as leased, count(*) filter (
+    where exists (select 1 from task t where t.event_id = l.event_id and t.state <> 'succeeded')
+) as unacknowledged
+from leased l
 """
 PROGRESS = "select count(*) from event"
 FINISHED = """
@@ -113,10 +136,14 @@ def test_kills_leave_no_trace_in_the_results(
         deploy(programs, document)
         total = EVENTS + EVENTS // 25 + EVENTS
         thresholds = sorted(moments.sample(range(5, int(total * 0.85)), KILLS))
-        for threshold in thresholds:
+        targets = moments.sample(CONSUMERS * KILLS, KILLS)
+        for threshold, consumer in zip(thresholds, targets, strict=True):
             wait_for_events(programs, database, threshold)
-            stop_at_work(programs, database, victim, moments)
+            leased, unacknowledged = stop_at_work(programs, database, consumer, moments)
+            assert leased > 0
+            assert unacknowledged == leased
             programs.kill(victim)
+            programs.resume(*PROGRAMS - {victim})
             programs.start(victim)
         wait_until(programs, lambda: holds(database, FINISHED, tasks=TASKS), "everything has succeeded")
         assert count(database, UNDELIVERED) == 0
@@ -130,17 +157,26 @@ def wait_for_events(programs: Programs, database: psycopg.Connection, threshold:
     wait_until(programs, lambda: count(database, PROGRESS) >= threshold, f"{threshold} events")
 
 
-def stop_at_work(programs: Programs, database: psycopg.Connection, victim: str, moments: random.Random) -> None:
-    """Returns with the program stopped, a task leased and an event unacknowledged."""
+def stop_at_work(
+    programs: Programs, database: psycopg.Connection, consumer: str, moments: random.Random
+) -> tuple[int, int]:
+    """Returns with both programs stopped, at a moment at which tasks of this consumer are leased.
+
+    Answers how many, and of how many of them the event is unacknowledged.
+    """
+    found = (0, 0)
 
     def hit() -> bool:
-        programs.stop(victim)
-        if holds(database, LEASED_AND_UNACKNOWLEDGED):
-            return True
-        programs.resume(victim)
-        return False
+        nonlocal found
+        programs.stop(*PROGRAMS)
+        if holds(database, AT_REST) and holds(database, NONE_IS_NEAR_ITS_END):
+            found = database.execute(HIT, {"consumer": consumer}).fetchone() or found
+        if not found[0]:
+            programs.resume(*PROGRAMS)
+        return found[0] > 0
 
-    wait_until(programs, hit, "a task is leased and an event unacknowledged", pause=moments.uniform(0.001, 0.05))
+    wait_until(programs, hit, f"a task of {consumer} is leased", pause=moments.uniform(0.001, 0.02))
+    return found
 
 
 def deploy(programs: Programs, document: Path) -> None:
