@@ -62,7 +62,8 @@ class Stack:
         name = f"wrapper-{next(self._numbers)}"
         ready_file = self.home.ready_file(name)
         addresses = Addresses("", self.internal, "", "127.0.0.1:0")
-        usual = programs.wrapper(self.home, addresses, programs.make_credentials(self.home), "bubblewrap")
+        settings = programs.StackSettings(port=0, sandbox="bubblewrap")
+        usual = programs.wrapper(self.home, addresses, programs.make_credentials(self.home), settings)
         own = {
             "TRACE_QUEUES": queue,
             "TRACE_WORKER_ID": name,
