@@ -37,6 +37,7 @@ GENERATED = (
         needs=("node", "protoc-gen-es"),
     ),
     Generated("errors", ("docs/reference/errors.md",), ("python", "-m", "tools.errors_page", "{out}")),
+    Generated("states", ("docs/reference/task_states.md",), ("python", "-m", "tools.states_page", "{out}")),
     Generated("tracectl", ("docs/reference/tracectl.md",), ("python", "-m", "ctl.reference", "{out}")),
 )
 
