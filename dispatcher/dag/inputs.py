@@ -40,7 +40,7 @@ def trigger_cursor_type(triggers: list[str], relations: Mapping[str, Relation]) 
 
 def _check_triggers(name: str, job: JobSpec, operator: Operator, triggers: list[str], findings: Findings) -> None:
     path: Path = ("jobs", name, "inputs")
-    if not triggers:
+    if not triggers and (operator.known or job.HasField("kind")):
         message = "no input triggers it, so it would never run"
         findings.at_key(path, message, "let one input trigger: name a stored dataset, without `trigger: false`")
     elif operator.one_trigger and len(triggers) > 1:

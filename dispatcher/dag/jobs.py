@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from google.protobuf.struct_pb2 import Struct
 
-from dispatcher.dag.checks import check_execution, check_keys, check_order, kind_of, operator_of
+from dispatcher.dag.checks import check_execution, check_keys, check_operator, check_order, kind_of, operator_of
 from dispatcher.dag.configs import check_config, normal_config
 from dispatcher.dag.datasets import Relation
 from dispatcher.dag.effective import (
@@ -40,6 +40,7 @@ class _Part:
     name: str
     job: JobSpec
     operator: Operator | None
+    certain: bool  # it is known what kind of job it is, and which implementation it names
     cursor: CursorSpec | None = None  # what its outputs take over
 
     @property
@@ -69,15 +70,12 @@ class JobResolver:
     def job(self, name: str) -> ResolvedJob | None:
         job = self._spec.jobs[name]
         kind = kind_of(job)
-        if kind is None:
-            return None
-        operator = operator_of(name, job, self._findings)
-        part = _Part(name, job, operator)
+        operator = operator_of(job, self._findings)
+        check_operator(name, job, operator, self._findings)
+        part = _Part(name, job, operator, certain=kind is not None and not self._findings.faulty(("jobs", name, kind)))
         check_keys(name, job, operator, self._findings)
-        check_execution(name, self._spec, self._findings)
+        check_execution(name, self._spec, operator, self._findings)
         self._check_output_count(part)
-        if operator is None and kind is not JobKind.VIRTUAL:
-            return None
         cursor_type = CursorType.CURSOR_TYPE_UNSPECIFIED
         inputs: tuple[ResolvedInput, ...] = ()
         config = Struct()
@@ -86,6 +84,8 @@ class JobResolver:
             inputs = self._inputs(part)
             config = normal_config(job.config, operator, self._config_cursor(part, cursor_type))
         outputs = self._outputs(part)
+        if kind is None:
+            return None
         if kind is JobKind.VIRTUAL:
             query = self._queries.get(name)
             inputs = tuple(self._input(item, indirect=False) for item in (query.names or () if query else ()))
@@ -117,11 +117,11 @@ class JobResolver:
             return
         if count == 0:
             self._findings.at_key(path, "it produces no dataset", "add `outputs: {name: {}}`")
+            self._findings.mark_broken(path)
         else:
             self._findings.at_key(
                 path, f"{what} produces one dataset, and these are {count}", "split it into several jobs"
             )
-        self._findings.mark_broken(path)
 
     def _check_operator(self, part: _Part, operator: Operator) -> CursorType.ValueType:
         """Checks inputs and config; answers the type of the trigger's cursor, unspecified where it is not known."""
@@ -139,7 +139,7 @@ class JobResolver:
 
     def _config_cursor(self, part: _Part, trigger_type: CursorType.ValueType) -> CursorType.ValueType:
         """The cursor type that values of `config` are of: a source's are its output's."""
-        if part.job.source:
+        if part.operator is not None and part.operator.kind is JobKind.SOURCE:
             types = {output.cursor.type for output in part.job.outputs.values()}
             return types.pop() if len(types) == 1 else CursorType.CURSOR_TYPE_UNSPECIFIED
         return trigger_type
@@ -239,12 +239,14 @@ class JobResolver:
     def _check_source_cursor(self, part: _Part, path: Path, effective: OutputSpec) -> None:
         findings = self._findings
         if not effective.HasField("cursor"):
-            message = f"`{part.job.source}` needs to know the cursor of its output"
+            who = f"`{part.operator.name}`" if part.operator is not None and part.operator.known else "a source"
+            message = f"{who} needs to know the cursor of its output"
             findings.at_key((*path, "cursor"), message, "add `cursor: {column: ..., type: int64}`")
             findings.mark_broken((*path, "cursor"))
             return
         fields = part.job.config.fields
-        column = fields["cursor"].string_value if "cursor" in fields else ""
+        named = part.operator is not None and "cursor" in part.operator.key_names and "cursor" in fields
+        column = fields["cursor"].string_value if named else ""
         if column and column != effective.cursor.column:
             message = (
                 f"`config.cursor` is `{clip(column)}`, and the cursor of the output `{clip(effective.cursor.column)}`"
@@ -290,7 +292,7 @@ class JobResolver:
         if self._findings.faulty((*path, "schema")):
             spec.ClearField("schema")
         stored = part.operator is not None
-        certain = not self._findings.broken(path) and not self._findings.faulty(path)
+        certain = part.certain and not self._findings.broken(path) and not self._findings.faulty(path)
         if stored and not spec.HasField("cursor") and part.cursor is None:
             certain = False
         dataset_id = str(path[-1])

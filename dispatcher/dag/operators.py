@@ -62,6 +62,11 @@ class Operator:
     code: bool = False  # runs a bundle; then `config` is the code's own and may hold anything
 
     @property
+    def known(self) -> bool:
+        """False of the stand-in for an implementation that nobody knows."""
+        return bool(self.name)
+
+    @property
     def key_names(self) -> list[str]:
         return [key.name for key in self.config]
 
@@ -126,6 +131,12 @@ OPERATORS: Mapping[str, Operator] = {
         ),
     )
 }
+
+
+def any_operator(kind: JobKind) -> Operator:
+    """Stands for an implementation that is not known: what one of them allows is not held against its job."""
+    storages = (Storage.STORAGE_PARQUET, Storage.STORAGE_NONE)
+    return Operator("", kind, config=(), storages=storages, one_output=False, ordering=Ordering.ALWAYS, code=True)
 
 
 def names_of(kind: JobKind) -> list[str]:

@@ -4,7 +4,7 @@ from dispatcher.dag.messages import enum_word
 from dispatcher.dag.operators import Operator
 from dispatcher.dag.problems import Findings, Path, clip, listed
 from kernel.column_types import parse_column_type
-from traceapi.types.v1.dag_pb2 import OutputSpec, Storage, UpdateMode
+from traceapi.types.v1.dag_pb2 import OutputSpec, Storage, UpdateMode, Writers
 from traceapi.types.v1.scope_pb2 import CursorType
 
 # Types of a cursor's column, by the cursor's type.
@@ -106,7 +106,9 @@ def _missing_column(path: Path, column: str, output: OutputSpec, findings: Findi
 
 
 def check_same_declaration(path: Path, first: OutputSpec, second: OutputSpec, findings: Findings) -> None:
-    """Reports where a second producer of a dataset declares something else than the first."""
+    """Reports where a second producer of a dataset declares something else than the first, and both may write it."""
+    if {first.writers, second.writers} != {Writers.WRITERS_MANY}:
+        return  # that is reported, and one of the two declarations will have to go
     for field in OutputSpec.DESCRIPTOR.fields:
         if field.name in ("description", "writers") or findings.broken((*path, field.name)):
             continue

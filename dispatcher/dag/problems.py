@@ -59,6 +59,10 @@ class Places:
         place = self._nearest(path)
         return place.key if place else NOWHERE
 
+    def has(self, path: Path) -> bool:
+        """Whether the document says something at `path`, be it nothing (`key:`)."""
+        return path in self._places
+
     def value(self, path: Path) -> Position:
         """Where the value at `path` begins, or the key of the nearest thing above it that is there."""
         place = self._places.get(path)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dispatcher.dag.checks import operator_of
 from dispatcher.dag.datasets import Names
 from dispatcher.dag.problems import Findings, Path, clip
 from dispatcher.dag.sql import Binder, BoundColumn
@@ -29,7 +30,7 @@ def read_queries(spec: DagSpec, datasets: Names, findings: Findings) -> dict[str
     unsure = any(findings.broken(("jobs", name, "outputs")) for name in spec.jobs)
     for name in sorted(spec.jobs):
         job = spec.jobs[name]
-        path = _sql_path(name, job)
+        path = _sql_path(name, job, findings)
         if path is None or findings.broken(path):
             continue
         sql = job.virtual.sql if job.HasField("virtual") else job.config.fields["sql"].string_value
@@ -90,13 +91,14 @@ def check_declared(path: Path, output: OutputSpec, columns: Mapping[str, str], f
         findings.at_key(schema, f"the SELECT also gives {shown}", "declare all of its columns, or take these out of it")
 
 
-def _sql_path(name: str, job: JobSpec) -> Path | None:
+def _sql_path(name: str, job: JobSpec, findings: Findings) -> Path | None:
     if job.HasField("virtual"):
         return ("jobs", name, "virtual", "sql")
     # Asking a map of messages for a key that it lacks would add the key.
-    if job.operator == "sql" and "sql" in job.config.fields and job.config.fields["sql"].HasField("string_value"):
-        return ("jobs", name, "config", "sql")
-    return None
+    if "sql" not in job.config.fields or not job.config.fields["sql"].HasField("string_value"):
+        return None
+    operator = operator_of(job, findings)
+    return ("jobs", name, "config", "sql") if operator is not None and operator.name == "sql" else None
 
 
 def _declared(

@@ -35,5 +35,5 @@ def _local_paths(spec: DagSpec) -> tuple[LocalPath, ...]:
     found: list[LocalPath] = []
     for name in sorted(spec.jobs):
         job = spec.jobs[name]
-        found += local_paths(name, job, operator_of(name, job, quiet))
+        found += local_paths(name, job, operator_of(job, quiet))
     return tuple(found)

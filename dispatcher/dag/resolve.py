@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from dispatcher.dag.checks import kind_of
 from dispatcher.dag.datasets import Names, check_datasets, known_relations, producers
 from dispatcher.dag.graph import Flow, order_jobs
 from dispatcher.dag.jobs import JobResolver
-from dispatcher.dag.model import KnownDatasets, ResolvedDag
+from dispatcher.dag.model import JobKind, KnownDatasets, ResolvedDag
 from dispatcher.dag.problems import Findings, Path, clip
 from dispatcher.dag.queries import Query, read_queries
 from dispatcher.dag.sql import Binder
@@ -33,7 +34,7 @@ def _check_inputs_exist(spec: DagSpec, names: Names, known: KnownDatasets, findi
     outputs_unread = any(findings.broken(("jobs", name, "outputs")) for name in spec.jobs)
     if outputs_unread or findings.unread(("jobs",)):
         return  # what looks missing may be produced by what could not be read
-    for job in sorted(spec.jobs):
+    for job in sorted(name for name in spec.jobs if kind_of(spec.jobs[name]) in (None, JobKind.OPERATOR)):
         for dataset_id in sorted(spec.jobs[job].inputs):
             if dataset_id in names:
                 continue

@@ -47,3 +47,82 @@ def test_a_typo_elsewhere_does_not_hide_a_missing_input() -> None:
     readable = DOCUMENT.replace("parket", "parquet")
     problems = read_document(readable, "dag.yaml", KnownDatasets()).problems
     assert any("d.missing" in problem.message for problem in problems)
+
+
+UNKNOWN = """\
+dag: faulty
+jobs:
+  a:
+    source: {source}
+    config: {{pth: x.csv, cursor: number}}
+    execution: {{timeout: 5s}}
+    outputs:
+      d.numbers: {{cursor: {{column: numbr, type: int64}}, schema: {{number: int65}}}}
+  b:
+    operator: {operator}
+    config: {{sql: 'selec 1'}}
+    inputs: {{d.numbers: {{}}, d.missing: {{}}}}
+    runtime: python2
+    execution: {{retry_backoff: 2s, max_retry_backoff: 1s}}
+    outputs: {{d.reads: {{storage: postgres}}}}
+"""
+# Problems that stand whatever the implementation is.
+ALWAYS = {
+    "jobs.a.source",
+    "jobs.a.execution.timeout",
+    'jobs.a.outputs."d.numbers".schema.number',
+    "jobs.b.operator",
+    'jobs.b.inputs."d.missing"',
+    "jobs.b.execution.retry_backoff",
+    'jobs.b.outputs."d.reads".storage',
+}
+
+
+def test_an_unknown_implementation_does_not_hide_the_other_problems_of_its_job() -> None:
+    text = UNKNOWN.format(source="zzz", operator="spark")
+    found = [problem.path for problem in read_document(text, "dag.yaml", KnownDatasets()).problems]
+    assert sorted(found) == sorted([*ALWAYS, "jobs.b.runtime"])
+
+
+def test_a_misspelled_implementation_is_taken_for_what_is_meant() -> None:
+    text = UNKNOWN.format(source="repaly", operator="SQL")
+    found = [problem.path for problem in read_document(text, "dag.yaml", KnownDatasets()).problems]
+    assert sorted(found) == sorted(
+        [*ALWAYS, "jobs.a.config.pth", "jobs.a.config.cursor", "jobs.b.config.sql", "jobs.b.runtime"]
+    )
+
+
+def test_an_implementation_of_another_kind_does_not_hide_the_other_problems_of_its_job() -> None:
+    text = UNKNOWN.format(source="zzz", operator="spark").replace("source: zzz", "operator: replay")
+    found = [problem.path for problem in read_document(text, "dag.yaml", KnownDatasets()).problems]
+    assert "jobs.a.operator" in found
+    assert "jobs.a.config.pth" in found
+
+
+def test_a_job_of_no_kind_hears_of_its_other_problems() -> None:
+    text = UNKNOWN.format(source="zzz", operator="spark").replace("    operator: spark\n", "")
+    found = [problem.path for problem in read_document(text, "dag.yaml", KnownDatasets()).problems]
+    assert sorted(found) == sorted([*(ALWAYS - {"jobs.b.operator"}), "jobs.b", "jobs.b.runtime"])
+
+
+def test_nothing_is_concluded_from_a_job_that_nobody_knows() -> None:
+    text = """\
+dag: faulty
+jobs:
+  a: {operator: spark, inputs: {n: {}}, outputs: {r: {}}}
+  b: {operator: aggregator, config: {size: 5}, inputs: {r: {}}, outputs: {s: {}}}
+  n: {source: replay, config: {path: p, cursor: n}, outputs: {n: {cursor: {column: n, type: string}}}}
+"""
+    problems = read_document(text, "dag.yaml", KnownDatasets()).problems
+    assert [problem.path for problem in problems] == ["jobs.a.operator"]
+
+
+def test_two_producers_of_a_dataset_are_one_problem() -> None:
+    text = """\
+dag: faulty
+jobs:
+  a: {source: replay, config: {path: p, cursor: n}, outputs: {n: {cursor: {column: n, type: string}}}}
+  b: {source: replay, config: {path: p, cursor: m}, outputs: {n: {cursor: {column: m, type: int64}}}}
+"""
+    problems = read_document(text, "dag.yaml", KnownDatasets()).problems
+    assert [problem.path for problem in problems] == ["jobs.b.outputs.n"]

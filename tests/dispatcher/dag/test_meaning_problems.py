@@ -46,7 +46,7 @@ JOBS = [
     ),
     # kinds and implementations
     (
-        "a: {source: ‸repaly, outputs: {d: {cursor: {column: n, type: int64}}}}",
+        "a: {source: ‸repaly, config: {path: p, cursor: n}, outputs: {d: {cursor: {column: n, type: int64}}}}",
         "there is no source `repaly`; did you mean `replay`",
     ),
     (
@@ -54,7 +54,7 @@ JOBS = [
         "there is no operator `spark`; known are `aggregator`, `splitter`, `sql`, `noop` or `python`",
     ),
     (
-        "a: {‸source: sql, outputs: {d: {cursor: {column: n, type: int64}}}}",
+        "a: {‸source: sql, config: {sql: select number from blocks}, inputs: {blocks: {}}, outputs: {d: {}}}",
         "`sql` is no source; write `operator: sql`",
     ),
     ("‸a: {outputs: {d: {}}}", "none of `source`, `operator` or `virtual` is given"),

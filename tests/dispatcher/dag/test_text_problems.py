@@ -2,7 +2,9 @@
 
 import pytest
 
+from dispatcher.dag import KnownDatasets, read_spec
 from tests.dispatcher.dag.documents import expect, marks, read
+from traceapi.types.v1.dag_pb2 import DagSpec
 
 TEXT = [
     pytest.param("‸", "the document is empty; begin with", id="empty"),
@@ -158,7 +160,7 @@ jobs:
             "did you mean `source`?",
             "kept exactly",
             "did you mean `parquet`?",
-            "it is not given",
+            "`type` is not given; add `type:` with `int64`, `timestamp` or `string`",
             "keys are text",
             "in quotes",
             "given twice",
@@ -215,3 +217,29 @@ def test_never_more_problems_than_anybody_reads() -> None:
     reading = read(f"dag: x\n{lines}\n")
     assert len(reading.problems) == 201
     assert "first 200 problems" in reading.problems[-1].message
+
+
+LACKING = [
+    pytest.param("‸jobs:\n" + JOB.partition("jobs:\n")[2], ["`dag` is not given; add `dag: name`"], id="dag"),
+    pytest.param("‸dag: x\n", ["`jobs` is not given; add `jobs:` with one job at least below it"], id="jobs"),
+    pytest.param("dag: x\njobs: ‸{}\n", ["there is nothing in it; write at least 1 entry"], id="no-job"),
+    pytest.param("dag: ‸''\n" + JOB.partition("\n")[2], ["the text is empty; use 1 to 63 lower-case"], id="empty-name"),
+    pytest.param(
+        "‸‸description: x\n", ["`dag` is not given; add `dag: name`", "`jobs` is not given; add `jobs:`"], id="both"
+    ),
+    pytest.param(
+        JOB.replace("cursor: {column: n, ", "‸cursor: {"),
+        ["`column` is not given; add `column: ...`"],
+        id="deep",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "messages"), LACKING)
+def test_what_a_document_lacks_is_named_with_what_to_add(text: str, messages: list[str]) -> None:
+    expect(text, messages)
+
+
+def test_what_a_message_lacks_is_named_as_in_a_document() -> None:
+    shown = {(problem.path, problem.message) for problem in read_spec(DagSpec(), KnownDatasets()).problems}
+    assert shown == {("dag", "`dag` is not given"), ("jobs", "`jobs` is not given")}
