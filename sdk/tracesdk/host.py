@@ -81,11 +81,18 @@ class Host:
         if more:
             self._requests.put(operator.ReceiveWorkRequest(credits=more))
 
+    def _hand_back(self, unit_ids: Sequence[int]) -> None:
+        """Units that were cancelled before their turn: one may take long to come, so they do not wait for it."""
+        for unit_id in unit_ids:
+            self._outbox.finish(operator.FinishedUnit(unit_id=unit_id, canceled=operator.UnitCanceled()))
+        if unit_ids:
+            self._requests.put(operator.ReceiveWorkRequest(credits=len(unit_ids)))  # others in their place
+
     def _listen(self) -> None:
         requests: Iterator[operator.ReceiveWorkRequest] = iter(self._requests.get, None)
         try:
             for response in self._stub.ReceiveWork(requests):
-                self._inbox.add(response)
+                self._hand_back(self._inbox.add(response))
         except Exception as error:  # noqa: BLE001 -- a thread's end must be heard
             _leave(error)
         self._inbox.close()

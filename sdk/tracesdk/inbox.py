@@ -28,17 +28,24 @@ class Inbox:
         self._open: dict[int, Cancellation] = {}
         self._closed = False
 
-    def add(self, response: ReceiveWorkResponse) -> None:
+    def add(self, response: ReceiveWorkResponse) -> list[int]:
+        """Answers the units that were cancelled while they waited: nobody will see them any more."""
         with self._condition:
             for message in response.units:
                 unit = ReceivedUnit(message, Cancellation())
                 self._open[message.unit_id] = unit.cancellation
                 self._waiting.append(unit)
-            told = [(self._open.get(notice.unit_id), notice.reason) for notice in response.cancellations]
+            notices = {notice.unit_id: notice.reason for notice in response.cancellations}
+            dropped = [unit.message.unit_id for unit in self._waiting if unit.message.unit_id in notices]
+            for unit_id in dropped:
+                del self._open[unit_id]
+            self._waiting = deque(unit for unit in self._waiting if unit.message.unit_id not in notices)
+            told = [(self._open.get(unit_id), reason) for unit_id, reason in notices.items()]
             self._condition.notify()
         for cancellation, reason in told:
             if cancellation is not None:  # else the unit has just ended
                 cancellation.cancel(reason)
+        return dropped
 
     def close(self) -> None:
         """Nothing more will come."""

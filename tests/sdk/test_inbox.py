@@ -32,18 +32,26 @@ def test_a_process_is_never_left_without_work_nor_given_too_much(seconds: list[f
         assert 1 <= credit.outstanding <= most
 
 
-def test_a_cancellation_finds_its_unit_while_it_waits_and_while_it_runs() -> None:
+def test_a_cancellation_finds_its_unit_while_it_runs_and_one_that_waits_is_never_begun() -> None:
     inbox = Inbox()
-    inbox.add(ReceiveWorkResponse(units=[WorkUnit(unit_id=1), WorkUnit(unit_id=2)]))
+    assert inbox.add(ReceiveWorkResponse(units=[WorkUnit(unit_id=number) for number in (1, 2, 3)])) == []
     first = inbox.next()
     assert first is not None
-    notices = [CancelNotice(unit_id=number, reason="stop") for number in (1, 2, 3)]
-    inbox.add(ReceiveWorkResponse(cancellations=notices))
-    second = inbox.next()
-    assert second is not None
+    notices = [CancelNotice(unit_id=number, reason="stop") for number in (1, 2, 9)]
+    assert inbox.add(ReceiveWorkResponse(cancellations=notices)) == [2]
     assert first.cancellation.canceled
-    assert second.cancellation.canceled
+    third = inbox.next()
+    assert third is not None
+    assert (third.message.unit_id, third.cancellation.canceled) == (3, False)
     inbox.ended(first)
+    inbox.close()
+    assert inbox.next() is None
+
+
+def test_a_unit_that_comes_with_its_cancellation_is_never_begun() -> None:
+    inbox = Inbox()
+    notice = CancelNotice(unit_id=1, reason="stop")
+    assert inbox.add(ReceiveWorkResponse(units=[WorkUnit(unit_id=1)], cancellations=[notice])) == [1]
     inbox.close()
     assert inbox.next() is None
 

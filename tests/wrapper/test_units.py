@@ -104,6 +104,29 @@ def main(task):
 """
 
 
+BUSY = """
+import time
+def main(task):
+    while not task.canceled:
+        time.sleep(0.01)
+    task.check_canceled()
+"""
+
+
+async def test_a_task_that_is_cancelled_before_its_turn_ends_without_the_one_that_has_it(stack: Stack) -> None:
+    """Both are in the one process' hands; the first goes on."""
+    job = stack.python_job(BUSY, inputs=[reads("a", trigger=True)], outputs=[emits("b")])
+    async with running_wrapper(stack, lease_seconds="1", cancel_grace_seconds="60"):
+        first, second = await stack.dispatcher.add_tasks(job, [at(1), at(2)])
+        await stack.dispatcher.until(lambda: second.state == "running")
+        await stack.dispatcher.cancel(second)
+        await stack.dispatcher.until(lambda: second.state == "canceled")
+        assert (first.state, first.attempt) == ("running", 1)
+        await stack.dispatcher.cancel(first)
+        await stack.dispatcher.all_end()
+    assert (first.state, first.failures) == ("canceled", [])
+
+
 async def test_a_cancelled_task_is_told_and_ends_as_canceled(stack: Stack) -> None:
     job = stack.python_job(WAITS, inputs=[reads("a", trigger=True)], outputs=[emits("b")])
     async with running_wrapper(stack, lease_seconds="1"):
