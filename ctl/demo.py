@@ -186,7 +186,8 @@ def _clear(home: Home) -> None:
         )
     stop_stack(home, lambda line: None)
     _remove(home.root)
-    home.root.mkdir(parents=True)
+    home.root.parent.mkdir(parents=True, exist_ok=True)
+    home.root.mkdir(mode=0o700)
     marker.write_text("Made by `make demo`, which removes the whole folder at its next run.\n")
 
 

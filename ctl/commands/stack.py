@@ -61,7 +61,8 @@ def up(
     replay_root: ReplayRootOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Starts a whole stack: Postgres, dispatcher, one wrapper, queryd; all data is in the home folder.
+    """Starts a whole stack: Postgres, dispatcher, one wrapper, queryd; all data is in the home folder, which nobody
+    but you may enter.
 
     Without --detach it stays in the foreground; Ctrl-C stops everything in order, a second one at once. A program that
     dies is reported with the end of its log, and started again. DIR/endpoints.json records addresses and where the

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from ctl.errors import CtlError, ExitCode
 from ctl.home import Endpoints, Home, read_endpoints
+from ctl.local.folders import make_folders
 from ctl.local.ownership import SUPERVISOR, Report, read_processes, stop_leftovers, take_lock
 from ctl.local.processes import ProcessIdentity, send_signal, tail, wait_until_gone
 from ctl.local.programs import DIES_WITH_PARENT, StackSettings
@@ -24,7 +25,8 @@ def start_detached(home: Home, settings: StackSettings, report: Report, *, tied:
     With `tied`, the kernel stops the stack when the calling thread ends, even by SIGKILL: for who stops it anyway.
     Ctrl-C while it starts stops it.
     """
-    os.close(take_lock(home))  # a running stack is refused here, with its name, and the folders exist from here on
+    make_folders(home, report)
+    os.close(take_lock(home))  # a running stack is refused here, with its name
     read_fd, write_fd = os.pipe()
     command = [sys.executable, "-P", "-m", "ctl.local.supervisor", "--home", str(home.root)]
     command += ["--port", str(settings.port), "--sandbox", settings.sandbox, "--report-fd", str(write_fd)]

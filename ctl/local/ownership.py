@@ -23,8 +23,10 @@ _GRACE = 20.0
 
 
 def take_lock(home: Home) -> int:
-    """The lock of the home, as a descriptor that holds it. Raises CtlError naming the stack that has it."""
-    _make_folders(home)
+    """The lock of the home, whose folders are there, as a descriptor that holds it.
+
+    Raises CtlError naming the stack that has it.
+    """
     fd = os.open(home.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,18 +87,3 @@ def _is_free(address: str) -> bool:
                 return False
             raise CtlError(f"cannot listen on {address}: {error.strerror}", remedy="choose another --port") from error
     return True
-
-
-def _make_folders(home: Home) -> None:
-    """Postgres' socket lies in `run`: nobody else may look into it, nor into `logs`."""
-    try:
-        home.root.mkdir(parents=True, exist_ok=True)
-        for folder in (home.run, home.logs):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            folder.chmod(0o700)
-    except OSError as error:
-        raise CtlError(
-            f"cannot use {home.root} as a home: {error.strerror}",
-            where=str(error.filename),
-            remedy="name a folder that you may write to: --home DIR",
-        ) from None

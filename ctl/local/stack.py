@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from ctl.errors import CtlError
 from ctl.home import Endpoints, Home, write_atomically
 from ctl.local import programs
+from ctl.local.folders import make_folders
 from ctl.local.ownership import STOP_ORDER, SUPERVISOR, Report, check_ports_free, stop_leftovers, take_lock
 from ctl.local.processes import ProcessIdentity, tail
 from ctl.local.programs import Addresses, Interrupted, Program, Running, StackSettings
@@ -59,6 +60,7 @@ class Stack:
 
     def start(self) -> Endpoints:
         """Starts everything; returns once all of it serves. Raises CtlError, or Interrupted; `stop` cleans up then."""
+        make_folders(self._home, self._report)
         self._lock_fd = take_lock(self._home)
         stop_leftovers(self._home, self._report)
         self._record()

@@ -106,7 +106,8 @@ def test_up_serves_and_down_leaves_nothing(cli: Cli) -> None:
     for address in (endpoints.control, endpoints.internal, endpoints.query, *endpoints.wrappers):
         assert answers(address)
     assert set(endpoints.pids) == {"supervisor", "postgres", "dispatcher", "wrapper", "queryd"}
-    assert cli.home.credentials.stat().st_mode & 0o777 == 0o700
+    for folder in (cli.home.root, cli.home.credentials):
+        assert folder.stat().st_mode & 0o777 == 0o700
     for role in ("user", "worker", "queryd"):
         assert cli.home.token_file(role).stat().st_mode & 0o777 == 0o600
     assert cli.run("status").returncode == 0
@@ -315,6 +316,40 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path, cli: Cli) -> None:
     assert up.returncode == 1
     assert "as a home" in up.stderr
     assert "Traceback" not in up.stderr
+
+
+def test_a_home_of_an_earlier_release_is_closed_to_others_and_keeps_its_data(cli: Cli) -> None:
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+    assert cli.run("down").returncode == 0
+    cli.home.root.chmod(0o755)
+    up = cli.run("up", "--port", "0", "--detach")
+    assert up.returncode == 0, up.stderr
+    assert "its mode was 0755" in up.stdout
+    assert cli.home.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_others_things_is_neither_closed_nor_used(cli: Cli) -> None:
+    cli.home.root.mkdir()
+    cli.home.root.chmod(0o755)
+    (cli.home.root / "thesis.txt").touch()
+    for arguments in (("--detach",), ()):
+        up = cli.run("up", "--port", "0", *arguments)
+        assert up.returncode == 1
+        assert "holds more than a stack (thesis.txt)" in up.stderr
+        assert "--home DIR" in up.stderr
+    assert cli.home.root.stat().st_mode & 0o777 == 0o755
+    assert [entry.name for entry in cli.home.root.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_of_another_user_is_not_used(cli: Cli) -> None:
+    if os.geteuid() == 0:
+        cli.home.root.mkdir(mode=0o700)
+        os.chown(cli.home.root, 65534, 65534)
+    else:
+        cli.home = Home.at(Path("/usr"))
+    up = cli.run("up", "--port", "0", "--detach")
+    assert up.returncode == 1
+    assert "belongs to another user" in up.stderr
 
 
 def test_restarts_pause_longer_each_time_and_end() -> None:
