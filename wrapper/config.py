@@ -49,6 +49,8 @@ class WrapperConfig:
     idle_process_seconds: float = 300.0
     max_output_bytes: int = 8 << 30
     """Of one output of one task, as it arrives."""
+    operator_memory_bytes: int = 0
+    """What an operator's code may allocate where its job does not say; 0 for no limit."""
     log_lines: int = 10_000
     """Operators' log lines that are kept."""
 
@@ -62,6 +64,13 @@ class WrapperConfig:
         if not self.queues:
             raise ValueError("TRACE_QUEUES: names at least one queue")
         check_roots(self.replay_roots, token_file=self.worker_token_file, work_dir=self.work_dir)
-        for name in ("drain_seconds", "cancel_grace_seconds", "idle_process_seconds", "max_output_bytes", "log_lines"):
+        for name in (
+            "drain_seconds",
+            "cancel_grace_seconds",
+            "idle_process_seconds",
+            "max_output_bytes",
+            "operator_memory_bytes",
+            "log_lines",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"TRACE_{name.upper()}: must not be negative")

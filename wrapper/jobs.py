@@ -57,6 +57,15 @@ class Job:
         path = self.details.config.fields["path"].string_value if "path" in self.details.config.fields else ""
         return path if self.operator == REPLAY and path not in self.details.bundles and path.startswith("/") else ""
 
+    def with_memory(self, own_limit: int) -> "Job":
+        """The job as its process is told of it: with the worker's own limit of memory where it states none."""
+        if self.details.memory_bytes or not own_limit:
+            return self
+        details = JobDetails()
+        details.CopyFrom(self.details)
+        details.memory_bytes = own_limit
+        return Job(details)
+
     @property
     def timeout(self) -> float | None:
         """Seconds that an attempt may take; None for no limit."""

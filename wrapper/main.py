@@ -91,7 +91,7 @@ def build(config: WrapperConfig, dispatcher: Dispatcher, work_dir: WorkDir, exec
         ReplayFiles(tuple(root.resolve() for root in config.replay_roots)),
         Slots(config.capacity),
         build_sandbox(config),
-        ProcessSettings(sockets=work_dir.sockets, idle_seconds=config.idle_process_seconds),
+        ProcessSettings(work_dir.sockets, config.idle_process_seconds, config.operator_memory_bytes),
     )
     runner = UnitRunner(processes, emitter, ends, config.cancel_grace_seconds)
     worker = Worker(dispatcher, runner, config.queues, config.capacity, config.lease_seconds, new_id)

@@ -15,6 +15,7 @@ from traceapi.operator.v1.operator_service_pb2_grpc import add_OperatorServiceSe
 from wrapper.handover import Handover
 from wrapper.jobs import Job
 from wrapper.logs import MAX_TEXT_BYTES, OperatorLogs
+from wrapper.memory_ends import kernel_memory_kills, want_of_memory
 from wrapper.operator_socket import Desk, OperatorSocket
 from wrapper.sandbox.port import Launch
 
@@ -40,6 +41,7 @@ class ProcessEnd:
     how: How
     message: str
     tail: str
+    out_of_memory: bool = False
 
 
 class OperatorProcess:
@@ -59,6 +61,7 @@ class OperatorProcess:
         self._leaving = False
         self._killed_because = ""
         self._tail = bytearray()
+        self._kernel_kills = kernel_memory_kills()
 
     async def run(self, launch: Launch, socket: Path, desk: Desk) -> None:
         """From start to end. Never raises: `how_it_ended` tells once `ended` is set."""
@@ -159,7 +162,11 @@ class OperatorProcess:
             return ProcessEnd(How.LEFT, "it was asked to leave", tail)
         number = status - 128 if self.sandboxed and status > 128 else -status  # a sandbox tells signals as shells do
         how = f"was ended by {_signal_name(number)}" if number > 0 else f"ended with status {status}"
-        return ProcessEnd(How.CRASHED, f"the operator's process {how}", tail)
+        want = want_of_memory(number, kernel_memory_kills() - self._kernel_kills, tail)
+        if want:
+            limit = self.job.details.memory_bytes
+            how += f", {want}; " + (f"its code may use {limit:,} bytes" if limit else "its code has no limit")
+        return ProcessEnd(How.CRASHED, f"the operator's process {how}", tail, out_of_memory=bool(want))
 
     async def _listen(self, pipe: asyncio.StreamReader, level: str) -> None:
         """Takes what it writes as lines, cut where they are too long, as fast as it comes."""

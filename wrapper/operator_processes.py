@@ -34,6 +34,8 @@ class ProcessSettings:
 
     sockets: Path
     idle_seconds: float
+    memory_bytes: int
+    """What an operator's code may allocate where its job does not say; 0 for no limit."""
 
 
 class OperatorProcesses:
@@ -133,7 +135,8 @@ class OperatorProcesses:
         except (TraceError, SandboxUnavailable, FileRefused, OSError) as error:
             raise OperatorUnavailable(f"no process for job {job.details.job}: {error}") from error
         slots = self._source_slots if job.details.source else self._slots  # sources run beside: they may never end
-        process = OperatorProcess(job, Handover(slots), sandbox.confines, self._desk.logs)
+        limited = job.with_memory(self._settings.memory_bytes)
+        process = OperatorProcess(limited, Handover(slots), sandbox.confines, self._desk.logs)
         self._all.add(process)
         task = self._group.create_task(process.run(launch, socket, self._desk))
         task.add_done_callback(lambda _task: self._all.discard(process))

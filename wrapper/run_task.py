@@ -127,7 +127,11 @@ class UnitRunner:
             await self._end_process(process, f"task {unit.first.task_id} did not stop when it was told to")
             return stopped(unit), None
         if unit.finished is not None:
-            return ending_of(unit, unit.finished), unit.finished
+            ending = ending_of(unit, unit.finished)
+            if isinstance(ending, Failed) and ending.failure.error_class == task_pb2.ERROR_CLASS_OUT_OF_MEMORY:
+                # What the attempt left behind in the process would be charged to the next one, which may be there.
+                await self._end_process(process, f"task {unit.first.task_id} used up its memory")
+            return ending, unit.finished
         return _after_process(unit, process), None
 
     async def _cancel(self, unit: Unit, process: OperatorProcess) -> bool:
@@ -211,7 +215,8 @@ def _after_process(unit: Unit, process: OperatorProcess) -> Ending:
     if unit.stop is not None:
         return stopped(unit)
     if end.how is How.CRASHED and (unit.began is not None or unit.deliveries >= _MAX_DELIVERIES):
-        return failed(task_pb2.ERROR_CLASS_CRASH, end.message, end.tail)
+        crash = task_pb2.ERROR_CLASS_OUT_OF_MEMORY if end.out_of_memory else task_pb2.ERROR_CLASS_CRASH
+        return failed(crash, end.message, end.tail)
     if not unit.accepted_emits:
         raise _GivenBackError
     return failed(task_pb2.ERROR_CLASS_TRANSIENT, f"its process was ended: {end.message}")

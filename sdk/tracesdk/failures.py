@@ -40,11 +40,13 @@ _USER = frozenset(
 )
 
 
-def failure_of(error: BaseException, bundle_folders: Sequence[str] = ()) -> TaskFailure:
-    """The failure that stands for `error`."""
+def failure_of(error: BaseException, bundle_folders: Sequence[str] = (), memory_bytes: int = 0) -> TaskFailure:
+    """The failure that stands for `error`; `memory_bytes` is what the code may allocate, 0 for no limit."""
     told = traceback.TracebackException.from_exception(error)
     lines = list(told.format_exception_only())
     summary = lines[-1].strip() if lines else type(error).__name__
+    if isinstance(error, MemoryError) and memory_bytes:
+        summary = f"more memory was wanted than the {memory_bytes:,} bytes that the code may use: {summary}"
     _trim(told, bundle_folders, set())
     return TaskFailure(
         error_class=error_class(error),

@@ -20,9 +20,11 @@ import grpc
 
 from traceapi.operator.v1 import operator_service_pb2 as operator
 from traceapi.operator.v1.operator_service_pb2_grpc import OperatorServiceStub
+from traceapi.types.v1.task_pb2 import ErrorClass
 from tracesdk.entrypoint import Code, bundle_folders, load_code, make_importable
 from tracesdk.inbox import Credits, Inbox, ReceivedUnit
 from tracesdk.job import Job
+from tracesdk.memory import limit_memory
 from tracesdk.operators import Source
 from tracesdk.outbox import Outbox, OutboxCalls
 from tracesdk.socket_link import SocketLink, open_channel, operator_error
@@ -36,8 +38,9 @@ SOCKET_VARIABLE = "TRACE_OPERATOR_SOCKET"
 ENTRYPOINT_VARIABLE = "TRACE_OPERATOR_ENTRYPOINT"
 SDK, PROTOCOL = "tracesdk-python/0.1.0", 1
 
-EXIT_USAGE, EXIT_WRAPPER_GONE = 64, 69  # of sysexits.h
+EXIT_USAGE, EXIT_WRAPPER_GONE, EXIT_OUT_OF_MEMORY = 64, 69, 71  # of sysexits.h
 _ATTACH_SECONDS = 30.0
+_END_SECONDS = 60.0
 _CALL_SECONDS = 60.0  # for calls that the wrapper answers without asking anyone
 
 
@@ -58,6 +61,7 @@ class Host:
             )
         )
         self._link = SocketLink(stub, self._outbox)
+        limit_memory(job.memory_bytes)
         code = _load(entrypoint, job)
         self._worker = Worker(code, bundle_folders(job.local_paths))
         self._credits = Credits(1) if isinstance(code, Source) else Credits()
@@ -77,6 +81,8 @@ class Host:
         finished = self._worker.run(received.message, unit)
         self._inbox.ended(received)
         self._outbox.finish(finished)
+        if finished.failed.error_class == ErrorClass.ERROR_CLASS_OUT_OF_MEMORY:
+            self._await_end()
         more = self._credits.finished(time.monotonic() - started)
         if more:
             self._requests.put(operator.ReceiveWorkRequest(credits=more))
@@ -87,6 +93,13 @@ class Host:
             self._outbox.finish(operator.FinishedUnit(unit_id=unit_id, canceled=operator.UnitCanceled()))
         if unit_ids:
             self._requests.put(operator.ReceiveWorkRequest(credits=len(unit_ids)))  # others in their place
+
+    def _await_end(self) -> NoReturn:
+        """Tells what there is to tell, and does no more work: what the code has left behind stays, and nobody knows how
+        much. The wrapper ends this process and gives to another one what is still in its hands."""
+        self._outbox.close()
+        time.sleep(_END_SECONDS)
+        _exit(EXIT_OUT_OF_MEMORY, "the wrapper did not end this process, which is out of memory")
 
     def _listen(self) -> None:
         requests: Iterator[operator.ReceiveWorkRequest] = iter(self._requests.get, None)

@@ -69,7 +69,7 @@ class Job:
     ordered: bool
     trigger_cursor_type: CursorType
     max_events_per_emit: int
-    memory_bytes: int
+    memory_bytes: int  # what its code may allocate; 0 for no limit
     local_paths: Mapping[str, str]
     secrets: Mapping[str, str]
 

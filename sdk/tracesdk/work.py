@@ -11,6 +11,7 @@ from traceapi.types.v1.task_pb2 import ResourceUsage
 from tracesdk.entrypoint import Code
 from tracesdk.errors import InvalidOutput, TaskCanceled
 from tracesdk.failures import failure_of
+from tracesdk.memory import make_room
 from tracesdk.operators import OrderedOperator, Source
 from tracesdk.run import Run
 from tracesdk.source import SourceRun
@@ -41,10 +42,12 @@ class Worker:
         except TaskCanceled:
             finished.canceled.CopyFrom(UnitCanceled())
         except BaseException as error:  # noqa: BLE001 -- whatever the code raises, SystemExit too, is its failure
+            if isinstance(error, MemoryError):
+                make_room(error)
             if unit.cancellation.canceled:  # a call that was cut off may show as any error
                 finished.canceled.CopyFrom(UnitCanceled())
             else:
-                finished.failed.CopyFrom(failure_of(error, self._bundle_folders))
+                finished.failed.CopyFrom(failure_of(error, self._bundle_folders, unit.job.memory_bytes))
         else:
             if emit is not None:
                 finished.emit.CopyFrom(emit)

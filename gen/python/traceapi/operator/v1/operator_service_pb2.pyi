@@ -653,7 +653,9 @@ class FinishedUnit(_message.Message):
 
     @_builtins.property
     def failed(self) -> _task_pb2.TaskFailure:
-        """It failed: all its tasks that have not succeeded get another attempt."""
+        """It failed: all its tasks that have not succeeded get another attempt. A process that reports ERROR_CLASS_OUT_OF_MEMORY is ended: it
+        works on nothing else until then.
+        """
 
     @_builtins.property
     def canceled(self) -> Global___UnitCanceled:

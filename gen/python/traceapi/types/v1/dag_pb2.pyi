@@ -595,7 +595,10 @@ class ExecutionSpec(_message.Message):
     queue: _builtins.str
     """The queue, that is the fleet of workers, that runs it. Default `default`."""
     memory_bytes: _builtins.int
-    """Memory that an attempt may use. Default: the worker's own limit."""
+    """Memory, in bytes, that the operator's code may allocate, beyond what its process begins with; an attempt that wants more ends as
+    ERROR_CLASS_OUT_OF_MEMORY. The process serves the attempts of the job version one after another, and each process that the code
+    starts may take as much again. Default, and 0: the worker's own limit.
+    """
     max_run_tasks: _builtins.int
     """Tasks that an ordered job is handed at once. Default 500."""
     @_builtins.property

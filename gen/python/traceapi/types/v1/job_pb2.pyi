@@ -222,7 +222,9 @@ class JobDetails(_message.Message):
     go while a job runs: an emit of no more events that is refused with TOO_MANY_ROWS succeeds in another attempt, with newer details.
     """
     memory_bytes: _builtins.int
-    """Memory that an attempt may use; 0 for the worker's own limit."""
+    """Memory, in bytes, that the operator's code may allocate, see ExecutionSpec; 0 for the worker's own limit. To an operator's process the
+    wrapper states the limit that holds; 0 for none.
+    """
     trigger_cursor_type: _scope_pb2.CursorType.ValueType
     """The type of the trigger's cursor; unspecified for sources."""
     details_id: _builtins.str

@@ -113,7 +113,7 @@ class _ErrorClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorClass
     ERROR_CLASS_TRANSIENT: _ErrorClass.ValueType  # 2
     """Something outside that passes: a network, a store. Counts against max_attempts."""
     ERROR_CLASS_OUT_OF_MEMORY: _ErrorClass.ValueType  # 3
-    """The attempt exceeded its memory."""
+    """The attempt exceeded its memory, or the kernel ended its process when the machine had none left. Counts against max_attempts."""
     ERROR_CLASS_TIMEOUT: _ErrorClass.ValueType  # 4
     """The attempt exceeded its timeout."""
     ERROR_CLASS_LOST_LEASE: _ErrorClass.ValueType  # 5
@@ -133,7 +133,7 @@ ERROR_CLASS_USER: ErrorClass.ValueType  # 1
 ERROR_CLASS_TRANSIENT: ErrorClass.ValueType  # 2
 """Something outside that passes: a network, a store. Counts against max_attempts."""
 ERROR_CLASS_OUT_OF_MEMORY: ErrorClass.ValueType  # 3
-"""The attempt exceeded its memory."""
+"""The attempt exceeded its memory, or the kernel ended its process when the machine had none left. Counts against max_attempts."""
 ERROR_CLASS_TIMEOUT: ErrorClass.ValueType  # 4
 """The attempt exceeded its timeout."""
 ERROR_CLASS_LOST_LEASE: ErrorClass.ValueType  # 5

@@ -656,7 +656,8 @@ export type FinishedUnit = Message<"traceapi.operator.v1.FinishedUnit"> & {
     case: "succeeded";
   } | {
     /**
-     * It failed: all its tasks that have not succeeded get another attempt.
+     * It failed: all its tasks that have not succeeded get another attempt. A process that reports ERROR_CLASS_OUT_OF_MEMORY is ended: it
+     * works on nothing else until then.
      *
      * @generated from field: traceapi.types.v1.TaskFailure failed = 4;
      */

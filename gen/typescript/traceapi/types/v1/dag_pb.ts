@@ -445,7 +445,9 @@ export type ExecutionSpec = Message<"traceapi.types.v1.ExecutionSpec"> & {
   maxRetryBackoff?: Duration;
 
   /**
-   * Memory that an attempt may use. Default: the worker's own limit.
+   * Memory, in bytes, that the operator's code may allocate, beyond what its process begins with; an attempt that wants more ends as
+   * ERROR_CLASS_OUT_OF_MEMORY. The process serves the attempts of the job version one after another, and each process that the code
+   * starts may take as much again. Default, and 0: the worker's own limit.
    *
    * @generated from field: optional uint64 memory_bytes = 7;
    */

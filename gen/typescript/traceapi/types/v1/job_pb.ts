@@ -252,7 +252,8 @@ export type JobDetails = Message<"traceapi.types.v1.JobDetails"> & {
   secrets: { [key: string]: SecretRef };
 
   /**
-   * Memory that an attempt may use; 0 for the worker's own limit.
+   * Memory, in bytes, that the operator's code may allocate, see ExecutionSpec; 0 for the worker's own limit. To an operator's process the
+   * wrapper states the limit that holds; 0 for none.
    *
    * @generated from field: uint64 memory_bytes = 16;
    */

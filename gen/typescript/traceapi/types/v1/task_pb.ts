@@ -668,7 +668,7 @@ export enum ErrorClass {
   TRANSIENT = 2,
 
   /**
-   * The attempt exceeded its memory.
+   * The attempt exceeded its memory, or the kernel ended its process when the machine had none left. Counts against max_attempts.
    *
    * @generated from enum value: ERROR_CLASS_OUT_OF_MEMORY = 3;
    */
