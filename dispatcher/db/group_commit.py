@@ -70,7 +70,10 @@ class GroupCommit:
         refused: dict[Hashable, Exception] = {}
         parts = [batch]
         while parts:
-            part = parts.pop()
+            # What belongs to a call that was told of a failure must not be done after all: an end without its emit.
+            part = [item for item in parts.pop() if not item.call.future.done()]
+            if not part:
+                continue
             try:
                 outcome = await self._commit(part, refused, deadline)
             except (OutcomeUnknown, TransactionFailed) as error:
@@ -187,6 +190,8 @@ class GroupCommit:
                 except Exception:  # noqa: BLE001  the commit stands, and the callers wait for their answers
                     _log.exception("after_commit failed", kind=group.kind.name)
             for item, result in zip(group.items, group.results, strict=True):
+                if group.kind.holds(result):  # also for what follows it in a later transaction
+                    item.call.undone.add(item.key)
                 item.answer(result)
         for item in outcome.held:
             item.answer(Held())
@@ -270,14 +275,14 @@ class _Outcome:
     def runnable(self, items: list[Item]) -> list[Item]:
         """Those that may run. What follows a quarantined operation of its key gets the same verdict, what follows one
         that is to be repeated is held back."""
-        if not self.refused and not self.undone:
+        if not self.refused and not self.undone and not any(item.call.undone for item in items):
             return items
         kept: list[Item] = []
         for item in items:
             error = self.refused.get(item.key)
             if error is not None:
                 self.quarantined.append((item, Quarantined(error, follows=True)))
-            elif item.key in self.undone:
+            elif item.key in self.undone or item.key in item.call.undone:
                 self.held.append(item)
             else:
                 kept.append(item)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from psycopg import AsyncConnection
@@ -83,11 +83,12 @@ class BatcherConfig:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One `submit`: its answers so far."""
+    """One `submit`: its answers so far, and the keys of which an operation is to be repeated."""
 
     future: asyncio.Future[list[Any]]
     answers: list[Any]
     open: int
+    undone: set[Hashable] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)

@@ -27,7 +27,7 @@ from dispatcher.events.values import Accepted, ConsumersChanged, Emit, EmitResul
 from dispatcher.events.verdicts import Found, judge
 from dispatcher.events.writes import Writes
 from dispatcher.tasks import store as tasks_store
-from dispatcher.tasks.leases import LockedTask, Refusal, lease_refusal
+from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, lease_refusal
 from kernel.scopes import ScopeKey
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -72,12 +72,11 @@ class Acceptance:
         for op, refusal in zip(ops, refusals, strict=True):
             if refusal is not None:
                 results.append(refusal)
-                if refusal.reason not in _OF_THE_LEASE:
-                    writes.refused |= {lease.task_id for lease in op.leases}
+                writes.refused |= _refused_with(op, refusal, tasks, streams)
                 continue
             first = tasks[op.leases[0].task_id]
             produced = outputs.get(first.job_version_id, {})
-            fan_out = _fan_out(produced, consumers)
+            fan_out = _fan_out(op, produced, consumers)
             if fan_out > op.consumers or op.key in postponed:  # and so waits what follows it under its key
                 postponed.add(op.key)
                 results.append(ConsumersChanged(fan_out))
@@ -136,8 +135,30 @@ class Acceptance:
         return Publication(publication_id, frozenset(version_ids), frozenset(writes.replacing))
 
 
-def _fan_out(produced: Mapping[str, JobOutputRow], consumers: Mapping[str, int]) -> int:
-    return max((consumers.get(row.dataset_version_id, 0) for row in produced.values()), default=0)
+def _refused_with(
+    op: Emit,
+    refusal: Refusal,
+    tasks: Mapping[str, LockedTask],
+    streams: Mapping[tuple[str, str], LockedStream],
+) -> set[str]:
+    """Tasks that must not succeed, because the emit is refused.
+
+    Of a lease that is lost there is nothing to mark; but the others of its item may live: a person cancelled one task of a
+    run. What an earlier emit covered has succeeded already, and this one is its repetition.
+    """
+    if refusal.reason not in _OF_THE_LEASE:
+        return {lease.task_id for lease in op.leases}
+    return {
+        lease.task_id
+        for lease in op.leases
+        if lease_refusal(lease, op.stream, tasks, streams) is None and not tasks[lease.task_id].run_emitted
+    }
+
+
+def _fan_out(op: Emit, produced: Mapping[str, JobOutputRow], consumers: Mapping[str, int]) -> int:
+    """Tasks that an event of the emit makes, at most."""
+    rows = [row for event in op.events if (row := produced.get(event.dataset_id)) is not None]
+    return max((consumers.get(row.dataset_version_id, 0) for row in rows), default=0)
 
 
 async def _find(

@@ -130,10 +130,7 @@ class TaskService(TaskServiceServicer):
                 )
         self._releaser.nudge(result.running)
         self._releaser.signal()
-        more = len(result.task_ids) == MAX_CHANGED and result.seen is not None
-        return pb.CancelTasksResponse(
-            task_count=len(result.task_ids), next_page_token=result.seen or "" if more else ""
-        )
+        return pb.CancelTasksResponse(task_count=len(result.task_ids), next_page_token=result.next_after or "")
 
     async def ExplainTask(self, request: pb.ExplainTaskRequest, context: Context) -> pb.ExplainTaskResponse:
         with translated():

@@ -17,12 +17,12 @@ from dispatcher.tasks.state import TaskEvent, TaskState, transition
 class CancelResult:
     """`task_ids` were cancelled or told to stop, in their order; `running` are those that a worker has, by worker.
 
-    `seen` is the last id that was looked at, None where there were none: the next page begins after it.
+    The next page begins after `next_after`, the last id that was looked at; None where this was the last page.
     """
 
     task_ids: list[str]
     running: dict[str, list[str]]
-    seen: str | None
+    next_after: str | None
 
 
 async def cancel_tasks(
@@ -33,9 +33,11 @@ async def cancel_tasks(
     owners = await store.job_versions_of(connection, found)
     ordered = {task_id: (o.job_version_id, o.stream_key) for task_id, o in owners.items() if o.stream_key is not None}
     await store.lock_streams(connection, set(ordered.values()))
-    locked = await store.lock_tasks(connection, set(found))
-    waiting = [t.task_id for t in locked.values() if transition(TaskEvent.CANCEL, t.state) is not None]
-    running = [t for t in locked.values() if t.state is TaskState.RUNNING and t.cancel_reason is None]
+    locked = (await store.lock_tasks(connection, set(found))).values()
+    # They were found without locks: what was asked for is judged again, on the rows as they are now.
+    chosen = [task for task in locked if not query.states or task.state in query.states]
+    waiting = [task.task_id for task in chosen if transition(TaskEvent.CANCEL, task.state) is not None]
+    running = [task for task in chosen if task.state is TaskState.RUNNING and task.cancel_reason is None]
     await store.cancel(connection, waiting, reason)
     await store.request_cancel(connection, [task.task_id for task in running], reason)
     await store.stop_streams(connection, {ordered[t.task_id] for t in running if t.task_id in ordered}, reason)
@@ -43,4 +45,4 @@ async def cancel_tasks(
     for task in running:
         by_worker.setdefault(task.worker_id or "", []).append(task.task_id)
     taken = sorted([*waiting, *(task.task_id for task in running)])
-    return CancelResult(taken, by_worker, found[-1] if found else None)
+    return CancelResult(taken, by_worker, found[-1] if len(found) == query.limit else None)

@@ -101,7 +101,7 @@ class AttemptEnder:
             task = tasks[op.lease.task_id]
             seen.add(task.task_id)
             # Of a run only the first failing task bears the failure; tasks of their own are keys of their own.
-            end = self._end(task, op, policies[task.job_version_id], op.key not in blamed)
+            end = self._end(task, op, policies.get(task.job_version_id), op.key not in blamed)
             if isinstance(op.outcome, Failed):
                 blamed.add(op.key)
             ends.append(end)
@@ -112,7 +112,8 @@ class AttemptEnder:
         await store.free_streams(connection, {op.stream.key for op in ops if op.stream is not None})
         return await _first_answers(connection, ops, results, stale)
 
-    def _end(self, task: LockedTask, op: Completion, policy: RetryPolicy, charged: bool) -> Ended:
+    def _end(self, task: LockedTask, op: Completion, policy: RetryPolicy | None, charged: bool) -> Ended:
+        """`policy` is None where the job version is in no active DAG version: nobody is charged then."""
         if task.cancel_reason is not None:
             return _canceled(task, task.cancel_reason, _message(op.outcome), op.usage)
         match op.outcome:
@@ -123,7 +124,7 @@ class AttemptEnder:
                 return Ended(task, after_running(TaskEvent.RETURN), "canceled", message=message, usage=op.usage)
             case Returned(message):
                 return Ended(task, after_running(TaskEvent.RETURN), "returned", message=message, usage=op.usage)
-            case Failed(error_class, message, traceback) if charged:
+            case Failed(error_class, message, traceback) if charged and policy is not None:
                 after = after_failure(error_class, task.failed_attempts + 1, policy, self._jitter())
                 return Ended(
                     task,

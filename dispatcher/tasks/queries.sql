@@ -353,22 +353,25 @@ from unnest(%(job_version_ids)s::uuid[], %(stream_keys)s::text[]) as s (job_vers
 where o.job_version_id = s.job_version_id and o.stream_key = s.stream_key and o.lease_until is not null;
 
 -- name: count_matching
--- How many tasks a filter finds in some states; for a look before a change.
+-- How many tasks a filter finds in some states; for a look before a change. As for a cancel, runs of sources only where asked for by id.
 select count(*)
 from task t
 join job_version j using (job_version_id)
 where t.state = any(%(states)s::task_state[]) and t.cancel_reason is null
+    and (t.origin <> 'source_run' or t.state = 'dead' or %(task_ids)s::uuid[] is not null)
     and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
     and (%(dag)s::text is null or j.dag = %(dag)s)
     and (%(job)s::text is null or j.job = %(job)s)
     and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s));
 
 -- name: cancelable_tasks
--- Candidates of CANCEL and REQUEST_CANCEL, in the order of their ids. Indexes task_queued and task_open, or the primary key.
+-- Candidates of CANCEL and REQUEST_CANCEL, in the order of their ids. A filter does not find the run of a source: it cannot be started
+-- again, so it is cancelled by its id only. Nothing is locked. Primary key.
 select t.task_id::text
 from task t
 join job_version j using (job_version_id)
 where t.state in ('queued', 'released', 'running', 'backoff') and t.cancel_reason is null
+    and (t.origin <> 'source_run' or %(task_ids)s::uuid[] is not null)
     and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
     and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
     and (%(after)s::uuid is null or t.task_id > %(after)s)

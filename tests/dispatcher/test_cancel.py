@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dispatcher.db.pool import transaction
-from dispatcher.rpc import convert
+from dispatcher.rpc import convert, task_service
 from dispatcher.tasks import store
 from dispatcher.tasks.cancel import cancel_tasks
 from dispatcher.tasks.rows import TaskQuery
@@ -178,3 +178,73 @@ async def test_a_cancel_that_came_first_wins_over_a_completion_that_waits_for_it
     assert await completing == ["TASK_CANCELED"]
     async with transaction(dispatcher.pool) as connection:
         assert (await store.lock_tasks(connection, {task_id}))[task_id].cancel_reason == "why"
+
+
+async def test_a_run_that_ends_after_one_of_its_tasks_was_cancelled_loses_nothing(
+    dispatcher: InProcess, source: Source
+) -> None:
+    """Its emit is refused with the cancelled task; so the others must not succeed without what they emitted."""
+    await source.publish([1, 2, 3])
+    await dispatcher.release()
+    worker = Worker(dispatcher)
+    run = await worker.claim_run(await dispatcher.task_of("chain", "ranges", 1))
+    await _cancel(dispatcher, await dispatcher.task_of("chain", "ranges", 2))
+    state = pb.StateWrite(data=b"state", expected_version=run.state.version)
+    emit = pb.EmitItem(tasks=worker.leases(run), stream=run.stream, state=state)
+    emits, ends = await worker.end([emit], [success(lease, stream=run.stream) for lease in worker.leases(run)])
+    assert emits == ["TASK_CANCELED"]
+    assert ends == ["EMIT_REFUSED", "TASK_CANCELED", "EMIT_REFUSED"]
+
+
+async def test_a_page_that_found_less_than_it_looked_at_is_not_the_last(
+    dispatcher: InProcess, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the page completes between the look and the lock."""
+    await source.publish(range(10))
+    monkeypatch.setattr(task_service, "MAX_CHANGED", 4)
+    await dispatcher.release()
+    query = "select min(task_id::text) from task join job_version using (job_version_id) where job = 'copies'"
+    worker = Worker(dispatcher)
+    lease = worker.lease(await worker.claim_one(str(await dispatcher.value(query))))
+    request = tasks.CancelTasksRequest(filter=tasks.TaskFilter(dag="chain", job="copies"))
+    async with transaction(dispatcher.pool) as connection:
+        await dispatcher.hot.complete.apply(connection, [convert.completion(success(lease), "worker-1")])
+        cancelling = asyncio.create_task(_page(dispatcher, request))
+        await dispatcher.until_waiting_or_done(cancelling)
+    answer = await cancelling
+    assert answer.task_count == 3
+    rest = 0
+    while answer.next_page_token:
+        request.page_token = answer.next_page_token
+        answer = await _page(dispatcher, request)
+        rest += answer.task_count
+    assert rest == 6
+
+
+async def _page(dispatcher: InProcess, request: tasks.CancelTasksRequest) -> tasks.CancelTasksResponse:
+    return await dispatcher.tasks.CancelTasks(request)
+
+
+async def test_a_task_that_was_claimed_meanwhile_is_not_one_that_waits(
+    dispatcher: InProcess, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter by state means the state under the lock."""
+    await dispatcher.release()
+    found = store.cancelable_tasks
+
+    async def claim_in_between(*arguments: Any) -> list[str]:
+        candidates = await found(*arguments)
+        await Worker(dispatcher).claim_one(task_id)
+        return candidates
+
+    monkeypatch.setattr(store, "cancelable_tasks", claim_in_between)
+    assert await _cancel(dispatcher, job="copies", states=[TaskState.TASK_STATE_RELEASED]) == 0
+    assert (await _state(dispatcher, task_id))[0] == "running"
+
+
+async def test_a_filter_does_not_end_a_source_and_its_id_does(dispatcher: InProcess, source: Source) -> None:
+    """Nothing can start it again."""
+    assert await _cancel(dispatcher, dag="chain", dry_run=True) == 0
+    assert await _cancel(dispatcher, dag="chain") == 0
+    assert await _cancel(dispatcher, source.lease.task_id) == 1
+    assert await source.worker.beat(pb.HeartbeatItem(lease=source.lease)) == ["cancel"]

@@ -21,10 +21,22 @@ from dispatcher.rpc import convert
 from dispatcher.tasks.leases import LeaseRef
 from kernel.ids import new_id
 from kernel.scopes import ScopeKey, ScopeKind
-from tests.dispatcher.builders import CHAIN, Source, Worker, failure, reason_of, start_source, success
+from tests.dispatcher.builders import (
+    CHAIN,
+    Source,
+    Worker,
+    between,
+    event,
+    failure,
+    manifest,
+    reason_of,
+    start_source,
+    success,
+)
 from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1.job_pb2 import JobDetails
 from traceapi.types.v1.task_pb2 import ErrorClass
+from traceapi.worker.v1 import worker_service_pb2 as pb
 
 
 def _readers(count: int) -> str:
@@ -126,3 +138,49 @@ def _largest(events: int, consumers: int) -> Emit:
         watermarks=(WatermarkMove("d", b"", 1),) * 200,
         consumers=consumers,
     )
+
+
+LONG_RUNS = CHAIN.replace("config: {size: 10},", "config: {size: 10000}, execution: {max_run_tasks: 1000},")
+RANGE_READER = """\
+dag: readers
+jobs:
+  echo: {operator: splitter, inputs: {ranges: {}}, outputs: {echoes: {storage: none}}}
+"""
+
+
+async def test_no_end_passes_before_its_postponed_emit_also_where_they_need_two_transactions(
+    dispatcher: InProcess,
+) -> None:
+    """A run of a thousand: emit and ends are more rows than one transaction has, and the emit is counted anew."""
+    await dispatcher.deploy(LONG_RUNS)
+    await dispatcher.deploy(RANGE_READER)
+    source = await start_source(dispatcher)
+    for first in (0, 500):
+        await source.publish(range(first, first + 500))
+    await dispatcher.release()
+    worker = Worker(dispatcher)
+    run = await worker.claim_run(await dispatcher.task_of("chain", "ranges", 0))
+    assert len(run.tasks) == 1000
+    emit = pb.EmitItem(
+        tasks=worker.leases(run),
+        stream=run.stream,
+        events=[event("ranges", between(0, 999), task=999, units=manifest(0, 999))],
+        state=pb.StateWrite(data=b"state", expected_version=run.state.version),
+    )
+    emits, ends = await worker.end([emit], [success(lease, stream=run.stream) for lease in worker.leases(run)])
+    assert (emits, set(ends)) == (["accepted"], {"succeeded"})
+    assert await dispatcher.value("select count(*) from operator_state where data = 'state'::bytea") == 1
+
+
+async def test_an_emit_without_events_is_counted_once(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(CHAIN)
+    await dispatcher.deploy(RANGE_READER)
+    source = await start_source(dispatcher)
+    await source.publish([1])
+    await dispatcher.release()
+    worker = Worker(dispatcher)
+    run = await worker.claim_run(await dispatcher.task_of("chain", "ranges", 1))
+    state = pb.StateWrite(data=b"state", expected_version=run.state.version)
+    op = convert.emit(pb.EmitItem(tasks=worker.leases(run), stream=run.stream, state=state), new_id)
+    (answer,) = await dispatcher.hot.batcher.submit(dispatcher.hot.emit, [op])
+    assert isinstance(answer, Accepted)

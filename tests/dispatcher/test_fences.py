@@ -111,3 +111,11 @@ async def test_only_who_holds_the_attempt_confirms_that_it_stopped(dispatcher: I
     thief = TaskLease(task_id=task_id, attempt=1, lease_token=b"t" * 32)
     assert await worker.complete(canceled(thief), returned(thief)) == ["TASK_CANCELED", "TASK_CANCELED"]
     assert (await _counts(dispatcher, task_id))[0] == "running"
+
+
+async def test_a_stop_is_confirmed_also_when_no_active_version_has_the_job(dispatcher: InProcess, task_id: str) -> None:
+    worker = Worker(dispatcher)
+    lease = worker.lease(await worker.claim_one(task_id))
+    await dispatcher.run(TAKE_BACK)
+    await dispatcher.run("update dag set active_version_id = null")
+    assert await worker.complete(canceled(lease)) == ["queued"]
