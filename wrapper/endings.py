@@ -27,7 +27,6 @@ GONE = frozenset(
     {
         errors_pb2.ERROR_REASON_STALE_LEASE,
         errors_pb2.ERROR_REASON_STALE_STREAM_EPOCH,
-        errors_pb2.ERROR_REASON_TASK_CANCELED,
         errors_pb2.ERROR_REASON_TASK_NOT_FOUND,
         errors_pb2.ERROR_REASON_TASK_FINISHED,
     }
@@ -187,6 +186,8 @@ def ending_of_refusal(error: ItemError) -> Ending:
     message = f"{name}: {error.message}"
     if error.reason in GONE:
         return Dropped(message)
+    if error.reason == errors_pb2.ERROR_REASON_TASK_CANCELED:  # it may still say that it has stopped
+        return Canceled(error.message)
     if error.reason in _OF_THE_OUTPUT:
         return failed(task_pb2.ERROR_CLASS_INVALID_OUTPUT, message)
     if error.reason in _OF_THE_MOMENT:

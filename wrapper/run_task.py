@@ -85,7 +85,9 @@ class UnitRunner:
 
     async def hand_back(self, unit: Unit, reason: str) -> None:
         """Gives a unit up that is still being worked on; nothing of it is sent any more."""
-        if unit.alive():
+        if unit.publishing:
+            await unit.ended.wait()  # it is done, and its verdict under way: to give it up would do it twice
+        elif unit.alive():
             await self._outbox.put([UnitEnd(completions(unit, Returned(reason), None))], unit.alive)
             unit.ask_to_stop(Stop.LOST, "it was handed back")
 

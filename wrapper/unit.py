@@ -98,6 +98,8 @@ class Unit:
     accepted_emits: int = 0
     refused: ItemError | None = None
     progress: Progress | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Nothing is left to do for it here."""
     publishing: bool = False
     """The operator has done its part."""
     _waiter: "asyncio.Future[None] | None" = None

@@ -195,7 +195,8 @@ class Worker:
 
     def _handed_in(self, unit: Unit) -> None:
         if not unit.is_source:
-            self._window.note(self._monotonic())
+            if unit.finished is not None:  # what no operator could be had for says nothing of how many are worked off
+                self._window.note(self._monotonic())
             self._working -= 1
             self._room.set()
 
@@ -244,7 +245,7 @@ class Worker:
         did not fit the claim is claimed again at once."""
         self._jobs.add(response.jobs)
         for result in response.results:
-            if result.error.reason == errors_pb2.ERROR_REASON_OVERLOADED:
+            if result.error.reason == errors_pb2.ERROR_REASON_OVERLOADED and not self._leaving:
                 self._woken[result.task_id] = None
             if result.error.reason == errors_pb2.ERROR_REASON_TASK_CANCELED:
                 self.heartbeat.hurry()  # it may be in hand: the answer to a beat says so, and for which attempt
@@ -267,7 +268,7 @@ class Worker:
         unit = Unit(job=job, tasks=tasks, lease_token=token, lease_until=lease_until, stream=stream, state=state)
         self._held[unit.unit_id] = unit
         self._working += not unit.is_source
-        if self._leaving and unit.is_source:
+        if self._leaving:
             unit.ask_to_stop(Stop.HAND_BACK, _LEAVING)
         self._group.create_task(self._run_unit(unit))
 
@@ -276,6 +277,7 @@ class Worker:
             await self._runner.run(unit)
         finally:
             del self._held[unit.unit_id]
+            unit.ended.set()
             self._working -= not (unit.is_source or unit.publishing)
             self._room.set()
             self._settle()

@@ -143,8 +143,8 @@ def _refused_with(
 ) -> set[str]:
     """Tasks that must not succeed, because the emit is refused.
 
-    Of a lease that is lost there is nothing to mark; but the others of its item may live: a person cancelled one task of a
-    run. What an earlier emit covered has succeeded already, and this one is its repetition.
+    Of a lease that is lost there is nothing to mark; but the others of its item may live: a person cancelled one task
+    of a run. What an earlier emit covered has succeeded already, and this one is its repetition.
     """
     if refusal.reason not in _OF_THE_LEASE:
         return {lease.task_id for lease in op.leases}

@@ -19,6 +19,7 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 MAX_ROWS = 4_500
 """Rows that one claim writes: a run may have a thousand tasks, and a claim may name a thousand streams."""
 _STREAM_ROWS = 2  # made, and leased
+_INACTIVE = "its job is in no active version of its DAG"
 _LATE = "its scope lies before one that its ordered stream has done"
 _ENDED = frozenset({ErrorReason.ERROR_REASON_TASK_CANCELED, ErrorReason.ERROR_REASON_TASK_FINISHED})
 
@@ -217,7 +218,7 @@ async def _answer(
     indexes: dict[tuple[str, str], int] = {}
     for key in members:
         tasks = [row for row in found if row.task_id in by_id and (row.job_version_id, row.stream_key) == key]
-        if tasks and tasks[0].stream_epoch is not None:
+        if tasks and tasks[0].stream_epoch is not None and key[0] in settings:
             indexes[key] = len(runs)
             runs.append(Run(key, tasks[0].stream_epoch, tasks, states.get(key)))
     outcomes: dict[str, ClaimedRow | int | Refusal] = {}
@@ -225,6 +226,8 @@ async def _answer(
         owner = owners.get(task_id)
         if owner is None:
             outcomes[task_id] = Refusal(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {task_id} does not exist")
+        elif owner.job_version_id not in settings:
+            outcomes[task_id] = refusals.get(task_id) or Refusal(ErrorReason.ERROR_REASON_TASK_CANCELED, _INACTIVE)
         elif owner.stream_key is None:
             outcomes[task_id] = refusals[task_id] or by_id[task_id]
         elif (index := indexes.get(_stream(owner))) is not None:

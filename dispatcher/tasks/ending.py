@@ -244,7 +244,8 @@ async def expire_leases(connection: Connection, limit: int) -> int:
     run_ids = [task_id for ids in members.values() for task_id in ids]
     tasks = await store.lock_tasks(connection, own | set(run_ids))
     policies = await store.retry_policies(connection, {task.job_version_id for task in tasks.values()})
-    heads = {ids[0] for ids in members.values() if ids}
+    # A run that was told to stop is nobody's fault.
+    heads = {members[stream.key][0] for stream in streams if members[stream.key] and stream.cancel_reason is None}
     ends = [
         _lost(task, policies.get(task.job_version_id), task.task_id in own or task.task_id in heads)
         for task in tasks.values()

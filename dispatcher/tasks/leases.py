@@ -114,6 +114,7 @@ class LockedStream:
     claim_request_id: str | None
     lease_token_digest: bytes | None
     lease_until: datetime | None
+    cancel_reason: str | None
     now: datetime
 
     @property

@@ -17,7 +17,7 @@ on conflict do nothing;
 -- name: lock_streams
 -- Primary key; locked in its order, so that two batches never wait for each other.
 select o.job_version_id::text, o.stream_key, o.epoch, o.claim_request_id::text, o.lease_token_digest, o.lease_until,
-    clock_timestamp() as now
+    o.cancel_reason, clock_timestamp() as now
 from ordered_stream o
 join unnest(%(job_version_ids)s::uuid[], %(stream_keys)s::text[]) as s (job_version_id, stream_key)
     on o.job_version_id = s.job_version_id and o.stream_key = s.stream_key
@@ -312,7 +312,7 @@ for no key update skip locked;
 
 -- name: expired_streams
 -- Streams whose lease has run out. Index ordered_stream_leased.
-select job_version_id::text, stream_key, epoch, claim_request_id::text, lease_token_digest, lease_until,
+select job_version_id::text, stream_key, epoch, claim_request_id::text, lease_token_digest, lease_until, cancel_reason,
     clock_timestamp() as now
 from ordered_stream
 where lease_until < clock_timestamp()

@@ -248,3 +248,15 @@ async def test_a_filter_does_not_end_a_source_and_its_id_does(dispatcher: InProc
     assert await _cancel(dispatcher, dag="chain") == 0
     assert await _cancel(dispatcher, source.lease.task_id) == 1
     assert await source.worker.beat(pb.HeartbeatItem(lease=source.lease)) == ["cancel"]
+
+
+async def test_a_run_that_was_told_to_stop_and_never_answers_charges_nobody(
+    dispatcher: InProcess, source: Source
+) -> None:
+    await source.publish([1, 2, 3])
+    await dispatcher.release()
+    await Worker(dispatcher).claim_run(await dispatcher.task_of("chain", "ranges", 1))
+    await _cancel(dispatcher, await dispatcher.task_of("chain", "ranges", 2))
+    await dispatcher.expire()
+    rows = await dispatcher.rows("select state::text, lost_leases from task where stream_key = '' order by scope_first")
+    assert rows == [("queued", 0), ("canceled", 0), ("queued", 0)]

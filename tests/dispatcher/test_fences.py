@@ -1,5 +1,7 @@
 """Attempts that must stop without being at fault: their job version was taken back, or their worker gives them up."""
 
+import uuid
+
 import pytest
 
 from tests.dispatcher.builders import Source, Worker, at, event, success, verdict
@@ -119,3 +121,19 @@ async def test_a_stop_is_confirmed_also_when_no_active_version_has_the_job(dispa
     await dispatcher.run(TAKE_BACK)
     await dispatcher.run("update dag set active_version_id = null")
     assert await worker.complete(canceled(lease)) == ["queued"]
+
+
+@pytest.mark.parametrize("job", ["copies", "ranges"])
+async def test_a_claim_that_is_repeated_after_its_version_went_is_answered(
+    dispatcher: InProcess, source: Source, job: str
+) -> None:
+    await source.publish([1])
+    await dispatcher.release()
+    worker, request_id = Worker(dispatcher), str(uuid.uuid4())
+    task_id = await dispatcher.task_of("chain", job, 1)
+    await worker.claim([task_id], request_id=request_id)
+    await dispatcher.run(TAKE_BACK)
+    await dispatcher.run("update dag set active_version_id = null")
+    again = await worker.claim([task_id], request_id=request_id)
+    assert verdict(again.results[0]) == "TASK_CANCELED"
+    assert not again.runs
