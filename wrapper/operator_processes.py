@@ -127,11 +127,11 @@ class OperatorProcesses:
         if self._group is None:
             raise OperatorUnavailable("the worker stops")
         try:
-            sandbox, entrypoint = self._how(job)
+            sandbox, built_in = self._how(job)
             folders = await self._folders(job)
             self._number += 1
             socket = self._settings.sockets / f"{self._number}.sock"
-            launch = sandbox.launch(Program(socket, entrypoint, folders))
+            launch = sandbox.launch(Program(socket, built_in, folders))
         except (TraceError, SandboxUnavailable, FileRefused, OSError) as error:
             raise OperatorUnavailable(f"no process for job {job.details.job}: {error}") from error
         slots = self._source_slots if job.details.source else self._slots  # sources run beside: they may never end
@@ -143,7 +143,7 @@ class OperatorProcesses:
         return process
 
     def _how(self, job: Job) -> tuple[Sandbox, str]:
-        """The place, and what is run there."""
+        """The place, and the built-in operator that is run there; empty for the job's own code."""
         if job.details.secrets:
             # No operator of this release asks for any; and whoever may deploy is not to name this worker's files.
             raise OperatorUnavailable(f"job {job.details.job} names secrets, and this worker gives none: take them out")
@@ -155,7 +155,7 @@ class OperatorProcesses:
             )
         if isinstance(self._sandbox, SandboxUnavailable):
             raise self._sandbox
-        return self._sandbox, job.details.entrypoint
+        return self._sandbox, ""
 
     async def _folders(self, job: Job) -> dict[str, Path]:
         """What the document's paths stand for here. TraceError for a bundle, FileRefused for a file in place."""

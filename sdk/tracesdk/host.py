@@ -3,6 +3,8 @@
     TRACE_OPERATOR_SOCKET       path of the socket; required
     TRACE_OPERATOR_ENTRYPOINT   `module:name` of a built-in operator; else the job's own entrypoint, from its bundle
 
+A built-in operator is trusted, so its process imports nothing from bundles: to it they are data, whatever their names.
+
 Exits 0 once the wrapper ends the stream of work and all work in hand is finished; and at once where the wrapper is
 gone, since nothing that the process could still do would have an effect. The main thread runs the operator's code.
 """
@@ -47,7 +49,7 @@ _CALL_SECONDS = 60.0  # for calls that the wrapper answers without asking anyone
 class Host:
     """The process' parts and their life."""
 
-    def __init__(self, stub: OperatorServiceStub, job: Job, entrypoint: str) -> None:
+    def __init__(self, stub: OperatorServiceStub, job: Job, code: Code) -> None:
         self._stub = stub
         self._job = job
         self._inbox = Inbox()
@@ -61,8 +63,6 @@ class Host:
             )
         )
         self._link = SocketLink(stub, self._outbox)
-        limit_memory(job.memory_bytes)
-        code = _load(entrypoint, job)
         self._worker = Worker(code, bundle_folders(job.local_paths))
         self._credits = Credits(1) if isinstance(code, Source) else Credits()
 
@@ -126,15 +126,17 @@ def main() -> int:
         except grpc.RpcError as error:
             _leave(operator_error(error))
         job = Job.from_message(answer.job, answer.local_paths, answer.secrets)
-        Host(stub, job, os.environ.get(ENTRYPOINT_VARIABLE) or answer.job.entrypoint).run()
+        limit_memory(job.memory_bytes)  # before any of the operator's code
+        Host(stub, job, _load(os.environ.get(ENTRYPOINT_VARIABLE, ""), answer.job.entrypoint, job)).run()
     return 0
 
 
-def _load(entrypoint: str, job: Job) -> Code:
+def _load(built_in: str, entrypoint: str, job: Job) -> Code:
     """The code; or, where it cannot be loaded, code that fails every task with the reason, so that people see it."""
     try:
-        make_importable(entrypoint, job.local_paths)
-        return load_code(entrypoint, job)
+        if not built_in:
+            make_importable(entrypoint, job.local_paths)
+        return load_code(built_in or entrypoint, job)
     except BaseException as error:  # noqa: BLE001 -- whatever an import raises
         reason, traceback = error, error.__traceback__
 

@@ -62,7 +62,7 @@ class Bubblewrap:
         for name, path in sorted(program.folders.items()):
             command += ["--ro-bind", str(path), inside[name]]
         command += ["--bind", str(program.socket), _SOCKET_INSIDE, "--remount-ro", "/"]
-        command += ["--setenv", SOCKET_VARIABLE, _SOCKET_INSIDE, "--setenv", ENTRYPOINT_VARIABLE, program.entrypoint]
+        command += ["--setenv", SOCKET_VARIABLE, _SOCKET_INSIDE, "--setenv", ENTRYPOINT_VARIABLE, program.built_in]
         descriptors = (open_filter(self._filter),) if self._filter is not None else ()
         for descriptor in descriptors:
             command += ["--seccomp", str(descriptor)]

@@ -19,7 +19,7 @@ class PlainProcess:
     def launch(self, program: Program) -> Launch:
         environment = {
             SOCKET_VARIABLE: str(program.socket),
-            ENTRYPOINT_VARIABLE: program.entrypoint,
+            ENTRYPOINT_VARIABLE: program.built_in,
             "PATH": os.environ.get("PATH", os.defpath),
         }
         return Launch(

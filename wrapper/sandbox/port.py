@@ -21,11 +21,10 @@ class Program:
     """An operator's process to start. Folders are the host's paths, by the names that the document gives them."""
 
     socket: Path
-    entrypoint: str
-    """`module:function`."""
+    built_in: str = ""
+    """`module:name` of a built-in operator, which imports nothing of `folders`. Empty where the code is among them."""
     folders: Mapping[str, Path] = field(default_factory=dict)
-    """What the process may read besides its interpreter: unpacked bundles, among which the SDK finds the code, and a
-    file in place."""
+    """What the process may read besides its interpreter: unpacked bundles, and a file in place."""
 
 
 @dataclass(frozen=True, slots=True)
