@@ -112,6 +112,39 @@ async def test_shut_in_code_reaches_no_listener_no_credential_and_no_other_proce
     assert all(answer.startswith("refused: ") for answer in found["families"] + found["calls"]), found
 
 
+FILLS = """
+import json
+
+def fill(folder):
+    try:
+        with open(folder + "/file", "wb", buffering=0) as file:
+            for _ in range(300):
+                file.write(bytes(1 << 20))
+        return "filled"
+    except OSError as error:
+        return error.strerror
+
+def main(task):
+    found = {folder: fill(folder) for folder in ("/", "/run", "/dev", "/dev/shm", "/tmp")}
+    with open("/dev/null", "w") as file:
+        file.write("x")
+    raise RuntimeError("FOUND " + json.dumps(found))
+"""
+
+
+@pytest.mark.needs_namespaces
+async def test_what_shut_in_code_can_write_has_a_limit(stack: Stack) -> None:
+    """Files in memory are nobody's allocation: no limit of memory counts them."""
+    job = stack.python_job(FILLS, inputs=[reads("a", trigger=True)], outputs=[emits("b")])
+    async with running_wrapper(stack):
+        task, *_ = await stack.dispatcher.add_tasks(job, [at(1)])
+        task.max_attempts = 1
+        await stack.dispatcher.all_end()
+    found = json.loads(task.failures[0].message.partition("FOUND ")[2])
+    assert [found[folder] for folder in ("/", "/run", "/dev")] == ["Read-only file system"] * 3
+    assert [found[folder] for folder in ("/dev/shm", "/tmp")] == ["No space left on device"] * 2
+
+
 async def test_the_same_probe_reaches_all_of_it_without_the_sandbox(stack: Stack) -> None:
     found = await _probe(stack, "plain")
     assert found["ports"] == ["connected", "connected"]

@@ -32,10 +32,12 @@ _NAMESPACES = (
     *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--hostname", "operator", "--cap-drop", "ALL", "--die-with-parent", "--new-session", "--clearenv"),
 )
-# A private /tmp in memory, which is all that can be written.
+# A private /tmp in memory, and a small /dev/shm for what processes share, are all that can be written. Both have a
+# size: files in memory are nobody's allocation, so no limit of memory counts them.
 _OWN_FOLDERS = (
     *("--proc", "/proc", "--dev", "/dev"),
-    *("--size", str(256 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"),  # noqa: S108 -- the sandbox's own
+    *("--size", str(64 << 20), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108 -- the sandbox's own
+    *("--size", str(256 << 20), "--tmpfs", "/tmp", "--chdir", "/tmp"),  # noqa: S108
 )
 # Packages that operators' processes import, wherever they are installed.
 _PACKAGES = ("tracesdk", "traceapi", "buf")
