@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ctl.connection import CALL_SECONDS, Connection, rpc_errors
 from ctl.errors import CtlError, ExitCode
+from ctl.render.printable import LINES, printable
 from kernel.bundles import Bundle, BundleError, pack
 from traceapi.control.v1 import dag_service_pb2 as dags
 
@@ -62,11 +63,11 @@ def problems(document: Document, found: Sequence[dags.DagProblem]) -> Renderable
     for problem in found:
         place = f"{problem.file_name or document.path}"
         place += f":{problem.line}:{problem.column}" if problem.line else f" ({problem.path})" if problem.path else ""
-        blocks.append(Text.assemble((f"{place}: ", "bold"), (problem.message, "bad")))
+        blocks.append(Text.assemble((f"{place}: ", "bold"), (printable(problem.message, keep=LINES), "bad")))
         if 0 < problem.line <= len(lines):
             blocks.append(_source(lines[problem.line - 1], problem.line, problem.column))
         if problem.remedy:
-            blocks.append(Text(f"  {problem.remedy}", "hint"))
+            blocks.append(Text(f"  {printable(problem.remedy, keep=LINES)}", "hint"))
     count = len(found)
     blocks.append(Text(f"{count} problem{'s' if count != 1 else ''}", "bad"))
     return Group(*blocks)
@@ -77,6 +78,7 @@ def _source(line: str, number: int, column: int) -> Text:
     start = max(0, column - 80)
     shown = line[start : start + 120].replace("\t", " ")
     before = line[start : max(start, column - 1)].replace("\t", " ")
+    shown, before = printable(shown), printable(before)
     margin = f"  {number} │ "
     caret = " " * (len(margin) - 2) + "│ " + " " * cell_len(before) + "▲"
     return Text.assemble((margin, "hint"), shown, "\n", (caret, "bad"), no_wrap=True, overflow="crop")

@@ -1,7 +1,8 @@
 """Rows of a query's Arrow answer as text, CSV or JSON, without losing a digit.
 
 Decimals keep every digit, 64-bit integers are never passed through a float, times keep their unit. What JSON has no
-word for is a string: decimals, times (ISO 8601), bytes (base64), and the floats NaN and Infinity.
+word for is a string: decimals, times and intervals (ISO 8601, infinite ones `infinity`), bytes (base64), and the floats
+NaN and Infinity.
 """
 
 import base64
@@ -13,7 +14,8 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from ctl.exact import Moment, exact_value, holds_times_of_day, interval_text
 
 
 def unique_names(schema: pa.Schema) -> list[str]:
@@ -34,11 +36,13 @@ def python_rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
 
 def _column(batch: pa.RecordBatch, index: int) -> list[Any]:
     column = batch.column(index)
-    kind = column.type
-    # Python's own types stop at microseconds: nanoseconds go through text.
-    if (pa.types.is_timestamp(kind) or pa.types.is_time64(kind)) and kind.unit == "ns":
-        column = pc.cast(column, pa.string())
-    return column.to_pylist()
+    if holds_times_of_day(column.type):
+        return [exact_value(scalar) for scalar in column]
+    try:
+        values: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):  # a year beyond Python's, or nanoseconds
+        return [exact_value(scalar) for scalar in column]
+    return values
 
 
 def text_of(value: Any) -> str:
@@ -49,6 +53,10 @@ def text_of(value: Any) -> str:
         return format(value, "f")
     if isinstance(value, datetime):
         return _iso(value, " ")
+    if isinstance(value, Moment):
+        return value.text(" ")
+    if isinstance(value, pa.MonthDayNano):
+        return interval_text(value)
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, bytes):
@@ -70,11 +78,13 @@ def json_value(value: Any) -> Any:
         return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
     if isinstance(value, datetime):
         return _iso(value, "T")
+    if isinstance(value, Moment):
+        return value.text("T")
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
         return {str(key): json_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and not isinstance(value, pa.MonthDayNano):
         return [json_value(item) for item in value]
     if isinstance(value, timedelta):
         return str(value)

@@ -17,8 +17,15 @@ _TABLE_ROWS = 1000
 def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; `-` reads it from standard input.")],
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="Rows that a table shows; 0 for all.")
-    ] = _TABLE_ROWS,
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=0,
+            help="At most so many rows; 0 for all. A table shows 1,000 unless told, and never more than 10,000.",
+            show_default=False,
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.001, max=3600, help="Seconds.")] = 60.0,
     home: HomeOption = DEFAULT_HOME,
     output: Annotated[
@@ -30,7 +37,8 @@ def query(
 ) -> None:
     """Runs one SELECT over datasets. Every dataset is pinned once, at the start.
 
-    A dataset is written in double quotes, "eth.blocks"; the bare form where it is unambiguous.
+    A dataset is written in double quotes, "eth.blocks"; the bare form where it is unambiguous. A table shortens long
+    values and writes control characters out; csv and json are exact.
 
     \b
     Examples:
@@ -47,8 +55,8 @@ def query(
 
     with connect(home) as connection, rpc_errors(), QueryStream(connection, text, timeout=timeout) as stream:
         if output is QueryOutput.TABLE:
-            results.print_table(stream, console.stdout(), limit)
-        elif output is QueryOutput.CSV:
-            results.print_csv(stream, sys.stdout)
-        else:
-            results.print_json(stream, sys.stdout)
+            results.print_table(stream, console.stdout(), _TABLE_ROWS if limit is None else limit or results.MOST_ROWS)
+            return
+        print_rows = results.print_csv if output is QueryOutput.CSV else results.print_json
+        if print_rows(stream, sys.stdout, limit or None):
+            console.stderr().print(f"[hint]the first {limit:,} rows; without --limit it is all[/hint]")

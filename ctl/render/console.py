@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.theme import Theme
 
 from ctl.errors import CtlError
+from ctl.render.printable import LINES, printable
 
 THEME = Theme(
     {
@@ -38,13 +39,15 @@ def stderr() -> Console:
 
 
 def print_error(error: CtlError) -> None:
-    """What, where, what to do: on standard error, a line or more each."""
+    """What, where, what to do: on standard error, a line or more each. Messages quote what others wrote."""
     console = stderr()
-    console.print(f"[bad]error:[/bad] {escape(error.message)}", soft_wrap=True)
-    if error.where:
-        console.print(f"[hint]where:[/hint] {escape(error.where)}", soft_wrap=True)
-    if error.remedy:
-        console.print(f"[hint]what to do:[/hint] {escape(error.remedy)}", soft_wrap=True)
+    for title, text in (
+        ("[bad]error:[/bad]", error.message),
+        ("[hint]where:[/hint]", error.where),
+        ("[hint]what to do:[/hint]", error.remedy),
+    ):
+        if text:
+            console.print(f"{title} {escape(printable(text, keep=LINES))}", soft_wrap=True)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -2,35 +2,43 @@
 
 import json
 import os
-import sys
-from itertools import islice
-from typing import TextIO
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TextIO
 
 import pyarrow as pa
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ctl import rows
 from ctl.query_stream import QueryStream
 from ctl.render import tables, values
+from ctl.render.printable import printable
 from traceapi.query.v1 import query_service_pb2 as api
+
+MOST_ROWS = 10_000
+"""A table is laid out as a whole, so it is for as many rows as a person may look through."""
+
+_MOST_CELLS = 100_000
+_CELL_LETTERS = 160
+_COLUMN_LETTERS = 10
+"""Narrower columns cannot be read: where they would become so, a row is shown as lines."""
 
 
 def print_table(stream: QueryStream, console: Console, limit: int) -> None:
-    """At most `limit` rows (0: all), in a pager where they do not fit on the screen, and what they were read at."""
-    table = _empty_table(stream.schema())
-    wanted = limit or sys.maxsize
-    complete = True
-    for batch in stream.batches():
-        room = wanted - table.row_count
-        complete = batch.num_rows <= room
-        for row in islice(rows.python_rows(batch), room):
-            table.add_row(*(_cell(value) for value in row))
-        if not complete:
-            break
-    body = Group(table, footer(stream, table.row_count, complete=complete))
-    if console.is_terminal and table.row_count > console.height - 6:
+    """At most `limit` rows, in a pager where they do not fit on the screen, and what they were read at.
+
+    Long values are shortened, with their size; where the columns do not fit side by side, they stand below each other.
+    """
+    schema = stream.schema()
+    most = max(1, min(limit, MOST_ROWS, _MOST_CELLS // max(1, len(schema))))
+    taken = _Taken(stream, most)
+    cells = _Cells()
+    lines = [[cells.cell(value) for value in row] for row in taken]
+    fits = _needed_width(schema.names, lines) <= console.width
+    notes = footer(stream, len(lines), complete=not taken.cut, shortened=cells.shortened)
+    body = Group(_table(schema, lines) if fits else _records(schema, lines, console.width), notes)
+    if console.is_terminal and len(lines) * (1 if fits else len(schema)) > console.height - 6:
         os.environ.setdefault("LESS", "-RFX")  # colours, and no pager for what fits after all
         with console.pager(styles=True):
             console.print(body)
@@ -38,32 +46,96 @@ def print_table(stream: QueryStream, console: Console, limit: int) -> None:
         console.print(body)
 
 
-def _empty_table(schema: pa.Schema) -> Table:
-    table = tables.table()
-    for field in schema:
-        table.add_column(Text(field.name), justify="right" if rows.is_number(field.type) else "left", overflow="fold")
-    return table
+class _Taken:
+    """The first rows of a stream, batch by batch. `cut`: there were more."""
+
+    def __init__(self, stream: QueryStream, limit: int | None) -> None:
+        self._stream = stream
+        self._limit = limit
+        self.cut = False
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        found = (row for batch in self._stream.batches() for row in rows.python_rows(batch))
+        for number, row in enumerate(found):
+            if number == self._limit:
+                self.cut = True
+                return
+            yield row
 
 
 def arrow_table(answer: pa.Table) -> Table:
     """A whole answer, small enough for a screen."""
-    table = _empty_table(answer.schema)
-    for batch in answer.to_batches():
-        for row in rows.python_rows(batch):
-            table.add_row(*(_cell(value) for value in row))
+    found = (row for batch in answer.to_batches() for row in rows.python_rows(batch))
+    cells = _Cells()
+    return _table(answer.schema, [[cells.cell(value) for value in row] for row in found])
+
+
+def _table(schema: pa.Schema, lines: Iterable[list[Text]]) -> Table:
+    table = tables.table()
+    for field in schema:
+        justify: Literal["left", "right"] = "right" if rows.is_number(field.type) else "left"
+        table.add_column(Text(printable(field.name)), justify=justify, overflow="fold")
+    for line in lines:
+        table.add_row(*line)
     return table
 
 
-def _cell(value: object) -> Text:
-    return Text("NULL", "hint") if value is None else Text(rows.text_of(value))
+def _records(schema: pa.Schema, lines: Iterable[list[Text]], width: int) -> Group:
+    """Each row as a block of its own, a line a column."""
+    names = [Text(printable(name)) for name in schema.names]
+    blocks: list[RenderableType] = []
+    for number, line in enumerate(lines, start=1):
+        block = Table.grid(padding=(0, 2))
+        block.add_column(style="hint", overflow="fold", max_width=width // 2)
+        block.add_column(overflow="fold")
+        for name, cell in zip(names, line, strict=True):
+            block.add_row(name, cell)
+        blocks += [Text(f"row {values.count(number)}", "bold"), block]
+    return Group(*blocks)
 
 
-def footer(stream: QueryStream, shown: int, *, complete: bool) -> Text:
+def _needed_width(names: list[str], lines: list[list[Text]]) -> int:
+    """In letters, so that no column has to be narrower than what can be read."""
+    widest = [len(name) for name in names]
+    for line in lines:
+        widest = [max(width, cell.cell_len) for width, cell in zip(widest, line, strict=True)]
+    return sum(min(width, _COLUMN_LETTERS) + 3 for width in widest)
+
+
+class _Cells:
+    """Values as cells, none longer than a person reads. `shortened`: some were."""
+
+    def __init__(self) -> None:
+        self.shortened = False
+
+    def cell(self, value: object) -> Text:
+        if value is None:
+            return Text("NULL", "hint")
+        text = rows.text_of(value)
+        if len(text) <= _CELL_LETTERS:
+            return Text(printable(text))
+        self.shortened = True
+        return Text(printable(text[:_CELL_LETTERS])).append(f"… ({_size(value, text)})", "hint")
+
+
+def _size(value: object, text: str) -> str:
+    if isinstance(value, bytes):
+        return f"{values.count(len(value))} bytes"
+    if isinstance(value, (list, tuple)):
+        return f"{values.count(len(value))} items"
+    return f"{values.count(len(text))} characters"
+
+
+def footer(stream: QueryStream, shown: int, *, complete: bool, shortened: bool = False) -> Text:
     """How many rows, how long, and the pin: which state they are of."""
+    counted = f"{values.count(shown)} row{'s' if shown != 1 else ''}"
     if complete:
-        parts = [f"{values.count(shown)} row{'s' if shown != 1 else ''}"]
+        parts = [counted]
     else:
-        parts = [f"the first {values.count(shown)} rows; --limit 0, --output csv or json give all"]
+        more = f", a table --limit up to {values.count(MOST_ROWS)}" if shown < MOST_ROWS else ""
+        parts = [f"the first {counted}; --output csv or json give all{more}"]
+    if shortened:
+        parts.append("… marks shortened values; --output csv or json give them whole")
     if stream.finished is not None:
         parts.append(values.duration(values.seconds_of(stream.finished.elapsed_duration)))
     parts.append(pin_text(stream.started))
@@ -79,16 +151,20 @@ def pin_text(started: api.QueryStarted) -> str:
     return f"read at deploy {started.pin.deploy_number}: {', '.join(pinned)}" if pinned else ""
 
 
-def print_csv(stream: QueryStream, out: TextIO) -> None:
+def print_csv(stream: QueryStream, out: TextIO, limit: int | None) -> bool:
+    """All rows, or at most `limit`. True when there were more."""
     out.write(rows.csv_line(list(stream.schema().names)))
-    for batch in stream.batches():
-        for row in rows.python_rows(batch):
-            out.write(rows.csv_line([None if value is None else rows.text_of(value) for value in row]))
+    taken = _Taken(stream, limit)
+    for row in taken:
+        out.write(rows.csv_line([None if value is None else rows.text_of(value) for value in row]))
+    return taken.cut
 
 
-def print_json(stream: QueryStream, out: TextIO) -> None:
+def print_json(stream: QueryStream, out: TextIO, limit: int | None) -> bool:
+    """An object a line: all rows, or at most `limit`. True when there were more."""
     names = rows.unique_names(stream.schema())
-    for batch in stream.batches():
-        for row in rows.python_rows(batch):
-            document = {name: rows.json_value(value) for name, value in zip(names, row, strict=True)}
-            out.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    taken = _Taken(stream, limit)
+    for row in taken:
+        document = {name: rows.json_value(value) for name, value in zip(names, row, strict=True)}
+        out.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    return taken.cut

@@ -51,7 +51,7 @@ def programs(found: Sequence[ProgramStatus]) -> RenderableType:
     made = tables.table("program", "address", "process", "state", right=("process",))
     for one in found:
         state = Text("answers", "good") if one.answers else Text(one.fault, "bad")
-        made.add_row(Text(one.name, "name"), one.address, str(one.pid) if one.pid else NOTHING, state)
+        tables.add_row(made, Text(one.name, "name"), one.address, str(one.pid) if one.pid else NOTHING, state)
     return made
 
 
@@ -71,7 +71,7 @@ def worker(of: wrapper_api.GetStatusResponse) -> RenderableType:
         made = tables.table("operator of", "process", "tasks", "sandboxed", right=("process", "tasks"))
         for process in of.processes:
             shut_in = "yes" if process.sandboxed else "no (built in)"
-            made.add_row(f"{process.dag}/{process.job}", str(process.pid), str(process.running_tasks), shut_in)
+            tables.add_row(made, f"{process.dag}/{process.job}", str(process.pid), str(process.running_tasks), shut_in)
         parts.append(made)
     return tables.section(f"Worker {of.worker_id}", Group(*parts))
 
@@ -86,5 +86,5 @@ def counts(found: Sequence[task_api.JobTaskCount]) -> RenderableType:
         by_job.setdefault((entry.dag, entry.job), []).append(count)
     made = tables.table("DAG", "job", "tasks")
     for (dag, job), entries in sorted(by_job.items()):
-        made.add_row(dag, Text(job, "name"), values.task_counts(entries))
+        tables.add_row(made, dag, Text(job, "name"), values.task_counts(entries))
     return made

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctl.render import values
+from ctl.render.printable import LINES, printable
 from ctl.render.values import NOTHING
 from traceapi.control.v1 import dag_service_pb2 as dag_api
 from traceapi.control.v1 import dataset_service_pb2 as dataset_api
@@ -29,8 +30,13 @@ def facts(pairs: Mapping[str, RenderableType | str]) -> Table:
     made.add_column(style="hint", no_wrap=True)
     made.add_column(overflow="fold")
     for name, value in pairs.items():
-        made.add_row(name, Text(value) if isinstance(value, str) else value)
+        made.add_row(name, Text(printable(value, keep=LINES)) if isinstance(value, str) else value)
     return made
+
+
+def add_row(table: Table, *cells: Text | str) -> None:
+    """What stands in messages is data: neither markup nor escape sequences in it mean anything."""
+    table.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in cells))
 
 
 def section(title: str, body: RenderableType) -> Group:
@@ -43,7 +49,7 @@ def dags(summaries: Sequence[dag_api.DagSummary]) -> Table:
         name = Text(dag.dag, "name") + (Text("  paused", "waiting") if dag.paused else Text())
         version = str(dag.version) if dag.version else NOTHING
         counts = values.task_counts(dag.task_counts)
-        made.add_row(name, version, str(dag.job_count), values.time(dag.active_time), counts)
+        add_row(made, name, version, str(dag.job_count), values.time(dag.active_time), counts)
     return made
 
 
@@ -78,7 +84,8 @@ def tasks(found: Sequence[task_pb2.Task]) -> Table:
         state = values.task_state(task.state)
         if task.HasField("progress") and task.state == task_pb2.TASK_STATE_RUNNING:
             state = state + Text(f" {progress(task.progress)}", "hint")
-        made.add_row(
+        add_row(
+            made,
             task.task_id,
             task.dag,
             Text(task.job, "name"),
@@ -111,7 +118,7 @@ def task(answer: task_api.GetTaskResponse) -> RenderableType:
         "failed attempts": f"{of.failed_attempts}, lost leases {of.lost_leases}",
     }
     if of.reason:
-        pairs["reason"] = Text(of.reason, values.TASK_STYLES.get(of.state, ""))
+        pairs["reason"] = Text(printable(of.reason, keep=LINES), values.TASK_STYLES.get(of.state, ""))
     if of.paused:
         pairs["paused"] = Text("its job or its DAG is paused", "waiting")
     if of.retry_time.seconds:
@@ -143,7 +150,8 @@ def attempts(found: Sequence[task_pb2.Attempt]) -> RenderableType:
     made = table("attempt", "outcome", "worker", "started (UTC)", "took", "memory", "rows", right=("attempt", "took"))
     for attempt in found:
         usage = attempt.usage
-        made.add_row(
+        add_row(
+            made,
             str(attempt.attempt),
             values.attempt_outcome(attempt),
             attempt.worker_id,
@@ -159,15 +167,21 @@ def attempts(found: Sequence[task_pb2.Attempt]) -> RenderableType:
 
 def _traceback(attempt: task_pb2.Attempt) -> RenderableType:
     failure = attempt.failure
-    title = f"Attempt {attempt.attempt} failed ({values.error_class(failure)}): {failure.message}"
-    body = Text(failure.traceback.rstrip() or "no traceback was recorded", "" if failure.traceback else "hint")
+    title = (
+        f"Attempt {attempt.attempt} failed ({values.error_class(failure)}): {printable(failure.message, keep=LINES)}"
+    )
+    body = Text(
+        printable(failure.traceback.rstrip(), keep=LINES) or "no traceback was recorded",
+        "" if failure.traceback else "hint",
+    )
     return Group(Text(), Text(title, "bad"), body)
 
 
 def events(found: Sequence[event_pb2.Event]) -> Table:
     made = table("event", "dataset", "scope", "publication", "made of", "accepted (UTC)", right=("publication",))
     for event in found:
-        made.add_row(
+        add_row(
+            made,
             event.event_id,
             Text(event.dataset_id, "dataset"),
             values.scope(event.scope),
@@ -182,7 +196,7 @@ def pins(found: Sequence[task_pb2.InputPin]) -> Table:
     made = table("dataset", "version", "publication", right=("publication",))
     for pin in found:
         name = Text(pin.dataset_id, "dataset")
-        made.add_row(name, pin.dataset_version_id, values.count(pin.publication_number))
+        add_row(made, name, pin.dataset_version_id, values.count(pin.publication_number))
     return made
 
 
@@ -192,7 +206,8 @@ def datasets(found: Sequence[dataset_pb2.Dataset]) -> Table:
     for dataset in found:
         version = dataset.served_version
         virtual = bool(dataset.virtual_sql)
-        made.add_row(
+        add_row(
+            made,
             Text(dataset.dataset_id, "dataset"),
             dataset.dag,
             values.storage(dataset.spec, dataset.virtual_sql),
@@ -225,7 +240,7 @@ def dataset(answer: dataset_api.GetDatasetResponse) -> RenderableType:
     if of.spec.HasField("cursor"):
         pairs["cursor"] = of.spec.cursor.column
     if of.virtual_sql:
-        return Group(facts(pairs), section("SQL", Text(of.virtual_sql.strip())))
+        return Group(facts(pairs), section("SQL", Text(printable(of.virtual_sql.strip(), keep=LINES))))
     files, rows, size = _volume(of)
     pairs |= {
         "complete up to": values.cursor(version.watermark),
@@ -239,7 +254,7 @@ def dataset(answer: dataset_api.GetDatasetResponse) -> RenderableType:
     if schema:
         columns = table("column", "type")
         for name in sorted(schema):
-            columns.add_row(name, schema[name])
+            add_row(columns, name, schema[name])
         parts.append(section("Columns", columns))
     if answer.artifacts:
         parts.append(section("Newest files", artifacts(answer.artifacts)))
@@ -249,7 +264,8 @@ def dataset(answer: dataset_api.GetDatasetResponse) -> RenderableType:
 def artifacts(found: Sequence[artifact_pb2.Artifact]) -> Table:
     made = table("scope", "rows", "size", "publication", "file", right=("rows", "size", "publication"))
     for artifact in found:
-        made.add_row(
+        add_row(
+            made,
             values.scope(artifact.scope),
             values.count(artifact.row_count),
             values.byte_size(artifact.size_bytes),
