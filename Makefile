@@ -20,9 +20,10 @@ help: ## List every target
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  %s%-14s%s %s\n", start, $$1, end, $$2 }' Makefile
 
+# Ctrl-C waits until Python has loaded what the demo is made of, which then ends in order. `exec`: no shell dies before it.
 .PHONY: demo
 demo: venv ## Run the whole stack on real chain data and show what comes out (KEEP=1 leaves it running)
-	@$(BIN)/python -m ctl.demo
+	@exec env --block-signal=INT $(BIN)/python -m ctl.demo $(ARGS)
 
 .PHONY: test
 test: venv check ## Make the environment and run every check and every test

@@ -82,7 +82,7 @@ def generate(folder: Path, events: int, seed: int) -> Source:
 
 
 def ctl(home: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "ctl.main", *arguments, "--home", str(home)]
+    command = [sys.executable, "-m", "ctl", *arguments, "--home", str(home)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

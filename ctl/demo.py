@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +26,8 @@ from ctl.connection import Connection, connect, rpc_errors
 from ctl.document import Document, validate
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME, Home
-from ctl.local.launch import start_detached, stop_stack
+from ctl.interrupts import held_back, interruptible
+from ctl.local.launch import hurry_stack, start_detached, stop_stack
 from ctl.local.programs import StackSettings
 from ctl.query_stream import QueryStream
 from ctl.render import console, graph, results
@@ -117,12 +117,19 @@ QUESTIONS = (
 
 def main() -> int:
     """The exit code, as tracectl's."""
+    try:
+        with interruptible(signal.SIGTERM, signal.SIGHUP):
+            return _demo()
+    except KeyboardInterrupt:
+        console.stderr().print("interrupted; everything is stopped")
+        return 130
+
+
+def _demo() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description="The whole stack on real chain data.")
     parser.add_argument("--home", type=Path, default=DEFAULT_HOME / "demo", help="made anew; default .trace/demo")
     home = Home.at(parser.parse_args().home)
     keep = os.environ.get("KEEP", "").lower() in ("1", "true", "yes")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     screen = console.stdout()
     began = time.monotonic()
     try:
@@ -137,9 +144,6 @@ def main() -> int:
     except CtlError as error:
         console.print_error(error)
         return int(error.exit_code)
-    except KeyboardInterrupt:
-        console.stderr().print("interrupted; everything is stopped")
-        return 130
     screen.print(f"\n[good]That was it, in {duration(time.monotonic() - began)}.[/good]")
     _say_what_next(home, screen, running=keep)
     return int(ExitCode.OK)
@@ -185,32 +189,32 @@ def _clear(home: Home) -> None:
             f"{home.root} is not a home that the demo made", remedy="name another folder with --home, or remove it"
         )
     stop_stack(home, lambda line: None)
-    _remove(home.root)
+    _remove(home.root, marker)
     home.root.parent.mkdir(parents=True, exist_ok=True)
     home.root.mkdir(mode=0o700)
     marker.write_text("Made by `make demo`, which removes the whole folder at its next run.\n")
 
 
-def _remove(folder: Path) -> None:
-    """Also what is read-only: unpacked bundles are."""
+def _remove(folder: Path, marker: Path) -> None:
+    """Also what is read-only: unpacked bundles are. The marker goes last, so that the folder stays known as ours."""
+    if not folder.exists():
+        return
     for path, _, _ in os.walk(folder):
         Path(path).chmod(0o700)
-    if folder.exists():
-        shutil.rmtree(folder)
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry != marker:
+            entry.unlink()
+    marker.unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _stop(home: Home, screen: Console) -> None:
-    """Stops everything; who asks a second time gets it at once."""
-    _title(screen, "Stopping")
-    try:
+    """Stops everything, to its end; who asks a second time gets it at once."""
+    with held_back(lambda: hurry_stack(home)):
+        _title(screen, "Stopping")
         stop_stack(home, lambda line: screen.print(line, markup=False, style="hint"))
-    except KeyboardInterrupt:
-        stop_stack(home, lambda line: None)
-        raise
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _title(screen: Console, text: str) -> None:

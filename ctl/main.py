@@ -71,12 +71,3 @@ command(app, "why")(why.why)
 @app.callback()
 def _root() -> None:
     """Only there so that the group has its own help."""
-
-
-def main() -> None:
-    """The entry point of the installed command."""
-    app()
-
-
-if __name__ == "__main__":
-    main()

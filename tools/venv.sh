@@ -5,6 +5,26 @@ set -eu
 cd "$(dirname "$0")/.."
 venv=$PWD/.venv
 
+# Ctrl-C ends what runs, with all that it started. What installs is in a session of its own (setsid): it is asked to end
+# by us, once, and has no traceback for it.
+child=
+interrupted() {
+    trap '' INT TERM HUP
+    [ -z "$child" ] || kill -TERM "-$child" 2> /dev/null || kill -TERM "$child" 2> /dev/null || true
+    wait
+    echo "make venv: interrupted; the next run makes whole what is unfinished" >&2
+    exit 130
+}
+trap interrupted INT TERM HUP
+interruptibly() {
+    setsid "$@" &
+    child=$!
+    status=0
+    wait "$child" || status=$?
+    child=
+    return "$status"
+}
+
 refuse() { printf 'make venv: %s\n' "$@" >&2; exit 1; }
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -44,11 +64,19 @@ fi
 if ! usable; then
     python=$(choose_python)
     echo "Making .venv with $("$python" --version)"
-    "$python" -m venv --clear "$venv"
+    interruptibly "$python" -m venv --clear "$venv"
     echo "place $venv" > "$venv/.installed"
 fi
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
-if ! grep -qs "^packages $packages\$" "$venv/.installed"; then
+# While pip writes there is no .installed, so that after Ctrl-C (or a loss of power) .venv is made anew: the next pip would
+# take a half-written package for an installed one. Where pip itself gives up it has written nothing.
+before=$(cat "$venv/.installed")
+rm "$venv/.installed"
+pip() {
+    interruptibly "$venv/bin/python" -m pip --disable-pip-version-check --no-input --quiet "$@" && return
+    printf '%s\n' "$before" > "$venv/.installed"
+    exit 1
+}
+if ! printf '%s\n' "$before" | grep -qs "^packages $packages\$"; then
     echo "Installing $(grep -c '==' requirements/dev.txt) pinned packages into .venv (about a minute the first time)"
     pip install --require-hashes --requirement requirements/dev.txt
 fi

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from ctl.errors import CtlError, ExitCode
 from ctl.home import Endpoints, Home, read_endpoints
+from ctl.interrupts import held_back
 from ctl.local.folders import make_folders
 from ctl.local.ownership import SUPERVISOR, Report, read_processes, stop_leftovers, take_lock
 from ctl.local.processes import ProcessIdentity, send_signal, tail, wait_until_gone
@@ -32,8 +33,7 @@ def start_detached(home: Home, settings: StackSettings, report: Report, *, tied:
     command += ["--port", str(settings.port), "--sandbox", settings.sandbox, "--report-fd", str(write_fd)]
     for root in settings.replay_roots:
         command += ["--replay-root", str(root)]
-    log_file = home.log_file("supervisor")
-    with log_file.open("ab") as log:
+    with home.log_file("supervisor").open("ab") as log, held_back() as release:
         process = subprocess.Popen(
             [*(DIES_WITH_PARENT if tied else ()), *command],
             stdin=subprocess.DEVNULL,
@@ -43,28 +43,34 @@ def start_detached(home: Home, settings: StackSettings, report: Report, *, tied:
             pass_fds=[write_fd],
             start_new_session=True,
         )
-    os.close(write_fd)
-    try:
-        with os.fdopen(read_fd) as pipe:
-            for line in pipe:
-                document = json.loads(line)
-                if "progress" in document:
-                    report(document["progress"])
-                elif "ready" in document:
-                    return read_endpoints(home)
-                else:
-                    raise CtlError(
-                        document["failed"],
-                        where=document["where"],
-                        remedy=document["remedy"],
-                        exit_code=ExitCode(document["exit_code"]),
-                    )
-    except BaseException:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
-    status = process.wait()
-    raise CtlError(f"the supervisor ended with status {status}:\n{tail(log_file)}", where=str(log_file))
+        os.close(write_fd)
+        try:
+            release()
+            return _read_reports(home, process, read_fd, report)
+        except BaseException:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            raise
+
+
+def _read_reports(home: Home, process: "subprocess.Popen[bytes]", read_fd: int, report: Report) -> Endpoints:
+    """Until it serves. Raises CtlError with what it says, or with the end of its log where it says nothing."""
+    with os.fdopen(read_fd) as pipe:
+        for line in pipe:
+            document = json.loads(line)
+            if "progress" in document:
+                report(document["progress"])
+            elif "ready" in document:
+                return read_endpoints(home)
+            else:
+                raise CtlError(
+                    document["failed"],
+                    where=document["where"],
+                    remedy=document["remedy"],
+                    exit_code=ExitCode(document["exit_code"]),
+                )
+    log_file = home.log_file("supervisor")
+    raise CtlError(f"the supervisor ended with status {process.wait()}:\n{tail(log_file)}", where=str(log_file))
 
 
 def stop_stack(home: Home, report: Report) -> bool:
@@ -90,6 +96,13 @@ def stop_stack(home: Home, report: Report) -> bool:
         ) from None
     _stop_leftovers(home, report)
     return True
+
+
+def hurry_stack(home: Home) -> None:
+    """Asks a stack that stops to do it at once."""
+    supervisor = _supervisor_of(home)
+    if supervisor is not None:
+        send_signal(supervisor, signal.SIGTERM)
 
 
 def _supervisor_of(home: Home) -> ProcessIdentity | None:

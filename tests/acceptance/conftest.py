@@ -79,7 +79,7 @@ class RunningStack:
 def tracectl(*arguments: str, home: Path, stdin: str = "") -> "subprocess.CompletedProcess[str]":
     """Runs the command line in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "ctl.main", *arguments],
+        [sys.executable, "-m", "ctl", *arguments],
         env={**os.environ, "TRACE_HOME": str(home), "COLUMNS": "200"},
         cwd=ROOT,
         input=stdin,

@@ -30,7 +30,7 @@ class Cli:
         self._seen: dict[str, ProcessIdentity] = {}
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "ctl.main", *arguments, "--home", str(self.home.root)]
+        return [sys.executable, "-m", "ctl", *arguments, "--home", str(self.home.root)]
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

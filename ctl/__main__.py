@@ -1,0 +1,22 @@
+"""The entry point of `tracectl`, also of `python -m ctl`. The command line itself, slow to import, is `ctl.main`."""
+
+import signal
+import sys
+
+
+def main() -> None:
+    # While imports go on there is nothing to end in order: Ctrl-C ends the process as the kernel does, without a word.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from ctl.interrupts import interruptible
+    from ctl.main import app
+
+    try:
+        with interruptible():
+            app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
