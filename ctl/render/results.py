@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TextIO
 
 import pyarrow as pa
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console, Group
 from rich.text import Text
 
 from ctl import rows
 from ctl.query_stream import QueryStream
-from ctl.render import tables, values
+from ctl.render import values
+from ctl.render.listing import Listing
 from ctl.render.printable import printable
 from traceapi.query.v1 import query_service_pb2 as api
 
@@ -21,24 +21,21 @@ MOST_ROWS = 10_000
 
 _MOST_CELLS = 100_000
 _CELL_LETTERS = 160
-_COLUMN_LETTERS = 10
-"""Narrower columns cannot be read: where they would become so, a row is shown as lines."""
 
 
 def print_table(stream: QueryStream, console: Console, limit: int) -> None:
     """At most `limit` rows, in a pager where they do not fit on the screen, and what they were read at.
 
-    Long values are shortened, with their size; where the columns do not fit side by side, they stand below each other.
+    Long values are shortened, with their size.
     """
     schema = stream.schema()
     most = max(1, min(limit, MOST_ROWS, _MOST_CELLS // max(1, len(schema))))
     taken = _Taken(stream, most)
     cells = _Cells()
-    lines = [[cells.cell(value) for value in row] for row in taken]
-    fits = _needed_width(schema.names, lines) <= console.width
-    notes = footer(stream, len(lines), complete=not taken.cut, shortened=cells.shortened)
-    body = Group(_table(schema, lines) if fits else _records(schema, lines, console.width), notes)
-    if console.is_terminal and len(lines) * (1 if fits else len(schema)) > console.height - 6:
+    table = _table(schema, ([cells.cell(value) for value in row] for row in taken))
+    body = Group(table, footer(stream, table.row_count, complete=not taken.cut, shortened=cells.shortened))
+    height = table.row_count * (1 if table.fits(console.width) else len(schema) + 1)
+    if console.is_terminal and height > console.height - 6:
         os.environ.setdefault("LESS", "-RFX")  # colours, and no pager for what fits after all
         with console.pager(styles=True):
             console.print(body)
@@ -63,43 +60,21 @@ class _Taken:
             yield row
 
 
-def arrow_table(answer: pa.Table) -> Table:
+def arrow_table(answer: pa.Table) -> Listing:
     """A whole answer, small enough for a screen."""
     found = (row for batch in answer.to_batches() for row in rows.python_rows(batch))
     cells = _Cells()
     return _table(answer.schema, [[cells.cell(value) for value in row] for row in found])
 
 
-def _table(schema: pa.Schema, lines: Iterable[list[Text]]) -> Table:
-    table = tables.table()
+def _table(schema: pa.Schema, lines: Iterable[list[Text]]) -> Listing:
+    table = Listing()
     for field in schema:
         justify: Literal["left", "right"] = "right" if rows.is_number(field.type) else "left"
         table.add_column(Text(printable(field.name)), justify=justify, overflow="fold")
     for line in lines:
         table.add_row(*line)
     return table
-
-
-def _records(schema: pa.Schema, lines: Iterable[list[Text]], width: int) -> Group:
-    """Each row as a block of its own, a line a column."""
-    names = [Text(printable(name)) for name in schema.names]
-    blocks: list[RenderableType] = []
-    for number, line in enumerate(lines, start=1):
-        block = Table.grid(padding=(0, 2))
-        block.add_column(style="hint", overflow="fold", max_width=width // 2)
-        block.add_column(overflow="fold")
-        for name, cell in zip(names, line, strict=True):
-            block.add_row(name, cell)
-        blocks += [Text(f"row {values.count(number)}", "bold"), block]
-    return Group(*blocks)
-
-
-def _needed_width(names: list[str], lines: list[list[Text]]) -> int:
-    """In letters, so that no column has to be narrower than what can be read."""
-    widest = [len(name) for name in names]
-    for line in lines:
-        widest = [max(width, cell.cell_len) for width, cell in zip(widest, line, strict=True)]
-    return sum(min(width, _COLUMN_LETTERS) + 3 for width in widest)
 
 
 class _Cells:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ctl.render import values
+from ctl.render.listing import Listing
 from ctl.render.printable import LINES, printable
 from ctl.render.values import NOTHING
 from traceapi.control.v1 import dag_service_pb2 as dag_api
@@ -16,11 +16,11 @@ from traceapi.control.v1 import task_service_pb2 as task_api
 from traceapi.types.v1 import artifact_pb2, dag_pb2, dataset_pb2, event_pb2, task_pb2
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> Table:
+def table(*columns: str, right: Sequence[str] = ()) -> Listing:
     """An empty table; the columns named in `right` hold numbers."""
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    made = Listing()
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        made.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
     return made
 
 

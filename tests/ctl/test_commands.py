@@ -171,6 +171,23 @@ def test_task_show_prints_the_traceback(run: Run, canned: Canned) -> None:
     assert "out of attempts" in result.stdout
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["dag ls", "task ls", f"task show {DEAD_TASK}", "event ls", "dataset ls", "dataset show eth.blocks", "status"],
+)
+def test_nothing_is_cut_to_pieces_on_a_narrow_terminal(
+    run: Run, canned: Canned, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def words(width: str) -> set[str]:
+        monkeypatch.setenv("COLUMNS", width)
+        said = run(*command.split())
+        assert said.exit_code == 0, said.stderr
+        assert max(map(len, said.stdout.splitlines())) <= int(width)
+        return {word for word in said.stdout.split() if word.isalpha()}
+
+    assert words("200") <= words("40")
+
+
 def test_event_ls_shows_scopes_and_members(run: Run, canned: Canned) -> None:
     result = run("event", "ls", "--dataset", "eth.blocks", "--scope", "500000")
     assert "500000..500099: 100 units in 1 run" in result.stdout

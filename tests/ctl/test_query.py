@@ -156,7 +156,7 @@ def test_many_columns_stand_below_each_other(
     monkeypatch.setenv("COLUMNS", width)
     columns = ", ".join(f"{number} as column_{number}" for number in range(500))
     lines = run("query", f"select {columns}").stdout.splitlines()
-    assert lines[0] == "row 1"
+    assert lines[0].strip() == "1."
     assert lines[500].split() == ["column_499", "499"]
     assert max(map(len, lines)) <= int(width)
 
