@@ -9,6 +9,7 @@ Exits 0 once the wrapper ends the stream of work and all work in hand is finishe
 gone, since nothing that the process could still do would have an effect. The main thread runs the operator's code.
 """
 
+import contextlib
 import os
 import queue
 import signal
@@ -160,11 +161,15 @@ def _leave(error: BaseException) -> NoReturn:
 
 
 def _exit(code: int, message: str = "") -> NoReturn:
-    """Ends the process without waiting for threads that the operator's code may have left behind."""
-    if message:
-        print(message, file=sys.stderr)  # noqa: T201
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """Ends the process without waiting for threads that the operator's code may have left behind.
+
+    Who would read the message may be gone: a pipe that breaks must not keep the process alive.
+    """
+    with contextlib.suppress(OSError):
+        if message:
+            print(message, file=sys.stderr)  # noqa: T201
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 

@@ -1,5 +1,6 @@
 """Real host processes against a real socket: functions, failures, ordered runs, sources, cancellation, the end."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -296,6 +297,18 @@ def test_the_process_leaves_at_once_when_the_wrapper_is_gone(bundle: Bundle) -> 
         harness.add_unit(operator_task(Scope.at(1)))
         host = harness.start_host()
         harness.wait_for(lambda: bool(harness.record.lines))
+        harness.stop_serving()
+        assert host.wait(20) == EXIT_WRAPPER_GONE
+
+
+def test_the_process_leaves_also_when_nobody_reads_any_more_what_it_prints(bundle: Bundle) -> None:
+    job = job_details(outputs={"out": None}, entrypoint="checks:f")
+    reader, writer = os.pipe()  # as to a wrapper that is killed: the reader ends with it
+    with OperatorHarness(job, local_paths=bundle("def f(task): pass")) as harness:
+        host = harness.start_host(output=writer)
+        os.close(writer)
+        harness.wait_finished(harness.add_unit(operator_task(Scope.at(1))))
+        os.close(reader)
         harness.stop_serving()
         assert host.wait(20) == EXIT_WRAPPER_GONE
 

@@ -76,16 +76,21 @@ class OperatorHarness:
         return self._servicer.reads
 
     def start_host(
-        self, entrypoint: str = "", *, python_path: Sequence[str] = tuple(sys.path)
+        self, entrypoint: str = "", *, python_path: Sequence[str] = tuple(sys.path), output: int | None = None
     ) -> subprocess.Popen[bytes]:
-        """Starts `python -m tracesdk.host`; `entrypoint` for a built-in operator, else the job's own."""
+        """Starts `python -m tracesdk.host`; `entrypoint` for a built-in operator, else the job's own.
+
+        What it prints goes to the descriptor `output`, else into `host_log`.
+        """
         environment = {SOCKET_VARIABLE: f"{self._folder}/operator.sock", "PATH": os.environ.get("PATH", "")}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in python_path if path)
         if entrypoint:
             environment[ENTRYPOINT_VARIABLE] = entrypoint
         command = [sys.executable, "-P", "-m", "tracesdk.host"]
         with (self._folder / "host.log").open("ab") as log:
-            host = subprocess.Popen(command, env=environment, cwd=self._folder, stdout=log, stderr=log)
+            host = subprocess.Popen(
+                command, env=environment, cwd=self._folder, stdout=output or log, stderr=output or log
+            )
         self._hosts.append(host)
         return host
 
