@@ -174,7 +174,7 @@ class JobResolver:
             wait = job.inputs[dataset_id].wait
             for item in self._behind(part, dataset_id):
                 before = found.get(item) or self._input(item, indirect=True)
-                found[item] = replace(before, wait=before.wait or wait)
+                found[item] = replace(before, wait=True) if wait and not before.wait else before
         return tuple(sorted(found.values(), key=lambda item: (item.indirect, item.dataset_id)))
 
     def _behind(self, part: _Part, dataset_id: str) -> list[str]:
@@ -189,12 +189,12 @@ class JobResolver:
             found[item] = None
             pending += self._dependencies(item)
             relation = self._relations.get(item)
-            shown = f"`{clip(dataset_id)}` reads `{clip(item)}`"
             if relation is None:
                 continue
             own = relation.spec.cursor.type
             if part.cursor is not None and not relation.virtual_sql and relation.certain and own != part.cursor.type:
                 words = [enum_word(CursorType.DESCRIPTOR, value) or "none" for value in (own, part.cursor.type)]
+                shown = f"`{clip(dataset_id)}` reads `{clip(item)}`"
                 message = f"{shown}, whose cursor is {words[0]}, and that of the trigger is {words[1]}"
                 self._findings.at_key(path, message, "read a dataset with the same kind of cursor")
         return sorted(found)
