@@ -65,6 +65,42 @@ def canonical_forms(dag: ResolvedDag, known: KnownDatasets, bundles: Mapping[str
     return forms
 
 
+def dataset_fingerprints(dag: ResolvedDag, fingerprints: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The fingerprint of the version of every dataset that the DAG produces; `fingerprints` by job."""
+    return {
+        dataset_id: dataset_fingerprint(fingerprints[name] for name in names)
+        for dataset_id, names in _writers(dag).items()
+    }
+
+
+def version_keys(dag: ResolvedDag, fingerprints: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What tells the versions of a job apart, for every job by name: 32 bytes.
+
+    It is the job's fingerprint. Jobs that write a dataset together have their versions together, for the dataset's
+    version changes with each of them: their keys hold the names and fingerprints of all of its writers.
+    """
+    shared = {
+        dataset_id: hashlib.sha256(b"".join(name.encode() + b"\0" + fingerprints[name] for name in sorted(names)))
+        for dataset_id, names in _writers(dag).items()
+        if len(names) > 1
+    }
+    keys = {}
+    for job in dag.jobs:
+        together = [shared[output.dataset_id].digest() for output in job.outputs if output.dataset_id in shared]
+        own = fingerprints[job.name]
+        keys[job.name] = hashlib.sha256(own + b"".join(together)).digest() if together else own
+    return keys
+
+
+def _writers(dag: ResolvedDag) -> dict[str, list[str]]:
+    """The jobs that write each dataset."""
+    found: dict[str, list[str]] = {}
+    for job in dag.jobs:
+        for output in job.outputs:
+            found.setdefault(output.dataset_id, []).append(job.name)
+    return found
+
+
 def dataset_fingerprint(producers: Iterable[bytes]) -> bytes:
     """The fingerprint of a dataset version: that of its producing job, or one made of those of several."""
     parts = sorted(producers)

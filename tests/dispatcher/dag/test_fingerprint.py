@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.dag import KnownDataset, KnownDatasets, read_spec
-from dispatcher.dag.fingerprint import CANON_VERSION, MissingBundleError, dataset_fingerprint, fingerprints
+from dispatcher.dag.fingerprint import (
+    CANON_VERSION,
+    MissingBundleError,
+    dataset_fingerprint,
+    dataset_fingerprints,
+    fingerprints,
+    version_keys,
+)
 from tests.dispatcher.dag.documents import BLOCKS, NOTHING_KNOWN, foreign, known, read
 from traceapi.types.v1.dag_pb2 import DagSpec, ExecutionSpec, OutputSpec, Storage
 from traceapi.types.v1.options_pb2 import ChangeKind, change_kind
@@ -202,3 +209,28 @@ def _of_spec(spec: DagSpec) -> dict[str, bytes]:
     reading = read_spec(spec, NOTHING_KNOWN)
     assert reading.resolved is not None, [str(problem) for problem in reading.problems]
     return fingerprints(reading.resolved, NOTHING_KNOWN, BUNDLES)
+
+
+def _keys(text: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The version keys of the jobs, and the fingerprints of the datasets."""
+    dag = read(text).resolved
+    assert dag is not None
+    by_job = fingerprints(dag, NOTHING_KNOWN, BUNDLES)
+    return version_keys(dag, by_job), dataset_fingerprints(dag, by_job)
+
+
+def test_versions_of_jobs_that_share_a_dataset_change_together() -> None:
+    many = "outputs: {parts: {storage: none, writers: many}}"
+    text = BLOCKS + "".join(
+        f"  {name}: {{operator: aggregator, inputs: {{blocks: {{}}}}, config: {{size: {size}}}, {many}}}\n"
+        for name, size in (("left", 10), ("right", 20))
+    )
+    before, datasets = _keys(text)
+    after, _ = _keys(text.replace("size: 20", "size: 30"))
+    assert {job for job in before if before[job] != after[job]} == {"left", "right"}
+    renamed, same_datasets = _keys(text.replace("right", "other"))
+    assert renamed["left"] != before["left"], "its versions are made in the order of the writers' names"
+    assert same_datasets == datasets
+    by_job = of(text)
+    assert datasets["parts"] == dataset_fingerprint(bytes.fromhex(by_job[name]) for name in ("left", "right"))
+    assert before["ranges"].hex() == datasets["ranges"].hex() == by_job["ranges"]
