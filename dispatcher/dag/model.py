@@ -45,6 +45,7 @@ class KnownDataset:
     `spec.schema` holds the declared columns or, where nothing was declared, those that the first commit froze.
     `dependencies` are the datasets that its producer reads: for a virtual dataset those that its SQL names.
     `fingerprint` is that of the version now served (32 bytes); it goes into the fingerprints of its readers.
+    `version_id` is that version, a uuid.
     """
 
     dataset_id: str
@@ -53,6 +54,7 @@ class KnownDataset:
     virtual_sql: str = ""
     dependencies: tuple[str, ...] = ()
     fingerprint: bytes = b""
+    version_id: str = ""
 
 
 class KnownDatasets(Mapping[str, KnownDataset]):

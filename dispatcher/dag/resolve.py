@@ -9,6 +9,7 @@ from dispatcher.dag.jobs import JobResolver
 from dispatcher.dag.model import JobKind, KnownDatasets, ResolvedDag
 from dispatcher.dag.problems import Findings, Path, clip
 from dispatcher.dag.queries import Query, read_queries
+from dispatcher.dag.size import check_size
 from dispatcher.dag.sql import Binder
 from traceapi.types.v1.dag_pb2 import DagSpec
 
@@ -25,6 +26,7 @@ def resolve(spec: DagSpec, known: KnownDatasets, findings: Findings) -> Resolved
     with Binder() as binder:
         resolver = JobResolver(spec, foreign, queries, binder, findings)
         jobs = [job for name in order if not findings.full and (job := resolver.job(name)) is not None]
+    check_size(jobs, findings)
     if findings.problems or len(jobs) < len(spec.jobs):
         return None
     return ResolvedDag(spec.dag, spec.description, spec, tuple(jobs))

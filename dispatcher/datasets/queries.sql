@@ -47,13 +47,18 @@ left join lateral (
 ) a on true;
 
 -- name: list_versions
--- A dataset's versions, newest first. Index dataset_version_of.
+-- A dataset's versions that were ever served, newest first. Indexes dataset_version_of, dag_version_dataset_of.
 select v.dataset_version_id::text, v.dataset_id, v.cursor_type, v.schema, v.created_at, h.number,
     w.cursor_key as watermark
 from dataset_version v
 join dataset_head h using (dataset_version_id)
 left join watermark w using (dataset_version_id)
-where v.dataset_id = %(dataset_id)s and (%(before)s::uuid is null or v.dataset_version_id < %(before)s)
+where v.dataset_id = %(dataset_id)s
+    and exists (
+        select 1 from dag_version_dataset s join dag_version g using (dag_version_id)
+        where s.dataset_version_id = v.dataset_version_id and g.active_at is not null
+    )
+    and (%(before)s::uuid is null or v.dataset_version_id < %(before)s)
 order by v.dataset_version_id desc
 limit %(limit)s;
 

@@ -80,6 +80,15 @@ CREATE TYPE public.task_state AS ENUM (
     'skipped'
 );
 
+-- Name: activation; Type: TABLE; Schema: public
+
+CREATE TABLE public.activation (
+    dag text NOT NULL,
+    from_deploy bigint NOT NULL,
+    to_deploy bigint,
+    dag_version_id uuid NOT NULL
+);
+
 -- Name: artifact; Type: TABLE; Schema: public
 
 CREATE TABLE public.artifact (
@@ -178,6 +187,14 @@ CREATE TABLE public.dag_version (
     CONSTRAINT dag_version_check CHECK (((state = ANY (ARRAY['active'::public.deployment_state, 'replaced'::public.deployment_state, 'rolled_back'::public.deployment_state])) = (active_at IS NOT NULL))),
     CONSTRAINT dag_version_spec_digest_check CHECK ((octet_length(spec_digest) = 32)),
     CONSTRAINT dag_version_version_check CHECK ((version >= 1))
+);
+
+-- Name: dag_version_dataset; Type: TABLE; Schema: public
+
+CREATE TABLE public.dag_version_dataset (
+    dag_version_id uuid NOT NULL,
+    dataset_id text NOT NULL,
+    dataset_version_id uuid NOT NULL
 );
 
 -- Name: dag_version_job; Type: TABLE; Schema: public
@@ -373,22 +390,25 @@ CREATE TABLE public.pin_dataset (
     number bigint NOT NULL
 );
 
--- Name: pointer; Type: TABLE; Schema: public
+-- Name: pointer; Type: VIEW; Schema: public
 
-CREATE TABLE public.pointer (
-    dataset_id text NOT NULL,
-    dataset_version_id uuid NOT NULL,
-    deploy_number bigint NOT NULL
-);
+CREATE VIEW public.pointer AS
+ SELECT d.dataset_id,
+    s.dataset_version_id
+   FROM ((public.dataset d
+     JOIN public.dag g ON ((g.dag = d.dag)))
+     JOIN public.dag_version_dataset s ON (((s.dag_version_id = g.active_version_id) AND (s.dataset_id = d.dataset_id))));
 
--- Name: pointer_history; Type: TABLE; Schema: public
+-- Name: pointer_history; Type: VIEW; Schema: public
 
-CREATE TABLE public.pointer_history (
-    dataset_id text NOT NULL,
-    from_deploy bigint NOT NULL,
-    to_deploy bigint,
-    dataset_version_id uuid NOT NULL
-);
+CREATE VIEW public.pointer_history AS
+ SELECT d.dataset_id,
+    a.from_deploy,
+    a.to_deploy,
+    s.dataset_version_id
+   FROM ((public.dataset d
+     JOIN public.activation a ON ((a.dag = d.dag)))
+     JOIN public.dag_version_dataset s ON (((s.dag_version_id = a.dag_version_id) AND (s.dataset_id = d.dataset_id))));
 
 -- Name: publication; Type: TABLE; Schema: public
 
@@ -485,6 +505,11 @@ CREATE TABLE public.watermark (
 )
 WITH (fillfactor='50');
 
+-- Name: activation activation_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.activation
+    ADD CONSTRAINT activation_pkey PRIMARY KEY (dag, from_deploy);
+
 -- Name: artifact artifact_object_key_key; Type: CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.artifact
@@ -519,6 +544,11 @@ ALTER TABLE ONLY public.dag
 
 ALTER TABLE ONLY public.dag_version
     ADD CONSTRAINT dag_version_dag_version_key UNIQUE (dag, version);
+
+-- Name: dag_version_dataset dag_version_dataset_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version_dataset
+    ADD CONSTRAINT dag_version_dataset_pkey PRIMARY KEY (dag_version_id, dataset_id);
 
 -- Name: dag_version_job dag_version_job_pkey; Type: CONSTRAINT; Schema: public
 
@@ -615,16 +645,6 @@ ALTER TABLE ONLY public.pin_dataset
 ALTER TABLE ONLY public.pin
     ADD CONSTRAINT pin_pkey PRIMARY KEY (pin_id);
 
--- Name: pointer_history pointer_history_pkey; Type: CONSTRAINT; Schema: public
-
-ALTER TABLE ONLY public.pointer_history
-    ADD CONSTRAINT pointer_history_pkey PRIMARY KEY (dataset_id, from_deploy);
-
--- Name: pointer pointer_pkey; Type: CONSTRAINT; Schema: public
-
-ALTER TABLE ONLY public.pointer
-    ADD CONSTRAINT pointer_pkey PRIMARY KEY (dataset_id);
-
 -- Name: publication publication_dataset_version_id_number_key; Type: CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.publication
@@ -663,6 +683,10 @@ ALTER TABLE ONLY public.watermark
 -- Name: artifact_scope; Type: INDEX; Schema: public
 
 CREATE INDEX artifact_scope ON public.artifact USING btree (dataset_version_id, scope_first, scope_last);
+
+-- Name: dag_version_dataset_of; Type: INDEX; Schema: public
+
+CREATE INDEX dag_version_dataset_of ON public.dag_version_dataset USING btree (dataset_version_id);
 
 -- Name: dataset_version_of; Type: INDEX; Schema: public
 
@@ -724,6 +748,16 @@ CREATE INDEX task_queued ON public.task USING btree (job_version_id, scope_first
 
 CREATE INDEX task_released ON public.task USING btree (released_at) WHERE (state = 'released'::public.task_state);
 
+-- Name: activation activation_dag_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.activation
+    ADD CONSTRAINT activation_dag_fkey FOREIGN KEY (dag) REFERENCES public.dag(dag);
+
+-- Name: activation activation_dag_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.activation
+    ADD CONSTRAINT activation_dag_version_id_fkey FOREIGN KEY (dag_version_id) REFERENCES public.dag_version(dag_version_id);
+
 -- Name: dag dag_active_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.dag
@@ -733,6 +767,16 @@ ALTER TABLE ONLY public.dag
 
 ALTER TABLE ONLY public.dag_version
     ADD CONSTRAINT dag_version_dag_fkey FOREIGN KEY (dag) REFERENCES public.dag(dag);
+
+-- Name: dag_version_dataset dag_version_dataset_dag_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version_dataset
+    ADD CONSTRAINT dag_version_dataset_dag_version_id_fkey FOREIGN KEY (dag_version_id) REFERENCES public.dag_version(dag_version_id);
+
+-- Name: dag_version_dataset dag_version_dataset_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version_dataset
+    ADD CONSTRAINT dag_version_dataset_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
 
 -- Name: dag_version_job dag_version_job_dag_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 
@@ -754,11 +798,6 @@ ALTER TABLE ONLY public.dataset
 ALTER TABLE ONLY public.dataset_head
     ADD CONSTRAINT dataset_head_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
 
--- Name: dataset_version dataset_version_dataset_id_fkey; Type: FK CONSTRAINT; Schema: public
-
-ALTER TABLE ONLY public.dataset_version
-    ADD CONSTRAINT dataset_version_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES public.dataset(dataset_id);
-
 -- Name: deploy_request deploy_request_dag_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.deploy_request
@@ -768,11 +807,6 @@ ALTER TABLE ONLY public.deploy_request
 
 ALTER TABLE ONLY public.input_binding
     ADD CONSTRAINT input_binding_dag_version_id_fkey FOREIGN KEY (dag_version_id) REFERENCES public.dag_version(dag_version_id);
-
--- Name: input_binding input_binding_dataset_id_fkey; Type: FK CONSTRAINT; Schema: public
-
-ALTER TABLE ONLY public.input_binding
-    ADD CONSTRAINT input_binding_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES public.dataset(dataset_id);
 
 -- Name: input_binding input_binding_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 
@@ -819,26 +853,6 @@ ALTER TABLE ONLY public.pin_dataset
 ALTER TABLE ONLY public.pin_dataset
     ADD CONSTRAINT pin_dataset_pin_id_fkey FOREIGN KEY (pin_id) REFERENCES public.pin(pin_id) ON DELETE CASCADE;
 
--- Name: pointer pointer_dataset_id_fkey; Type: FK CONSTRAINT; Schema: public
-
-ALTER TABLE ONLY public.pointer
-    ADD CONSTRAINT pointer_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES public.dataset(dataset_id);
-
--- Name: pointer pointer_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
-
-ALTER TABLE ONLY public.pointer
-    ADD CONSTRAINT pointer_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
-
--- Name: pointer_history pointer_history_dataset_id_fkey; Type: FK CONSTRAINT; Schema: public
-
-ALTER TABLE ONLY public.pointer_history
-    ADD CONSTRAINT pointer_history_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES public.dataset(dataset_id);
-
--- Name: pointer_history pointer_history_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
-
-ALTER TABLE ONLY public.pointer_history
-    ADD CONSTRAINT pointer_history_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
-
 -- Name: subscription subscription_input_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.subscription
@@ -853,11 +867,6 @@ ALTER TABLE ONLY public.subscription
 
 ALTER TABLE ONLY public.virtual_dependency
     ADD CONSTRAINT virtual_dependency_dataset_version_id_fkey FOREIGN KEY (dataset_version_id) REFERENCES public.dataset_version(dataset_version_id);
-
--- Name: virtual_dependency virtual_dependency_dependency_id_fkey; Type: FK CONSTRAINT; Schema: public
-
-ALTER TABLE ONLY public.virtual_dependency
-    ADD CONSTRAINT virtual_dependency_dependency_id_fkey FOREIGN KEY (dependency_id) REFERENCES public.dataset(dataset_id);
 
 -- Name: watermark watermark_dataset_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 

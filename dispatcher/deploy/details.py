@@ -1,22 +1,19 @@
 """JobDetails: a job version as workers need it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from dispatcher.dag.model import JobKind, ResolvedInput, ResolvedJob
+from dispatcher.deploy.deployable import Deployable
 from traceapi.types.v1.job_pb2 import JobDetails, JobInput, JobOutput
-
-if TYPE_CHECKING:
-    from dispatcher.deploy.first_version import Deployable
 
 
 def job_details(
-    deployable: "Deployable", job: ResolvedJob, job_version_id: str, versions: Mapping[str, str]
+    deployable: Deployable, job: ResolvedJob, job_version_id: str, versions: Mapping[str, str]
 ) -> JobDetails:
     """`versions` by dataset. What depends on who reads the outputs is filled in at each claim."""
     details = JobDetails(
         job_version_id=job_version_id,
-        dag=deployable.dag.dag,
+        dag=deployable.name,
         job=job.name,
         source=job.kind is JobKind.SOURCE,
         operator=job.operator,

@@ -19,10 +19,11 @@ from dag_version v
 where v.dag_version_id = %(dag_version_id)s;
 
 -- name: list_versions
+-- Newest first, without those that are only being written. Unique index of (dag, version).
 select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
     v.spec_digest
 from dag_version v
-where v.dag = %(dag)s and (%(before)s::bigint is null or v.version < %(before)s)
+where v.dag = %(dag)s and v.state <> 'building' and (%(before)s::bigint is null or v.version < %(before)s)
 order by v.version desc
 limit %(limit)s;
 
@@ -69,86 +70,89 @@ select exists (
 );
 
 -- name: insert_dag
-insert into dag (dag, actor) values (%(dag)s, %(actor)s);
+insert into dag (dag, actor) values (%(dag)s, %(actor)s) on conflict do nothing;
+
+-- name: own_dag
+-- Everything that is written of a DAG's versions is written under its row: of two deploys each sees what the other has committed.
+-- Acceptance and readers do not wait for it. Primary key.
+select dag from dag where dag = %(dag)s for no key update;
+
+-- name: begin_version
+-- Under the DAG's row, so that two versions never get one number. Unique index of (dag, version).
+insert into dag_version (dag_version_id, dag, version, spec, spec_digest, state, actor)
+select %(dag_version_id)s, %(dag)s, coalesce(max(version), 0) + 1, %(spec)s, %(spec_digest)s, 'building', %(actor)s
+from dag_version
+where dag = %(dag)s;
+
+-- name: still_building
+-- Primary key.
+select exists (select 1 from dag_version where dag_version_id = %(dag_version_id)s and state = 'building');
+
+-- name: stored_jobs
+-- Job versions that are there already, each with what it writes. Unique index of (dag, job, fingerprint).
+select j.job, j.job_version_id::text,
+    coalesce((
+        select jsonb_object_agg(v.dataset_id, v.dataset_version_id)
+        from job_output o join dataset_version v using (dataset_version_id)
+        where o.job_version_id = j.job_version_id
+    ), '{}') as outputs
+from unnest(%(jobs)s::text[], %(keys)s::bytea[]) as k (job, key)
+join job_version j on j.dag = %(dag)s and j.job = k.job and j.fingerprint = k.key;
+
+-- name: moved_datasets
+-- Which datasets are not served by these versions now. Primary keys.
+select k.dataset_id
+from unnest(%(dataset_ids)s::text[], %(version_ids)s::uuid[]) as k (dataset_id, version_id)
+left join pointer p using (dataset_id)
+where p.dataset_version_id is distinct from k.version_id
+order by k.dataset_id;
+
+-- name: dataset_owners
+-- Unique index of folded_id.
+select dataset_id, folded_id, dag from dataset where folded_id = any(%(folded_ids)s::text[]);
 
 -- name: next_deploy_number
 update deploy_counter set deploy_number = deploy_number + 1 returning deploy_number;
 
--- name: insert_version
-insert into dag_version (dag_version_id, dag, version, spec, spec_digest, state, deploy_number, actor, active_at)
-values (%(dag_version_id)s, %(dag)s, %(version)s, %(spec)s, %(spec_digest)s, 'active', %(deploy_number)s, %(actor)s,
-    clock_timestamp());
+-- name: activate_version
+update dag_version
+set state = 'active', deploy_number = %(deploy_number)s, active_at = clock_timestamp()
+where dag_version_id = %(dag_version_id)s;
 
--- name: activate
+-- name: activate_dag
+-- The row that moves all pointers of the DAG.
 update dag set active_version_id = %(dag_version_id)s where dag = %(dag)s;
 
--- name: insert_job_version
-insert into job_version (job_version_id, dag, job, kind, operator, ordered, late_scopes, fingerprint, canon_version)
-values (%(job_version_id)s, %(dag)s, %(job)s, %(kind)s::job_kind, %(operator)s, %(ordered)s, %(late_scopes)s::late_scopes,
-    %(fingerprint)s, %(canon_version)s);
+-- name: record_activation
+insert into activation (dag, from_deploy, dag_version_id) values (%(dag)s, %(deploy_number)s, %(dag_version_id)s);
 
--- name: insert_run_state
-insert into job_version_run (job_version_id, run_state, actor) values (%(job_version_id)s, 'running', %(actor)s);
+-- name: leftover
+-- A version that was begun before the active one went active: it can never follow on what it was begun on.
+select v.dag_version_id::text
+from dag d
+join dag_version a on a.dag_version_id = d.active_version_id
+join dag_version v on v.dag = d.dag and v.state = 'building' and v.created_at < a.active_at
+where d.dag = %(dag)s
+order by v.version
+limit 1;
 
--- name: insert_version_job
-insert into dag_version_job (
-    dag_version_id, job_version_id, details, max_attempts, max_lost_leases, timeout, max_concurrency, queue, retry_backoff,
-    max_retry_backoff, max_run_tasks
-)
-values (%(dag_version_id)s, %(job_version_id)s, %(details)s, %(max_attempts)s, %(max_lost_leases)s, %(timeout)s,
-    %(max_concurrency)s, %(queue)s, %(retry_backoff)s, %(max_retry_backoff)s, %(max_run_tasks)s);
+-- name: remove_bindings
+-- Primary key, by its first column.
+delete from input_binding
+where ctid = any(array(select ctid from input_binding where dag_version_id = %(dag_version_id)s limit %(limit)s));
 
--- name: insert_dataset
-insert into dataset (dataset_id, folded_id, dag) values (%(dataset_id)s, %(folded_id)s, %(dag)s) on conflict do nothing;
+-- name: remove_settings
+-- Primary key, by its first column.
+delete from dag_version_job
+where ctid = any(array(select ctid from dag_version_job where dag_version_id = %(dag_version_id)s limit %(limit)s));
 
--- name: dataset_owner
-select dataset_id, dag from dataset where folded_id = %(folded_id)s;
+-- name: remove_served
+-- Primary key, by its first column.
+delete from dag_version_dataset
+where ctid = any(array(select ctid from dag_version_dataset where dag_version_id = %(dag_version_id)s limit %(limit)s));
 
--- name: insert_dataset_version
-insert into dataset_version (
-    dataset_version_id, dataset_id, fingerprint, spec, virtual_sql, cursor_type, stored, schema_digest, schema
-)
-values (%(dataset_version_id)s, %(dataset_id)s, %(fingerprint)s, %(spec)s, %(virtual_sql)s, %(cursor_type)s, %(stored)s,
-    %(schema_digest)s, %(schema)s);
-
--- name: insert_head
-insert into dataset_head (dataset_version_id) values (%(dataset_version_id)s);
-
--- name: insert_pointer
-insert into pointer (dataset_id, dataset_version_id, deploy_number)
-values (%(dataset_id)s, %(dataset_version_id)s, %(deploy_number)s);
-
--- name: insert_pointer_history
-insert into pointer_history (dataset_id, from_deploy, dataset_version_id)
-values (%(dataset_id)s, %(deploy_number)s, %(dataset_version_id)s);
-
--- name: insert_job_output
-insert into job_output (job_version_id, dataset_version_id) values (%(job_version_id)s, %(dataset_version_id)s);
-
--- name: insert_virtual_dependency
-insert into virtual_dependency (dataset_version_id, dependency_id) values (%(dataset_version_id)s, %(dependency_id)s);
-
--- name: insert_binding
-insert into input_binding (
-    dag_version_id, job_version_id, dataset_id, dataset_version_id, trigger, wait, lookback, indirect
-)
-values (%(dag_version_id)s, %(job_version_id)s, %(dataset_id)s, %(dataset_version_id)s, %(trigger)s, %(wait)s, %(lookback)s,
-    %(indirect)s);
-
--- name: subscribe
--- Opened under the exclusive lock, so the head cannot move: at or below it is replay's, above it routing's.
-insert into subscription (job_version_id, input_version_id, from_number, replayed)
-select %(job_version_id)s, dataset_version_id, number, number = 0
-from dataset_head
-where dataset_version_id = %(dataset_version_id)s;
-
--- name: insert_source_run
--- It has no scope; empty keys stand before all others.
-insert into task (task_id, job_version_id, origin, scope_first, scope_last)
-values (%(task_id)s, %(job_version_id)s, 'source_run', '', '');
-
--- name: served_version
-select dataset_version_id::text from pointer where dataset_id = %(dataset_id)s;
+-- name: remove_version
+delete from dag_version where dag_version_id = %(dag_version_id)s and state = 'building';
 
 -- name: pause
 -- A DAG as a whole is the job ''. Repeated, it changes nothing.

@@ -1,13 +1,17 @@
-"""Rows of DAG versions, job versions and what binds them. Maps and never commits."""
+"""What there is of DAGs and their versions, and the steps of a version's life. Maps and never commits.
 
-from collections.abc import Sequence
+The rows that a version is made of are written by `writes`.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dispatcher.db.rows import Connection, rows
+from dispatcher.db.rows import Connection, one_row, rows
 from dispatcher.db.statements import Statements
+from dispatcher.deploy.versions import StoredJob
 
-sql = Statements.load("dispatcher.deploy")
+_sql = Statements.load("dispatcher.deploy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,68 +52,147 @@ class DeployedJobRow:
     paused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class OwnerRow:
+    """Who owns a dataset, and how it is spelled."""
+
+    dataset_id: str
+    folded_id: str
+    dag: str
+
+
 async def own_dags(connection: Connection, lock_class: int, dags: Sequence[str]) -> None:
-    await connection.execute(sql.own_dags, {"class": lock_class, "dags": list(dags)})
+    """Until the end of the transaction no event of theirs is accepted."""
+    await connection.execute(_sql.own_dags, {"class": lock_class, "dags": list(dags)})
+
+
+async def own_dag(connection: Connection, dag: str) -> None:
+    """Until the end of the transaction nobody else writes of its versions."""
+    await connection.execute(_sql.own_dag, {"dag": dag})
+
+
+async def insert_dag(connection: Connection, dag: str, actor: str) -> None:
+    """Where it is not there."""
+    await connection.execute(_sql.insert_dag, {"dag": dag, "actor": actor})
+
+
+async def begin_version(
+    connection: Connection, dag: str, dag_version_id: str, spec: bytes, spec_digest: bytes, actor: str
+) -> None:
+    """A version that is being built, under the DAG's next number; the caller owns the DAG."""
+    await connection.execute(
+        _sql.begin_version,
+        {"dag": dag, "dag_version_id": dag_version_id, "spec": spec, "spec_digest": spec_digest, "actor": actor},
+    )
+
+
+async def still_building(connection: Connection, dag_version_id: str) -> bool:
+    return bool((await one_row(connection, _sql.still_building, {"dag_version_id": dag_version_id}))[0])
+
+
+async def stored_jobs(connection: Connection, dag: str, keys: Mapping[str, bytes]) -> dict[str, StoredJob]:
+    """Job versions that are there, by job. `keys` by job."""
+    cursor = await connection.execute(
+        _sql.stored_jobs, {"dag": dag, "jobs": list(keys), "keys": [keys[job] for job in keys]}
+    )
+    return {job: StoredJob(job_version_id, outputs) for job, job_version_id, outputs in await cursor.fetchall()}
+
+
+async def moved_datasets(connection: Connection, versions: Mapping[str, str]) -> list[str]:
+    """The datasets that are not served by these versions; `versions` by dataset."""
+    cursor = await connection.execute(
+        _sql.moved_datasets, {"dataset_ids": list(versions), "version_ids": list(versions.values())}
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def dataset_owners(connection: Connection, folded_ids: Sequence[str]) -> list[OwnerRow]:
+    return await rows(connection, _sql.dataset_owners, OwnerRow, folded_ids=list(folded_ids))
+
+
+async def activate(connection: Connection, dag: str, dag_version_id: str) -> VersionRow:
+    """Moves all pointers of the DAG to this version, under the next deploy number; the caller holds the DAG's lock."""
+    deploy_number = int((await one_row(connection, _sql.next_deploy_number, {}))[0])
+    active = {"dag": dag, "dag_version_id": dag_version_id, "deploy_number": deploy_number}
+    await connection.execute(_sql.activate_version, active)
+    await connection.execute(_sql.record_activation, active)
+    await connection.execute(_sql.activate_dag, active)
+    return (await rows(connection, _sql.get_version, VersionRow, dag_version_id=dag_version_id))[0]
+
+
+async def leftover(connection: Connection, dag: str) -> str | None:
+    """A version that nobody can finish any more."""
+    cursor = await connection.execute(_sql.leftover, {"dag": dag})
+    row = await cursor.fetchone()
+    return str(row[0]) if row else None
+
+
+async def remove_composition(connection: Connection, dag_version_id: str, limit: int) -> int:
+    """Removes what a version is made of; answers how many rows, at most `limit`."""
+    removed = 0
+    for statement in (_sql.remove_bindings, _sql.remove_settings, _sql.remove_served):
+        cursor = await connection.execute(statement, {"dag_version_id": dag_version_id, "limit": limit - removed})
+        removed += cursor.rowcount
+    return removed
+
+
+async def remove_version(connection: Connection, dag_version_id: str) -> None:
+    await connection.execute(_sql.remove_version, {"dag_version_id": dag_version_id})
 
 
 async def active_version(connection: Connection, dag: str) -> VersionRow | None:
-    found = await rows(connection, sql.active_version, VersionRow, dag=dag)
+    found = await rows(connection, _sql.active_version, VersionRow, dag=dag)
     return found[0] if found else None
 
 
 async def get_version(connection: Connection, dag_version_id: str) -> VersionRow | None:
-    found = await rows(connection, sql.get_version, VersionRow, dag_version_id=dag_version_id)
+    found = await rows(connection, _sql.get_version, VersionRow, dag_version_id=dag_version_id)
     return found[0] if found else None
 
 
-async def written_version(connection: Connection, dag_version_id: str) -> VersionRow:
-    """A version that this transaction wrote."""
-    return (await rows(connection, sql.get_version, VersionRow, dag_version_id=dag_version_id))[0]
-
-
 async def list_versions(connection: Connection, dag: str, before: int | None, limit: int) -> list[VersionRow]:
-    return await rows(connection, sql.list_versions, VersionRow, dag=dag, before=before, limit=limit)
+    return await rows(connection, _sql.list_versions, VersionRow, dag=dag, before=before, limit=limit)
 
 
 async def list_dags(connection: Connection, *, dag: str | None, after: str | None, limit: int) -> list[DagRow]:
-    return await rows(connection, sql.list_dags, DagRow, dag=dag, after=after, limit=limit)
+    return await rows(connection, _sql.list_dags, DagRow, dag=dag, after=after, limit=limit)
 
 
 async def deployed_jobs(connection: Connection, dag_version_id: str) -> list[DeployedJobRow]:
-    return await rows(connection, sql.deployed_jobs, DeployedJobRow, dag_version_id=dag_version_id)
+    return await rows(connection, _sql.deployed_jobs, DeployedJobRow, dag_version_id=dag_version_id)
 
 
 async def source_events(connection: Connection, dag: str) -> int:
-    cursor = await connection.execute(sql.source_events, {"dag": dag})
+    cursor = await connection.execute(_sql.source_events, {"dag": dag})
     row = await cursor.fetchone()
     return int(row[0]) if row else 0
 
 
 async def unfinished(connection: Connection, dag_version_id: str) -> bool:
-    cursor = await connection.execute(sql.unfinished, {"dag_version_id": dag_version_id})
+    cursor = await connection.execute(_sql.unfinished, {"dag_version_id": dag_version_id})
     row = await cursor.fetchone()
     return bool(row and row[0])
 
 
 async def pause(connection: Connection, dag: str, jobs: Sequence[str], actor: str) -> None:
     """Pauses jobs; the DAG as a whole where none is named."""
-    await connection.execute(sql.pause, {"dag": dag, "jobs": list(jobs) or [""], "actor": actor})
+    await connection.execute(_sql.pause, {"dag": dag, "jobs": list(jobs) or [""], "actor": actor})
 
 
 async def resume(connection: Connection, dag: str, jobs: Sequence[str]) -> None:
     """Resumes jobs; the DAG as a whole and every job of it where none is named."""
-    await connection.execute(sql.resume, {"dag": dag, "jobs": list(jobs) or None})
+    await connection.execute(_sql.resume, {"dag": dag, "jobs": list(jobs) or None})
 
 
 async def answered_deploy(connection: Connection, request_id: str) -> VersionRow | None:
     """The version that a deploy call with this id was answered with."""
-    found = await rows(connection, sql.answered_deploy, VersionRow, request_id=request_id)
+    found = await rows(connection, _sql.answered_deploy, VersionRow, request_id=request_id)
     return found[0] if found else None
 
 
 async def answer_deploy(connection: Connection, request_id: str, dag_version_id: str, actor: str) -> bool:
     """So that the call can be repeated; False where the id was taken meanwhile."""
     cursor = await connection.execute(
-        sql.answer_deploy, {"request_id": request_id, "dag_version_id": dag_version_id, "actor": actor}
+        _sql.answer_deploy, {"request_id": request_id, "dag_version_id": dag_version_id, "actor": actor}
     )
     return await cursor.fetchone() is not None

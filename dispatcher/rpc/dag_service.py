@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Mapping
 
 import grpc
 
-from dispatcher.dag.fingerprint import fingerprints
 from dispatcher.dag.model import KnownDataset, KnownDatasets, Reading
 from dispatcher.dag.reading import read_document, read_spec
 from dispatcher.datasets import store as datasets_store
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import store
-from dispatcher.deploy.first_version import Deployable, deploy_first_version
+from dispatcher.deploy.deployable import Deployable
+from dispatcher.deploy.deploying import Call, deploy
 from dispatcher.deploy.store import DagRow, VersionRow
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
@@ -110,18 +110,12 @@ class DagService(DagServiceServicer):
             raise _faulty(reading)
         await self._require_bundles(reading, request.bundles)
         used = {path.path: request.bundles[path.path] for path in reading.local_paths}
-        deployable = Deployable(
-            dag=reading.resolved,
-            spec=_with_digests(reading.spec, used),
-            bundles=used,
-            fingerprints=fingerprints(reading.resolved, known, used),
-            known=known,
-        )
+        spec = _with_digests(reading.spec, used)
+        deployable = await asyncio.to_thread(Deployable.of, reading.resolved, spec, known, used)
+        call = Call(deployable, request.request_id.lower(), str(current_actor()))
         with translated():
+            deployed = await deploy(self._pool, call, self._new_id)
             async with transaction(self._pool) as connection:
-                deployed = await deploy_first_version(
-                    connection, deployable, request.request_id.lower(), str(current_actor()), self._new_id
-                )
                 deployment = await _deployment(connection, deployed.version)
         self._releaser.signal()
         return pb.DeployDagResponse(deployment=deployment, unchanged=deployed.unchanged)
@@ -226,6 +220,7 @@ class DagService(DagServiceServicer):
                 virtual_sql=row.virtual_sql,
                 dependencies=tuple(row.dependencies),
                 fingerprint=row.fingerprint,
+                version_id=row.dataset_version_id,
             )
             for row in rows
         )
@@ -313,7 +308,9 @@ def _later(message: str) -> TraceError:
 
 async def _deployment(connection: Connection, version: VersionRow) -> pb.Deployment:
     jobs = await store.deployed_jobs(connection, version.dag_version_id)
-    counts = await tasks_store.count_tasks(connection, version.dag)
+    counts: dict[str, list[pb.TaskCount]] = {}
+    for row in await tasks_store.count_tasks(connection, version.dag):
+        counts.setdefault(row.job, []).append(_task_count(row))
     return pb.Deployment(
         deployment_id=version.dag_version_id,
         dag=version.dag,
@@ -329,7 +326,7 @@ async def _deployment(connection: Connection, version: VersionRow) -> pb.Deploym
                 job_version_id="" if job.kind == "virtual" else job.job_version_id,
                 run_state=RunState.Value(f"RUN_STATE_{job.run_state.upper()}"),
                 paused=job.paused,
-                task_counts=[_task_count(row) for row in counts if row.job == job.job],
+                task_counts=counts.get(job.job),
             )
             for job in jobs
         ],

@@ -68,6 +68,15 @@ create table dag_version (
 );
 alter table dag add foreign key (active_version_id) references dag_version;
 
+-- Which version of a DAG was active when, by deploy number: one row for each cutover or rollback.
+create table activation (
+    dag text not null references dag,
+    from_deploy bigint not null,
+    to_deploy bigint,               -- exclusive; null: until now
+    dag_version_id uuid not null references dag_version,
+    primary key (dag, from_deploy)
+);
+
 -- What each deploy call was answered with, so that it can be repeated whatever was deployed since.
 create table deploy_request (
     request_id uuid primary key,
@@ -76,7 +85,8 @@ create table deploy_request (
     requested_at timestamptz not null default clock_timestamp()
 );
 
--- A job at one fingerprint. DAG versions share the job versions that they have in common.
+-- A job at one fingerprint (of a job that shares a dataset with other writers: its own and theirs). DAG versions share the job versions
+-- that they have in common. It is written whole, with its outputs and their dataset versions, in one transaction.
 create table job_version (
     job_version_id uuid primary key,
     dag text not null references dag,
@@ -117,7 +127,8 @@ create table dag_version_job (
     primary key (dag_version_id, job_version_id)
 );
 
--- A named collection with one owning DAG; ids are unique whatever their case.
+-- A named collection with one owning DAG; ids are unique whatever their case. Registered when a DAG version with it goes active: what is
+-- only being built owns nothing, so versions, bindings and dependencies name datasets that need not be here yet.
 create table dataset (
     dataset_id text primary key check (octet_length(dataset_id) between 1 and 255),
     folded_id text not null unique,
@@ -128,7 +139,7 @@ create table dataset (
 -- One generation of a dataset. Its uuid names its place in the artifact store.
 create table dataset_version (
     dataset_version_id uuid primary key,
-    dataset_id text not null references dataset,
+    dataset_id text not null,
     fingerprint bytea not null check (octet_length(fingerprint) = 32),
     spec bytea not null,            -- OutputSpec, effective
     virtual_sql text,               -- of a virtual dataset
@@ -151,29 +162,37 @@ create index job_output_by_version on job_output (dataset_version_id);
 -- What a virtual dataset version is made of, directly.
 create table virtual_dependency (
     dataset_version_id uuid not null references dataset_version,
-    dependency_id text not null references dataset,
+    dependency_id text not null,
     primary key (dataset_version_id, dependency_id)
 );
 
--- dataset -> version now served, and what was served when.
-create table pointer (
-    dataset_id text primary key references dataset,
+-- What a DAG version serves, written while it is built.
+create table dag_version_dataset (
+    dag_version_id uuid not null references dag_version,
+    dataset_id text not null,
     dataset_version_id uuid not null references dataset_version,
-    deploy_number bigint not null
+    primary key (dag_version_id, dataset_id)
 );
-create table pointer_history (
-    dataset_id text not null references dataset,
-    from_deploy bigint not null,
-    to_deploy bigint,               -- exclusive; null: until now
-    dataset_version_id uuid not null references dataset_version,
-    primary key (dataset_id, from_deploy)
-);
+create index dag_version_dataset_of on dag_version_dataset (dataset_version_id);
+
+-- dataset -> version now served, and what was served when. Derived from the active version, so that one row moves all pointers of a DAG.
+create view pointer as
+select d.dataset_id, s.dataset_version_id
+from dataset d
+join dag g on g.dag = d.dag
+join dag_version_dataset s on s.dag_version_id = g.active_version_id and s.dataset_id = d.dataset_id;
+
+create view pointer_history as
+select d.dataset_id, a.from_deploy, a.to_deploy, s.dataset_version_id
+from dataset d
+join activation a on a.dag = d.dag
+join dag_version_dataset s on s.dag_version_id = a.dag_version_id and s.dataset_id = d.dataset_id;
 
 -- A DAG version binds each job version to the versions that it reads.
 create table input_binding (
     dag_version_id uuid not null references dag_version,
     job_version_id uuid not null references job_version,
-    dataset_id text not null references dataset,
+    dataset_id text not null,
     dataset_version_id uuid not null references dataset_version,
     trigger boolean not null,
     wait boolean not null,

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.dispatcher.dag.documents import EXAMPLE, expect, read
+from dispatcher.dag import size
+from tests.dispatcher.dag.documents import EXAMPLE, expect, foreign, known, read
+from traceapi.types.v1.dag_pb2 import OutputSpec
 
 EXAMPLE_TEXT = (Path(__file__).parents[3] / EXAMPLE).read_text()
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -183,3 +185,46 @@ def test_example_with_random_faults_is_answered(seed: int) -> None:
     reading = read(text)
     assert (reading.resolved is None) == bool(reading.problems)
     assert all(item.line >= 1 and item.column >= 1 and item.message and item.remedy for item in reading.problems)
+
+
+def _fans(jobs: int, triggers: int) -> str:
+    """A source, and jobs that are triggered by the datasets of the `triggers` before them."""
+    cursor = "{column: number, type: int64}"
+    lines = [
+        "dag: x",
+        "jobs:",
+        f"  j0: {{source: replay, config: {{path: /b.csv, cursor: number}}, outputs: {{d0: {{cursor: {cursor}}}}}}}",
+    ]
+    for number in range(1, jobs):
+        inputs = ", ".join(f"d{other}: {{}}" for other in range(max(0, number - triggers), number))
+        lines.append(
+            f"  j{number}: {{operator: python, runtime: python3.11, code: {{bundle: ./a, entrypoint: 'a:b'}},"
+            f" inputs: {{{inputs}}}, outputs: {{d{number}: {{}}}}}}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def test_a_document_that_could_not_go_active_in_one_transaction_is_refused_with_its_rows() -> None:
+    assert not read(_fans(1_665, 2)).problems, "4,999 rows"
+    expect(
+        _fans(1_666, 2).replace("jobs:", "‸jobs:"),
+        [
+            "going active takes 5,002 rows in one transaction (datasets: 1,666, inputs that trigger: 3,329, sources: 1,"
+            " its own: 6), and 5,000 are allowed; move jobs to other DAGs"
+        ],
+    )
+
+
+def test_a_virtual_node_of_more_datasets_than_one_transaction_stores_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The limit is small here, so that the document may be."""
+    monkeypatch.setattr(size, "MAX_ROWS", 40)
+    names = [f"d{number}" for number in range(36)]
+    sql = f"select 1::int8 as one from {', '.join(names)}"  # noqa: S608
+    known_ones = known(*(foreign(name, OutputSpec(schema={"number": "int64"})) for name in names))
+    expect(
+        f"dag: x\njobs:\n  ‸v: {{virtual: {{sql: '{sql}'}}, outputs: {{v: {{}}}}}}\n",
+        ["storing `v` takes 41 rows in one transaction, and 40 are allowed; let its SQL name fewer datasets"],
+        known_ones,
+    )
