@@ -1,7 +1,7 @@
-"""What every test may ask for: a real Postgres server, and in it databases of its own.
+"""What every test may ask for: a real Postgres server, and in it databases of its own; a real S3 server.
 
-One server serves a test process; a database is cloned from a migrated template, in a tenth of a second. Nothing
-has a fixed port or name, so any number of test processes may run at once.
+One server of each kind serves a test process; a database is cloned from a migrated template, in a tenth of a second.
+Nothing has a fixed port or name, so any number of test processes may run at once.
 """
 
 import uuid
@@ -15,6 +15,7 @@ from psycopg import sql
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import Pool, PoolConfig, open_pool
 from kernel.embedded_postgres import EmbeddedPostgres
+from tests.s3_server import ADMIN, S3Server, running_s3_server
 
 _TEMPLATE = "trace_template"
 
@@ -50,6 +51,21 @@ async def pool(database: str) -> AsyncIterator[Pool]:
     """The dispatcher's pool on a fresh migrated database."""
     async with open_pool(PoolConfig(database)) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def running_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The S3 server of this test process."""
+    with running_s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The S3 server, with its credential in the environment of this process and of those that it starts."""
+    for name, value in ADMIN.environment.items():
+        monkeypatch.setenv(name, value)
+    return running_s3
 
 
 def _new_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:

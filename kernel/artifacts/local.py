@@ -8,17 +8,23 @@ folder is flushed before the caller hears of success. A crash leaves at most a t
 import hashlib
 import io
 import os
-import stat as file_status
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from kernel.artifacts.store import ArtifactConflict, ArtifactMissing, StoredObject, check_key, check_prefix
+from kernel.artifacts.files import CHUNK_BYTES, open_regular_file, open_source, sha256_of
+from kernel.artifacts.store import (
+    ArtifactConflict,
+    ArtifactMissing,
+    StoredObject,
+    check_key,
+    check_prefix,
+    store_unusable,
+)
 from kernel.ids import new_id
 
 # '~' is in no key, so nothing in there can be mistaken for an object.
 _UNFINISHED = "~unfinished"
-_CHUNK = 1 << 20
 
 
 class LocalArtifactStore:
@@ -31,10 +37,7 @@ class LocalArtifactStore:
 
     def put(self, key: str, source: Path) -> StoredObject:
         """Store a copy of a regular file; links are not followed."""
-        content = _open_file(source)
-        if content is None:
-            raise ValueError(f"{source} is not a regular file")
-        with content:
+        with open_source(source) as content:
             return self._put(key, content)
 
     def put_bytes(self, key: str, data: bytes) -> StoredObject:
@@ -49,12 +52,12 @@ class LocalArtifactStore:
             return None
         with content:
             size = os.fstat(content.fileno()).st_size
-            return StoredObject(key, size, _digest(content) if digest else b"")
+            return StoredObject(key, size, sha256_of(content) if digest else b"")
 
     def open(self, key: str) -> BinaryIO:
         """The object's content."""
         try:
-            content = _open_file(self._path(key))
+            content = open_regular_file(self._path(key))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ArtifactMissing(key) from error
         if content is None:
@@ -80,6 +83,24 @@ class LocalArtifactStore:
         for key, path in sorted(found):
             yield StoredObject(key, path.stat().st_size, b"")
 
+    def check(self, *, writable: bool) -> None:
+        """The folder can be read, or made and written to."""
+        try:
+            if writable:
+                _make_folder(self._root / _UNFINISHED)
+                self._write_probe()
+            elif self._root.exists():
+                os.scandir(self._root).close()
+        except OSError as error:
+            doing = "written to" if writable else "read"
+            remedy = f"name a folder that user {os.geteuid()} may use, or give it the rights"
+            raise store_unusable(f"file://{self._root}", f"it cannot be {doing}: {error}", remedy) from error
+
+    def _write_probe(self) -> None:
+        probe = self._root / _UNFINISHED / new_id()
+        probe.touch()
+        probe.unlink()
+
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
 
@@ -102,29 +123,12 @@ class LocalArtifactStore:
             unfinished.unlink(missing_ok=True)
 
 
-def _open_file(path: Path) -> BinaryIO | None:
-    """A regular file for reading; None where the path is something else, OSError for links and what is not there."""
-    # Not blocking, or a pipe that lies there would hold the caller for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not file_status.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    return os.fdopen(descriptor, "rb")
-
-
-def _digest(content: BinaryIO) -> bytes:
-    digest = hashlib.sha256()
-    while chunk := content.read(_CHUNK):
-        digest.update(chunk)
-    return digest.digest()
-
-
 def _write(path: Path, content: BinaryIO, key: str) -> StoredObject:
     """Copy the content to a new file, durably; size and digest are of what was written."""
     digest, size = hashlib.sha256(), 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        while chunk := content.read(_CHUNK):
+        while chunk := content.read(CHUNK_BYTES):
             file.write(chunk)
             digest.update(chunk)
             size += len(chunk)

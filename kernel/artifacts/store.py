@@ -46,8 +46,28 @@ class ArtifactMissing(TraceError):
         super().__init__(errors_pb2.ERROR_REASON_ARTIFACT_LOST, message, metadata={"key": key})
 
 
+def store_unavailable(store: str, why: str) -> TraceError:
+    """The store does not answer at the moment: what was asked may be asked again."""
+    return TraceError(errors_pb2.ERROR_REASON_UNAVAILABLE, f"the artifact store {store} does not answer: {why}")
+
+
+def store_unusable(store: str, why: str, remedy: str) -> TraceError:
+    """The store will not do this however often it is asked, until a person has changed something.
+
+    INTERNAL, because it is the matter of who runs the program and not of who called it.
+    """
+    return TraceError(errors_pb2.ERROR_REASON_INTERNAL, f"the artifact store {store} cannot be used: {why}; {remedy}")
+
+
 class ArtifactStore(Protocol):
-    """Immutable objects by key. Methods block: call them from a thread where a loop must not wait."""
+    """Immutable objects by key. Methods block: call them from a thread where a loop must not wait.
+
+    Every method raises TraceError: UNAVAILABLE where the store does not answer, INTERNAL where it refuses this program.
+    """
+
+    def check(self, *, writable: bool) -> None:
+        """Asks the store whether it can be used as it must be, before any work depends on it."""
+        ...
 
     def put(self, key: str, source: Path) -> StoredObject:
         """Store a copy of the file. ArtifactConflict where the key holds other content."""
@@ -58,11 +78,11 @@ class ArtifactStore(Protocol):
         ...
 
     def stat(self, key: str, *, digest: bool) -> StoredObject | None:
-        """The object, or None where there is none. With `digest` its content is read and hashed."""
+        """The object, or None where there is none. With `digest` its content is hashed, by the store or here."""
         ...
 
     def open(self, key: str) -> BinaryIO:
-        """The object's content, to be closed by the caller. ArtifactMissing where there is none."""
+        """The object's content, seekable, to be closed by the caller. ArtifactMissing where there is none."""
         ...
 
     def local_path(self, key: str) -> Path | None:
@@ -70,7 +90,7 @@ class ArtifactStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """The objects whose key begins with `prefix`, by key, without digests."""
+        """The objects whose key begins with `prefix`, in the order of the store, without digests."""
         ...
 
 

@@ -1,31 +1,34 @@
-"""The artifact store on a disk: written once, whole, and never outside of its folder."""
+"""What every artifact store keeps, whatever it is made of: objects are written once, whole, and stay as they are."""
 
 import hashlib
-import os
-import stat
+import io
+import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from kernel.artifacts import ArtifactConflict, ArtifactMissing, LocalArtifactStore, StoredObject, open_store
+from kernel.artifacts import ArtifactConflict, ArtifactMissing, ArtifactStore, StoredObject, open_store
 from kernel.errors import TraceError
+from kernel.ids import new_id
+from tests.s3_server import S3Server
 from traceapi.types.v1 import errors_pb2
 
 KEY = "data/0190b7a1-0000-7000-8000-000000000001/task-1-0.parquet"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> LocalArtifactStore:
-    return LocalArtifactStore(tmp_path / "artifacts")
+@pytest.fixture(params=["disk", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    """An empty store of each kind."""
+    if request.param == "disk":
+        return open_store((tmp_path / "artifacts").as_uri())
+    server: S3Server = request.getfixturevalue("s3")
+    return open_store(server.url(new_id()))
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def test_what_is_put_is_there(store: LocalArtifactStore, tmp_path: Path) -> None:
+def test_what_is_put_is_there(store: ArtifactStore, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"rows" * 1_000_000)
     stored = store.put(KEY, source)
@@ -34,12 +37,42 @@ def test_what_is_put_is_there(store: LocalArtifactStore, tmp_path: Path) -> None
         assert content.read() == source.read_bytes()
     assert store.stat(KEY, digest=True) == stored
     assert store.stat(KEY, digest=False) == StoredObject(KEY, 4_000_000, b"")
-    path = store.local_path(KEY)
-    assert path is not None
-    assert path.read_bytes() == source.read_bytes()
 
 
-def test_an_object_does_not_change_with_its_source(store: LocalArtifactStore, tmp_path: Path) -> None:
+def test_an_object_without_bytes_is_one(store: ArtifactStore, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.touch()
+    stored = store.put(KEY, source)
+    assert store.stat(KEY, digest=True) == stored == StoredObject(KEY, 0, hashlib.sha256().digest())
+    with store.open(KEY) as content:
+        assert content.read() == b""
+
+
+def test_content_can_be_read_anywhere(store: ArtifactStore) -> None:
+    data = random.Random(3).randbytes(5_000_000)
+    store.put_bytes(KEY, data)
+    with store.open(KEY) as content:
+        for position, length in [(4_999_990, 100), (0, 10), (2_000_000, 2_500_000), (4_500_000, 1), (4_500_001, 9)]:
+            assert content.seek(position) == position
+            assert content.read(length) == data[position : position + length]
+        assert content.seek(-10, io.SEEK_END) == 4_999_990
+        assert content.read() == data[-10:]
+        content.seek(0)
+        assert content.read() == data
+
+
+def test_a_parquet_file_is_read_from_the_store(store: ArtifactStore, tmp_path: Path) -> None:
+    numbers = random.Random(5)
+    table = pa.table({"number": range(300_000), "value": [numbers.random() for _ in range(300_000)]})
+    pq.write_table(table, tmp_path / "file", row_group_size=50_000)
+    store.put(KEY, tmp_path / "file")
+    with store.open(KEY) as content:
+        assert pq.ParquetFile(content).read(["value"]).equals(table.select(["value"]))
+    with store.open(KEY) as content:
+        assert pq.ParquetFile(content).read_row_group(4).equals(table.slice(200_000, 50_000))
+
+
+def test_an_object_does_not_change_with_its_source(store: ArtifactStore, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"before")
     stored = store.put(KEY, source)
@@ -47,40 +80,29 @@ def test_an_object_does_not_change_with_its_source(store: LocalArtifactStore, tm
     assert store.stat(KEY, digest=True) == stored
 
 
-def test_objects_are_read_only_and_nothing_unfinished_is_left(store: LocalArtifactStore, tmp_path: Path) -> None:
-    store.put_bytes(KEY, b"x")
-    assert files(tmp_path / "artifacts") == [KEY]
-    assert stat.S_IMODE((tmp_path / "artifacts" / KEY).stat().st_mode) == 0o444
-    assert (tmp_path / "artifacts" / KEY).stat().st_nlink == 1
-
-
-def test_the_same_content_again_is_a_repeat(store: LocalArtifactStore, tmp_path: Path) -> None:
+def test_the_same_content_again_is_a_repeat(store: ArtifactStore) -> None:
     stored = store.put_bytes(KEY, b"x")
-    before = (tmp_path / "artifacts" / KEY).stat()
     assert store.put_bytes(KEY, b"x") == stored
-    assert (tmp_path / "artifacts" / KEY).stat().st_ino == before.st_ino
 
 
 @pytest.mark.parametrize("content", [b"other", b"y", b""])
-def test_other_content_is_a_conflict_and_changes_nothing(
-    store: LocalArtifactStore, content: bytes, tmp_path: Path
-) -> None:
+def test_other_content_is_a_conflict_and_changes_nothing(store: ArtifactStore, content: bytes) -> None:
     stored = store.put_bytes(KEY, b"x")
     with pytest.raises(ArtifactConflict) as caught:
         store.put_bytes(KEY, content)
     assert caught.value.reason == errors_pb2.ERROR_REASON_ARTIFACT_CONFLICT
     assert store.stat(KEY, digest=True) == stored
-    assert files(tmp_path / "artifacts") == [KEY]
+    assert [found.key for found in store.list("")] == [KEY]
 
 
-def test_of_many_writers_at_once_one_wins_and_the_others_hear_of_it(store: LocalArtifactStore) -> None:
-    def write(number: int) -> Any:
+def test_of_many_writers_at_once_one_wins_and_the_others_hear_of_it(store: ArtifactStore) -> None:
+    def write(number: int) -> StoredObject | None:
         try:
             return store.put_bytes(KEY, b"%d" % (number % 4))
         except ArtifactConflict:
             return None
 
-    with ThreadPoolExecutor(8) as threads:
+    with ThreadPoolExecutor(16) as threads:
         results = list(threads.map(write, range(64)))
     winner = store.stat(KEY, digest=True)
     assert winner is not None
@@ -88,7 +110,7 @@ def test_of_many_writers_at_once_one_wins_and_the_others_hear_of_it(store: Local
     assert sum(result is not None for result in results) == 16
 
 
-def test_what_is_not_there_is_missing(store: LocalArtifactStore) -> None:
+def test_what_is_not_there_is_missing(store: ArtifactStore) -> None:
     assert store.stat(KEY, digest=True) is None
     with pytest.raises(ArtifactMissing):
         store.open(KEY)
@@ -118,8 +140,10 @@ def test_what_is_not_there_is_missing(store: LocalArtifactStore) -> None:
         "x" * 513,
     ],
 )
-def test_a_key_that_could_leave_the_store_is_refused(store: LocalArtifactStore, key: str, tmp_path: Path) -> None:
+def test_a_key_that_could_leave_the_store_is_refused(store: ArtifactStore, key: str, tmp_path: Path) -> None:
+    (tmp_path / "source").touch()
     for use in (
+        lambda: store.put(key, tmp_path / "source"),
         lambda: store.put_bytes(key, b"x"),
         lambda: store.stat(key, digest=False),
         lambda: store.open(key),
@@ -128,84 +152,80 @@ def test_a_key_that_could_leave_the_store_is_refused(store: LocalArtifactStore, 
         with pytest.raises(TraceError) as caught:
             use()
         assert caught.value.reason == errors_pb2.ERROR_REASON_INVALID_REQUEST
-    assert files(tmp_path) == []
+    assert list(store.list("")) == []
 
 
-def test_links_are_not_followed(store: LocalArtifactStore, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("secret")
-    store.put_bytes("data/a", b"x")
-    (tmp_path / "artifacts/data/link").symlink_to(secret)
-    with pytest.raises(OSError, match="symbolic"):
-        store.open("data/link")
-    (tmp_path / "source").symlink_to(secret)
+def test_links_are_not_followed(store: ArtifactStore, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "source").symlink_to(tmp_path / "secret")
     with pytest.raises(OSError, match="symbolic"):
         store.put("data/b", tmp_path / "source")
     assert store.stat("data/b", digest=False) is None
 
 
-def test_a_folder_is_no_source(store: LocalArtifactStore, tmp_path: Path) -> None:
+def test_a_folder_is_no_source(store: ArtifactStore, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a regular file"):
         store.put(KEY, tmp_path)
 
 
-def test_objects_are_listed_by_the_beginning_of_their_key(store: LocalArtifactStore, tmp_path: Path) -> None:
+def test_objects_are_listed_by_the_beginning_of_their_key(store: ArtifactStore) -> None:
+    store.check(writable=True)  # what it leaves behind is no object
     for key in ("data/b/1", "data/a/2", "data/a/1", "data/a.b", "bundles/x.tar"):
         store.put_bytes(key, key.encode())
-    (tmp_path / "artifacts/~unfinished/crashed").write_bytes(b"half")
-    assert [found.key for found in store.list("")] == ["bundles/x.tar", "data/a.b", "data/a/1", "data/a/2", "data/b/1"]
-    assert [found.key for found in store.list("data/a")] == ["data/a.b", "data/a/1", "data/a/2"]
-    assert list(store.list("data/a/")) == [StoredObject("data/a/1", 8, b""), StoredObject("data/a/2", 8, b"")]
-    assert list(store.list("nothing/")) == []
-    assert list(store.list("data/a/1/")) == []
+
+    def listed(prefix: str) -> list[tuple[str, int]]:
+        return sorted((found.key, found.size_bytes) for found in store.list(prefix))
+
+    assert listed("") == [("bundles/x.tar", 13), ("data/a.b", 8), ("data/a/1", 8), ("data/a/2", 8), ("data/b/1", 8)]
+    assert listed("data/a") == [("data/a.b", 8), ("data/a/1", 8), ("data/a/2", 8)]
+    assert listed("data/a/") == [("data/a/1", 8), ("data/a/2", 8)]
+    assert listed("nothing/") == []
+    assert listed("data/a/1/") == []
 
 
 @pytest.mark.parametrize("prefix", ["/", "../", "data/../", "~"])
-def test_a_prefix_that_could_leave_the_store_is_refused(store: LocalArtifactStore, prefix: str) -> None:
+def test_a_prefix_that_could_leave_the_store_is_refused(store: ArtifactStore, prefix: str) -> None:
     with pytest.raises(TraceError):
         list(store.list(prefix))
 
 
-def test_a_write_is_durable_before_it_is_reported(
-    store: LocalArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file is flushed before it is linked to its key, and the folder that holds the link after."""
-    steps: list[str] = []
-    fsync, link = os.fsync, os.link
-
-    def recorded_fsync(descriptor: int) -> None:
-        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
-        steps.append(
-            f"{kind} {Path(f'/proc/self/fd/{descriptor}').readlink().name if kind == 'folder' else ''}".strip()
-        )
-        fsync(descriptor)
-
-    def recorded_link(source: Path, target: Path) -> None:
-        steps.append("link")
-        link(source, target)
-
-    monkeypatch.setattr(os, "fsync", recorded_fsync)
-    monkeypatch.setattr(os, "link", recorded_link)
-    store.put_bytes("data/v/a", b"x")
-    at = steps.index("link")
-    assert "file" in steps[:at]
-    assert {"folder data", "folder artifacts"} <= set(steps[:at])
-    assert steps[at + 1 :] == ["folder v"]
-    steps.clear()
-    store.put_bytes("data/v/a", b"x")
-    assert steps == ["file", "link", "folder v"]
-
-
-def test_a_url_names_a_store(tmp_path: Path) -> None:
-    store = open_store(f"file://{tmp_path}/with%20space")
-    store.put_bytes("a", b"x")
-    assert (tmp_path / "with space" / "a").read_bytes() == b"x"
-    assert (open_store(f"file://localhost{tmp_path}/x").local_path("a")) == tmp_path / "x" / "a"
+@pytest.mark.parametrize("writable", [True, False])
+def test_an_empty_store_can_be_used(store: ArtifactStore, writable: bool) -> None:
+    store.check(writable=writable)
+    store.check(writable=writable)
+    assert list(store.list("")) == []
 
 
 @pytest.mark.parametrize(
-    "url", ["", "s3://bucket/x", "/absolute/path", "file://relative", "file://host/x", "file:///x?y", "file:x"]
+    "url",
+    [
+        "",
+        "/absolute/path",
+        "file://relative",
+        "file://host/x",
+        "file:///x?y",
+        "file:x",
+        "s3:bucket",
+        "s3://",
+        "s3://B",
+        "s3://bucket/a b",
+        "s3://bucket/../x",
+        "s3://bucket/x?key=secret",
+        "s3://bucket?endpoint=host:9000",
+        "s3://bucket?endpoint=https://user:secret@host",
+        "s3://bucket?endpoint=https://host/path",
+        "s3://bucket?endpoint=http://10.0.0.1:9000",
+        "s3://bucket?region=Here!",
+        "s3://bucket#x",
+        "https://bucket.s3.amazonaws.com",
+    ],
 )
 def test_another_url_is_refused_with_a_remedy(url: str) -> None:
-    with pytest.raises(ValueError, match="write file:///absolute/folder"):
+    with pytest.raises(ValueError, match=r"write (file|s3)://"):
         open_store(url)
+
+
+def test_a_secret_in_the_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match="AWS_SECRET_ACCESS_KEY") as caught:
+        open_store("s3://key:hunter2@bucket/prefix")
+    assert "hunter2" not in str(caught.value)
