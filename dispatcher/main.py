@@ -22,6 +22,7 @@ from dispatcher.duties import Duty, Idle, Nudge, build_duties, run_duties
 from dispatcher.events.accept import Acceptance
 from dispatcher.events.locks import lock_producers
 from dispatcher.events.values import ConsumersChanged, Emit, EmitResult
+from dispatcher.events.verify import ArtifactVerifier
 from dispatcher.rpc.dag_service import DagService
 from dispatcher.rpc.dataset_service import DatasetService
 from dispatcher.rpc.effect_service import EffectService
@@ -32,10 +33,10 @@ from dispatcher.rpc.worker_service import WorkerService
 from dispatcher.tasks.ending import AttemptEnder, Completion, CompletionResult
 from dispatcher.wakeups.release import Releaser
 from dispatcher.wakeups.stream import StreamChannel
-from kernel.artifacts import open_store
-from kernel.artifacts.store import ArtifactStore
+from kernel.artifacts import ArtifactStore, open_store, require_usable
 from kernel.config import ConfigError, load_config
 from kernel.credentials import Role, TokenVerifier
+from kernel.errors import TraceError
 from kernel.ids import new_id
 from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, AioServer, TlsFiles, aio_server
@@ -119,7 +120,7 @@ def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore
 def build_internal(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:
     verifier = TokenVerifier({Role.WORKER: config.worker_token_sha256})
     internal = aio_server(listen=config.internal_listen, verifier=verifier, policy=INTERNAL_POLICY, tls=_tls(config))
-    settling = Settling(pool, hot.batcher, hot.emit, hot.complete, artifacts)
+    settling = Settling(pool, hot.batcher, hot.emit, hot.complete, ArtifactVerifier(artifacts))
     add_WorkerServiceServicer_to_server(WorkerService(pool, settling, hot.channel, new_id), internal.server)
     return internal
 
@@ -140,6 +141,7 @@ async def serve(config: DispatcherConfig) -> None:
     await asyncio.to_thread(migrate, database_url)
     pool_config = PoolConfig(database_url, allow_unsafe_durability=config.allow_unsafe_durability)
     artifacts = open_store(config.artifacts)
+    await asyncio.to_thread(require_usable, artifacts, writable=True)
     async with open_pool(pool_config) as pool, asyncio.TaskGroup() as group:
         hot = build_hot_path(config, pool)
         batching = group.create_task(hot.batcher.run(), name="batcher")
@@ -176,7 +178,7 @@ def main() -> None:
     configure_logging("dispatcher", level=config.log_level)
     try:
         uvloop.run(serve(config))
-    except* (ListenError, DatabaseError) as failures:
+    except* (ListenError, DatabaseError, TraceError) as failures:
         _log.error("cannot serve", errors=[str(failure) for failure in failures.exceptions])
         sys.exit(1)
 

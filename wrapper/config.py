@@ -5,7 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from kernel.artifacts import open_store
+from kernel.artifacts import check_store_url
 from kernel.credentials import Role, TokenVerifier
 from wrapper.replay_files import check_roots
 
@@ -59,7 +59,7 @@ class WrapperConfig:
             raise ValueError("TRACE_CAPACITY: must be from 1 to 1000")
         if not 1 <= self.lease_seconds <= 3600:
             raise ValueError("TRACE_LEASE_SECONDS: must be from 1 to 3600")
-        open_store(self.artifacts)
+        check_store_url(self.artifacts)
         TokenVerifier({Role.USER: self.user_token_sha256})
         if not self.queues:
             raise ValueError("TRACE_QUEUES: names at least one queue")

@@ -153,14 +153,18 @@ class Dispatcher:
         raise TraceError(errors_pb2.ERROR_REASON_UNAVAILABLE, "the answer of ResolveInputs ended before its last page")
 
 
-async def persist(call: Callable[[], Awaitable[T]], alive: Callable[[], bool]) -> T:
+async def persist(
+    call: Callable[[], Awaitable[T]],
+    alive: Callable[[], bool],
+    passing: Callable[[TraceError], bool] = is_passing,
+) -> T:
     """Repeats a call that may be repeated, until it goes through, fails for good, or nobody needs it any more."""
     backoff = Backoff()
     while True:
         try:
             return await call()
         except TraceError as error:
-            if not is_passing(error) or not alive():
+            if not passing(error) or not alive():
                 raise
             await backoff.sleep(error.retry_after)
 

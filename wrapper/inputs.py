@@ -1,8 +1,10 @@
 """What a task reads: the files of a dataset that the dispatcher names, down to the rows within the task's scope, as
 an Arrow stream.
 
-Files are read one after the other, a batch at a time, and only as fast as the operator takes them. A file is hashed
-before its first use on this worker: its bytes must be those that its event was accepted with.
+Files are read one after the other, a batch at a time, and only as fast as the operator takes them. Before its first use
+on this worker a file is checked by its digest, which a store on disk makes and S3 keeps: it must be the one that its
+event was accepted with. A store that does not answer when a file's turn comes is waited for, as long as the operator
+waits.
 """
 
 import asyncio
@@ -12,17 +14,19 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kernel.artifacts.store import ArtifactStore
+from kernel.artifacts.store import ArtifactStore, is_unavailable
 from kernel.errors import TraceError
 from traceapi.types.v1 import errors_pb2
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.dag_pb2 import STORAGE_NONE, STORAGE_POSTGRES
 from traceapi.types.v1.job_pb2 import JobInput
 from traceapi.worker.v1.worker_service_pb2 import ClaimedTask
+from wrapper.backoff import Backoff
 from wrapper.dispatcher_client import Dispatcher
 from wrapper.outputs.columns import arrow_schema
 from wrapper.rows import CursorBounds
@@ -52,6 +56,7 @@ class Inputs:
         dataset = _input(unit, dataset_id)
         if not task.HasField("scope"):
             raise TraceError(errors_pb2.ERROR_REASON_DATASET_NOT_READ, "a source run has no scope to read within")
+        leaving = threading.Event()
         lease = unit.leases[unit.task_indexes[task.task_id]]
         found = await self._dispatcher.resolve_input(lease, dataset_id, unit.alive)
         if dataset.storage == STORAGE_NONE:
@@ -60,13 +65,14 @@ class Inputs:
         else:
             bounds = CursorBounds.of_scope(task.scope, lookback=dataset.lookback)
             schema = _schema(dataset, found.artifacts)
-            batches = self._file_batches(dataset, found.artifacts, schema, bounds, columns)
+            batches = self._file_batches(dataset, found.artifacts, schema, bounds, columns, leaving)
         stream = _ChunkStream(batches, _chosen(schema, columns, dataset_id))
         loop = asyncio.get_running_loop()
         try:
             while (chunk := await loop.run_in_executor(self._executor, stream.next)) is not None:
                 yield chunk
         finally:
+            leaving.set()
             await loop.run_in_executor(self._executor, stream.close)
 
     def _file_batches(
@@ -76,12 +82,23 @@ class Inputs:
         schema: pa.Schema,
         bounds: CursorBounds | None,
         columns: Sequence[str],
+        leaving: threading.Event,
     ) -> Generator[pa.RecordBatch, None, None]:
         cursor = dataset.cursor.column if dataset.HasField("cursor") else ""
         for artifact in artifacts:
-            self._verify(artifact)
-            with self._store.open(artifact.key) as source, closing(pq.ParquetFile(source)) as file:
+            with self._opened(artifact, leaving) as source, closing(pq.ParquetFile(source)) as file:
                 yield from _rows(file, cursor, bounds, columns, schema)
+
+    def _opened(self, artifact: Artifact, leaving: threading.Event) -> BinaryIO:
+        """The file, checked. Blocks its thread while the store does not answer and the reader has not left."""
+        backoff = Backoff()
+        while True:
+            try:
+                self._verify(artifact)
+                return self._store.open(artifact.key)
+            except TraceError as error:
+                if not is_unavailable(error) or leaving.wait(backoff.seconds()):
+                    raise
 
     def _verify(self, artifact: Artifact) -> None:
         if self._verified.get(artifact.key) == artifact.sha256:

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.artifacts import open_store
+from kernel.artifacts import ArtifactStore, open_store, require_usable
 from kernel.channels import aio_channel
 from kernel.config import ConfigError, load_config
 from kernel.credentials import CredentialError, Role, TokenVerifier, read_token
+from kernel.errors import TraceError
 from kernel.ids import new_id
 from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, AioServer, aio_server
@@ -43,7 +44,9 @@ from wrapper.status_service import Identity, WrapperService
 from wrapper.work_dir import WorkDir, WorkDirError, open_work_dir
 from wrapper.worker import Worker
 
-_THREADS = 8
+_ROW_THREADS = 8
+# Reading and writing files, which for a store on the network is waiting: 16 puts and as many reads.
+_STORE_THREADS = 32
 _log = get_logger("wrapper")
 
 
@@ -71,16 +74,37 @@ def build_sandbox(config: WrapperConfig) -> Sandbox | SandboxUnavailable:
         return problem
 
 
-def build(config: WrapperConfig, dispatcher: Dispatcher, work_dir: WorkDir, executor: ThreadPoolExecutor) -> Parts:
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Where blocking work is done. Rows are computed with, the store is waited for: neither keeps the other back."""
+
+    rows: ThreadPoolExecutor
+    store: ThreadPoolExecutor
+
+    @classmethod
+    def start(cls) -> "Threads":
+        return cls(
+            ThreadPoolExecutor(_ROW_THREADS, thread_name_prefix="rows"),
+            ThreadPoolExecutor(_STORE_THREADS, thread_name_prefix="store"),
+        )
+
+    def stop(self) -> None:
+        """Drops what has not begun."""
+        for executor in (self.rows, self.store):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def build(
+    config: WrapperConfig, dispatcher: Dispatcher, work_dir: WorkDir, store: ArtifactStore, threads: Threads
+) -> Parts:
     """All parts, connected, none of them running yet."""
-    store = open_store(config.artifacts)
     emits = Outbox[EmitItem, EmitResult](dispatcher.emit, refused_emit)
     ends = Outbox[UnitEnd, UnitVerdict](dispatcher.end, refused_end, lambda end: len(end.completions))
     emitter = Emitter(emits)
     logs = OperatorLogs(config.log_lines)
-    outputs = OutputCommitter(store, work_dir.outputs, executor, config.max_output_bytes)
+    outputs = OutputCommitter(store, work_dir.outputs, threads.rows, threads.store, config.max_output_bytes)
     desk = Desk(
-        inputs=Inputs(dispatcher, store, executor),
+        inputs=Inputs(dispatcher, store, threads.store),
         outputs=outputs,
         emitter=emitter,
         logs=logs,
@@ -130,10 +154,12 @@ async def serve(config: WrapperConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     work_dir = open_work_dir(config.work_dir)
-    executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="rows")
+    threads = Threads.start()
     try:
+        store = open_store(config.artifacts)
+        await asyncio.to_thread(require_usable, store, writable=True)
         async with _dispatcher(config) as dispatcher:
-            parts = build(config, dispatcher, work_dir, executor)
+            parts = build(config, dispatcher, work_dir, store, threads)
             server = build_server(config, parts.service)
             address = await server.start()
             try:
@@ -155,7 +181,7 @@ async def serve(config: WrapperConfig) -> None:
             finally:
                 await server.stop(0.5)
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        threads.stop()
         work_dir.close()
     _log.info("stopped")
 
@@ -170,7 +196,7 @@ def main() -> int:
         configure_logging("wrapper", level=config.log_level)
         # Not uvloop: it starts processes in a way of its own, which does not close inherited descriptors.
         asyncio.run(serve(config))
-    except (ConfigError, CredentialError, ListenError, WorkDirError) as error:
+    except (ConfigError, CredentialError, ListenError, WorkDirError, TraceError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

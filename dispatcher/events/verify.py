@@ -1,8 +1,9 @@
-"""Before the transaction: the store's objects are as the emit says. No object store is asked inside a transaction."""
+"""Before the transaction: the store's objects are as the emits say. No object store is asked inside a transaction."""
 
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from dispatcher.events.values import Emit, NewArtifact
 from dispatcher.tasks.leases import Refusal
@@ -10,32 +11,48 @@ from kernel.artifacts.store import ArtifactStore
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
-
-async def verify_artifacts(ops: Sequence[Emit], artifacts: ArtifactStore) -> list[Emit]:
-    """The emits, each with a refusal where an object of it is missing or differs in size or SHA-256."""
-    if not any(op.artifacts for op in ops):
-        return list(ops)
-    return await asyncio.to_thread(lambda: [_verified(op, artifacts) for op in ops])
+_THREADS = 32
+# So that a call with thousands of artifacts leaves threads to the others.
+_AT_ONCE = 12
 
 
-def _verified(op: Emit, artifacts: ArtifactStore) -> Emit:
-    for artifact in op.artifacts:
-        refusal = _refusal(artifact, artifacts)
-        if refusal is not None:
-            return dataclasses.replace(op, unverified=refusal)
-    return op
+class ArtifactVerifier:
+    """Asks the store for what emits name, in threads of its own: a slow store holds up nothing else."""
 
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="verify")
 
-def _refusal(artifact: NewArtifact, artifacts: ArtifactStore) -> Refusal | None:
-    try:
-        stored = artifacts.stat(artifact.object_key, digest=True)
-    except TraceError as error:  # a key that could leave the store
-        return Refusal(error.reason, error.message)
-    if stored is None:
-        return Refusal(ErrorReason.ERROR_REASON_ARTIFACT_MISMATCH, f"{artifact.object_key} is not in the store")
-    if (stored.size_bytes, stored.sha256) != (artifact.size_bytes, artifact.sha256):
-        return Refusal(
-            ErrorReason.ERROR_REASON_ARTIFACT_MISMATCH,
-            f"{artifact.object_key} has {stored.size_bytes} bytes and another digest than stated",
-        )
-    return None
+    async def verify(self, ops: Sequence[Emit]) -> list[Emit]:
+        """The emits of one call, each with a refusal where an object is missing or differs in size or SHA-256.
+
+        TraceError where the store gives no answer: nothing is known of the emits then, and the call can be repeated.
+        """
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(artifact: NewArtifact) -> Refusal | None:
+            async with places:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._judge, artifact)
+
+        async def verified(op: Emit) -> Emit:
+            refusals = await asyncio.gather(*map(ask, op.artifacts))
+            first = next((refusal for refusal in refusals if refusal is not None), None)
+            return op if first is None else dataclasses.replace(op, unverified=first)
+
+        return list(await asyncio.gather(*map(verified, ops)))
+
+    def _judge(self, artifact: NewArtifact) -> Refusal | None:
+        try:
+            stored = self._store.stat(artifact.object_key, digest=True)
+        except TraceError as error:
+            if error.reason == ErrorReason.ERROR_REASON_INVALID_REQUEST:  # a key that could leave the store
+                return Refusal(error.reason, error.message)
+            raise
+        if stored is None:
+            return Refusal(ErrorReason.ERROR_REASON_ARTIFACT_MISMATCH, f"{artifact.object_key} is not in the store")
+        if (stored.size_bytes, stored.sha256) != (artifact.size_bytes, artifact.sha256):
+            return Refusal(
+                ErrorReason.ERROR_REASON_ARTIFACT_MISMATCH,
+                f"{artifact.object_key} has {stored.size_bytes} bytes and another digest than stated",
+            )
+        return None

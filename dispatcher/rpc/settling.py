@@ -19,11 +19,10 @@ from dispatcher.events.values import (
     EmitVerdict,
     max_events_per_emit,
 )
-from dispatcher.events.verify import verify_artifacts
+from dispatcher.events.verify import ArtifactVerifier
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.ending import Completion, CompletionResult
 from dispatcher.tasks.leases import Refusal
-from kernel.artifacts.store import ArtifactStore
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -50,7 +49,7 @@ class Settling:
     batcher: Batcher
     emit_kind: Kind[Emit, EmitResult]
     complete_kind: Kind[Completion, CompletionResult]
-    artifacts: ArtifactStore
+    verifier: ArtifactVerifier
     _consumers: dict[str, int] = field(default_factory=dict)
 
     async def settle(self, emits: Sequence[Emit], ends: Sequence[Completion]) -> Settled:
@@ -58,7 +57,7 @@ class Settling:
 
         Raises MESSAGE_TOO_LARGE, and whatever the batcher raises.
         """
-        prepared = await verify_artifacts([await self._counted(op) for op in emits], self.artifacts)
+        prepared = await self.verifier.verify([await self._counted(op) for op in emits])
         if (rows := sum(op.cost for op in prepared) + sum(op.cost for op in ends)) > MAX_CALL_ROWS:
             raise TraceError(
                 ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,

@@ -6,6 +6,7 @@ from urllib.parse import unquote, urlsplit
 from kernel.artifacts import s3_location
 from kernel.artifacts.local import LocalArtifactStore
 from kernel.artifacts.s3_location import S3Location
+from kernel.artifacts.start import require_usable
 from kernel.artifacts.store import ArtifactConflict, ArtifactMissing, ArtifactStore, StoredObject
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "StoredObject",
     "check_store_url",
     "open_store",
+    "require_usable",
 ]
 
 _REMEDY = f"write file:///absolute/folder or {s3_location.EXAMPLE}"

@@ -51,6 +51,11 @@ def store_unavailable(store: str, why: str) -> TraceError:
     return TraceError(errors_pb2.ERROR_REASON_UNAVAILABLE, f"the artifact store {store} does not answer: {why}")
 
 
+def is_unavailable(error: TraceError) -> bool:
+    """Whether a store may answer what it has not answered now."""
+    return error.reason == errors_pb2.ERROR_REASON_UNAVAILABLE
+
+
 def store_unusable(store: str, why: str, remedy: str) -> TraceError:
     """The store will not do this however often it is asked, until a person has changed something.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pyarrow.parquet as pq
 
-from kernel.artifacts.local import LocalArtifactStore
+from kernel.artifacts import ArtifactStore, open_store
 from kernel.bundles import pack
 from kernel.channels import aio_channel
 from kernel.credentials import Role, TokenVerifier, create_token_file, token_digest
@@ -41,7 +41,8 @@ class Stack:
     root: Path
     dispatcher: FakeDispatcher
     address: str
-    store: LocalArtifactStore
+    store_url: str
+    store: ArtifactStore
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -83,9 +84,8 @@ class Stack:
 
     def table(self, key: str) -> list[dict[str, object]]:
         """The rows of a stored file."""
-        path = self.store.local_path(key)
-        assert path is not None
-        return pq.read_table(path).to_pylist()
+        with self.store.open(key) as content:
+            return pq.read_table(content).to_pylist()
 
 
 @dataclass(slots=True)
@@ -115,8 +115,9 @@ class RunningWrapper:
 
 
 @asynccontextmanager
-async def open_stack(root: Path) -> AsyncIterator[Stack]:
-    """The fake dispatcher on a real socket, with credentials and an artifact store."""
+async def open_stack(root: Path, store_url: str = "") -> AsyncIterator[Stack]:
+    """The fake dispatcher on a real socket, with credentials and an artifact store, by default one on disk."""
+    url = store_url or (root / "artifacts").as_uri()
     worker = create_token_file(root / "credentials" / "worker.token")
     create_token_file(root / "credentials" / "user.token")
     server = aio_server(
@@ -128,7 +129,7 @@ async def open_stack(root: Path) -> AsyncIterator[Stack]:
     add_WorkerServiceServicer_to_server(dispatcher, server.server)
     address = await server.start()
     try:
-        yield Stack(root, dispatcher, address, LocalArtifactStore(root / "artifacts"))
+        yield Stack(root, dispatcher, address, url, open_store(url))
     finally:
         await server.stop(0)
 
@@ -143,7 +144,7 @@ async def running_wrapper(stack: Stack, **settings: str) -> AsyncIterator[Runnin
         **os.environ,
         "TRACE_DISPATCHER_ADDRESS": stack.address,
         "TRACE_WORKER_TOKEN_FILE": str(stack.worker_token),
-        "TRACE_ARTIFACTS": (stack.root / "artifacts").as_uri(),
+        "TRACE_ARTIFACTS": stack.store_url,
         "TRACE_USER_TOKEN_SHA256": token_digest(user),
         "TRACE_WORKER_ID": name,
         "TRACE_WORK_DIR": str(stack.root / "wrapper"),

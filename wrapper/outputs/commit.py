@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar
 
-from kernel.artifacts.store import ArtifactStore
+from kernel.artifacts.store import ArtifactStore, is_unavailable
 from kernel.column_types import schema_digest
 from kernel.errors import TraceError
 from traceapi.types.v1 import errors_pb2
@@ -21,6 +21,7 @@ from traceapi.types.v1.dag_pb2 import STORAGE_PARQUET, STORAGE_UNSPECIFIED
 from traceapi.types.v1.job_pb2 import JobOutput
 from traceapi.types.v1.scope_pb2 import Scope
 from traceapi.worker.v1.worker_service_pb2 import ClaimedTask
+from wrapper.dispatcher_client import persist
 from wrapper.outputs.parquet import ParquetFile
 from wrapper.outputs.reader import OutputReader
 from wrapper.unit import Unit
@@ -34,10 +35,13 @@ _numbers = itertools.count(1)
 class OutputCommitter:
     """Opens outputs, and stores what they become. Files under way lie in `folder`, which nobody else uses."""
 
-    def __init__(self, store: ArtifactStore, folder: Path, executor: Executor, max_bytes: int) -> None:
+    def __init__(
+        self, store: ArtifactStore, folder: Path, row_threads: Executor, store_threads: Executor, max_bytes: int
+    ) -> None:
         self._store = store
         self._folder = folder
-        self._executor = executor
+        self._row_threads = row_threads
+        self._store_threads = store_threads
         self._max_bytes = max_bytes
         self._puts = asyncio.Semaphore(_PUTS_AT_ONCE)
         self._group: asyncio.TaskGroup | None = None
@@ -68,22 +72,30 @@ class OutputCommitter:
         stated.revision = task.scope.revision  # 0 for a source run
         return OutputUpload(unit, task, output, stated, self)
 
-    async def store(self, path: Path, artifact: Artifact) -> "asyncio.Future[Artifact]":
+    async def store(self, path: Path, artifact: Artifact, alive: Callable[[], bool]) -> "asyncio.Future[Artifact]":
         """Puts a finished file under its key, in the background: the operator goes on, an emit waits for the answer.
 
-        Returns once there is room for one more under way. The file is removed from where it lies.
+        Returns once there is room for one more under way. A store that does not answer is waited for while the work is
+        `alive`: an outage is no fault of the attempt. The file is removed from where it lies.
         """
         await self._puts.acquire()
         answer: asyncio.Future[Artifact] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may ever ask
         if self._group is None:
             raise TraceError(errors_pb2.ERROR_REASON_UNAVAILABLE, "the worker stops")
-        self._group.create_task(self._put(path, artifact, answer))
+        self._group.create_task(self._put(path, artifact, alive, answer))
         return answer
 
-    async def _put(self, path: Path, artifact: Artifact, answer: "asyncio.Future[Artifact]") -> None:
+    async def _put(
+        self, path: Path, artifact: Artifact, alive: Callable[[], bool], answer: "asyncio.Future[Artifact]"
+    ) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            stored = await self.in_thread(lambda: self._store.put(artifact.key, path))
+            stored = await persist(
+                lambda: loop.run_in_executor(self._store_threads, self._store.put, artifact.key, path),
+                alive,
+                is_unavailable,
+            )
             artifact.size_bytes, artifact.sha256 = stored.size_bytes, stored.sha256
             answer.set_result(artifact)
         except TraceError as error:
@@ -97,7 +109,7 @@ class OutputCommitter:
             await self.in_thread(lambda: path.unlink(missing_ok=True))
 
     async def in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+        return await asyncio.get_running_loop().run_in_executor(self._row_threads, function)
 
     def scratch(self) -> Path:
         return self._folder / f"{next(_numbers)}.parquet"
@@ -141,7 +153,8 @@ class OutputUpload:
         """Ends the file and has it stored; answers its output_id. TraceError as `feed`."""
         path = await self._committer.in_thread(self._finish)
         output_id = str(self._number)
-        self._unit.keep_output(output_id, await self._committer.store(path, self._artifact))
+        storing = await self._committer.store(path, self._artifact, self._unit.alive)
+        self._unit.keep_output(output_id, storing)
         return output_id, self._artifact
 
     async def abort(self) -> None:
