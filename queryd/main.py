@@ -6,14 +6,16 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 
-from kernel.artifacts import ArtifactStore, open_store
+from kernel.artifacts import ArtifactStore, open_store, require_usable
 from kernel.channels import sync_channel
 from kernel.config import ConfigError, load_config
 from kernel.credentials import CredentialError, Role, TokenVerifier, read_token
+from kernel.errors import TraceError
 from kernel.ids import new_id
 from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, SyncServer, sync_server
@@ -23,6 +25,9 @@ from queryd.engine import sandbox
 from queryd.engine.messages import CellLimits
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.sandbox import Sandbox
+from queryd.engine.scratch import ScratchFolder
+from queryd.file_cache import FileCache
+from queryd.files import CopiedFiles, FilesInPlace, PinnedFiles
 from queryd.resolve import Resolver
 from queryd.rpc.query_service import QueryService
 from queryd.run_query import QueryRunner
@@ -60,23 +65,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(config: QuerydConfig, channel: grpc.Channel, stop: threading.Event) -> int:
     """Serves until `stop` is set, then lets running queries end."""
     store = open_store(config.artifacts)
-    pool = build_pool(config, store)
     try:
-        chosen = pool.start()
-    except CellUnavailableError as error:
+        require_usable(store, writable=False)
+    except TraceError as error:
         _log.error("queries cannot be run here", error=str(error))
         return 1
-    if chosen.name == "plain":
-        _log.warning("queries run in plain processes, without namespaces of their own", wanted=config.query_sandbox)
-    try:
-        server = build_server(config, channel, store, pool)
+    with ExitStack() as parts:
+        scratch = ScratchFolder(config.query_work_dir)
+        parts.callback(scratch.remove)
+        files = build_files(config, store, scratch.path, parts)
+        pool = build_pool(config, store, scratch.path)
+        parts.callback(pool.close)
+        try:
+            chosen = pool.start()
+        except CellUnavailableError as error:
+            _log.error("queries cannot be run here", error=str(error))
+            return 1
+        if chosen.name == "plain":
+            _log.warning("queries run in plain processes, without namespaces of their own", wanted=config.query_sandbox)
+        server = build_server(config, channel, files, pool)
         address = server.start()
         write_ready_file(config.ready_file, {"query": address})
         _log.info("serving queries", address=address, sandbox=chosen.name)
         stop.wait()
         server.stop(config.drain_seconds)
-    finally:
-        pool.close()
     return 0
 
 
@@ -86,26 +98,41 @@ def build_channel(config: QuerydConfig) -> grpc.Channel:
     return sync_channel(config.dispatcher_address, token=token, actor_name=config.queryd_name)
 
 
-def build_pool(config: QuerydConfig, store: ArtifactStore) -> CellPool:
-    """Cells that see this store."""
-    root = store.local_path("data")
-    if root is None:
-        raise ConfigError("queryd", ["  TRACE_ARTIFACTS: this release queries stores on a local disk"])
+def build_files(config: QuerydConfig, store: ArtifactStore, folder: Path, parts: ExitStack) -> PinnedFiles:
+    """How cells come to see this store's files; what is to be closed joins the parts."""
+    if _root(store) is not None:
+        return FilesInPlace(store)
+    cache = FileCache(store, folder / "copies", config.query_cache_bytes)
+    parts.callback(cache.close)
+    return CopiedFiles(cache)
+
+
+def build_pool(config: QuerydConfig, store: ArtifactStore, folder: Path) -> CellPool:
+    """Cells that see this store, or the copies of its files."""
     limits = CellLimits(config.query_memory_bytes, config.query_threads, config.query_scratch_bytes)
-    root.parent.mkdir(parents=True, exist_ok=True)
+    root, cells = _root(store), folder / "cells"
+    for made in (root, cells):
+        if made is not None:
+            made.mkdir(parents=True, exist_ok=True)
     sandboxes: list[Sandbox] = []
     if config.query_sandbox != "plain":
-        sandboxes.append(sandbox.bubblewrap(root.parent, limits))
+        sandboxes.append(sandbox.bubblewrap(root, limits))
     if config.query_sandbox != "bubblewrap":
-        sandboxes.append(sandbox.plain(root.parent, limits))
-    return CellPool(sandboxes, config.query_warm_cells)
+        sandboxes.append(sandbox.plain(root, limits))
+    return CellPool(sandboxes, config.query_warm_cells, cells)
 
 
-def build_server(config: QuerydConfig, channel: grpc.Channel, store: ArtifactStore, pool: CellPool) -> SyncServer:
+def _root(store: ArtifactStore) -> Path | None:
+    """The folder of a store on this machine's disk."""
+    data = store.local_path("data")
+    return None if data is None else data.parent
+
+
+def build_server(config: QuerydConfig, channel: grpc.Channel, files: PinnedFiles, pool: CellPool) -> SyncServer:
     """The listener for users."""
     queries = RunningQueries(config.query_slots)
     resolver = Resolver(DatasetServiceStub(channel), config.query_lease_seconds)
-    runner = QueryRunner(resolver, pool, store, queries, config.query_max_rows, Watcher(resolver))
+    runner = QueryRunner(resolver, pool, files, queries, config.query_max_rows, Watcher(resolver))
     server = sync_server(
         listen=config.query_listen,
         verifier=TokenVerifier({Role.USER: config.user_token_sha256}),

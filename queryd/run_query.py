@@ -6,13 +6,12 @@ this one as the end of the cell's pipe.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from kernel.artifacts import ArtifactStore
 from kernel.errors import TraceError
 from kernel.telemetry import get_logger
 from queryd import failures
@@ -20,8 +19,9 @@ from queryd.engine import messages
 from queryd.engine.messages import Job, Kind, Name, ProtocolError
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
+from queryd.files import PinnedFiles
 from queryd.plan_text import plan_text
-from queryd.relations import check_contents, check_files, relations
+from queryd.relations import relations
 from queryd.resolve import AsOf, ResolvedDataset, Resolver
 from queryd.running import QueryIdentity, RunningQueries, RunningQuery
 from queryd.watch import Watcher
@@ -96,7 +96,7 @@ class QueryRunner:
 
     resolver: Resolver
     pool: CellPool
-    store: ArtifactStore
+    files: PinnedFiles
     queries: RunningQueries
     max_rows: int
     watcher: Watcher
@@ -105,8 +105,9 @@ class QueryRunner:
     def run(self, text: QueryText, on_start: OnStart) -> Iterator[Started | bytes | Finished]:
         """The answer in parts: what is read, then bytes of one Arrow stream, then the figures. Raises TraceError."""
         begin = self.clock()
-        with self._place(text, begin, on_start) as query:
-            prepared = self._prepare(query, text)
+        # The files are let go of last, when the cell that reads them is gone.
+        with ExitStack() as held, self._place(text, begin, on_start) as query:
+            prepared = self._prepare(query, text, held)
             yield _started(prepared)
             prepared.cell.send(Kind.RUN, messages.pack_job(prepared.job))
             arrow_bytes = 0
@@ -118,8 +119,8 @@ class QueryRunner:
 
     def explain(self, text: QueryText, on_start: OnStart) -> Explained:
         """What the query would read, without running it. Raises TraceError."""
-        with self._place(text, self.clock(), on_start) as query:
-            prepared = self._prepare(query, text)
+        with ExitStack() as held, self._place(text, self.clock(), on_start) as query:
+            prepared = self._prepare(query, text, held)
             prepared.cell.send(Kind.EXPLAIN, messages.pack_job(prepared.job))
             payload = self._expect(prepared, Kind.PLAN)
             plan = plan_text(payload.decode(errors="replace")).replace(f"{prepared.cell.store}/", "")
@@ -155,7 +156,7 @@ class QueryRunner:
                     elapsed_seconds=elapsed,
                 )
 
-    def _prepare(self, query: RunningQuery, text: QueryText) -> _Prepared:
+    def _prepare(self, query: RunningQuery, text: QueryText, held: ExitStack) -> _Prepared:
         cell = self.pool.take(min(_CELL_SECONDS, text.timeout))
         query.attach(cell)
         names = _names(cell, text.sql)
@@ -166,7 +167,7 @@ class QueryRunner:
             except TraceError as error:
                 raise failures.at_name(error, names) from error
             datasets = self.resolver.resolve(pinned, max(query.deadline - self.clock(), 0.001))
-            check_files(datasets, self.store)
+            held.enter_context(self.files.provided(datasets, cell.files, query.check))
         made, tables = relations(datasets, cell.store)
         for table in tables:
             cell.send(Kind.TABLE, _arrow_stream(table))
@@ -214,7 +215,7 @@ class QueryRunner:
         failure = messages.unpack_failure(payload)
         if failure.kind in ("failed", "files"):
             # The engine's word for a damaged file is no word for people.
-            check_contents(prepared.datasets, self.store, None if failure.kind == "files" else failure.message)
+            self.files.check_contents(prepared.datasets, None if failure.kind == "files" else failure.message)
         return failures.of_failure(failure, prepared.cell.store)
 
     def _release(self, pin_id: str) -> None:

@@ -33,7 +33,14 @@ class LoseAnswer:
     """The server does what was asked, the program never hears of it."""
 
 
-Fault = Answer | CutRequest | LoseAnswer
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The request goes on to the server once the test lets it."""
+
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+Fault = Answer | CutRequest | LoseAnswer | Hold
 
 
 @dataclass
@@ -101,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, Answer):
             self._reply(fault.status, [], fault.body)
             return
+        if isinstance(fault, Hold):
+            fault.released.wait(20)
         connection = http.client.HTTPConnection(self.upstream, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

@@ -3,12 +3,12 @@
 import threading
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 from kernel.telemetry import get_logger
 from queryd.engine.messages import ProtocolError
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.engine.sandbox import Sandbox
-from queryd.engine.scratch import ScratchFolder
 
 _log = get_logger("queryd.pool")
 # After a cell that could not start: the next one may fail in the same way.
@@ -22,11 +22,13 @@ class CellUnavailableError(Exception):
 class CellPool:
     """`warm` cells wait; each one that is taken is replaced. `sandboxes` are tried in order when the pool starts.
 
+    `folder` is where the cells' own folders are made.
+
     One thread starts all cells, and lives as long as the pool: a cell dies with the thread that started it, for that is
     what "die with the parent" means to Linux.
     """
 
-    def __init__(self, sandboxes: Sequence[Sandbox], warm: int) -> None:
+    def __init__(self, sandboxes: Sequence[Sandbox], warm: int, folder: Path) -> None:
         self._sandboxes = sandboxes
         self._warm = warm
         self._ready: deque[CellProcess] = deque()
@@ -34,7 +36,7 @@ class CellPool:
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._started = threading.Event()
-        self._folder = ScratchFolder()
+        self._folder = folder
         self._thread = threading.Thread(target=self._run, name="cells", daemon=True)
         self.sandbox: Sandbox | None = None
 
@@ -71,7 +73,6 @@ class CellPool:
             self._thread.join()
         while self._ready:
             self._ready.popleft().close()
-        self._folder.remove()
 
     def _run(self) -> None:
         try:
@@ -101,7 +102,7 @@ class CellPool:
 
     def _start_cell(self, sandbox: Sandbox) -> CellProcess | None:
         try:
-            cell = CellProcess(sandbox, self._folder.path)
+            cell = CellProcess(sandbox, self._folder)
         except OSError as error:
             _log.warning("a cell could not be started", sandbox=sandbox.name, error=str(error))
             return None

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from queryd.engine import messages
 from queryd.engine.messages import Kind
-from queryd.engine.sandbox import Sandbox
+from queryd.engine.sandbox import CellFolder, Sandbox
 
 _PIPE_BYTES = 1 << 20
 _STDERR_TAIL = 4096
@@ -32,17 +32,17 @@ class CellProcess:
 
     def __init__(self, sandbox: Sandbox, folder: Path) -> None:
         """Starts the process. It is not ready before `wait_ready` returns."""
-        self.store = sandbox.store
-        self._folder = Path(tempfile.mkdtemp(dir=folder))
-        scratch = self._folder / "scratch"
-        scratch.mkdir()
-        with (self._folder / "stderr").open("wb") as stderr:
+        self._folder = CellFolder(Path(tempfile.mkdtemp(dir=folder)))
+        self._folder.scratch.mkdir()
+        self._folder.files.mkdir()
+        self.store = sandbox.store(self._folder)
+        with self._folder.stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
-                sandbox.command(scratch),
+                sandbox.command(self._folder),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                cwd=scratch,
+                cwd=self._folder.scratch,
                 env={},
                 close_fds=True,
                 start_new_session=True,
@@ -50,6 +50,11 @@ class CellProcess:
             )
         self._lock = threading.Lock()
         self._closed = False
+
+    @property
+    def files(self) -> Path:
+        """Into which the query's files are put, where the sandbox shows the cell a folder of its own."""
+        return self._folder.files
 
     @property
     def pid(self) -> int:
@@ -96,7 +101,7 @@ class CellProcess:
         for stream in (self._stdin, self._stdout):
             with contextlib.suppress(OSError):
                 stream.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._folder.root, ignore_errors=True)
 
     @property
     def _stdin(self) -> BinaryIO:
@@ -113,7 +118,7 @@ class CellProcess:
     def _ended(self) -> CellEndedError:
         self.kill()
         code = self._process.wait(_END_SECONDS)
-        with contextlib.suppress(OSError), (self._folder / "stderr").open("rb") as file:
+        with contextlib.suppress(OSError), self._folder.stderr.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _STDERR_TAIL, 0))
             return CellEndedError(-code if code < 0 else 0, file.read().decode(errors="replace"))
         return CellEndedError(0, "")

