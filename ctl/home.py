@@ -40,6 +40,11 @@ class Home:
         return self.root / "artifacts"
 
     @property
+    def store_file(self) -> Path:
+        """The URL of the artifact store that the home has had from its first start."""
+        return self.root / "artifacts.url"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

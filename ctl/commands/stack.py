@@ -51,6 +51,17 @@ ReplayRootOption = Annotated[
 ]
 
 
+ArtifactsOption = Annotated[
+    str,
+    typer.Option(
+        "--artifacts",
+        metavar="URL",
+        help="Where artifacts are kept: file:///folder, or s3://bucket/prefix?endpoint=...&region=... with the"
+        " credential in the environment. By default in the home; a home keeps the one that it began with.",
+    ),
+]
+
+
 def up(
     home: HomeOption = DEFAULT_HOME,
     port: PortOption = 7401,
@@ -59,6 +70,7 @@ def up(
     ] = False,
     sandbox: SandboxOption = Sandbox.BUBBLEWRAP,
     replay_root: ReplayRootOption = None,
+    artifacts: ArtifactsOption = "",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Starts a whole stack: Postgres, dispatcher, one wrapper, queryd; all data is in the home folder, which nobody
@@ -73,9 +85,10 @@ def up(
       tracectl up
       tracectl up --detach --home /srv/trace --port 0
       tracectl up --replay-root /data
+      tracectl up --home s3 --artifacts "s3://bucket/prefix?endpoint=http://127.0.0.1:8333"
     """
     found = Home.at(home)
-    settings = StackSettings(port, sandbox.value, _replay_roots(found, replay_root or ()))
+    settings = StackSettings(port, sandbox.value, _replay_roots(found, replay_root or ()), artifacts)
     progress = console.stderr() if output is Output.JSON else console.stdout()
 
     def report(line: str) -> None:

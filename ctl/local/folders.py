@@ -12,7 +12,9 @@ from ctl.errors import CtlError
 from ctl.home import Home
 from ctl.local.ownership import Report
 
-_OF_A_STACK = frozenset({"artifacts", "credentials", "demo", "endpoints.json", "logs", "run", "wrapper"})
+_OF_A_STACK = frozenset(
+    {"artifacts", "artifacts.url", "credentials", "demo", "endpoints.json", "logs", "run", "wrapper"}
+)
 
 
 def make_folders(home: Home, report: Report) -> None:
@@ -55,4 +57,4 @@ def _close(root: Path, report: Report) -> None:
 
 
 def _is_of_a_stack(name: str) -> bool:
-    return name in _OF_A_STACK or name.startswith(("postgres", ".endpoints.json."))
+    return name in _OF_A_STACK or name.startswith(("postgres", ".endpoints.json.", ".artifacts.url."))

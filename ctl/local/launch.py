@@ -30,7 +30,8 @@ def start_detached(home: Home, settings: StackSettings, report: Report, *, tied:
     os.close(take_lock(home))  # a running stack is refused here, with its name
     read_fd, write_fd = os.pipe()
     command = [sys.executable, "-P", "-m", "ctl.local.supervisor", "--home", str(home.root)]
-    command += ["--port", str(settings.port), "--sandbox", settings.sandbox, "--report-fd", str(write_fd)]
+    command += ["--port", str(settings.port), "--sandbox", settings.sandbox, "--artifacts", settings.artifacts]
+    command += ["--report-fd", str(write_fd)]
     for root in settings.replay_roots:
         command += ["--replay-root", str(root)]
     with home.log_file("supervisor").open("ab") as log, held_back() as release:

@@ -68,6 +68,8 @@ class StackSettings:
     sandbox: str = "bubblewrap"
     replay_roots: tuple[Path, ...] = ()
     """Absolute. Without any, the worker's own variable TRACE_REPLAY_ROOTS stays as the caller has it."""
+    artifacts: str = ""
+    """The artifact store's URL; empty for the home's own folder."""
 
 
 def make_credentials(home: Home) -> Mapping[str, str]:
@@ -80,7 +82,10 @@ def make_credentials(home: Home) -> Mapping[str, str]:
     return {role: credentials.token_digest(credentials.read_token(home.token_file(role))) for role in _ROLES}
 
 
-def dispatcher(home: Home, addresses: Addresses, database_url: str, digests: Mapping[str, str]) -> Program:
+def dispatcher(
+    home: Home, addresses: Addresses, database_url: str, digests: Mapping[str, str], artifacts: str = ""
+) -> Program:
+    """`artifacts` here and below: the store's URL; empty for the home's own folder."""
     return _program(
         home,
         "dispatcher",
@@ -88,7 +93,7 @@ def dispatcher(home: Home, addresses: Addresses, database_url: str, digests: Map
             "TRACE_DATABASE_URL": database_url,
             "TRACE_CONTROL_LISTEN": addresses.control,
             "TRACE_INTERNAL_LISTEN": addresses.internal,
-            "TRACE_ARTIFACTS": home.artifacts.as_uri(),
+            "TRACE_ARTIFACTS": artifacts or home.artifacts.as_uri(),
             "TRACE_USER_TOKEN_SHA256": digests["user"],
             "TRACE_WORKER_TOKEN_SHA256": digests["worker"],
             "TRACE_QUERYD_TOKEN_SHA256": digests["queryd"],
@@ -96,7 +101,9 @@ def dispatcher(home: Home, addresses: Addresses, database_url: str, digests: Map
     )
 
 
-def wrapper(home: Home, addresses: Addresses, digests: Mapping[str, str], settings: StackSettings) -> Program:
+def wrapper(
+    home: Home, addresses: Addresses, digests: Mapping[str, str], settings: StackSettings, artifacts: str = ""
+) -> Program:
     roots = ",".join(map(str, settings.replay_roots))
     return _program(
         home,
@@ -105,7 +112,7 @@ def wrapper(home: Home, addresses: Addresses, digests: Mapping[str, str], settin
             **({"TRACE_REPLAY_ROOTS": roots} if roots else {}),
             "TRACE_DISPATCHER_ADDRESS": addresses.internal,
             "TRACE_WORKER_TOKEN_FILE": str(home.token_file("worker")),
-            "TRACE_ARTIFACTS": home.artifacts.as_uri(),
+            "TRACE_ARTIFACTS": artifacts or home.artifacts.as_uri(),
             "TRACE_WRAPPER_LISTEN": addresses.wrapper,
             "TRACE_USER_TOKEN_SHA256": digests["user"],
             "TRACE_WORKER_ID": os.environ.get("TRACE_WORKER_ID", "local"),
@@ -115,7 +122,7 @@ def wrapper(home: Home, addresses: Addresses, digests: Mapping[str, str], settin
     )
 
 
-def queryd(home: Home, addresses: Addresses, digests: Mapping[str, str]) -> Program:
+def queryd(home: Home, addresses: Addresses, digests: Mapping[str, str], artifacts: str = "") -> Program:
     return _program(
         home,
         "queryd",
@@ -124,7 +131,7 @@ def queryd(home: Home, addresses: Addresses, digests: Mapping[str, str]) -> Prog
             "TRACE_QUERYD_TOKEN_FILE": str(home.token_file("queryd")),
             "TRACE_QUERY_LISTEN": addresses.query,
             "TRACE_USER_TOKEN_SHA256": digests["user"],
-            "TRACE_ARTIFACTS": home.artifacts.as_uri(),
+            "TRACE_ARTIFACTS": artifacts or home.artifacts.as_uri(),
         },
     )
 

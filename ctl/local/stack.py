@@ -25,6 +25,7 @@ from ctl.local.processes import ProcessIdentity, tail
 from ctl.local.programs import Addresses, Interrupted, Program, Running, StackSettings
 from ctl.local.restarts import RestartHistory
 from ctl.local.signals import StopSignals
+from ctl.local.store import remember_store, store_url
 from kernel.embedded_postgres import EmbeddedPostgres, PostgresError
 
 _READY_TIMEOUT = 60.0
@@ -54,6 +55,7 @@ class Stack:
         self._postgres_started = 0.0
         self._running: dict[str, Running] = {}
         self._digests: Mapping[str, str] = {}
+        self._store_url = ""
         self._addresses = Addresses.from_port(settings.port)
         self._histories: dict[str, RestartHistory] = {}
         self._due: list[_Due] = []
@@ -65,7 +67,7 @@ class Stack:
         stop_leftovers(self._home, self._report)
         self._record()
         check_ports_free(self._addresses)
-        self._home.artifacts.mkdir(exist_ok=True)
+        self._store_url = store_url(self._home, self._settings.artifacts)
         self._digests = programs.make_credentials(self._home)
         self._start_postgres()
         bound = self._start_program("dispatcher")
@@ -79,6 +81,7 @@ class Stack:
         self._addresses = replace(self._addresses, wrapper=wrapper, query=query)
         self._report(f"wrapper serves on {wrapper}")
         self._report(f"queryd serves on {query}")
+        remember_store(self._home, self._store_url)
         endpoints = self._endpoints()
         write_atomically(self._home.endpoints_file, endpoints.to_json())
         return endpoints
@@ -138,10 +141,11 @@ class Stack:
 
     def _program(self, name: str) -> Program:
         if name == "dispatcher":
-            return programs.dispatcher(self._home, self._addresses, self._postgres.conninfo(), self._digests)
+            database_url = self._postgres.conninfo()
+            return programs.dispatcher(self._home, self._addresses, database_url, self._digests, self._store_url)
         if name == "wrapper":
-            return programs.wrapper(self._home, self._addresses, self._digests, self._settings)
-        return programs.queryd(self._home, self._addresses, self._digests)
+            return programs.wrapper(self._home, self._addresses, self._digests, self._settings, self._store_url)
+        return programs.queryd(self._home, self._addresses, self._digests, self._store_url)
 
     def _on_death(self, name: str) -> None:
         """Says what died, with the end of its log, and when it is tried again."""
@@ -179,8 +183,9 @@ class Stack:
                 self._report(error.message)
                 self._retry_later(due.name)
                 continue
-            self._report(f"{due.name} serves again")
+            # First the file: who hears that it serves may ask where.
             write_atomically(self._home.endpoints_file, self._endpoints().to_json())
+            self._report(f"{due.name} serves again")
 
     def _retry_later(self, name: str) -> None:
         """A restart that failed counts as one more death. A program that hangs before it serves is ended first."""

@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--sandbox", required=True)
     parser.add_argument("--replay-root", type=Path, action="append", default=[])
+    parser.add_argument("--artifacts", required=True)
     parser.add_argument("--report-fd", type=int, required=True)
     arguments = parser.parse_args()
     pipe = _Pipe(arguments.report_fd)
@@ -51,7 +52,7 @@ def main() -> int:
         pipe.write({"ready": True})
         pipe.close()
 
-    settings = StackSettings(arguments.port, arguments.sandbox, tuple(arguments.replay_root))
+    settings = StackSettings(arguments.port, arguments.sandbox, tuple(arguments.replay_root), arguments.artifacts)
     try:
         run_stack(Home.at(arguments.home), settings, report, on_ready)
     except CtlError as error:

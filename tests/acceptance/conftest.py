@@ -91,13 +91,16 @@ def tracectl(*arguments: str, home: Path, stdin: str = "") -> "subprocess.Comple
 
 
 @contextmanager
-def running_stack(folder: Path, environment: dict[str, str] | None = None) -> Iterator[RunningStack]:
-    """A stack on a home in this folder, with these variables for its programs; ends with the block."""
+def running_stack(
+    folder: Path, environment: dict[str, str] | None = None, artifacts: str = ""
+) -> Iterator[RunningStack]:
+    """A stack on a home in this folder, with these variables for its programs; ends with the block. `artifacts` is the
+    store's URL, empty for the home's own."""
     home = Home.at(folder)
     before = {name: os.environ.get(name) for name in environment or {}}
     os.environ.update(environment or {})
     try:
-        settings = StackSettings(port=0, sandbox=os.environ.get("TRACE_SANDBOX", "bubblewrap"))
+        settings = StackSettings(port=0, sandbox=os.environ.get("TRACE_SANDBOX", "bubblewrap"), artifacts=artifacts)
         start_detached(home, settings, lambda line: None, tied=True)
     finally:
         for name, value in before.items():

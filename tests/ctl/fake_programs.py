@@ -41,6 +41,7 @@ def run(name: str) -> None:
     fault = os.environ.get(FAULT, "").partition(":")
     misbehaves = fault[2] if fault[0] == name else ""
     _say(f"{name} begins")
+    _say(f"artifacts: {os.environ['TRACE_ARTIFACTS']}")
     if misbehaves == "exit":
         sys.exit(f"{name} cannot go on: a reason")
     terms = 0

@@ -352,6 +352,46 @@ def test_a_folder_of_another_user_is_not_used(cli: Cli) -> None:
     assert "belongs to another user" in up.stderr
 
 
+def stores(home: Home) -> list[str]:
+    """The store of each start of each program."""
+    logs = [home.log_file(name).read_text() for name in ("dispatcher", "wrapper", "queryd")]
+    return [line.removeprefix("artifacts: ") for log in logs for line in log.splitlines() if "artifacts: " in line]
+
+
+def test_a_home_keeps_the_store_that_it_began_with(cli: Cli, tmp_path: Path) -> None:
+    chosen = f"{tmp_path.as_uri()}/elsewhere"
+    failed = cli.run("up", "--port", "0", "--detach", "--artifacts", "s3://mistyped/x", **{FAULT: "dispatcher:exit"})
+    assert failed.returncode == 1
+    for arguments in (("--artifacts", chosen), ()):
+        up = cli.run("up", "--port", "0", "--detach", *arguments)
+        assert up.returncode == 0, up.stderr
+        cli.run("down")
+    assert stores(cli.home) == ["s3://mistyped/x", chosen, chosen, chosen, chosen, chosen, chosen]
+    other = cli.run("up", "--port", "0", "--detach", "--artifacts", "s3://bucket/x")
+    assert other.returncode == 2
+    assert chosen in other.stderr
+    assert "another home" in other.stderr
+
+
+def test_a_home_without_a_choice_keeps_its_artifacts_itself(cli: Cli) -> None:
+    """Also one of an earlier release, which wrote down no store."""
+    assert cli.run("up", "--port", "0", "--detach").returncode == 0
+    cli.run("down")
+    assert stores(cli.home) == [cli.home.artifacts.as_uri()] * 3
+    cli.home.store_file.unlink()
+    (cli.home.artifacts / "data").mkdir(parents=True)
+    refused = cli.run("up", "--port", "0", "--detach", "--artifacts", "s3://bucket/x")
+    assert (refused.returncode, cli.home.artifacts.as_uri() in refused.stderr) == (2, True)
+
+
+def test_what_is_no_store_is_refused_before_anything_starts(cli: Cli) -> None:
+    up = cli.run("up", "--port", "0", "--detach", "--artifacts", "s3://key:hunter2@bucket")
+    assert up.returncode == 2
+    assert "AWS_SECRET_ACCESS_KEY" in up.stderr
+    assert "hunter2" not in up.stderr
+    assert read_processes(cli.home).keys() <= {"supervisor"}
+
+
 def test_restarts_pause_longer_each_time_and_end() -> None:
     history = RestartHistory(RestartPolicy(first_pause=1, longest_pause=5, limit=4, settled_after=60))
     assert [history.died(ran_for=2) for _ in range(5)] == [1, 2, 4, 5, None]

@@ -101,7 +101,8 @@ async def is_served(channel: grpc.aio.Channel) -> bool:
     try:
         await health.Check(health_pb2.HealthCheckRequest(), timeout=20)
     except grpc.RpcError as error:
-        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        # Cancelled: the call was on its way when the connection was closed to new ones.
+        if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             raise
         return False
     return True

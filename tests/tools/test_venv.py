@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ctl.local.processes import ProcessIdentity
+from ctl.local.processes import ProcessIdentity, wait_until_gone
 
 ROOT = Path(__file__).resolve().parents[2]
 _SECONDS = 60.0
@@ -50,8 +50,8 @@ def run(tree: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def interrupt(tree: Path, step: str) -> tuple[int, str, int]:
-    """SIGINT as a terminal sends it, during that step. Answers status, output, and a pid that the step started."""
+def interrupt(tree: Path, step: str) -> tuple[int, str, ProcessIdentity]:
+    """SIGINT as a terminal sends it, during that step. Answers status, output, and a process that the step started."""
     with subprocess.Popen(
         [tree / "tools" / "venv.sh"],
         env={**os.environ, "PYTHON": str(tree / "python"), "FAKE_STAYS": step},
@@ -61,7 +61,8 @@ def interrupt(tree: Path, step: str) -> tuple[int, str, int]:
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        child = next(int(line.split()[1]) for line in process.stdout if line.startswith("stays "))
+        child = ProcessIdentity.of(next(int(line.split()[1]) for line in process.stdout if line.startswith("stays ")))
+        assert child is not None
         os.killpg(process.pid, signal.SIGINT)
         said = process.stdout.read()  # to its end: nothing that holds it is left
         return process.wait(_SECONDS), said, child
@@ -72,7 +73,7 @@ def test_an_interrupted_run_leaves_no_process_and_the_next_begins_anew(tree: Pat
     status, said, child = interrupt(tree, step)
     assert status == 130
     assert said == "make venv: interrupted; the next run makes whole what is unfinished\n"
-    assert ProcessIdentity.of(child) is None
+    assert wait_until_gone(child, _SECONDS)  # its end of the pipe closes a moment before it has ended
     again = run(tree)
     assert again.returncode == 0, again.stderr
     assert "Making .venv" in again.stdout
