@@ -103,9 +103,11 @@ class Emit:
 
     @property
     def cost(self) -> int:
-        """An upper bound of the rows that it writes."""
-        made = len(self.events) * (1 + self.consumers)
-        return len(self.leases) + 2 * len(self.artifacts) + made + len(self.watermarks) + 4
+        """An upper bound of the rows that it writes: an artifact may replace another; of each dataset the publication,
+        the version's head and its schema."""
+        published = len({one.dataset_id for one in self.artifacts} | {one.dataset_id for one in self.events})
+        made = len(self.events) * (1 + self.consumers) + 2 * len(self.artifacts) + 3 * published
+        return len(self.leases) + made + len(self.watermarks) + (self.state is not None)
 
 
 @dataclass(frozen=True, slots=True)

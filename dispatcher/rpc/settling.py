@@ -5,6 +5,8 @@ for certain; here it is what acceptance said the last time, so that no call has 
 was counted for too few is answered with the number and sent again, and the ends that came with it follow it.
 """
 
+import bisect
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,18 +74,20 @@ class Settling:
     async def _submit(self, waiting: "list[_Numbered]") -> dict[int, Any]:
         """By number, the answers. What is to be repeated is, in the same order."""
         answers: dict[int, Any] = {}
+        kinds: dict[type, Kind[Any, Any]] = {Emit: self.emit_kind, Completion: self.complete_kind}
         while waiting:
-            kinds: dict[type, Kind[Any, Any]] = {Emit: self.emit_kind, Completion: self.complete_kind}
-            found = await self.batcher.submit_all([(kinds[type(one.op)], one.op) for one in waiting])
+            # Recounted emits may be more than the call began with: then they go in parts.
+            sent, later = _first_rows(waiting)
+            found = await self.batcher.submit_all([(kinds[type(one.op)], one.op) for one in sent])
             again: list[_Numbered] = []
-            for one, answer in zip(waiting, found, strict=True):
+            for one, answer in zip(sent, found, strict=True):
                 if isinstance(answer, ConsumersChanged) and isinstance(one.op, Emit):
                     again.append(_Numbered(one.number, self._recounted(one.op, answer.consumers)))
                 elif isinstance(answer, Held):
                     again.append(one)
                 else:
                     answers[one.number] = answer
-            waiting = again
+            waiting = again + later
         return answers
 
     async def _counted(self, op: Emit) -> Emit:
@@ -127,6 +131,13 @@ def _in_order(emits: Sequence[Emit], ends: Sequence[Completion]) -> list[_Number
     for number, end in enumerate(ends, start=len(emits)):
         by_key.setdefault(end.key, []).append(_Numbered(number, end))
     return [one for same in by_key.values() for one in same]
+
+
+def _first_rows(waiting: "list[_Numbered]") -> "tuple[list[_Numbered], list[_Numbered]]":
+    """As many as MAX_CALL_ROWS allow, and the others."""
+    rows = list(itertools.accumulate(one.op.cost for one in waiting))
+    count = max(1, bisect.bisect_right(rows, MAX_CALL_ROWS))
+    return waiting[:count], waiting[count:]
 
 
 def _within_rows(op: Emit) -> Emit:

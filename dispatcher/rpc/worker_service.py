@@ -20,7 +20,7 @@ from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.claim import Claim, Claimed, claim_tasks
 from dispatcher.tasks.ending import Completion
 from dispatcher.tasks.heartbeat import Beat, BeatResult, beat
-from dispatcher.tasks.leases import Refusal, fence
+from dispatcher.tasks.leases import Refusal
 from dispatcher.tasks.rows import JobSettings
 from dispatcher.wakeups.stream import StreamChannel, Watcher
 from kernel.errors import TraceError
@@ -75,7 +75,7 @@ class WorkerService(WorkerServiceServicer):
             else:
                 result.task.task.CopyFrom(convert.task(row))
                 canceled = row.state == "canceled" or row.cancel_reason is not None
-                result.task.canceled = canceled or fence(row.run_state) is not None
+                result.task.canceled = canceled or row.fence is not None
         return response
 
     async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:

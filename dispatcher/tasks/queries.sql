@@ -353,7 +353,8 @@ from unnest(%(job_version_ids)s::uuid[], %(stream_keys)s::text[]) as s (job_vers
 where o.job_version_id = s.job_version_id and o.stream_key = s.stream_key and o.lease_until is not null;
 
 -- name: count_matching
--- How many tasks a filter finds in some states; for a look before a change. As for a cancel, runs of sources only where asked for by id.
+-- How many tasks a filter finds in some states; for a look before a change, which reads the table once. As for a cancel, runs of sources
+-- only where asked for by id.
 select count(*)
 from task t
 join job_version j using (job_version_id)
@@ -366,7 +367,7 @@ where t.state = any(%(states)s::task_state[]) and t.cancel_reason is null
 
 -- name: cancelable_tasks
 -- Candidates of CANCEL and REQUEST_CANCEL, in the order of their ids. A filter does not find the run of a source: it cannot be started
--- again, so it is cancelled by its id only. Nothing is locked. Primary key.
+-- again, so it is cancelled by its id only. Nothing is locked. Primary key, from the last page on: all pages together read the table once.
 select t.task_id::text
 from task t
 join job_version j using (job_version_id)
@@ -394,7 +395,7 @@ where t.state = 'dead'
     and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
 order by t.task_id
 limit %(limit)s
-for no key update of t skip locked;
+for no key update of t;
 
 -- name: retry
 -- RETRY: dead to queued, with another round of attempts.
@@ -416,6 +417,7 @@ select t.task_id::text, j.dag, j.job, t.job_version_id::text, t.origin::text, t.
     v.dataset_id as trigger_dataset_id, v.cursor_type, t.scope_kind, t.scope_first, t.scope_last, t.revision, t.state::text,
     t.attempt, t.worker_id, t.created_at, t.finished_at, coalesce(t.lease_until, o.lease_until) as lease_until, t.retry_at,
     t.reason, t.accepted_events, t.failed_attempts, t.lost_leases, t.progress, t.nondeterministic, r.run_state::text,
+    t.run_epoch, r.epoch as job_epoch,
     exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused, t.cancel_reason, t.pins
 from task t
 join job_version j using (job_version_id)

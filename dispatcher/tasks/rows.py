@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dispatcher.tasks.leases import LockedTask
+from dispatcher.tasks.leases import LockedTask, attempt_fence, fence
 from dispatcher.tasks.state import TaskState
 
 
@@ -183,9 +183,18 @@ class TaskRow:
     progress: bytes | None
     nondeterministic: bool
     run_state: str
+    run_epoch: int | None
+    job_epoch: int
     paused: bool
     cancel_reason: str | None
     pins: list[dict[str, Any]] | None
+
+    @property
+    def fence(self) -> str | None:
+        """Why it may not run, or no longer; None where it may."""
+        if self.state == TaskState.RUNNING:
+            return attempt_fence(self.run_state, self.job_epoch, self.run_epoch)
+        return fence(self.run_state)
 
 
 @dataclass(frozen=True, slots=True)

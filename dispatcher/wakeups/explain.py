@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
-from dispatcher.tasks.leases import fence
+from dispatcher.tasks.leases import attempt_fence, fence
 from dispatcher.tasks.state import FINAL, TaskState
 from kernel.scopes import ScopeKey
 
@@ -52,6 +52,8 @@ class HoldFacts:
     retry_at: datetime | None
     released_at: datetime | None
     run_state: str
+    run_epoch: int | None
+    job_epoch: int
     queue: str
     max_concurrency: int | None
     active: bool
@@ -89,6 +91,8 @@ def _ended_or_running(facts: HoldFacts) -> Explanation | None:
     if (fenced := fence(facts.run_state)) is not None:
         return Explanation(Hold.RUN_STATE, fenced)
     if state is TaskState.RUNNING:
+        if (fenced := attempt_fence(facts.run_state, facts.job_epoch, facts.run_epoch)) is not None:
+            return Explanation(Hold.RUN_STATE, f"worker {facts.worker_id} is told to stop it: {fenced}")
         return Explanation(Hold.NONE, f"nothing: worker {facts.worker_id} runs it")
     if state is TaskState.DEAD:
         return Explanation(Hold.DEAD, f"it is DEAD: {facts.reason}; a person may retry or skip it")
@@ -141,4 +145,4 @@ async def producing_task(connection: Connection, dataset_id: str, scope: ScopeKe
         _sql.producing_task, {"dataset_id": dataset_id, "first": scope.first, "last": scope.last}
     )
     row = await cursor.fetchone()
-    return str(row[0]) if row else None
+    return row[0] if row else None

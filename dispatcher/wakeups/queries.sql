@@ -100,7 +100,7 @@ returning task_id::text;
 -- name: hold_facts
 -- Everything that can hold one task, as it stands now; for people, one task at a time. Indexes task_queued and task_open.
 select t.task_id::text, j.dag, j.job, j.ordered, t.state::text, t.reason, t.cancel_reason, t.worker_id, t.retry_at, t.released_at,
-    r.run_state::text, coalesce(s.queue, '') as queue, s.max_concurrency, d.active_version_id is not null as active,
+    r.run_state::text, t.run_epoch, r.epoch as job_epoch, coalesce(s.queue, '') as queue, s.max_concurrency, d.active_version_id is not null as active,
     exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused,
     a.dataset_id as awaited_dataset, a.dataset_version_id::text as awaited_version_id, a.cursor_type as awaited_cursor_type,
     a.cursor_key as awaited_key, a.moved_at as awaited_moved_at, h.task_id::text as ahead_id, h.state::text as ahead_state,
@@ -146,13 +146,62 @@ cross join lateral (
 where t.task_id = %(task_id)s;
 
 -- name: producing_task
--- The task that makes a dataset's served version at a scope: the first that is not done, else the last that was. A source's run has no
--- scope and makes all of them. Indexes job_output_by_version, task_queued, task_open.
-select t.task_id::text
-from pointer p
-join job_output o using (dataset_version_id)
-join task t using (job_version_id)
-where p.dataset_id = %(dataset_id)s
-    and (t.origin = 'source_run' or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
-order by t.state in ('succeeded', 'canceled', 'skipped'), t.scope_first, t.task_id
-limit 1;
+-- The task that makes a dataset's served version at a scope: the first that is not done, else the one that made what is there. A source's
+-- run has no scope and makes all of them. Indexes job_output_by_version, task_queued, task_open, event_scope, task_cause.
+with made_by as (
+    select o.job_version_id, p.dataset_version_id
+    from pointer p
+    join job_output o using (dataset_version_id)
+    where p.dataset_id = %(dataset_id)s
+), unfinished as (
+    select t.task_id
+    from made_by m
+    cross join lateral (
+        (
+            select task_id, scope_first
+            from task
+            where job_version_id = m.job_version_id and state = 'queued'
+                and scope_first <= %(last)s and (scope_last >= %(first)s or origin = 'source_run')
+            order by scope_first, task_id
+            limit 1
+        )
+        union all
+        (
+            select task_id, scope_first
+            from task
+            where job_version_id = m.job_version_id and state in ('released', 'running', 'backoff', 'dead')
+                and scope_first <= %(last)s and (scope_last >= %(first)s or origin = 'source_run')
+            order by scope_first, task_id
+            limit 1
+        )
+    ) t
+    order by t.scope_first, t.task_id
+    limit 1
+), near as (
+    -- Events that cause what is made there, or are it. Scopes of a version do not nest deep: what covers a place begins not far before
+    -- its end.
+    select m.job_version_id, c.causes, e.event_id, e.producer_task_id, e.scope_first, e.scope_last
+    from made_by m
+    cross join lateral (
+        select u.input_version_id as dataset_version_id, true as causes
+        from subscription u
+        where u.job_version_id = m.job_version_id
+        union
+        select m.dataset_version_id, false
+    ) c
+    cross join lateral (
+        select event_id, producer_task_id, scope_first, scope_last
+        from event
+        where dataset_version_id = c.dataset_version_id and scope_first <= %(last)s
+        order by scope_first desc, event_id desc
+        limit 1000
+    ) e
+), done as (
+    select coalesce(t.task_id, n.producer_task_id) as task_id
+    from near n
+    left join task t on n.causes and t.job_version_id = n.job_version_id and t.event_id = n.event_id
+    where n.scope_last >= %(first)s and (t.task_id is not null or not n.causes)
+    order by n.scope_first desc, n.event_id desc
+    limit 1
+)
+select coalesce((select task_id from unfinished), (select task_id from done))::text;

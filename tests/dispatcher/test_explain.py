@@ -63,6 +63,19 @@ async def test_a_cancelled_task_is_held_by_nothing(dispatcher: InProcess, source
     assert explained.explanation == "nothing: it is canceled (cancelled by user:tester)"
 
 
+async def test_an_attempt_of_a_version_that_was_taken_back_and_restored_is_to_stop(
+    dispatcher: InProcess, source: Source
+) -> None:
+    await source.publish([1])
+    await dispatcher.release()
+    task_id = await dispatcher.task_of("chain", "copies", 1)
+    await Worker(dispatcher).claim_one(task_id)
+    await dispatcher.run("update job_version_run set epoch = epoch + 2")
+    explained = await _explain(dispatcher, task_id)
+    assert explained.hold == tasks.HOLD_KIND_RUN_STATE
+    assert "is told to stop it" in explained.explanation
+
+
 async def test_a_watermark_that_does_not_cover_the_scope_is_named(dispatcher: InProcess) -> None:
     await dispatcher.deploy(CHAIN + WAITING)
     source = await start_source(dispatcher)
@@ -108,7 +121,7 @@ async def test_a_dataset_at_a_scope_means_the_task_that_makes_it(dispatcher: InP
     first = await dispatcher.task_of("chain", "copies", 1)
     await worker.complete(success(worker.lease(await worker.claim_one(first))))
     assert (await _at(dispatcher, "copies", between(1, 2))).task.task_id == second, "the first that is not done"
-    assert (await _at(dispatcher, "copies", at(1))).hold == tasks.HOLD_KIND_NONE
+    assert (await _at(dispatcher, "copies", at(1))).task.task_id == first, "done, though it emitted nothing"
     assert (await _at(dispatcher, "blocks", at(1))).task.task_id == source.lease.task_id
 
 

@@ -17,7 +17,7 @@ from dispatcher.events.values import (
     WatermarkMove,
     max_events_per_emit,
 )
-from dispatcher.rpc import convert
+from dispatcher.rpc import convert, settling
 from dispatcher.tasks.leases import LeaseRef
 from kernel.ids import new_id
 from kernel.scopes import ScopeKey, ScopeKind
@@ -32,6 +32,7 @@ from tests.dispatcher.builders import (
     reason_of,
     start_source,
     success,
+    verdict,
 )
 from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1.job_pb2 import JobDetails
@@ -138,6 +139,34 @@ def _largest(events: int, consumers: int) -> Emit:
         watermarks=(WatermarkMove("d", b"", 1),) * 200,
         consumers=consumers,
     )
+
+
+async def test_an_emit_writes_no_more_rows_than_it_costs(dispatcher: InProcess) -> None:
+    """Of a dataset there are a publication, a head and a schema to write, besides what is in it."""
+    await dispatcher.deploy(CHAIN)
+    item = await (await start_source(dispatcher)).item([1])
+    tables = "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
+    of_state = "select count(*) as n from {} where xmin = (select xmin from operator_state)"
+    of_all = " union all ".join(of_state.format(table) for (table,) in await dispatcher.rows(tables))
+    (result,) = await Worker(dispatcher).emit(item)
+    assert verdict(result) == "accepted"
+    op = convert.emit(item, new_id).with_consumers(2)
+    assert 9 <= sum([row[0] for row in await dispatcher.rows(of_all)]) <= op.cost
+    file = dataclasses.replace(op.artifacts[0], dataset_id="another")
+    assert dataclasses.replace(op, artifacts=(*op.artifacts, file)).cost == op.cost + 2 + 3
+
+
+async def test_a_call_whose_emits_were_counted_for_too_few_goes_in_parts(
+    dispatcher: InProcess, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "MAX_CALL_ROWS", 40)  # of 38 as counted at first, and 46 then
+    items = []
+    for number in range(1, 5):
+        item = await source.item([number])
+        item.state.expected_version = number - 1
+        items.append(item)
+    emitted, ended = await source.worker.end(items, [success(source.lease, 4)])
+    assert (emitted, ended) == (["accepted"] * 4, ["succeeded"])
 
 
 LONG_RUNS = CHAIN.replace("config: {size: 10},", "config: {size: 10000}, execution: {max_run_tasks: 1000},")

@@ -75,6 +75,8 @@ async def test_an_attempt_from_before_a_take_back_stays_fenced_when_its_version_
     assert verdict(emitted) == "TASK_CANCELED"
     assert await worker.complete(success(lease)) == ["TASK_CANCELED"]
     assert await worker.beat(pb.HeartbeatItem(lease=lease)) == ["cancel"]
+    (fetched,) = (await dispatcher.worker.FetchTasks(pb.FetchTasksRequest(task_ids=[task_id]))).results
+    assert fetched.task.canceled
     # It confirms; the task comes back for a new attempt, and nobody is blamed.
     assert await worker.complete(canceled(lease)) == ["queued"]
     assert await _counts(dispatcher, task_id) == ("queued", 0, 0)

@@ -120,6 +120,9 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
     running = {"task_ids": some, "limit": 500}
     await _check(filled, {"task_queued"}, wakeups.release, queue="default", room=500, limited=[job])
     await _check(filled, {"task_released"}, wakeups.release_again, queue="default", room=500, unanswered="10 s")
+    here = {"dataset_id": "copies", "first": keys[0][1], "last": keys[0][1]}
+    indexes = {"task_queued", "task_open", "event_scope", "task_cause"}
+    await _check(filled, indexes, wakeups.producing_task, **here)
     await _check(filled, {"task_pkey"}, tasks.lock_tasks, task_ids=some)
     await _check(filled, {"task_pkey"}, tasks.claimed, task_ids=some)
     claim = {"stream_epochs": [None] * 50, "pins": [None] * 50, "worker_id": "w", "request_id": job, "lease": "60 s"}

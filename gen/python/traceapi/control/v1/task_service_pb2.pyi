@@ -8,7 +8,6 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from traceapi.types.v1 import errors_pb2 as _errors_pb2
 from traceapi.types.v1 import event_pb2 as _event_pb2
 from traceapi.types.v1 import scope_pb2 as _scope_pb2
 from traceapi.types.v1 import task_pb2 as _task_pb2
@@ -494,26 +493,20 @@ class SkipTasksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_COUNT_FIELD_NUMBER: _builtins.int
-    ERRORS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     task_count: _builtins.int
     """Tasks that were skipped, or would be."""
     next_page_token: _builtins.str
     """Repeat with it; empty when all are done."""
-    @_builtins.property
-    def errors(self) -> _containers.RepeatedCompositeFieldContainer[_errors_pb2.ItemError]:
-        """Tasks that could not be, with the reason."""
-
     def __init__(
         self,
         *,
         task_count: _builtins.int = ...,
-        errors: _abc.Iterable[_errors_pb2.ItemError] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "next_page_token", b"next_page_token", "task_count", b"task_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "task_count", b"task_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

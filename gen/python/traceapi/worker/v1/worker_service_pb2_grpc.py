@@ -134,7 +134,7 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteTasks(self, request, context):
-        """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
+        """Ends attempts; lifecycle only. What an attempt emitted is counted: its emits are answered before, or come with its end in SettleTasks.
         Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

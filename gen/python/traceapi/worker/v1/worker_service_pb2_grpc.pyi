@@ -69,7 +69,7 @@ class WorkerServiceStub:
     DATASET_NOT_PRODUCED, SCOPE_MISMATCH, SCOPE_OVERLAP, SCHEMA_DRIFT, WATERMARK_BACKWARDS, TOO_MANY_ROWS.
     """
     CompleteTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]
-    """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
+    """Ends attempts; lifecycle only. What an attempt emitted is counted: its emits are answered before, or come with its end in SettleTasks.
     Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
     """
     SettleTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.SettleTasksRequest, _worker_service_pb2.SettleTasksResponse]
@@ -112,7 +112,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     DATASET_NOT_PRODUCED, SCOPE_MISMATCH, SCOPE_OVERLAP, SCHEMA_DRIFT, WATERMARK_BACKWARDS, TOO_MANY_ROWS.
     """
     CompleteTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]  # type: ignore[assignment]
-    """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
+    """Ends attempts; lifecycle only. What an attempt emitted is counted: its emits are answered before, or come with its end in SettleTasks.
     Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
     """
     SettleTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.SettleTasksRequest, _worker_service_pb2.SettleTasksResponse]  # type: ignore[assignment]
@@ -194,7 +194,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.CompleteTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.CompleteTasksResponse, _abc.Awaitable[_worker_service_pb2.CompleteTasksResponse]]:
-        """Ends attempts; lifecycle only. Executed after the emits that arrive with it.
+        """Ends attempts; lifecycle only. What an attempt emitted is counted: its emits are answered before, or come with its end in SettleTasks.
         Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
         """
 

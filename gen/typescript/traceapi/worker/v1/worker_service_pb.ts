@@ -1487,7 +1487,7 @@ export const WorkerService: GenService<{
     output: typeof EmitEventsResponseSchema;
   },
   /**
-   * Ends attempts; lifecycle only. Executed after the emits that arrive with it.
+   * Ends attempts; lifecycle only. What an attempt emitted is counted: its emits are answered before, or come with its end in SettleTasks.
    * Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, EVENTS_MISSING, EMIT_REFUSED.
    *
    * @generated from rpc traceapi.worker.v1.WorkerService.CompleteTasks
