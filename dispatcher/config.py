@@ -2,25 +2,57 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
+from kernel.artifacts import check_store_url
 from kernel.config import SecretStr
+from kernel.credentials import Role, TokenVerifier
+from kernel.setting_rules import EXAMPLE_DIGESTS, check_digests, check_listen_address, check_listener, check_readable
+from kernel.settings import Example, Range, Rule, require
 
 
 @dataclass(frozen=True, slots=True)
 class DispatcherConfig:
     """Fields are the variables TRACE_<FIELD>. Times are in seconds."""
 
-    database_url: SecretStr
-    artifacts: str
-    user_token_sha256: str
-    worker_token_sha256: str
-    queryd_token_sha256: str
-    control_listen: str = "127.0.0.1:7401"
-    internal_listen: str = "127.0.0.1:7402"
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
+    database_url: Annotated[SecretStr, Example("postgresql://trace:PASSWORD@db.example:5432/trace?sslmode=verify-full")]
+    """The system database, as libpq writes it: a URL, or `host=... dbname=...`."""
+    artifacts: Annotated[str, Rule(check_store_url), Example("s3://example-artifacts/trace?region=eu-central-1")]
+    """The artifact store, `file:///folder` or `s3://bucket/prefix?endpoint=...&region=...`."""
+    user_token_sha256: Annotated[tuple[str, ...], Rule(check_digests), EXAMPLE_DIGESTS]
+    """SHA-256 of the token that users show; of the old and the new one while it is being exchanged."""
+    worker_token_sha256: Annotated[tuple[str, ...], Rule(check_digests), EXAMPLE_DIGESTS]
+    """The same of the workers' token. No two roles share one."""
+    queryd_token_sha256: Annotated[tuple[str, ...], Rule(check_digests), EXAMPLE_DIGESTS]
+    """The same of queryd's token."""
+    control_listen: Annotated[str, Rule(check_listen_address), Example("0.0.0.0:7401")] = "127.0.0.1:7401"
+    """Where users and queryd call, `host:port`; port 0 for any. Other than loopback only with TLS."""
+    internal_listen: Annotated[str, Rule(check_listen_address), Example("0.0.0.0:7402")] = "127.0.0.1:7402"
+    """Where workers call; otherwise as `control_listen`."""
+    tls_certificate: Annotated[Path | None, Rule(check_readable), Example("/etc/trace/dispatcher.pem")] = None
+    """PEM file of both listeners' certificate, with what leads from it to the authority."""
+    tls_key: Annotated[Path | None, Rule(check_readable), Example("/etc/trace/dispatcher.key")] = None
+    """PEM file of the certificate's key."""
     ready_file: Path | None = None
-    log_level: str = "info"
-    drain_seconds: float = 5.0
-    unanswered_wakeup_seconds: float = 10.0
+    """Written once both listeners serve: {"control": address, "internal": address}."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged, to standard error, a JSON object a line."""
+    drain_seconds: Annotated[float, Range(0)] = 5.0
+    """After SIGTERM, how long calls under way may take to end."""
+    unanswered_wakeup_seconds: Annotated[float, Range(0.1)] = 10.0
+    """After this time without a claim a wake-up is sent again."""
     allow_unsafe_durability: bool = False
+    """Accept a database that may forget what it has committed (fsync or synchronous_commit off). For experiments."""
+
+    def __post_init__(self) -> None:
+        require(
+            lambda: check_listener("control_listen", self.control_listen, self.tls_certificate, self.tls_key),
+            lambda: check_listener("internal_listen", self.internal_listen, self.tls_certificate, self.tls_key),
+            lambda: TokenVerifier(
+                {
+                    Role.USER: self.user_token_sha256,
+                    Role.WORKER: self.worker_token_sha256,
+                    Role.QUERYD: self.queryd_token_sha256,
+                }
+            ),
+        )

@@ -1,15 +1,12 @@
 """`trace-dispatcher`: wires the slices to Postgres, to the two listeners and to the background duties. Wiring only."""
 
-import argparse
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import uvloop
 
@@ -34,14 +31,15 @@ from dispatcher.tasks.ending import AttemptEnder, Completion, CompletionResult
 from dispatcher.wakeups.release import Releaser
 from dispatcher.wakeups.stream import StreamChannel
 from kernel.artifacts import ArtifactStore, open_store, require_usable
-from kernel.config import ConfigError, load_config
+from kernel.command_line import configure
 from kernel.credentials import Role, TokenVerifier
 from kernel.errors import TraceError
 from kernel.ids import new_id
 from kernel.ready import write_ready_file
-from kernel.servers import AccessPolicy, AioServer, TlsFiles, aio_server
+from kernel.servers import AccessPolicy, AioServer, aio_server
 from kernel.servers.listening import ListenError
 from kernel.telemetry import configure_logging, get_logger
+from kernel.tls import listener_tls
 from traceapi.control.v1.dag_service_pb2_grpc import add_DagServiceServicer_to_server
 from traceapi.control.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from traceapi.control.v1.effect_service_pb2_grpc import add_EffectServiceServicer_to_server
@@ -108,7 +106,8 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
 
 def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:
     verifier = TokenVerifier({Role.USER: config.user_token_sha256, Role.QUERYD: config.queryd_token_sha256})
-    control = aio_server(listen=config.control_listen, verifier=verifier, policy=CONTROL_POLICY, tls=_tls(config))
+    tls = listener_tls(config.tls_certificate, config.tls_key)
+    control = aio_server(listen=config.control_listen, verifier=verifier, policy=CONTROL_POLICY, tls=tls)
     add_DagServiceServicer_to_server(DagService(pool, artifacts, hot.releaser, new_id), control.server)
     add_TaskServiceServicer_to_server(TaskService(pool, hot.releaser), control.server)
     add_DatasetServiceServicer_to_server(DatasetService(pool, new_id), control.server)
@@ -119,16 +118,11 @@ def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore
 
 def build_internal(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:
     verifier = TokenVerifier({Role.WORKER: config.worker_token_sha256})
-    internal = aio_server(listen=config.internal_listen, verifier=verifier, policy=INTERNAL_POLICY, tls=_tls(config))
+    tls = listener_tls(config.tls_certificate, config.tls_key)
+    internal = aio_server(listen=config.internal_listen, verifier=verifier, policy=INTERNAL_POLICY, tls=tls)
     settling = Settling(pool, hot.batcher, hot.emit, hot.complete, ArtifactVerifier(artifacts))
     add_WorkerServiceServicer_to_server(WorkerService(pool, settling, hot.channel, new_id), internal.server)
     return internal
-
-
-def _tls(config: DispatcherConfig) -> TlsFiles | None:
-    if config.tls_certificate is None or config.tls_key is None:
-        return None
-    return TlsFiles(config.tls_certificate, config.tls_key)
 
 
 async def serve(config: DispatcherConfig) -> None:
@@ -165,16 +159,9 @@ async def serve(config: DispatcherConfig) -> None:
 
 def main() -> None:
     """The command. Exit codes: 0 after a drain, 2 for a faulty configuration, 1 for what keeps it from serving."""
-    parser = argparse.ArgumentParser(prog="trace-dispatcher", description="Serves Trace's control and worker APIs.")
-    parser.add_argument(
-        "--config", type=Path, help="TOML file with a table [dispatcher]; TRACE_* variables override it"
+    config = configure(
+        DispatcherConfig, program="dispatcher", purpose="Serves Trace's control and worker APIs over one database."
     )
-    arguments = parser.parse_args()
-    try:
-        config = load_config(DispatcherConfig, program="dispatcher", environ=os.environ, toml_path=arguments.config)
-    except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
     configure_logging("dispatcher", level=config.log_level)
     try:
         uvloop.run(serve(config))

@@ -14,6 +14,8 @@ from kernel.errors import MAX_DETAILS_BYTES
 from kernel.tls import TlsFiles, is_loopback, split_address
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
+"""What servers accept, if they do not say otherwise."""
 _UNIX = ("unix:", "unix-abstract:")
 _RETRY_POLICY = {
     "maxAttempts": 5,
@@ -27,25 +29,31 @@ _RETRY_POLICY = {
 def aio_channel(address: str, *, token: str | None, actor_name: str, tls: TlsFiles | None = None) -> grpc.aio.Channel:
     """A channel for asyncio. Call it in the running loop, close it with `await channel.close()`.
 
-    `address` is `host:port`, several of them separated by commas (IP addresses, used in turn), or `unix:path`. The
-    token is never sent in the clear to another machine: that is a ValueError, as is a malformed address.
+    `address` is `host:port`, several of them separated by commas (IP addresses), or `unix:path`. Where there are
+    several servers, of a list or of one name, calls go to all that answer in turn. The token is never sent in the clear
+    to another machine: that is a ValueError, as is a malformed address.
     """
-    target = _target(address, token, tls)
+    target, options = _target(address, token, tls), _options(address, tls)
     metadata = CallMetadata(token, actor_name)
     interceptors = [make(metadata) for make in AIO_INTERCEPTORS]
     if tls is None:
-        return grpc.aio.insecure_channel(target, _options(address), interceptors=interceptors)
-    return grpc.aio.secure_channel(target, tls.channel_credentials(), _options(address), interceptors=interceptors)
+        return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, tls.channel_credentials(), options, interceptors=interceptors)
 
 
 def sync_channel(address: str, *, token: str | None, actor_name: str, tls: TlsFiles | None = None) -> grpc.Channel:
     """A channel for threads; otherwise as `aio_channel`."""
-    target = _target(address, token, tls)
+    target, options = _target(address, token, tls), _options(address, tls)
     if tls is None:
-        channel = grpc.insecure_channel(target, _options(address))
+        channel = grpc.insecure_channel(target, options)
     else:
-        channel = grpc.secure_channel(target, tls.channel_credentials(), _options(address))
+        channel = grpc.secure_channel(target, tls.channel_credentials(), options)
     return grpc.intercept_channel(channel, SyncMetadataInterceptor(CallMetadata(token, actor_name)))
+
+
+def check_address(address: str, tls: TlsFiles | None) -> None:
+    """ValueError where no channel with a token can be made to this address."""
+    _target(address, "a token", tls)
 
 
 def _target(address: str, token: str | None, tls: TlsFiles | None) -> str:
@@ -58,6 +66,10 @@ def _target(address: str, token: str | None, tls: TlsFiles | None) -> str:
             raise ValueError(f"address {address!r}: a credential is sent to another machine ({host}) only with TLS")
     if len(parts) == 1:
         return f"dns:///{address.strip()}"
+    if tls is not None and not tls.server_name:
+        raise ValueError(
+            f"address {address!r}: with TLS, say which name the certificates of a list's servers have in common"
+        )
     versions = {_ip_version(host, address) for host, _ in parts}
     if len(versions) > 1:
         raise ValueError(f"address {address!r}: a list has either IPv4 or IPv6 addresses")
@@ -70,6 +82,14 @@ def _ip(host: str) -> str:
     return "127.0.0.1" if host == "localhost" else host
 
 
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _ip_version(host: str, address: str) -> int:
     try:
         return ipaddress.ip_address(_ip(host)).version
@@ -79,15 +99,27 @@ def _ip_version(host: str, address: str) -> int:
         ) from None
 
 
-def _options(address: str) -> list[tuple[str, str | int]]:
-    policy = "round_robin" if "," in address else "pick_first"
+def _several_servers(address: str) -> bool:
+    """Whether there may be more than one server: of a list, or of a name, to which name servers may give several."""
+    if address.startswith(_UNIX):
+        return False
+    hosts = [split_address(part)[0] for part in address.split(",")]
+    return len(hosts) > 1 or not (_is_ip(hosts[0]) or is_loopback(hosts[0]))
+
+
+def _options(address: str, tls: TlsFiles | None) -> list[tuple[str, str | int]]:
+    policy = "round_robin" if _several_servers(address) else "pick_first"
+    name = tls.server_name if tls is not None else ""
     service_config = {
         "loadBalancingConfig": [{policy: {}}],
         "methodConfig": [{"name": [{}], "retryPolicy": _RETRY_POLICY}],
     }
     return [
+        *([("grpc.ssl_target_name_override", name)] if name else []),
         ("grpc.service_config", json.dumps(service_config)),
         ("grpc.enable_retries", 1),
+        # grpc repeats only what it has kept; at its own 256 KiB a larger call would fail at each restart of a server.
+        ("grpc.per_rpc_retry_buffer_size", MAX_REQUEST_BYTES),
         # A server that comes back is found within seconds; grpc's own limit would be two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1_000),

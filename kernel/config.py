@@ -1,47 +1,25 @@
 """Configuration: one frozen object for each program, read once, from a TOML file and then the environment.
 
-A program declares a frozen dataclass. Field `lease_seconds` comes from `lease_seconds` in the file's table named like
-the program, and `TRACE_LEASE_SECONDS` overrides it. All faults are reported together. Secrets are declared as
-`SecretStr`, which never shows its content by itself.
+A program declares a frozen dataclass (settings.py). Setting `lease_seconds` comes from `lease_seconds` in the file's
+table named like the program, and `TRACE_LEASE_SECONDS` overrides it. All faults are reported together. Secrets are
+declared as `SecretStr`, which never shows its content by itself.
 """
 
-import dataclasses
+import difflib
 import tomllib
-import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
+
+from kernel.settings import SecretStr, Setting, settings_of
+
+__all__ = ["ConfigError", "Loaded", "SecretStr", "load_config", "nearest", "read_config"]
 
 T = TypeVar("T")
 
-_PREFIX = "TRACE_"
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-
-
-class SecretStr:
-    """Text that is not shown: `repr`, `str` and logs give stars, `reveal()` the content."""
-
-    __slots__ = ("_content",)
-
-    def __init__(self, content: str) -> None:
-        self._content = content
-
-    def reveal(self) -> str:
-        """The content. Do not log it."""
-        return self._content
-
-    def __repr__(self) -> str:
-        return "SecretStr('***')"
-
-    def __str__(self) -> str:
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SecretStr) and other._content == self._content
-
-    def __hash__(self) -> int:
-        return hash(self._content)
 
 
 class ConfigError(Exception):
@@ -52,44 +30,72 @@ class ConfigError(Exception):
         self.faults = tuple(faults)
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[T]):
+    """A configuration, and by setting where its value comes from: a variable, a file, or `default`."""
+
+    config: T
+    sources: Mapping[str, str]
+
+
 def load_config(cls: type[T], *, program: str, environ: Mapping[str, str], toml_path: Path | None) -> T:
+    """As `read_config`, without the sources."""
+    return read_config(cls, program=program, environ=environ, toml_path=toml_path).config
+
+
+def read_config(cls: type[T], *, program: str, environ: Mapping[str, str], toml_path: Path | None) -> Loaded[T]:
     """The configuration of `program`: the file first, then the environment. An empty variable counts as unset.
 
     Fields may be str, int, float, bool, Path, SecretStr, an Enum, a Literal of strings, `tuple[X, ...]` (separated by
-    commas in the environment) or any of them `| None`. ConfigError lists every fault; a ValueError of the dataclass's
-    own `__post_init__`, which runs once its fields are sound, becomes one too.
+    commas in the environment) or any of them `| None`, and be Annotated with Range and Rule. ConfigError lists every
+    fault. A ValueError of the dataclass's own `__post_init__`, which runs once its fields are sound, becomes one too:
+    each of its arguments is a fault.
     """
-    if not dataclasses.is_dataclass(cls):
-        raise TypeError(f"{cls.__name__} is not a dataclass")
+    settings = settings_of(cls)
     faults: list[str] = []
     table = _read_table(program, toml_path, faults)
-    hints = get_type_hints(cls)
-    fields = [field for field in dataclasses.fields(cls) if field.init]
-    unknown = table.keys() - {field.name for field in fields}
-    faults.extend(f"  {toml_path} [{program}] {name}: no such setting" for name in sorted(unknown))
+    names = [setting.name for setting in settings]
+    faults.extend(
+        f"  {toml_path} [{program}] {name}: no such setting{nearest(name, names)}"
+        for name in sorted(table.keys() - set(names))
+    )
     values: dict[str, Any] = {}
-    for field in fields:
-        variable = _PREFIX + field.name.upper()
-        text = environ.get(variable, "")
+    sources: dict[str, str] = {}
+    for setting in settings:
+        text = environ.get(setting.variable, "")
+        sources[setting.name] = setting.variable if text else str(toml_path) if setting.name in table else "default"
         try:
             if text:
-                values[field.name] = _from_text(hints[field.name], text)
-            elif field.name in table:
-                values[field.name] = _from_toml(hints[field.name], table[field.name])
-            elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                faults.append(f"  {variable}: is required")
+                values[setting.name] = _sound(setting, _from_text(setting.hint, text))
+            elif setting.name in table:
+                values[setting.name] = _sound(setting, _from_toml(setting.hint, table[setting.name]))
+            elif setting.required:
+                faults.append(f"  {setting.variable}: is required")
         except ValueError as error:
-            source = variable if text else f"{toml_path} [{program}] {field.name}"
+            source = setting.variable if text else f"{toml_path} [{program}] {setting.name}"
             faults.append(f"  {source}: {error}")
     if faults:
         raise ConfigError(program, faults)
     try:
-        return cls(**values)
+        return Loaded(cls(**values), sources)
     except ValueError as error:
-        raise ConfigError(program, [f"  {error}"]) from error
+        raise ConfigError(program, [f"  {fault}" for fault in error.args]) from error
+
+
+def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """`; did you mean ...?` where a known name is like this one, from 0 for anything to 1 for itself only."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=likeness)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _sound(setting: Setting, value: Any) -> Any:
+    for condition in setting.conditions:
+        condition.check(value)
+    return value
 
 
 def _read_table(program: str, toml_path: Path | None, faults: list[str]) -> dict[str, Any]:
+    """The program's table. Others belong to other programs, which may share the file."""
     if toml_path is None:
         return {}
     try:
@@ -100,6 +106,17 @@ def _read_table(program: str, toml_path: Path | None, faults: list[str]) -> dict
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         faults.append(f"  {toml_path}: {error}")
         return {}
+    faults.extend(
+        f"  {toml_path} {name}: stands in no table; write it below [{program}]"
+        for name, value in document.items()
+        if not isinstance(value, dict) and name != program
+    )
+    if program not in document:
+        faults.extend(
+            f"  {toml_path} [{name}]: there is no [{program}], which is what this program reads"
+            for name in document
+            if nearest(name, [program])
+        )
     table = document.get(program, {})
     if not isinstance(table, dict):
         faults.append(f"  {toml_path}: [{program}] is not a table")
@@ -109,7 +126,6 @@ def _read_table(program: str, toml_path: Path | None, faults: list[str]) -> dict
 
 def _from_text(hint: Any, text: str) -> Any:
     """A value of the environment."""
-    hint = _without_none(hint)
     if get_origin(hint) is tuple:
         return tuple(_from_text(get_args(hint)[0], part.strip()) for part in text.split(",") if part.strip())
     if hint is bool:
@@ -126,7 +142,6 @@ def _from_text(hint: Any, text: str) -> Any:
 
 def _from_toml(hint: Any, value: Any) -> Any:
     """A value of the file, which has types of its own: a number is not given as a string."""
-    hint = _without_none(hint)
     if get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise ValueError("must be a list")
@@ -154,11 +169,3 @@ def _from_string(hint: Any, text: str) -> Any:
     if hint in (str, Path, SecretStr):
         return hint(text)
     raise TypeError(f"a configuration cannot have a field of type {hint}")
-
-
-def _without_none(hint: Any) -> Any:
-    if get_origin(hint) in (Union, types.UnionType):
-        kept = [argument for argument in get_args(hint) if argument is not type(None)]
-        if len(kept) == 1:
-            return kept[0]
-    return hint

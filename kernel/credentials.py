@@ -89,21 +89,25 @@ def token_digest(token: str) -> str:
 
 
 class TokenVerifier:
-    """The tokens that a listener accepts, by their digests. Each role has one, and no two roles share one."""
+    """The tokens that a listener accepts, by their digests. No two roles share one.
 
-    def __init__(self, digests: Mapping[Role, str]) -> None:
-        for role, digest in digests.items():
-            if not _DIGEST.fullmatch(digest):
-                raise ValueError(f"the token digest of role {role.value} is not 64 lowercase hexadecimal digits")
-        if len(set(digests.values())) != len(digests):
-            raise ValueError("two roles have the same token; make one for each")
-        self._digests = dict(digests)
+    A role has one token; while it is being exchanged it has the old one and the new one, so that nobody is refused.
+    """
+
+    def __init__(self, digests: Mapping[Role, str | tuple[str, ...]]) -> None:
+        self._roles: dict[str, Role] = {}
+        for role, of_role in digests.items():
+            for digest in (of_role,) if isinstance(of_role, str) else of_role:
+                if not _DIGEST.fullmatch(digest):
+                    raise ValueError(f"the token digest of role {role.value} is not 64 lowercase hexadecimal digits")
+                if self._roles.setdefault(digest, role) is not role:
+                    raise ValueError("two roles have the same token; make one for each")
 
     def role_of(self, token: str) -> Role | None:
         """The role that this token proves; None for a token that is not accepted."""
         offered = token_digest(token)
         found: Role | None = None
-        for role, digest in self._digests.items():
+        for digest, role in self._roles.items():
             # Every digest is compared, in constant time: the time taken says nothing about what is accepted.
             if hmac.compare_digest(offered, digest):
                 found = role

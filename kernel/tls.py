@@ -6,18 +6,22 @@ from pathlib import Path
 
 import grpc
 
+PUBLIC_AUTHORITIES = Path("public")
+"""In place of an authority's file: the public authorities, of which grpc brings a list."""
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """PEM files. A server needs certificate and key; with `authority` it also asks its clients for certificates.
 
-    A client checks the server against `authority` (default: the authorities of the system), and shows its certificate
-    where it has one.
+    A client checks the server against `authority` (default: the public authorities that grpc brings), and shows its
+    certificate where it has one. The server's certificate must be for the host that is called, or for `server_name`.
     """
 
     certificate: Path | None = None
     key: Path | None = None
     authority: Path | None = None
+    server_name: str = ""
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
@@ -37,6 +41,20 @@ class TlsFiles:
             path.read_bytes() if path else None for path in (self.authority, self.key, self.certificate)
         )
         return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
+def listener_tls(certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    """What a listener is configured with; None for one without TLS. ValueError where only one of them is given."""
+    return None if certificate is None and key is None else TlsFiles(certificate, key)
+
+
+def client_tls(authority: Path | None, server_name: str = "") -> TlsFiles | None:
+    """What a client is configured with; None for one without TLS. `authority` may be PUBLIC_AUTHORITIES."""
+    if authority is None:
+        if server_name:
+            raise ValueError("a server's name is checked with TLS only, which needs an authority")
+        return None
+    return TlsFiles(authority=None if authority == PUBLIC_AUTHORITIES else authority, server_name=server_name)
 
 
 def split_address(address: str) -> tuple[str, int]:

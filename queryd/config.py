@@ -2,9 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from kernel.artifacts import check_store_url
+from kernel.setting_rules import (
+    EXAMPLE_DIGESTS,
+    check_digests,
+    check_dispatcher,
+    check_filled,
+    check_listen_address,
+    check_listener,
+    check_readable,
+    check_readable_authority,
+    check_token_file,
+)
+from kernel.settings import Example, Range, Rule, require
 
 _MEBIBYTE = 1 << 20
 # Python, Arrow and an idle engine take about 60 MiB of it.
@@ -15,55 +27,60 @@ _LEAST_MEMORY = 256 * _MEBIBYTE
 class QuerydConfig:
     """Sizes in bytes, times in seconds. A ValueError says what is wrong."""
 
-    dispatcher_address: str
-    """The dispatcher's control listener, `host:port`; several separated by commas."""
-    queryd_token_file: Path
-    """Proves to the dispatcher that this is a queryd."""
-    user_token_sha256: str
-    """Digest of the token that users show."""
-    artifacts: str
-    """The artifact store, `file:///folder` or `s3://bucket/prefix?endpoint=...&region=...`."""
-    query_listen: str = "127.0.0.1:7403"
-    """Where QueryService is served; port 0 for any."""
+    dispatcher_address: Annotated[str, Example("dispatcher.example:7401")]
+    """The control listener of the dispatcher, `host:port`; of several ones either the name that stands for all of them
+    or a list of IP addresses, separated by commas. They are used in turn."""
+    queryd_token_file: Annotated[Path, Rule(check_token_file), Example("/etc/trace/queryd.token")]
+    """Proves to the dispatcher that this is a queryd; mode 0600."""
+    user_token_sha256: Annotated[tuple[str, ...], Rule(check_digests), EXAMPLE_DIGESTS]
+    """SHA-256 of the token that users show; of the old and the new one while it is being exchanged."""
+    artifacts: Annotated[str, Rule(check_store_url), Example("s3://example-artifacts/trace?region=eu-central-1")]
+    """The artifact store, as the dispatcher has it; reading is enough."""
+    dispatcher_authority: Annotated[
+        Path | None, Rule(check_readable_authority), Example("/etc/trace/authority.pem")
+    ] = None
+    """Speak TLS with the dispatcher, and check its certificate by the authorities of this PEM file; `public` for the
+    public ones. Without it the dispatcher must be on this machine."""
+    dispatcher_name: str = ""
+    """The name in the dispatchers' certificates, where that is not the one that is called: with a list of addresses."""
+    query_listen: Annotated[str, Rule(check_listen_address), Example("0.0.0.0:7403")] = "127.0.0.1:7403"
+    """Where QueryService is served; port 0 for any. Other than loopback only with TLS."""
+    tls_certificate: Annotated[Path | None, Rule(check_readable), Example("/etc/trace/queryd.pem")] = None
+    """PEM file of this listener's certificate, with what leads from it to the authority."""
+    tls_key: Annotated[Path | None, Rule(check_readable), Example("/etc/trace/queryd.key")] = None
+    """PEM file of the certificate's key."""
     ready_file: Path | None = None
     """Written once queries are served: {"query": address}."""
-    queryd_name: str = "local"
+    queryd_name: Annotated[str, Rule(check_filled)] = "local"
     """How this process names itself to the dispatcher; its pins carry it."""
-    query_slots: int = 8
+    query_slots: Annotated[int, Range(1)] = 8
     """Queries that run at the same time; further ones are told to come again."""
-    query_warm_cells: int = 3
+    query_warm_cells: Annotated[int, Range(1)] = 3
     """Processes kept ready for the next queries."""
-    query_memory_bytes: int = 1024 * _MEBIBYTE
+    query_memory_bytes: Annotated[int, Range(_LEAST_MEMORY)] = 1024 * _MEBIBYTE
     """What one query may allocate."""
-    query_threads: int = 2
+    query_threads: Annotated[int, Range(1)] = 2
     """Threads of one query."""
-    query_scratch_bytes: int = 4096 * _MEBIBYTE
+    query_scratch_bytes: Annotated[int, Range(1)] = 4096 * _MEBIBYTE
     """What one query may spill to disk."""
-    query_cache_bytes: int = 8192 * _MEBIBYTE
+    query_cache_bytes: Annotated[int, Range(1)] = 8192 * _MEBIBYTE
     """Copies kept of files whose store is not on this machine's disk, together. A query reads no more than that."""
     query_work_dir: Path | None = None
     """Where queries spill and copies are kept: a folder on a disk with room for both. Default: the system's folder for
     temporary files."""
-    query_max_rows: int = 100_000_000
+    query_max_rows: Annotated[int, Range(1)] = 100_000_000
     """Rows that one query may answer."""
-    query_lease_seconds: int = 60
+    query_lease_seconds: Annotated[int, Range(3, 86_400)] = 60
     """How long a query's pin outlives this process; it is renewed at a third of it."""
     query_sandbox: Literal["auto", "bubblewrap", "plain"] = "auto"
     """auto: bubblewrap, and a plain process with a warning where that does not work."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    drain_seconds: float = 10.0
+    """The least that is logged, to standard error, a JSON object a line."""
+    drain_seconds: Annotated[float, Range(0)] = 10.0
     """After SIGTERM, how long running queries may take to end."""
 
     def __post_init__(self) -> None:
-        positive = (
-            *("query_slots", "query_warm_cells", "query_threads"),
-            *("query_scratch_bytes", "query_cache_bytes", "query_max_rows"),
+        require(
+            lambda: check_dispatcher(self.dispatcher_address, self.dispatcher_authority, self.dispatcher_name),
+            lambda: check_listener("query_listen", self.query_listen, self.tls_certificate, self.tls_key),
         )
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"TRACE_{name.upper()}: must be at least 1")
-        if not 3 <= self.query_lease_seconds <= 86_400:
-            raise ValueError("TRACE_QUERY_LEASE_SECONDS: must be from 3 to 86400")
-        if self.query_memory_bytes < _LEAST_MEMORY:
-            raise ValueError(f"TRACE_QUERY_MEMORY_BYTES: must be at least {_LEAST_MEMORY}")
-        check_store_url(self.artifacts)

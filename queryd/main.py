@@ -1,7 +1,5 @@
 """queryd: wiring only. `python -m queryd.main [--config FILE]`."""
 
-import argparse
-import os
 import signal
 import sys
 import threading
@@ -13,13 +11,15 @@ import grpc
 
 from kernel.artifacts import ArtifactStore, open_store, require_usable
 from kernel.channels import sync_channel
-from kernel.config import ConfigError, load_config
+from kernel.command_line import configure
 from kernel.credentials import CredentialError, Role, TokenVerifier, read_token
 from kernel.errors import TraceError
 from kernel.ids import new_id
 from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, SyncServer, sync_server
+from kernel.servers.listening import ListenError
 from kernel.telemetry import configure_logging, get_logger
+from kernel.tls import client_tls, listener_tls
 from queryd.config import QuerydConfig
 from queryd.engine import sandbox
 from queryd.engine.messages import CellLimits
@@ -44,22 +44,19 @@ _THREADS_BESIDE_QUERIES = 16
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 after a signal to stop, 2 for a faulty configuration, 1 where queries cannot be run here."""
-    parser = argparse.ArgumentParser(prog="trace-queryd", description="Serves SQL over datasets.")
-    parser.add_argument("--config", type=Path, help="TOML file; TRACE_ variables override it")
-    path: Path | None = parser.parse_args(arguments).config
-    configure_logging("queryd")
-    try:
-        config = load_config(QuerydConfig, program="queryd", environ=os.environ, toml_path=path)
-        channel = build_channel(config)
-    except (ConfigError, CredentialError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    config = configure(
+        QuerydConfig, program="queryd", purpose="Serves SQL over the datasets of a Trace.", arguments=arguments
+    )
     configure_logging("queryd", level=config.log_level)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with channel:
-        return serve(config, channel, stop)
+    try:
+        with build_channel(config) as channel:
+            return serve(config, channel, stop)
+    except (CredentialError, ListenError) as error:
+        _log.error("cannot serve", error=str(error))
+        return 1
 
 
 def serve(config: QuerydConfig, channel: grpc.Channel, stop: threading.Event) -> int:
@@ -95,7 +92,8 @@ def serve(config: QuerydConfig, channel: grpc.Channel, stop: threading.Event) ->
 def build_channel(config: QuerydConfig) -> grpc.Channel:
     """To the dispatcher's control listener."""
     token = read_token(config.queryd_token_file)
-    return sync_channel(config.dispatcher_address, token=token, actor_name=config.queryd_name)
+    tls = client_tls(config.dispatcher_authority, config.dispatcher_name)
+    return sync_channel(config.dispatcher_address, token=token, actor_name=config.queryd_name, tls=tls)
 
 
 def build_files(config: QuerydConfig, store: ArtifactStore, folder: Path, parts: ExitStack) -> PinnedFiles:
@@ -137,6 +135,7 @@ def build_server(config: QuerydConfig, channel: grpc.Channel, files: PinnedFiles
         listen=config.query_listen,
         verifier=TokenVerifier({Role.USER: config.user_token_sha256}),
         policy=_USERS,
+        tls=listener_tls(config.tls_certificate, config.tls_key),
         max_threads=config.query_slots + _THREADS_BESIDE_QUERIES,
     )
     add_QueryServiceServicer_to_server(QueryService(runner, queries, new_id), server.server)

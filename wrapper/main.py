@@ -1,19 +1,16 @@
 """The program: reads its settings, wires the parts, serves until SIGTERM, drains, ends. Wiring only."""
 
-import argparse
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from kernel.artifacts import ArtifactStore, open_store, require_usable
 from kernel.channels import aio_channel
-from kernel.config import ConfigError, load_config
+from kernel.command_line import configure
 from kernel.credentials import CredentialError, Role, TokenVerifier, read_token
 from kernel.errors import TraceError
 from kernel.ids import new_id
@@ -21,6 +18,7 @@ from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, AioServer, aio_server
 from kernel.servers.listening import ListenError
 from kernel.telemetry import configure_logging, get_logger
+from kernel.tls import client_tls, listener_tls
 from traceapi.worker.v1.worker_service_pb2 import EmitItem, EmitResult
 from traceapi.wrapper.v1.wrapper_service_pb2_grpc import add_WrapperServiceServicer_to_server
 from wrapper.bundles import BundleFolders
@@ -130,6 +128,7 @@ def build_server(config: WrapperConfig, service: WrapperService) -> AioServer:
         listen=config.wrapper_listen,
         verifier=TokenVerifier({Role.USER: config.user_token_sha256}),
         policy=AccessPolicy({Role.USER: frozenset({"/traceapi.wrapper.v1.WrapperService"})}),
+        tls=listener_tls(config.tls_certificate, config.tls_key),
     )
     add_WrapperServiceServicer_to_server(service, server.server)
     return server
@@ -138,10 +137,8 @@ def build_server(config: WrapperConfig, service: WrapperService) -> AioServer:
 @asynccontextmanager
 async def _dispatcher(config: WrapperConfig) -> AsyncIterator[Dispatcher]:
     token = read_token(config.worker_token_file)
-    try:
-        channel = aio_channel(config.dispatcher_address, token=token, actor_name=config.worker_id)
-    except ValueError as error:
-        raise ConfigError("wrapper", [f"  TRACE_DISPATCHER_ADDRESS: {error}"]) from error
+    tls = client_tls(config.dispatcher_authority, config.dispatcher_name)
+    channel = aio_channel(config.dispatcher_address, token=token, actor_name=config.worker_id, tls=tls)
     try:
         yield Dispatcher(channel, config.worker_id, config.lease_seconds)
     finally:
@@ -187,18 +184,15 @@ async def serve(config: WrapperConfig) -> None:
 
 
 def main() -> int:
-    """Entry of `python -m wrapper.main`. 0 after a drain, 2 for settings that cannot be used."""
-    parser = argparse.ArgumentParser(prog="trace-wrapper", description="Runs operators' tasks for a Trace dispatcher.")
-    parser.add_argument("--config", type=Path, help="TOML file; its table `wrapper` is overridden by TRACE_* variables")
-    arguments = parser.parse_args()
+    """The command. Exit codes: 0 after a drain, 2 for a faulty configuration, 1 for what keeps it from serving."""
+    config = configure(WrapperConfig, program="wrapper", purpose="Runs operators' tasks for a Trace dispatcher.")
     try:
-        config = load_config(WrapperConfig, program="wrapper", environ=os.environ, toml_path=arguments.config)
         configure_logging("wrapper", level=config.log_level)
         # Not uvloop: it starts processes in a way of its own, which does not close inherited descriptors.
         asyncio.run(serve(config))
-    except (ConfigError, CredentialError, ListenError, WorkDirError, TraceError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+    except (CredentialError, ListenError, WorkDirError, TraceError) as error:
+        _log.error("cannot serve", error=str(error))
+        return 1
     return 0
 
 

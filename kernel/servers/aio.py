@@ -11,11 +11,12 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from kernel.channels import MAX_REQUEST_BYTES
 from kernel.credentials import Actor, TokenVerifier
 from kernel.errors import TraceError
 from kernel.servers.access import AccessPolicy, Gate, set_current_actor
 from kernel.servers.failures import status_of
-from kernel.servers.listening import MAX_REQUEST_BYTES, bind, check_listen, server_options
+from kernel.servers.listening import bind, check_listen, server_options
 from kernel.tls import TlsFiles
 from kernel.validation import validate_message
 

@@ -8,7 +8,6 @@ from kernel.channels import MAX_MESSAGE_BYTES
 from kernel.errors import MAX_DETAILS_BYTES
 from kernel.tls import TlsFiles, is_loopback, split_address
 
-MAX_REQUEST_BYTES = 16 * 1024 * 1024
 _MAX_UNIX_PATH_BYTES = 107
 
 

@@ -175,9 +175,9 @@ async def in_process_dispatcher(pool: Pool, home: Path) -> AsyncIterator[InProce
     config = DispatcherConfig(
         database_url=SecretStr("not used: the pool is given"),
         artifacts=home.as_uri(),
-        user_token_sha256=token_digest(USER),
-        worker_token_sha256=token_digest(WORKER),
-        queryd_token_sha256=token_digest(QUERYD),
+        user_token_sha256=(token_digest(USER),),
+        worker_token_sha256=(token_digest(WORKER),),
+        queryd_token_sha256=(token_digest(QUERYD),),
         control_listen="127.0.0.1:0",
         internal_listen="127.0.0.1:0",
     )

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
-from kernel.config import ConfigError, SecretStr, load_config
+from kernel.config import ConfigError, SecretStr, load_config, read_config
+from kernel.settings import Range, Rule, require
 
 
 class Colour(StrEnum):
@@ -152,3 +153,76 @@ def test_secrets_are_never_shown() -> None:
 def test_a_number_in_the_file_is_not_a_truth_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="capacity: must be of type int"):
         load(REQUIRED, toml_file(tmp_path, "[dispatcher]\ncapacity = true\n"))
+
+
+def refuse_empty(text: str) -> None:
+    if not text:
+        raise ValueError("must not be empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    capacity: Annotated[int, Range(1, 10)] = 8
+    name: Annotated[str, Rule(refuse_empty)] = "local"
+    first: int = 0
+    second: int = 0
+
+    def __post_init__(self) -> None:
+        def positive(name: str) -> None:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: must not be negative")
+
+        require(lambda: positive("first"), lambda: positive("second"))
+
+
+def bounded_faults(folder: Path, text: str, environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Bounded, program="wrapper", environ=environ or {}, toml_path=toml_file(folder, text))
+    return [fault.strip().removeprefix(f"{folder / 'trace.toml'} ") for fault in caught.value.faults]
+
+
+def test_conditions_of_all_settings_are_checked_together(tmp_path: Path) -> None:
+    faults = bounded_faults(tmp_path, "[wrapper]\nname = ''\n", {"TRACE_CAPACITY": "11"})
+    assert faults == ["TRACE_CAPACITY: must be from 1 to 10", "[wrapper] name: must not be empty"]
+
+
+def test_nan_is_no_number_within_a_range() -> None:
+    with pytest.raises(ValueError, match="at least 0"):
+        Range(0).check(float("nan"))
+
+
+def test_all_rules_across_settings_are_told_together(tmp_path: Path) -> None:
+    faults = bounded_faults(tmp_path, "[wrapper]\nfirst = -1\nsecond = -1\n")
+    assert faults == ["first: must not be negative", "second: must not be negative"]
+
+
+def test_an_unknown_setting_is_told_with_the_nearest_known_one(tmp_path: Path) -> None:
+    faults = bounded_faults(tmp_path, "[wrapper]\ncapactiy = 3\nzzz = 1\n")
+    assert faults == [
+        "[wrapper] capactiy: no such setting; did you mean capacity?",
+        "[wrapper] zzz: no such setting",
+    ]
+
+
+def test_a_setting_outside_of_a_table_is_told(tmp_path: Path) -> None:
+    assert bounded_faults(tmp_path, "capacity = 3\n[wrapper]\n") == [
+        "capacity: stands in no table; write it below [wrapper]"
+    ]
+
+
+def test_a_table_of_nearly_the_right_name_is_told(tmp_path: Path) -> None:
+    assert bounded_faults(tmp_path, "[wraper]\n[dispatcher]\n") == [
+        "[wraper]: there is no [wrapper], which is what this program reads"
+    ]
+
+
+def test_where_each_value_comes_from_is_known(tmp_path: Path) -> None:
+    path = toml_file(tmp_path, "[wrapper]\ncapacity = 3\nfirst = 1\n")
+    loaded = read_config(Bounded, program="wrapper", environ={"TRACE_FIRST": "2"}, toml_path=path)
+    assert loaded.config == Bounded(capacity=3, first=2)
+    assert loaded.sources == {
+        "capacity": str(path),
+        "name": "default",
+        "first": "TRACE_FIRST",
+        "second": "default",
+    }

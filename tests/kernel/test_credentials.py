@@ -116,3 +116,13 @@ def test_an_actor_is_role_and_name() -> None:
 def test_an_actor_with_another_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name is 1 to 128"):
         Actor(Role.USER, name)
+
+
+def test_while_a_token_is_exchanged_the_old_and_the_new_one_prove_the_role() -> None:
+    verifier = TokenVerifier({Role.USER: (token_digest("old"), token_digest("new")), Role.WORKER: token_digest("w")})
+    assert [verifier.role_of(token) for token in ("old", "new", "w", "other")] == [
+        Role.USER,
+        Role.USER,
+        Role.WORKER,
+        None,
+    ]

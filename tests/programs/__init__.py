@@ -1,0 +1,1 @@
+"""The programs as commands, and several of them together."""
