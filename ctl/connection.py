@@ -66,7 +66,14 @@ class Connection:
 
     def _channel(self, address: str) -> grpc.Channel:
         if address not in self._channels:
-            self._channels[address] = sync_channel(address, token=self._token, actor_name=_actor_name())
+            try:
+                self._channels[address] = sync_channel(
+                    address, token=self._token, actor_name=_actor_name(), tls=self.endpoints.tls
+                )
+            except (ValueError, OSError) as error:  # of the address; of the authority's file
+                raise CtlError(
+                    str(error), where=str(self.home.endpoints_file), exit_code=ExitCode.UNREACHABLE
+                ) from error
         return self._channels[address]
 
 

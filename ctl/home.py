@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctl.errors import CtlError, ExitCode
+from kernel.tls import PUBLIC_AUTHORITIES, TlsFiles, client_tls
 
 DEFAULT_HOME = Path(".trace")
 
@@ -81,7 +82,11 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the programs of a running stack listen, and where the user's credential is."""
+    """Where the programs of a stack listen, and where the user's credential is.
+
+    `tracectl up` writes the file. For programs that others run a person writes it, with the three members that must be
+    there (control, query, credentials), and `tls` where the programs are on other machines.
+    """
 
     control: str
     internal: str
@@ -89,6 +94,8 @@ class Endpoints:
     wrappers: tuple[str, ...]
     user_token_file: Path
     pids: Mapping[str, int] = field(default_factory=dict)
+    tls: TlsFiles | None = None
+    """By what the programs' certificates are checked; None where they are called without TLS."""
 
     def to_json(self) -> str:
         document = {
@@ -99,6 +106,8 @@ class Endpoints:
             "credentials": {"user": str(self.user_token_file)},
             "pids": dict(self.pids),
         }
+        if self.tls is not None:
+            document["tls"] = {"authority": str(self.tls.authority or PUBLIC_AUTHORITIES), "name": self.tls.server_name}
         return json.dumps(document, indent=2) + "\n"
 
 
@@ -113,6 +122,7 @@ def read_endpoints(home: Home) -> Endpoints:
             wrappers=tuple(str(address) for address in document.get("wrappers", ())),
             user_token_file=home.root / str(document["credentials"]["user"]),
             pids={str(name): int(pid) for name, pid in document.get("pids", {}).items()},
+            tls=_read_tls(home, document["tls"]) if "tls" in document else None,
         )
     except (FileNotFoundError, NotADirectoryError):
         raise CtlError(
@@ -135,6 +145,13 @@ def read_endpoints(home: Home) -> Endpoints:
             remedy=f"stop the stack and start it again: tracectl down{home.option()}; tracectl up{home.option()}",
             exit_code=ExitCode.UNREACHABLE,
         ) from None
+
+
+def _read_tls(home: Home, document: Any) -> TlsFiles | None:
+    authority = Path(str(document["authority"]))
+    if authority != PUBLIC_AUTHORITIES:
+        authority = home.root / authority
+    return client_tls(authority, str(document.get("name", "")))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import socket
-import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +14,8 @@ from kernel.channels import aio_channel, sync_channel
 from kernel.credentials import Role
 from kernel.errors import TraceError, from_rpc_error
 from kernel.servers import TlsFiles, aio_server, unix_aio_server
+from kernel.tls import PUBLIC_AUTHORITIES, client_tls
+from tests.certificates import Authority
 from tests.kernel.conftest import POLICY, TOKENS, VERIFIER, serving_aio
 from tests.kernel.scripted_services import AioServicer
 from traceapi.operator.v1 import operator_service_pb2 as operator_pb2
@@ -191,40 +193,83 @@ async def test_a_malformed_address_is_refused_with_a_remedy(address: str, said: 
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
-    """A certificate for localhost that signs itself, good for a day."""
-    folder = tmp_path_factory.mktemp("tls")
-    files = TlsFiles(folder / "cert.pem", folder / "key.pem")
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    algorithm = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-    outputs = ["-keyout", str(files.key), "-out", str(files.certificate)]
-    try:
-        subprocess.run(
-            ["openssl", "req", "-x509", "-days", "1", "-nodes", *algorithm, *subject, *outputs],
-            check=True,
-            capture_output=True,
-        )
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
-    return files
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.make(tmp_path_factory.mktemp("authority"))
 
 
-async def test_tls_protects_calls_on_any_address(certificate: TlsFiles) -> None:
+@pytest.fixture(scope="module")
+def certificate(authority: Authority) -> TlsFiles:
+    return authority.issue("localhost", "DNS:localhost", "IP:127.0.0.1")
+
+
+@asynccontextmanager
+async def serving_tls(certificate: TlsFiles, servicer: AioServicer) -> AsyncIterator[str]:
+    """On all addresses of this machine; answers its port on loopback."""
     served = aio_server(listen="0.0.0.0:0", verifier=VERIFIER, policy=POLICY, tls=certificate)
-    operator_grpc.add_OperatorServiceServicer_to_server(AioServicer(), served.server)
-    address = (await served.start()).replace("0.0.0.0", "localhost")
+    operator_grpc.add_OperatorServiceServicer_to_server(servicer, served.server)
+    address = await served.start()
     try:
-        async with user_channel(address, tls=TlsFiles(authority=certificate.certificate)) as channel:
-            assert (await stub(channel).Attach(ATTACH, timeout=20)).secrets["actor"] == "user:local"
-        async with user_channel(address, tls=TlsFiles()) as channel:
-            with pytest.raises(grpc.RpcError) as caught:
-                await stub(channel).Attach(ATTACH, timeout=20)
-            assert from_rpc_error(caught.value).reason == errors_pb2.ERROR_REASON_UNAVAILABLE
-        async with user_channel(address) as channel:
-            with pytest.raises(grpc.RpcError):
-                await stub(channel).Attach(ATTACH, timeout=20)
+        yield address.replace("0.0.0.0", "127.0.0.1")
     finally:
         await served.stop(0)
+
+
+async def test_tls_serves_on_any_address(authority: Authority, certificate: TlsFiles) -> None:
+    async with (
+        serving_tls(certificate, AioServicer()) as address,
+        user_channel(address, tls=client_tls(authority.file)) as channel,
+    ):
+        assert (await stub(channel).Attach(ATTACH, timeout=20)).secrets["actor"] == "user:local"
+
+
+async def test_a_server_of_another_authority_gets_no_token(certificate: TlsFiles, tmp_path: Path) -> None:
+    other = Authority.make(tmp_path / "other")
+    servicer = FailingServicer(0)
+    async with serving_tls(certificate, servicer) as address:
+        for tls in (client_tls(other.file), client_tls(PUBLIC_AUTHORITIES)):
+            async with user_channel(address, tls=tls) as channel:
+                with pytest.raises(grpc.RpcError) as caught:
+                    await stub(channel).Attach(ATTACH, timeout=20)
+                assert from_rpc_error(caught.value).reason == errors_pb2.ERROR_REASON_UNAVAILABLE
+    assert servicer.calls == 0
+
+
+async def test_a_call_in_the_clear_is_not_served_by_a_listener_with_tls(certificate: TlsFiles) -> None:
+    servicer = FailingServicer(0)
+    async with serving_tls(certificate, servicer) as address, user_channel(address) as channel:
+        with pytest.raises(grpc.RpcError):
+            await stub(channel).Attach(ATTACH, timeout=20)
+    assert servicer.calls == 0
+
+
+async def test_the_servers_of_a_list_have_one_name_in_their_certificates(authority: Authority) -> None:
+    servicers = [FailingServicer(0), FailingServicer(0)]
+    certificates = [authority.issue(f"server-{number}", "DNS:dispatcher.test") for number in (1, 2)]
+    tls = client_tls(authority.file, "dispatcher.test")
+    async with (
+        serving_tls(certificates[0], servicers[0]) as first,
+        serving_tls(certificates[1], servicers[1]) as second,
+        user_channel(f"{first},{second}", tls=tls) as channel,
+        asyncio.timeout(20),
+    ):
+        while not all(servicer.calls > 1 for servicer in servicers):
+            await stub(channel).Attach(ATTACH, timeout=20)
+
+
+async def test_a_certificate_with_another_name_is_refused(authority: Authority, certificate: TlsFiles) -> None:
+    tls = client_tls(authority.file, "dispatcher.test")
+    async with (
+        serving_tls(certificate, AioServicer()) as address,
+        user_channel(address, tls=tls) as channel,
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub(channel).Attach(ATTACH, timeout=20)
+        assert from_rpc_error(caught.value).reason == errors_pb2.ERROR_REASON_UNAVAILABLE
+
+
+async def test_a_list_with_tls_needs_the_name(authority: Authority) -> None:
+    with pytest.raises(ValueError, match="which name the certificates"):
+        user_channel("10.0.0.1:1,10.0.0.2:1", tls=client_tls(authority.file))
 
 
 def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
