@@ -17,9 +17,11 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 """What servers accept, if they do not say otherwise."""
 _UNIX = ("unix:", "unix-abstract:")
+# grpc makes no more than five attempts. The waits between them add up to four seconds, several times what it takes to
+# find a server again that has been restarted: a client may have lost the first of two before the second one goes.
 _RETRY_POLICY = {
     "maxAttempts": 5,
-    "initialBackoff": "0.1s",
+    "initialBackoff": "0.3s",
     "maxBackoff": "2s",
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
@@ -120,10 +122,11 @@ def _options(address: str, tls: TlsFiles | None) -> list[tuple[str, str | int]]:
         ("grpc.enable_retries", 1),
         # grpc repeats only what it has kept; at its own 256 KiB a larger call would fail at each restart of a server.
         ("grpc.per_rpc_retry_buffer_size", MAX_REQUEST_BYTES),
-        # A server that comes back is found within seconds; grpc's own limit would be two minutes.
+        # A server that comes back is found within a second; grpc's own limit would be two minutes. One attempt to
+        # connect may take longer than that: `min` is, in spite of its name, the time that each is given.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 1_000),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        ("grpc.min_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         # A peer that vanished without a word is noticed by pings, on idle streams too.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),

@@ -114,6 +114,25 @@ async def test_a_stream_without_answers_yet_is_repeated() -> None:
         assert servicer.calls == 3
 
 
+async def test_a_large_call_is_repeated_too() -> None:
+    servicer = FailingServicer(1)
+    async with serving_aio(servicer) as address, user_channel(address) as channel:
+        request = operator_pb2.AttachRequest(sdk="x")
+        request.MergeFromString(_unknown_field(bytes(1 << 20)))
+        assert request.ByteSize() > 1 << 20
+        await stub(channel).Attach(request, timeout=20)
+        assert servicer.calls == 2
+
+
+def _unknown_field(content: bytes) -> bytes:
+    """A field of bytes, numbered 1000, which no message here has: a large message without a large value."""
+    size, length = len(content), b""
+    while size > 0x7F:
+        length += bytes([size & 0x7F | 0x80])
+        size >>= 7
+    return b"\xc2\x3e" + length + bytes([size]) + content
+
+
 async def test_repeating_ends_and_the_last_failure_is_told() -> None:
     servicer = FailingServicer(100)
     async with serving_aio(servicer) as address, user_channel(address) as channel:
