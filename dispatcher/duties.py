@@ -23,6 +23,7 @@ from dispatcher.events.replay import replay_page
 from dispatcher.events.watermarks import derive_watermarks
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.ending import expire_leases
+from dispatcher.wakeups.queues import REPORT_SECONDS, report_queues
 from dispatcher.wakeups.release import Releaser
 
 _log = structlog.get_logger(__name__)
@@ -100,8 +101,8 @@ class Idle:
     pins: float = 30.0
 
 
-def build_duties(pool: Pool, releaser: Releaser, progressed: Nudge, idle: Idle) -> list[Duty]:
-    """`progressed` is nudged when tasks ended or watermarks moved."""
+def build_duties(pool: Pool, releaser: Releaser, progressed: Nudge, idle: Idle, dispatcher_id: str) -> list[Duty]:
+    """`progressed` is nudged when tasks ended or watermarks moved; `dispatcher_id` is this process' own, a uuid."""
 
     def in_transaction(work: Callable[[Connection], Awaitable[int]]) -> Callable[[], Awaitable[int]]:
         async def run_once() -> int:
@@ -122,6 +123,11 @@ def build_duties(pool: Pool, releaser: Releaser, progressed: Nudge, idle: Idle) 
         await releaser.run_once()
         return 0  # it signals itself where there is more
 
+    async def report() -> int:
+        async with transaction(pool) as connection:
+            await report_queues(connection, dispatcher_id, releaser.watched())
+        return 0
+
     return [
         Duty("release", release, lambda: releaser.wait(idle.release)),
         Duty("expire-leases", in_transaction(lambda c: expire_leases(c, BATCH)), every(idle.leases)),
@@ -129,6 +135,7 @@ def build_duties(pool: Pool, releaser: Releaser, progressed: Nudge, idle: Idle) 
         Duty("derive-watermarks", in_transaction(derive_watermarks), lambda: progressed.wait(idle.watermarks)),
         Duty("replay", in_transaction(replay_page), every(idle.replay)),
         Duty("release-pins", in_transaction(lambda c: datasets_store.release_expired_pins(c, BATCH)), every(idle.pins)),
+        Duty("report-queues", report, every(REPORT_SECONDS)),
     ]
 
 

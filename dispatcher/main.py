@@ -23,6 +23,7 @@ from dispatcher.events.verify import ArtifactVerifier
 from dispatcher.rpc.dag_service import DagService
 from dispatcher.rpc.dataset_service import DatasetService
 from dispatcher.rpc.effect_service import EffectService
+from dispatcher.rpc.queue_service import QueueService
 from dispatcher.rpc.settling import Settling
 from dispatcher.rpc.source_service import SourceService
 from dispatcher.rpc.task_service import TaskService
@@ -43,6 +44,7 @@ from kernel.tls import listener_tls
 from traceapi.control.v1.dag_service_pb2_grpc import add_DagServiceServicer_to_server
 from traceapi.control.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from traceapi.control.v1.effect_service_pb2_grpc import add_EffectServiceServicer_to_server
+from traceapi.control.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
 from traceapi.control.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server
 from traceapi.control.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from traceapi.worker.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
@@ -101,7 +103,9 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
         after_commit=wake,
     )
     batcher = Batcher(pool, [emit, complete], BatcherConfig(workers=2), prepare=lock_producers)
-    return HotPath(batcher, emit, complete, channel, releaser, build_duties(pool, releaser, progressed, Idle()))
+    return HotPath(
+        batcher, emit, complete, channel, releaser, build_duties(pool, releaser, progressed, Idle(), new_id())
+    )
 
 
 def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:
@@ -110,6 +114,7 @@ def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore
     control = aio_server(listen=config.control_listen, verifier=verifier, policy=CONTROL_POLICY, tls=tls)
     add_DagServiceServicer_to_server(DagService(pool, artifacts, hot.releaser, new_id), control.server)
     add_TaskServiceServicer_to_server(TaskService(pool, hot.releaser), control.server)
+    add_QueueServiceServicer_to_server(QueueService(pool, hot.releaser), control.server)
     add_DatasetServiceServicer_to_server(DatasetService(pool, new_id), control.server)
     add_SourceServiceServicer_to_server(SourceService(), control.server)
     add_EffectServiceServicer_to_server(EffectService(), control.server)

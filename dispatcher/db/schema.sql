@@ -419,6 +419,33 @@ CREATE TABLE public.publication (
     published_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+-- Name: queue_report; Type: TABLE; Schema: public
+
+CREATE TABLE public.queue_report (
+    dispatcher_id uuid NOT NULL,
+    queue text NOT NULL,
+    credits integer NOT NULL,
+    reported_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+-- Name: queue_settings; Type: TABLE; Schema: public
+
+CREATE TABLE public.queue_settings (
+    queue text NOT NULL,
+    window_size integer,
+    live_share integer NOT NULL,
+    rematerialization_share integer NOT NULL,
+    backfill_share integer NOT NULL,
+    live_reserve integer NOT NULL,
+    actor text NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT queue_settings_backfill_share_check CHECK ((backfill_share >= 1)),
+    CONSTRAINT queue_settings_live_reserve_check CHECK ((live_reserve >= 0)),
+    CONSTRAINT queue_settings_live_share_check CHECK ((live_share >= 1)),
+    CONSTRAINT queue_settings_rematerialization_share_check CHECK ((rematerialization_share >= 1)),
+    CONSTRAINT queue_settings_window_size_check CHECK ((window_size >= 1))
+);
+
 -- Name: schema_migration; Type: TABLE; Schema: public
 
 CREATE TABLE public.schema_migration (
@@ -655,6 +682,16 @@ ALTER TABLE ONLY public.publication
 ALTER TABLE ONLY public.publication
     ADD CONSTRAINT publication_pkey PRIMARY KEY (publication_id, dataset_version_id);
 
+-- Name: queue_report queue_report_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.queue_report
+    ADD CONSTRAINT queue_report_pkey PRIMARY KEY (dispatcher_id, queue);
+
+-- Name: queue_settings queue_settings_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.queue_settings
+    ADD CONSTRAINT queue_settings_pkey PRIMARY KEY (queue);
+
 -- Name: schema_migration schema_migration_pkey; Type: CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.schema_migration
@@ -742,7 +779,7 @@ CREATE INDEX task_open ON public.task USING btree (job_version_id, scope_first, 
 
 -- Name: task_queued; Type: INDEX; Schema: public
 
-CREATE INDEX task_queued ON public.task USING btree (job_version_id, scope_first, task_id) WHERE (state = 'queued'::public.task_state);
+CREATE INDEX task_queued ON public.task USING btree (job_version_id, origin, scope_first, task_id) WHERE (state = 'queued'::public.task_state);
 
 -- Name: task_released; Type: INDEX; Schema: public
 

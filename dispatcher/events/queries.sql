@@ -262,9 +262,13 @@ left join lateral (
     select min(scope_first) as scope_first
     from (
         (
-            select scope_first from task t
-            where t.job_version_id = job.job_version_id and t.state = 'queued'
-            order by scope_first limit 1
+            select q.scope_first
+            from unnest(enum_range(null::task_origin)) as k (origin)
+            cross join lateral (
+                select scope_first from task t
+                where t.job_version_id = job.job_version_id and t.origin = k.origin and t.state = 'queued'
+                order by scope_first limit 1
+            ) q
         )
         union all
         (

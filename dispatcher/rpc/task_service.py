@@ -16,6 +16,7 @@ from dispatcher.tasks.cancel import cancel_tasks
 from dispatcher.tasks.rows import TaskQuery
 from dispatcher.tasks.state import TRANSITIONS, TaskEvent, TaskState
 from dispatcher.wakeups.explain import Hold, HoldFacts, explain, hold_facts, producing_task
+from dispatcher.wakeups.queues import queue_uses
 from dispatcher.wakeups.release import Releaser
 from kernel.errors import TraceError
 from kernel.scopes import cursor_value, scope_key
@@ -140,9 +141,11 @@ class TaskService(TaskServiceServicer):
                     task_id = await _producing_task(connection, request.dataset_scope)
                 row = (await store.get_tasks(connection, [task_id])).get(task_id)
                 facts = await hold_facts(connection, task_id)
+                uses = await queue_uses(connection, facts.queue, most_waiting=1) if facts is not None else []
         if row is None or facts is None:
             raise TraceError(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {task_id} does not exist")
-        explanation = explain(facts, self._releaser.served_queues())
+        use = uses[0] if uses else None
+        explanation = explain(facts, use, self._releaser.watched().get(facts.queue))
         return pb.ExplainTaskResponse(
             task=convert.task(row),
             hold=pb.HoldKind.Value(f"HOLD_KIND_{explanation.hold.upper()}"),

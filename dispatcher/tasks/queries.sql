@@ -49,8 +49,8 @@ order by t.task_id;
 
 -- name: run_candidates
 -- The head of an ordered stream: its next tasks in scope order. `ready` are those that the watermarks of the inputs cover, and which a
--- replay that goes on cannot precede any more; `late` are those that come before what was done already. The stream is locked by this
--- transaction, so nobody else takes them. Indexes task_queued and task_open.
+-- replay that goes on cannot precede any more; `late` are those that come before what was done already. A stream keeps its order across
+-- classes. It is locked by this transaction, so nobody else takes them. Indexes task_queued, once for each origin, and task_open.
 with gate as (
     select count(*) > 0 as gated, count(*) = count(w.cursor_key) as moved, min(w.cursor_key) as covered
     from input_binding b
@@ -73,11 +73,15 @@ from gate
 cross join replay
 cross join lateral (
     (
-        select task_id, state, failed_attempts, lost_leases, scope_first, scope_last, revision
-        from task
-        where job_version_id = %(job_version_id)s and state = 'queued' and stream_key = %(stream_key)s
-        order by scope_first, task_id
-        limit %(limit)s
+        select q.*
+        from unnest(enum_range(null::task_origin)) as k (origin)
+        cross join lateral (
+            select task_id, state, failed_attempts, lost_leases, scope_first, scope_last, revision
+            from task
+            where job_version_id = %(job_version_id)s and origin = k.origin and state = 'queued' and stream_key = %(stream_key)s
+            order by scope_first, task_id
+            limit %(limit)s
+        ) q
     )
     union all
     (

@@ -1,10 +1,10 @@
 """Why a task does not run: exactly one reason, the first that would have to go away.
 
 The rules repeat, in the order in which a task meets them, what `release` and the claims ask. Pure: of facts that one
-statement reads, and of the queues that workers serve.
+statement reads, of what is out of its queue, and of the room that workers have. Of another class it is only known that
+tasks wait, not whether they may go.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,9 +13,12 @@ from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
 from dispatcher.tasks.leases import attempt_fence, fence
 from dispatcher.tasks.state import FINAL, TaskState
+from dispatcher.wakeups.metering import CLASS_OF_ORIGIN, Room, TaskClass
+from dispatcher.wakeups.queues import QueueUse
 from kernel.scopes import ScopeKey
 
 _sql = Statements.load("dispatcher.wakeups")
+_INACTIVE = "its job is in no active version of its DAG"
 
 
 class Hold(StrEnum):
@@ -32,6 +35,7 @@ class Hold(StrEnum):
     WAKEUP = "wakeup"
     DEAD = "dead"
     PAUSE = "pause"
+    CLASS_SHARE = "class_share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class HoldFacts:
     dag: str
     job: str
     ordered: bool
+    origin: str
     state: str
     reason: str
     cancel_reason: str | None
@@ -77,9 +82,15 @@ class Explanation:
     text: str
 
 
-def explain(facts: HoldFacts, served_queues: Collection[str]) -> Explanation:
-    """`served_queues` are those that some worker watches from here."""
-    return _ended_or_running(facts) or _kept_from_release(facts) or _without_room(facts, served_queues)
+def explain(facts: HoldFacts, use: QueueUse | None, workers_room: int | None) -> Explanation:
+    """`use` is its queue's, None where its job is in no active version; `workers_room` is what workers that watch the
+    queue from here can take, None where none does."""
+    held = _ended_or_running(facts) or _kept_from_release(facts)
+    if held is not None:
+        return held
+    if use is None:
+        return Explanation(Hold.RUN_STATE, _INACTIVE)
+    return _without_room(facts, use, workers_room)
 
 
 def _ended_or_running(facts: HoldFacts) -> Explanation | None:
@@ -101,7 +112,7 @@ def _ended_or_running(facts: HoldFacts) -> Explanation | None:
 
 def _kept_from_release(facts: HoldFacts) -> Explanation | None:
     if not facts.active:
-        return Explanation(Hold.RUN_STATE, "its job is in no active version of its DAG")
+        return Explanation(Hold.RUN_STATE, _INACTIVE)
     if facts.paused:
         return Explanation(Hold.PAUSE, f"{facts.dag}, or its job {facts.job}, is paused")
     if facts.retry_at is not None:
@@ -123,15 +134,51 @@ def _kept_from_release(facts: HoldFacts) -> Explanation | None:
     return None
 
 
-def _without_room(facts: HoldFacts, served_queues: Collection[str]) -> Explanation:
+def _without_room(facts: HoldFacts, use: QueueUse, workers_room: int | None) -> Explanation:
     if facts.max_concurrency is not None and facts.open >= facts.max_concurrency:
         text = f"{facts.open} tasks of {facts.job} are out, and its max_concurrency is {facts.max_concurrency}"
         return Explanation(Hold.JOB_LIMIT, text)
-    if facts.queue not in served_queues:
-        return Explanation(Hold.NO_WORKER, f"no worker serves the queue {facts.queue!r}")
-    return Explanation(
-        Hold.QUEUE_WINDOW, f"the workers of the queue {facts.queue!r} have no room yet: it takes its turn"
-    )
+    if workers_room is None and not use.served:
+        return Explanation(
+            Hold.NO_WORKER,
+            f"no worker watches the queue {use.queue!r}, as far as any dispatcher has said within the last seconds",
+        )
+    task_class = CLASS_OF_ORIGIN.get(facts.origin)
+    if task_class is not None and (held := _metered(task_class, use, workers_room or 0)) is not None:
+        return held
+    if workers_room:
+        return Explanation(Hold.QUEUE_WINDOW, f"the queue {use.queue!r} has room again: it goes with the next release")
+    return Explanation(Hold.QUEUE_WINDOW, f"the workers of the queue {use.queue!r} have no room yet: it takes its turn")
+
+
+def _metered(task_class: TaskClass, use: QueueUse, workers_room: int) -> Explanation | None:
+    """What the queue's settings hold it by; None where only the workers do."""
+    room = Room.of(use.settings, use.out, workers_room)
+    if room.next_of([task_class]) is not None:
+        return None
+    if room.free:
+        return Explanation(
+            Hold.CLASS_SHARE, f"what is free of the queue {use.queue!r} ({room.free}) is kept for live tasks"
+        )
+    total, window = sum(use.out.values()), use.settings.window_size
+    # As if one place came free: whose would it be?
+    room.free, room.kept = 1, 0
+    rival = room.next_of([task_class, *(c for c, of in use.classes.items() if of.waiting)])
+    if rival is not None and rival is not task_class and (window is None or total <= window):
+        return Explanation(
+            Hold.CLASS_SHARE,
+            f"the next place of the queue {use.queue!r} goes to {_share(rival, use)}, before {_share(task_class, use)}",
+        )
+    if window is not None and total >= window:
+        return Explanation(
+            Hold.QUEUE_WINDOW, f"{total} tasks of the queue {use.queue!r} are out, and its window is {window}"
+        )
+    return None
+
+
+def _share(task_class: TaskClass, use: QueueUse) -> str:
+    share, total = use.settings.shares[task_class], sum(use.settings.shares.values())
+    return f"{task_class} ({use.out[task_class]} out, share {share} of {total})"
 
 
 async def hold_facts(connection: Connection, task_id: str) -> HoldFacts | None:

@@ -2,7 +2,7 @@
 
 -- name: own_limits
 -- Jobs with a max_concurrency whose room this round counts. A replica that counts at the same time skips them: both would find the same
--- room. The count comes in the next statement, which sees what the former holder of the lock committed.
+-- room. The count comes in a later statement, which sees what the former holder of the lock committed.
 select s.job_version_id::text
 from dag_version_job s
 join dag d on d.active_version_id = s.dag_version_id
@@ -10,31 +10,35 @@ where s.queue = %(queue)s and s.max_concurrency is not null
 order by s.job_version_id
 for no key update of s skip locked;
 
--- name: release
--- RELEASE: queued to released, up to the room of a queue. A task may go when its job runs, the watermarks that it waits for cover
--- its scope, and its job has room; of an ordered stream only the head, only while nothing of it is open, and only where a replay cannot
--- make an earlier one any more. DAGs take turns, and in them jobs: who has fewest tasks out is next, so that a backlog never keeps
--- others waiting. Other replicas' picks are skipped. `bound` keeps a backlog beyond the watermark out of the scan; no key begins with
--- 0xff. Indexes task_queued, task_open, task_released, task_leased.
+-- name: job_lines
+-- For each job of a queue and each class, what is out, and how many of its tasks may go, no more than the room. A task may go when its
+-- job runs and the watermarks that it waits for cover its scope; of an ordered stream only the head, only while nothing of it is open, and
+-- only where a replay cannot make an earlier one any more. `covered` and `before` keep a backlog beyond them out of the scan; no key begins
+-- with 0xff. Indexes task_queued, task_open, task_released, task_leased.
 with busy as (
-    select job_version_id, count(*) as open
+    select job_version_id, origin, count(*) as tasks
     from (
-        select job_version_id from task where state = 'released'
+        select job_version_id, origin from task where state = 'released'
         union all
-        select job_version_id from task where state = 'running'
+        select job_version_id, origin from task where state = 'running'
     ) u
-    group by job_version_id
+    where origin <> 'source_run'
+    group by job_version_id, origin
 ), job as (
-    select j.job_version_id, j.dag, j.ordered, g.gated, g.covered, f.frontier,
-        case when g.gated then g.covered else '\xffffffffffffffffff'::bytea end as bound,
-        case when s.max_concurrency is null then %(room)s else s.max_concurrency - coalesce(o.open, 0) end as room,
-        coalesce(o.open, 0) as open, sum(coalesce(o.open, 0)) over (partition by j.dag) as dag_open
+    select j.job_version_id, j.dag, j.kind, j.ordered, s.max_concurrency, g.covered, f.before,
+        r.run_state in ('running', 'staged') and g.moved
+            and (s.max_concurrency is null or s.job_version_id = any(%(limited)s::uuid[]))
+            and not exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job))
+            and not (j.ordered and exists (
+                select 1 from task u
+                where u.job_version_id = j.job_version_id and u.state in ('released', 'running', 'backoff', 'dead')
+            )) as goes
     from dag d
     join dag_version_job s on s.dag_version_id = d.active_version_id
     join job_version j using (job_version_id)
     join job_version_run r using (job_version_id)
     cross join lateral (
-        select count(*) > 0 as gated, count(*) = count(w.cursor_key) as moved, min(w.cursor_key) as covered
+        select count(*) = count(w.cursor_key) as moved, coalesce(min(w.cursor_key), '\xffffffffffffffffff'::bytea) as covered
         from input_binding b
         join dataset_version v using (dataset_version_id)
         left join watermark w using (dataset_version_id)
@@ -42,40 +46,53 @@ with busy as (
             and (b.wait or (j.ordered and b.trigger)) and v.cursor_type <> 0
     ) g
     cross join lateral (
-        select min(coalesce(u.replay_key, ''::bytea)) as frontier
+        select coalesce(min(coalesce(u.replay_key, ''::bytea)), '\xffffffffffffffffff'::bytea) as before
         from subscription u
-        where u.job_version_id = j.job_version_id and not u.replayed
+        where j.ordered and u.job_version_id = j.job_version_id and not u.replayed
     ) f
-    left join busy o on o.job_version_id = j.job_version_id
-    where s.queue = %(queue)s and r.run_state in ('running', 'staged') and g.moved
-        and not exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job))
-        and (s.max_concurrency is null or s.job_version_id = any(%(limited)s::uuid[]))
-), candidate as (
-    select c.task_id, job.dag, job.dag_open,
-        job.open + row_number() over (partition by job.job_version_id order by c.scope_first, c.task_id) as turn
-    from job
-    cross join lateral (
-        select t.task_id, t.scope_first
+    where s.queue = %(queue)s
+)
+select job.job_version_id::text, job.dag, job.ordered, job.max_concurrency, k.origin::text, job.covered, job.before,
+    coalesce(b.tasks, 0)::int as open, q.ready, q.first
+from job
+join unnest(enum_range(null::task_origin)) as k (origin) on (k.origin = 'source_run') = (job.kind = 'source')
+left join busy b on b.job_version_id = job.job_version_id and b.origin = k.origin
+cross join lateral (
+    select count(*)::int as ready, min(c.scope_first) as first
+    from (
+        select t.scope_first
         from task t
-        where t.job_version_id = job.job_version_id and t.state = 'queued' and t.scope_first <= job.bound
-            and (not job.gated or t.scope_last <= job.covered)
-            and (not job.ordered or job.frontier is null or t.scope_first < job.frontier)
-            and not (job.ordered and exists (
-                select 1 from task u
-                where u.job_version_id = job.job_version_id and u.state in ('released', 'running', 'backoff', 'dead')
-            ))
+        where t.job_version_id = job.job_version_id and t.origin = k.origin and t.state = 'queued'
+            and t.scope_first <= job.covered and t.scope_first < job.before and t.scope_last <= job.covered
         order by t.scope_first, t.task_id
-        limit case when job.ordered then 1 else least(greatest(job.room, 0), %(room)s) end
+        limit case when not job.goes then 0 when job.ordered then 1 else %(room)s end
+    ) c
+) q
+where q.ready > 0 or b.tasks > 0
+order by job.job_version_id, k.origin;
+
+-- name: release
+-- RELEASE: queued to released, so many of each job and class as were dealt out, in scope order. Other replicas' picks are skipped. The
+-- conditions are those of job_lines. Index task_queued.
+with picked as (
+    select c.task_id
+    from unnest(
+        %(job_version_ids)s::uuid[], %(origins)s::task_origin[], %(counts)s::int[], %(covered)s::bytea[], %(before)s::bytea[]
+    ) as p (job_version_id, origin, tasks, covered, before)
+    cross join lateral (
+        select t.task_id
+        from task t
+        where t.job_version_id = p.job_version_id and t.origin = p.origin and t.state = 'queued'
+            and t.scope_first <= p.covered and t.scope_first < p.before and t.scope_last <= p.covered
+        order by t.scope_first, t.task_id
+        limit p.tasks
         for no key update of t skip locked
     ) c
-), line as (
-    select task_id, dag_open + row_number() over (partition by dag order by turn, task_id) as turn
-    from candidate
 )
 update task
 set state = 'released', released_at = clock_timestamp()
-where state = 'queued' and task_id in (select task_id from line order by turn, task_id limit %(room)s)
-returning task_id::text;
+where state = 'queued' and task_id in (select task_id from picked)
+returning task_id::text, origin::text;
 
 -- name: release_again
 -- Wake-ups that nobody answered are sent again; losing all of them costs only time. Index task_released.
@@ -99,8 +116,9 @@ returning task_id::text;
 
 -- name: hold_facts
 -- Everything that can hold one task, as it stands now; for people, one task at a time. Indexes task_queued and task_open.
-select t.task_id::text, j.dag, j.job, j.ordered, t.state::text, t.reason, t.cancel_reason, t.worker_id, t.retry_at, t.released_at,
-    r.run_state::text, t.run_epoch, r.epoch as job_epoch, coalesce(s.queue, '') as queue, s.max_concurrency, d.active_version_id is not null as active,
+select t.task_id::text, j.dag, j.job, j.ordered, t.origin::text, t.state::text, t.reason, t.cancel_reason, t.worker_id,
+    t.retry_at, t.released_at, r.run_state::text, t.run_epoch, r.epoch as job_epoch, coalesce(s.queue, '') as queue,
+    s.max_concurrency, d.active_version_id is not null as active,
     exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused,
     a.dataset_id as awaited_dataset, a.dataset_version_id::text as awaited_version_id, a.cursor_type as awaited_cursor_type,
     a.cursor_key as awaited_key, a.moved_at as awaited_moved_at, h.task_id::text as ahead_id, h.state::text as ahead_state,

@@ -6,13 +6,16 @@ works are one more round, not one each.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.db.rows import Connection
+from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
+from dispatcher.wakeups.dealing import JobLine, deal
+from dispatcher.wakeups.metering import urgency
 from dispatcher.wakeups.port import WakeupChannel
+from dispatcher.wakeups.queues import own_queue
 
 _sql = Statements.load("dispatcher.wakeups")
 
@@ -33,9 +36,10 @@ class Releaser:
         """Something may have become ready."""
         self._wake.set()
 
-    def served_queues(self) -> Collection[str]:
-        """Queues that some worker watches from here."""
-        return self._channel.served_queues()
+    def watched(self) -> Mapping[str, int]:
+        """By queue that some worker watches from here, how many wake-ups it can take now."""
+        room = self._channel.room()
+        return {queue: room.get(queue, 0) for queue in sorted(self._channel.served_queues())}
 
     def nudge(self, running: Mapping[str, Sequence[str]]) -> None:
         """Asks workers to look at tasks that they have: by worker, what was cancelled."""
@@ -65,7 +69,7 @@ class Releaser:
             async with transaction(self._pool) as connection:
                 task_ids = await _release_again(connection, queue, room, self._unanswered)
                 if len(task_ids) < room:
-                    task_ids += await _release(connection, queue, room - len(task_ids))
+                    task_ids += await release(connection, queue, room - len(task_ids))
             if task_ids:
                 self._channel.send(queue, task_ids)
                 released += len(task_ids)
@@ -74,11 +78,28 @@ class Releaser:
         return released
 
 
-async def _release(connection: Connection, queue: str, room: int) -> list[str]:
+async def release(connection: Connection, queue: str, room: int) -> list[str]:
+    """The ids of what was released, the most urgent first.
+
+    Locks what is limited, then counts, then deals: what a replica counts at the same time is what is committed then.
+    """
+    settings = await own_queue(connection, queue)
     cursor = await connection.execute(_sql.own_limits, {"queue": queue})
     limited = [row[0] for row in await cursor.fetchall()]
-    cursor = await connection.execute(_sql.release, {"queue": queue, "room": room, "limited": limited})
-    return [row[0] for row in await cursor.fetchall()]
+    lines = await rows(connection, _sql.job_lines, JobLine, queue=queue, room=room, limited=limited)
+    picks = deal(lines, settings, room)
+    if not picks:
+        return []
+    parameters = {
+        "job_version_ids": [pick.line.job_version_id for pick in picks],
+        "origins": [pick.line.origin for pick in picks],
+        "counts": [pick.tasks for pick in picks],
+        "covered": [pick.line.covered for pick in picks],
+        "before": [pick.line.before for pick in picks],
+    }
+    cursor = await connection.execute(_sql.release, parameters)
+    released = sorted(await cursor.fetchall(), key=lambda row: urgency(row[1]))
+    return [row[0] for row in released]
 
 
 async def _release_again(connection: Connection, queue: str, room: int, unanswered: timedelta) -> list[str]:

@@ -29,12 +29,14 @@ from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as dag_pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceStub
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 if TYPE_CHECKING:  # the stubs' types for asyncio exist in the .pyi only
     from traceapi.control.v1.dag_service_pb2_grpc import DagServiceAsyncStub
     from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+    from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
     from traceapi.control.v1.task_service_pb2_grpc import TaskServiceAsyncStub
     from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
@@ -85,6 +87,10 @@ class InProcess:
     @property
     def datasets(self) -> "DatasetServiceAsyncStub":
         return DatasetServiceStub(self.control)
+
+    @property
+    def queues(self) -> "QueueServiceAsyncStub":
+        return QueueServiceStub(self.control)
 
     @property
     def worker(self) -> "WorkerServiceAsyncStub":

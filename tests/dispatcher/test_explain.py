@@ -5,11 +5,14 @@ import uuid
 import grpc
 import pytest
 
+from dispatcher.db.pool import transaction
+from dispatcher.wakeups.queues import report_queues
 from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import CHAIN, Source, Worker, at, between, failure, int64, start_source, success
 from tests.dispatcher.in_process import InProcess
 from tests.dispatcher.test_release import LIMITED, WAITING
 from traceapi.control.v1 import dag_service_pb2
+from traceapi.control.v1 import queue_service_pb2 as queues
 from traceapi.control.v1 import task_service_pb2 as tasks
 from traceapi.types.v1.scope_pb2 import Scope
 
@@ -110,6 +113,58 @@ async def test_the_limit_of_a_job_is_named(dispatcher: InProcess) -> None:
     await dispatcher.release()
     explained = await _explain(dispatcher, await dispatcher.task_of("chain", "copies", 2))
     assert explained.explanation == "2 tasks of copies are out, and its max_concurrency is 2"
+
+
+async def test_a_full_window_is_named(dispatcher: InProcess, source: Source) -> None:
+    await dispatcher.queues.SetQueue(queues.SetQueueRequest(queue="default", window_size=2))
+    await source.publish(range(5))
+    with dispatcher.hot.channel.watch("worker-1", ["default"], 0):
+        await dispatcher.release()
+        explained = await _explain(dispatcher, await dispatcher.task_of("chain", "copies", 4))
+    assert explained.hold == tasks.HOLD_KIND_QUEUE_WINDOW
+    assert explained.explanation == "2 tasks of the queue 'default' are out, and its window is 2"
+
+
+async def test_a_place_that_is_kept_for_live_tasks_is_named(dispatcher: InProcess, source: Source) -> None:
+    await source.publish(range(5))
+    await dispatcher.run("update task set origin = 'backfill' where origin = 'live'")
+    with dispatcher.hot.channel.watch("worker-1", ["default"], 3):
+        await dispatcher.hot.releaser.run_once()
+        explained = await _explain(dispatcher, await dispatcher.task_of("chain", "copies", 4))
+    assert explained.hold == tasks.HOLD_KIND_CLASS_SHARE
+    assert explained.explanation == "what is free of the queue 'default' (1) is kept for live tasks"
+
+
+async def test_a_class_that_has_its_share_is_named(dispatcher: InProcess, source: Source) -> None:
+    await source.publish(range(9))
+    await dispatcher.run("update task set origin = 'backfill' where origin = 'live'")
+    await dispatcher.release(5)
+    await source.publish([9, 10])
+    with dispatcher.hot.channel.watch("worker-1", ["default"], 0):
+        held = await _explain(dispatcher, await dispatcher.task_of("chain", "copies", 8))
+        fresh = await _explain(dispatcher, await dispatcher.task_of("chain", "copies", 10))
+    assert held.hold == tasks.HOLD_KIND_CLASS_SHARE
+    assert held.explanation == (
+        "the next place of the queue 'default' goes to live (0 out, share 60 of 100),"
+        " before backfill (4 out, share 10 of 100)"
+    )
+    assert fresh.hold == tasks.HOLD_KIND_QUEUE_WINDOW
+
+
+async def test_workers_of_another_dispatcher_are_workers(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1])
+    task_id = await dispatcher.task_of("chain", "copies", 1)
+    other = str(uuid.uuid4())
+    async with transaction(dispatcher.pool) as connection:
+        await report_queues(connection, other, {"default": 4})
+    assert await _hold(dispatcher, task_id) == "QUEUE_WINDOW"
+    async with transaction(dispatcher.pool) as connection:
+        await report_queues(connection, other, {})
+    assert await _hold(dispatcher, task_id) == "NO_WORKER"
+    async with transaction(dispatcher.pool) as connection:
+        await report_queues(connection, other, {"default": 4})
+    await dispatcher.run("update queue_report set reported_at = clock_timestamp() - interval '16 s'")
+    assert await _hold(dispatcher, task_id) == "NO_WORKER"
 
 
 async def test_a_dataset_at_a_scope_means_the_task_that_makes_it(dispatcher: InProcess, source: Source) -> None:

@@ -84,11 +84,14 @@ async def filled(pool: Pool, tmp_path: Path) -> AsyncIterator[InProcess]:
         yield dispatcher
 
 
-async def _plan(dispatcher: InProcess, statement: str, **parameters: object) -> list[dict[str, Any]]:
-    """The nodes of the statement's plan for these values."""
+async def _plan(
+    dispatcher: InProcess, statement: str, *, analyze: bool = False, **parameters: object
+) -> list[dict[str, Any]]:
+    """The nodes of the statement's plan for these values; where it is analyzed, the statement is run and undone."""
     nodes: list[dict[str, Any]] = []
+    options = "format json, verbose" + (", analyze" if analyze else "")
     async with transaction(dispatcher.pool) as connection:
-        cursor = await connection.execute(f"explain (format json, verbose) {statement}", parameters)
+        cursor = await connection.execute(f"explain ({options}) {statement}", parameters)
         ((found,),) = await cursor.fetchall()
         await connection.rollback()
     stack = [(found if isinstance(found, list) else json.loads(found))[0]["Plan"]]
@@ -99,7 +102,7 @@ async def _plan(dispatcher: InProcess, statement: str, **parameters: object) -> 
     return nodes
 
 
-async def _check(dispatcher: InProcess, indexes: set[str], statement: str, **parameters: object) -> None:
+async def _check(dispatcher: InProcess, indexes: set[str], statement: str, **parameters: Any) -> None:
     nodes = await _plan(dispatcher, statement, **parameters)
     scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
@@ -118,7 +121,8 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
     some = [str(row[0]) for row in await filled.rows("select task_id from task where state = 'running' limit 50")]
     keys = await filled.rows("select producer_task_id, scope_first from event limit 50")
     running = {"task_ids": some, "limit": 500}
-    await _check(filled, {"task_queued"}, wakeups.release, queue="default", room=500, limited=[job])
+    await _check(filled, {"task_queued"}, wakeups.job_lines, queue="default", room=500, limited=[job])
+    await _check(filled, {"task_queued", "task_pkey"}, wakeups.release, **_dealt(job, 500))
     await _check(filled, {"task_released"}, wakeups.release_again, queue="default", room=500, unanswered="10 s")
     here = {"dataset_id": "copies", "first": keys[0][1], "last": keys[0][1]}
     indexes = {"task_queued", "task_open", "event_scope", "task_cause"}
@@ -166,6 +170,37 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
         await _check(filled, {"artifact_scope"}, datasets.visible_artifacts, **request)
         await _check(filled, {"event_scope"}, datasets.visible_events, **request)
     await _check(filled, set(), events.share_dags, dags=["chain"], **{"class": DAG_LOCK_CLASS})
+
+
+async def test_a_live_task_is_found_without_passing_a_backlog(filled: InProcess) -> None:
+    """10^4 live tasks wait and 10^5 of a backfill, with lower scopes: what a round reads depends on its room alone."""
+    wakeups = Statements.load("dispatcher.wakeups")
+    job = await filled.value("select job_version_id::text from job_version where job = 'copies'")
+    await filled.run(
+        "insert into task (task_id, job_version_id, event_id, origin, scope_kind, scope_first, scope_last)"
+        " select uuidv7(), %s, gen_random_uuid(), 'backfill', 1, int8send(n), int8send(n)"
+        " from generate_series(1, 100000) n",
+        job,
+    )
+    await filled.run("analyze task")
+    queue = {"queue": "default", "room": 50, "limited": []}
+    assert await _rows_read(filled, wakeups.job_lines, "task_queued", **queue) <= 50 * 5
+    assert await _rows_read(filled, wakeups.release, "task_queued", **_dealt(job, 50)) <= 50
+
+
+async def _rows_read(dispatcher: InProcess, statement: str, index: str, **parameters: Any) -> int:
+    """Rows that the statement takes from an index, those that a condition removes included."""
+    nodes = await _plan(dispatcher, statement, analyze=True, **parameters)
+    return sum(
+        round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+        for node in nodes
+        if node.get("Index Name") == index
+    )
+
+
+def _dealt(job: str, tasks: int) -> dict[str, object]:
+    top = b"\xff" * 9
+    return {"job_version_ids": [job], "origins": ["live"], "counts": [tasks], "covered": [top], "before": [top]}
 
 
 def _inserts(key: dict[str, Any]) -> dict[str, Any]:

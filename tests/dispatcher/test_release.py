@@ -7,8 +7,7 @@ import grpc
 import pytest
 
 from dispatcher.db.pool import transaction
-from dispatcher.db.statements import Statements
-from dispatcher.wakeups.release import Releaser
+from dispatcher.wakeups.release import Releaser, release
 from tests.dispatcher.builders import CHAIN, Source, Worker, start_source, success
 from tests.dispatcher.in_process import InProcess, Workers
 from traceapi.control.v1 import dag_service_pb2, task_service_pb2
@@ -164,11 +163,8 @@ async def test_two_replicas_do_not_give_one_room_twice(dispatcher: InProcess) ->
     await dispatcher.deploy(LIMITED)
     source = await start_source(dispatcher)
     await source.publish(range(5))
-    sql = Statements.load("dispatcher.wakeups")
     async with transaction(dispatcher.pool) as first:
-        owned = await (await first.execute(sql.own_limits, {"queue": "default"})).fetchall()
-        parameters = {"queue": "default", "room": 100, "limited": [str(row[0]) for row in owned]}
-        await first.execute(sql.release, parameters)
+        await release(first, "default", 100)
         await Releaser(dispatcher.pool, Workers(), unanswered=timedelta(seconds=10)).run_once()
     await dispatcher.release()
     released = (

@@ -16,12 +16,12 @@ from dispatcher.tasks.rows import (
     Ended,
 )
 from dispatcher.tasks.state import FINAL, OPEN, TRANSITIONS, TaskEvent, TaskState, transition
+from dispatcher.wakeups.release import release
 from tests.dispatcher.builders import CHAIN
 from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1 import dag_pb2, task_pb2
 
 _sql = Statements.load("dispatcher.tasks")
-_release = Statements.load("dispatcher.wakeups")
 
 _SET_STATE = """
 update task set state = %(state)s::task_state,
@@ -41,7 +41,7 @@ Step = Callable[[Connection, str], Awaitable[object]]
 
 
 async def _releases(connection: Connection, task_id: str) -> None:
-    await connection.execute(_release.release, {"queue": "default", "room": 10, "limited": []})
+    await release(connection, "default", 10)
 
 
 async def _claims(connection: Connection, task_id: str) -> None:

@@ -51,6 +51,28 @@ create table pause (
     primary key (dag, job)
 );
 
+-- What people set of a queue; without a row the defaults of dispatcher/wakeups/metering.py hold. Shares are weights; the window is null for
+-- no limit but the workers' own.
+create table queue_settings (
+    queue text primary key,
+    window_size int check (window_size >= 1),
+    live_share int not null check (live_share >= 1),
+    rematerialization_share int not null check (rematerialization_share >= 1),
+    backfill_share int not null check (backfill_share >= 1),
+    live_reserve int not null check (live_reserve >= 0),
+    actor text not null,
+    changed_at timestamptz not null default clock_timestamp()
+);
+
+-- What each dispatcher says every few seconds of the workers that it wakes. For people: releases ask the workers' own credits.
+create table queue_report (
+    dispatcher_id uuid,
+    queue text,
+    credits int not null,
+    reported_at timestamptz not null default clock_timestamp(),
+    primary key (dispatcher_id, queue)
+);
+
 -- The immutable deployed form of a document.
 create table dag_version (
     dag_version_id uuid primary key,
@@ -328,7 +350,8 @@ create table task (
 ) with (fillfactor = 70);
 create unique index task_cause on task (job_version_id, event_id) where event_id is not null;
 -- Live rows are in exactly one of the next two.
-create index task_queued on task (job_version_id, scope_first, task_id) where state = 'queued';
+-- By origin first: what is live is found without passing a backlog of another class.
+create index task_queued on task (job_version_id, origin, scope_first, task_id) where state = 'queued';
 create index task_open on task (job_version_id, scope_first, task_id) where state in ('released', 'running', 'backoff', 'dead');
 create index task_released on task (released_at) where state = 'released';
 create index task_leased on task (lease_until) where state = 'running';

@@ -41,9 +41,9 @@ class _HoldKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldKind.Val
     HOLD_KIND_JOB_LIMIT: _HoldKind.ValueType  # 5
     """max_concurrency of its job."""
     HOLD_KIND_QUEUE_WINDOW: _HoldKind.ValueType  # 6
-    """The window of its queue."""
+    """The window of its queue, or what its workers can take, is used up."""
     HOLD_KIND_NO_WORKER: _HoldKind.ValueType  # 7
-    """No worker serves its queue."""
+    """No worker watches its queue, as far as any dispatcher has said within the last seconds."""
     HOLD_KIND_RUN_STATE: _HoldKind.ValueType  # 8
     """Its job version is superseded, rolled back or retired."""
     HOLD_KIND_WAKEUP: _HoldKind.ValueType  # 9
@@ -52,6 +52,8 @@ class _HoldKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldKind.Val
     """It is DEAD."""
     HOLD_KIND_PAUSE: _HoldKind.ValueType  # 11
     """A person paused its DAG or job."""
+    HOLD_KIND_CLASS_SHARE: _HoldKind.ValueType  # 12
+    """Its class has its share of the queue, or what is free is kept for live tasks."""
 
 class HoldKind(_HoldKind, metaclass=_HoldKindEnumTypeWrapper):
     """What holds a task."""
@@ -69,9 +71,9 @@ HOLD_KIND_BACKOFF: HoldKind.ValueType  # 4
 HOLD_KIND_JOB_LIMIT: HoldKind.ValueType  # 5
 """max_concurrency of its job."""
 HOLD_KIND_QUEUE_WINDOW: HoldKind.ValueType  # 6
-"""The window of its queue."""
+"""The window of its queue, or what its workers can take, is used up."""
 HOLD_KIND_NO_WORKER: HoldKind.ValueType  # 7
-"""No worker serves its queue."""
+"""No worker watches its queue, as far as any dispatcher has said within the last seconds."""
 HOLD_KIND_RUN_STATE: HoldKind.ValueType  # 8
 """Its job version is superseded, rolled back or retired."""
 HOLD_KIND_WAKEUP: HoldKind.ValueType  # 9
@@ -80,6 +82,8 @@ HOLD_KIND_DEAD: HoldKind.ValueType  # 10
 """It is DEAD."""
 HOLD_KIND_PAUSE: HoldKind.ValueType  # 11
 """A person paused its DAG or job."""
+HOLD_KIND_CLASS_SHARE: HoldKind.ValueType  # 12
+"""Its class has its share of the queue, or what is free is kept for live tasks."""
 Global___HoldKind: _TypeAlias = HoldKind  # noqa: Y015
 
 @_typing.final
