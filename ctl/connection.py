@@ -19,6 +19,7 @@ from kernel.credentials import Actor, CredentialError, Role, read_token
 from kernel.errors import from_rpc_error
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceStub
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
 from traceapi.query.v1.query_service_pb2_grpc import QueryServiceStub
 from traceapi.wrapper.v1.wrapper_service_pb2_grpc import WrapperServiceStub
@@ -56,6 +57,10 @@ class Connection:
     @property
     def datasets(self) -> DatasetServiceStub:
         return DatasetServiceStub(self._channel(self.endpoints.control))
+
+    @property
+    def queues(self) -> QueueServiceStub:
+        return QueueServiceStub(self._channel(self.endpoints.control))
 
     @property
     def queries(self) -> QueryServiceStub:

@@ -6,7 +6,7 @@ import grpc
 import typer
 from typer.core import TyperGroup
 
-from ctl.commands import dag, dataset, event, pauses, query, stack, task, task_changes, why
+from ctl.commands import dag, dataset, event, pauses, query, queue, stack, task, task_changes, why
 from ctl.commands.registry import command
 from ctl.errors import CtlError, from_trace_error
 from ctl.render import console
@@ -64,6 +64,7 @@ command(task.app, "skip")(task_changes.skip)
 app.add_typer(task.app, name="task")
 app.add_typer(event.app, name="event")
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(queue.app, name="queue")
 command(app, "query")(query.query)
 command(app, "why")(why.why)
 

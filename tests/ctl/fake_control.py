@@ -18,6 +18,8 @@ from traceapi.control.v1 import (
     dag_service_pb2_grpc,
     dataset_service_pb2,
     dataset_service_pb2_grpc,
+    queue_service_pb2,
+    queue_service_pb2_grpc,
     task_service_pb2,
     task_service_pb2_grpc,
 )
@@ -76,6 +78,8 @@ class Canned:
     watched: list[dag_service_pb2.WatchDeploymentResponse] = field(default_factory=list)
     changeable: int = 5
     """Tasks that CancelTasks, RetryTasks and SkipTasks find."""
+    task_looks: list[task_pb2.Task | None] = field(default_factory=list)
+    """What GetTask answers, one after the other; None for a call that fails in passing."""
     watch_failures: int = 0
     """So many first calls of WatchDeployment break after their first answer."""
     token: str | None = None
@@ -218,6 +222,7 @@ class _Dags(dag_service_pb2_grpc.DagServiceServicer):
 class _Tasks(task_service_pb2_grpc.TaskServiceServicer):
     def __init__(self, canned: Canned) -> None:
         self._canned = canned
+        self._shown: task_pb2.Task | None = None
 
     def ListTasks(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)
@@ -226,6 +231,12 @@ class _Tasks(task_service_pb2_grpc.TaskServiceServicer):
         return task_service_pb2.ListTasksResponse(tasks=found, next_page_token=token)
 
     def GetTask(self, request: Any, context: Any) -> Any:
+        if self._canned.task_looks:
+            look = self._canned.task_looks.pop(0)
+            if look is None:
+                return _refuse(context, errors_pb2.ERROR_REASON_UNAVAILABLE, "the dispatcher restarts")
+            self._shown = look
+            return task_service_pb2.GetTaskResponse(task=look)
         found = next((task for task in tasks() if task.task_id == request.task_id), None)
         if found is None:
             return _refuse(context, errors_pb2.ERROR_REASON_TASK_NOT_FOUND, f"no task {request.task_id}")
@@ -248,6 +259,12 @@ class _Tasks(task_service_pb2_grpc.TaskServiceServicer):
 
     def ExplainTask(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)
+        if self._shown is not None:
+            return task_service_pb2.ExplainTaskResponse(
+                task=self._shown,
+                hold=task_service_pb2.HOLD_KIND_STREAM,
+                explanation="another task of its stream comes first",
+            )
         return task_service_pb2.ExplainTaskResponse(
             task=tasks()[0], hold=task_service_pb2.HOLD_KIND_DEAD, explanation="it is DEAD: out of attempts"
         )
@@ -312,6 +329,41 @@ class _Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
     def _miners(self) -> dataset_pb2.Dataset:
         sql = SPEC["jobs"]["miners"]["virtual"]["sql"]
         return dataset_pb2.Dataset(dataset_id="eth.miners", dag="ethereum", virtual_sql=sql, producer_jobs=["miners"])
+
+
+class _Queues(queue_service_pb2_grpc.QueueServiceServicer):
+    """One queue, with a backfill under way."""
+
+    def __init__(self, canned: Canned) -> None:
+        self._canned = canned
+        self._queue = queue_service_pb2.Queue(
+            queue="default",
+            live_reserve=1,
+            classes=[
+                queue_service_pb2.QueueClass(task_class=queue_service_pb2.TASK_CLASS_LIVE, share=60),
+                queue_service_pb2.QueueClass(task_class=queue_service_pb2.TASK_CLASS_REMATERIALIZATION, share=30),
+                queue_service_pb2.QueueClass(
+                    task_class=queue_service_pb2.TASK_CLASS_BACKFILL,
+                    share=10,
+                    waiting_count=1_000_000,
+                    released_count=2,
+                    running_count=5,
+                    place_count=7,
+                ),
+            ],
+            credits=9,
+            served=True,
+        )
+
+    def ListQueues(self, request: Any, context: Any) -> Any:
+        return queue_service_pb2.ListQueuesResponse(queues=[self._queue])
+
+    def SetQueue(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        self._queue.actor = "user:tester"
+        if request.HasField("window_size"):
+            self._queue.window_size = request.window_size
+        return queue_service_pb2.SetQueueResponse(queue=self._queue)
 
 
 class _Queries(query_service_pb2_grpc.QueryServiceServicer):
@@ -387,6 +439,7 @@ def serve(canned: Canned, *addresses: str) -> tuple[grpc.Server, list[str]]:
     dag_service_pb2_grpc.add_DagServiceServicer_to_server(_Dags(canned), server)  # type: ignore[abstract]
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(_Tasks(canned), server)
     dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(_Datasets(canned), server)  # type: ignore[abstract]
+    queue_service_pb2_grpc.add_QueueServiceServicer_to_server(_Queues(canned), server)
     query_service_pb2_grpc.add_QueryServiceServicer_to_server(_Queries(canned), server)  # type: ignore[abstract]
     wrapper_service_pb2_grpc.add_WrapperServiceServicer_to_server(_Wrapper(), server)  # type: ignore[abstract]
     bound = [f"{address.rpartition(':')[0]}:{server.add_insecure_port(address)}" for address in addresses]

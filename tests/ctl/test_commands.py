@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from ctl.main import app
 from tests.ctl.conftest import Run
 from tests.ctl.fake_control import DEAD_TASK, TASK_COUNT, Canned, int64, watch_state
-from traceapi.control.v1 import dag_service_pb2, dataset_service_pb2, task_service_pb2
+from traceapi.control.v1 import dag_service_pb2, dataset_service_pb2, queue_service_pb2, task_service_pb2
 from traceapi.types.v1 import scope_pb2, task_pb2
 
 
@@ -173,7 +173,16 @@ def test_task_show_prints_the_traceback(run: Run, canned: Canned) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["dag ls", "task ls", f"task show {DEAD_TASK}", "event ls", "dataset ls", "dataset show eth.blocks", "status"],
+    [
+        "dag ls",
+        "task ls",
+        f"task show {DEAD_TASK}",
+        "event ls",
+        "dataset ls",
+        "dataset show eth.blocks",
+        "queue ls",
+        "status",
+    ],
 )
 def test_nothing_is_cut_to_pieces_on_a_narrow_terminal(
     run: Run, canned: Canned, monkeypatch: pytest.MonkeyPatch, command: str
@@ -224,6 +233,8 @@ def test_status_shows_programs_worker_and_counts(run: Run, canned: Canned) -> No
         (("event", "ls"), dataset_service_pb2.ListEventsResponse()),
         (("dataset", "ls"), dataset_service_pb2.ListDatasetsResponse()),
         (("dataset", "show", "eth.blocks"), dataset_service_pb2.GetDatasetResponse()),
+        (("queue", "ls"), queue_service_pb2.ListQueuesResponse()),
+        (("queue", "set", "default", "--window", "9"), queue_service_pb2.SetQueueResponse()),
     ],
 )
 def test_json_is_the_contracts_and_nothing_else(
@@ -278,6 +289,7 @@ def test_every_command_has_help_with_examples(run: Run) -> None:
         "task": ["ls", "show"],
         "event": ["ls"],
         "dataset": ["ls", "show"],
+        "queue": ["ls", "set"],
     }
     lines = [[command] for command in commands] + [[group, name] for group in groups for name in groups[group]]
     for line in lines:
