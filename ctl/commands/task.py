@@ -11,6 +11,7 @@ from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.paging import collect
 from ctl.render import console, machine, tables, values
+from ctl.task_watch import follow_task, follow_task_as_messages
 from traceapi.control.v1 import task_service_pb2 as api
 from traceapi.types.v1 import task_pb2
 
@@ -58,22 +59,35 @@ def list_tasks(
 @command(app, "show")
 def show_task(
     task_id: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", show_default=False)],
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it ends.")] = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Shows a task with its attempts, their tracebacks, and the events it caused.
 
+    With --watch its state, its attempt, its progress and what holds it, until it ends; then the rest. With
+    --output json a line for each change. Exits with 1 when it ends as DEAD.
+
     \b
     Examples:
       tracectl task show 0198c0de-0000-7000-8000-000000000001
+      tracectl task show 0198c0de-0000-7000-8000-000000000001 --watch
       tracectl task show 0198c0de-0000-7000-8000-000000000001 --output json
     """
-    with connect(home) as connection, rpc_errors(f"task {task_id}"):
-        found = connection.tasks.GetTask(api.GetTaskRequest(task_id=task_id), timeout=CALL_SECONDS)
-    if output is Output.JSON:
-        machine.print_message(found)
-    else:
+    with connect(home) as connection:
+        if not watch:
+            with rpc_errors(f"task {task_id}"):
+                found = connection.tasks.GetTask(api.GetTaskRequest(task_id=task_id), timeout=CALL_SECONDS)
+        elif output is Output.JSON:
+            found = follow_task_as_messages(connection, task_id)
+        else:
+            found = follow_task(connection, task_id, console.stdout())
+    if output is Output.TABLE:
         console.stdout().print(tables.task(found))
+    elif not watch:
+        machine.print_message(found)
+    if watch and found.task.state == task_pb2.TASK_STATE_DEAD:
+        raise typer.Exit(int(ExitCode.FAULTY))
 
 
 def parse_state(word: str) -> task_pb2.TaskState.ValueType:

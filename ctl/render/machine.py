@@ -13,6 +13,11 @@ def print_message(message: Message) -> None:
     print(MessageToJson(message, indent=2, ensure_ascii=False))
 
 
+def print_line(message: Message) -> None:
+    """The same on one line, which is there at once: one of many, for a program that reads them as they come."""
+    print(MessageToJson(message, indent=None, ensure_ascii=False), flush=True)
+
+
 def as_document(message: Message) -> dict[str, Any]:
     """The same as a value, to stand inside a document of several messages."""
     return MessageToDict(message)
