@@ -21,6 +21,10 @@ class Window:
         """An operator handed a unit in. `now` is in seconds and never goes back."""
         self._ends.append(now)
 
+    def shrinks_within(self, now: float) -> float | None:
+        """So many seconds, if nothing is handed in; None where it stays as it is."""
+        return _SECONDS_AHEAD if self.size(now) > self._least else None
+
     def size(self, now: float) -> int:
         while self._ends and self._ends[0] < now - _SECONDS_AHEAD:
             self._ends.popleft()

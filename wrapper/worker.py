@@ -2,10 +2,12 @@
 
 A wake-up is a hint with a task id. All that have arrived go into one claim; what it grants becomes units. Credits say
 how many more ids this worker is ready for: those of its window (window.py) less what it holds, so that the next unit is
-at hand when one ends. Sources do not count: they may never end.
+at hand when one ends. Where the window shrinks they are taken back, so that others get what this worker would leave
+lying. Sources do not count: they may never end.
 """
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -168,7 +170,7 @@ class Worker:
             _log.warning("the stream of wake-ups ended", reason=error.reason_name, message=str(error))
 
     async def _requests(self) -> AsyncIterator[WatchWakeupsRequest]:
-        """The opening message, then credits as room comes free."""
+        """The opening message, then credits as room comes free, and back as it goes."""
         self._credits = min(self._room_left(), _MAX_CREDITS)
         self._watching = True
         yield WatchWakeupsRequest(
@@ -176,11 +178,17 @@ class Worker:
         )
         while True:
             self._room.clear()
-            due = min(self._room_left() - self._credits, _MAX_CREDITS)
-            if due >= self._least_grant():
+            due = max(-_MAX_CREDITS, min(self._room_left() - self._credits, _MAX_CREDITS))
+            if abs(due) >= self._least_grant():
                 self._credits += due
                 yield WatchWakeupsRequest(credits=due)
             else:
+                await self._room_changes()
+
+    async def _room_changes(self) -> None:
+        """Something came or went; or time passed in which the window may have shrunk."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._window.shrinks_within(self._monotonic())):
                 await self._room.wait()
 
     def _least_grant(self) -> int:

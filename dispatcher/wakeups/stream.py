@@ -26,9 +26,10 @@ class Watcher:
         return self._credits
 
     def grant(self, granted: int) -> None:
-        """The worker can take more."""
+        """The worker can take more; or less, where it is negative. What is on its way counts against later grants."""
         self._credits += granted
-        self._on_credit()
+        if granted > 0:
+            self._on_credit()
 
     def put(self, task_ids: Sequence[str]) -> None:
         """Takes one credit per id; of wake-ups the caller sends no more than there are."""

@@ -1,5 +1,6 @@
 """Who may go next: watermarks that tasks wait for, windows, turns between jobs, and wake-ups that were lost."""
 
+import asyncio
 import uuid
 from datetime import timedelta
 
@@ -8,10 +9,12 @@ import pytest
 
 from dispatcher.db.pool import transaction
 from dispatcher.wakeups.release import Releaser, release
+from dispatcher.wakeups.stream import StreamChannel
 from tests.dispatcher.builders import CHAIN, Source, Worker, start_source, success
 from tests.dispatcher.in_process import InProcess, Workers
 from traceapi.control.v1 import dag_service_pb2, task_service_pb2
 from traceapi.types.v1.task_pb2 import RunState
+from traceapi.worker.v1 import worker_service_pb2
 
 WAITING = """\
   merged:
@@ -200,6 +203,35 @@ async def test_a_worker_of_two_queues_is_not_promised_twice(dispatcher: InProces
         assert watcher.credits == 0
         assert dispatcher.hot.channel.room() == {}
     assert await dispatcher.value("select count(*) from task where state = 'released'") == 4
+
+
+async def test_credits_that_a_worker_takes_back_are_not_used(dispatcher: InProcess, source: Source) -> None:
+    await source.publish(range(9))
+    granted = asyncio.Event()
+    stream = dispatcher.worker.WatchWakeups()
+    start = worker_service_pb2.WatchStart(worker_id="worker-1", queues=["default"], credits=8)
+    await stream.write(worker_service_pb2.WatchWakeupsRequest(start=start))
+    await stream.write(worker_service_pb2.WatchWakeupsRequest(credits=-6))
+    dispatcher.hot.channel.on_credit(granted.set)
+    await stream.write(worker_service_pb2.WatchWakeupsRequest(credits=1))  # in order: what came before has been read
+    async with asyncio.timeout(20):
+        while dispatcher.hot.channel.room() != {"default": 3}:
+            granted.clear()
+            await granted.wait()
+    await dispatcher.hot.releaser.run_once()
+    stream.cancel()
+    assert await dispatcher.value("select count(*) from task where state = 'released'") == 3
+
+
+def test_more_than_is_left_may_be_taken_back() -> None:
+    """Ids were on their way when the worker took its credits back: the next grant fills the gap first."""
+    channel = StreamChannel()
+    with channel.watch("worker-1", ["default"], 5) as watcher:
+        channel.send("default", ["a", "b", "c"])
+        watcher.grant(-4)
+        assert channel.room() == {}
+        watcher.grant(3)
+        assert channel.room() == {"default": 1}
 
 
 async def test_a_foreign_wakeup_does_nothing(dispatcher: InProcess, source: Source) -> None:

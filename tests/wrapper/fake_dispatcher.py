@@ -122,6 +122,7 @@ class FakeDispatcher(FakeState, WorkerServiceServicer):
     async def _credits(self, worker_id: str, requests: AsyncIterator[pb.WatchWakeupsRequest]) -> None:
         async for request in requests:
             self.watchers[worker_id] += request.credits
+            self.grants.append(request.credits)
             await self.notify()
 
     def _faulty(self, name: str) -> bool:

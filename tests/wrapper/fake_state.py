@@ -80,6 +80,7 @@ class FakeState:
         self.events: dict[tuple[str, str, ScopeKey], Accepted] = {}
         self.watermarks: dict[str, CursorValue] = {}
         self.watchers: dict[str, int] = {}  # worker to credits
+        self.grants: list[int] = []  # after the first ones, in order
         self.refuse_events: Callable[[pb.EmitItem], errors.ItemError | None] = lambda _item: None
         self.paused = False
         self.overloaded_claims = 0  # how many tasks find no room in their claim

@@ -237,6 +237,16 @@ async def test_wakeups_that_arrive_together_are_claimed_together(stack: Stack) -
     assert len(stack.dispatcher.claim_requests[0].task_ids) == 10
 
 
+async def test_credits_for_which_the_window_has_become_too_small_are_taken_back(stack: Stack) -> None:
+    """They grew while units were short; with nothing to do any more, the worker stands by with its least window."""
+    job = stack.job(operator="noop", inputs=[reads("a", trigger=True)], outputs=[emits("b")])
+    async with running_wrapper(stack, capacity="2"):
+        await stack.dispatcher.add_tasks(job, [at(number) for number in range(500)])
+        await stack.dispatcher.all_end()
+        await stack.dispatcher.until(lambda: list(stack.dispatcher.watchers.values()) == [4])
+    assert min(stack.dispatcher.grants) < 0
+
+
 async def test_a_missing_bundle_fails_with_a_clear_reason(stack: Stack) -> None:
     job = stack.job(
         operator="python",

@@ -14,3 +14,12 @@ def test_the_window_is_what_ended_within_the_last_half_second() -> None:
     assert window.size(1.0) == 500
     assert window.size(1.25) == 250
     assert window.size(9.0) == 4
+
+
+def test_a_window_that_is_larger_than_the_least_says_when_to_look_again() -> None:
+    window = Window(2)
+    assert window.shrinks_within(0.0) is None
+    for _ in range(3):
+        window.note(0.0)
+    assert window.shrinks_within(0.0) == 0.5
+    assert window.shrinks_within(0.6) is None

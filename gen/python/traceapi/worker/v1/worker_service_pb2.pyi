@@ -65,14 +65,16 @@ Global___Directive: _TypeAlias = Directive  # noqa: Y015
 
 @_typing.final
 class WatchWakeupsRequest(_message.Message):
-    """The first message opens the watch, later ones grant credits."""
+    """The first message opens the watch, later ones grant credits or take them back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
     credits: _builtins.int
-    """Further task ids that the client is ready to take, 1-10,000."""
+    """Further task ids that the client is ready to take, 1-10,000; or, negative, so many fewer. Ids that are on the way use credits too, so
+    both sides count the same, and where more was taken back than was left, grants first fill the gap.
+    """
     @_builtins.property
     def start(self) -> Global___WatchStart:
         """Opens the watch; first message only."""
