@@ -103,7 +103,7 @@ def running_stack(folder: Path) -> Iterator[Stack]:
 
 def ctl(home: Path, *arguments: str) -> str:
     """What `tracectl` prints. Raises CalledProcessError, after what it said to standard error."""
-    command = [sys.executable, "-m", "ctl.main", *arguments, "--home", str(home)]
+    command = [sys.executable, "-m", "ctl", *arguments, "--home", str(home)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
