@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import noop
+from bench import latency, noop
 from bench.fsync import probe
 from bench.peer_runs import PeerFailed
 from bench.settings import Settings
@@ -25,6 +25,7 @@ from bench.table import Measure, report
 MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "noop": noop.measure,
     "python": noop.measure_python,
+    "latency": latency.measure,
 }
 
 

@@ -9,6 +9,8 @@ from bench.percentiles import percentile
 
 _BLOCK = bytes(8192)
 _SECONDS = 1.0
+CALM_P99 = 2.0
+"""Milliseconds. Latencies count only while the disk is below that: every hop waits for several flushes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,11 @@ def probe(folder: Path) -> Fsync:
         os.close(fd)
         path.unlink()
     return Fsync(len(took) / _SECONDS, percentile(took, 99))
+
+
+def calmed(folder: Path, limit_seconds: float) -> Fsync:
+    """Probes until the disk is calm, or for so long; the last probe."""
+    until = time.monotonic() + limit_seconds
+    while (found := probe(folder)).p99 >= CALM_P99 and time.monotonic() < until:
+        pass
+    return found

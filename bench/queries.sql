@@ -28,3 +28,14 @@ join task t on t.job_version_id = s.job_version_id and t.state = 'succeeded'
 join job_output i on i.job_version_id = s.job_version_id
 join job_output o on o.job_version_id = w.job_version_id
 where w.dag = %(dag)s and w.job = 'work';
+
+-- name: starts
+-- Of each task of a DAG its scope, its job, when its event was accepted, and when its operator began: `noop` says that in the time of the
+-- event that it emits. In seconds.
+select t.scope_first, j.job, extract(epoch from e.accepted_at)::float, extract(epoch from b.event_time)::float
+from job_version j
+join task t using (job_version_id)
+join event e using (event_id)
+join event b on b.producer_task_id = t.task_id
+where j.dag = %(dag)s
+order by t.scope_first, e.accepted_at;

@@ -20,6 +20,7 @@ class Measure:
     """`target` such as `<= 5000`, empty where there is none; `met` is None then. A value of NaN could not be measured.
 
     `samples` are what the value is the median of; `note` says what a reader has to know, such as why there is no value.
+    `counts` is false for what was measured where its target does not hold, such as on a disk that is too slow.
     """
 
     measure: str
@@ -28,10 +29,11 @@ class Measure:
     target: str = ""
     samples: tuple[float, ...] = ()
     note: str = ""
+    counts: bool = True
 
     @property
     def met(self) -> bool | None:
-        if not self.target:
+        if not self.target or not self.counts:
             return None
         relation, limit = self.target.split()
         return self.value <= float(limit) if relation == "<=" else self.value >= float(limit)
