@@ -1,9 +1,9 @@
 """What goes to the dispatcher in batches: many units' emits, or completions, in one call.
 
-Cost is per message, not per item, so whatever arrives within a few milliseconds, and whatever arrives while calls are
-under way, travels together. Entries of one unit stay together and in order. A failed call is repeated, without what
-has been lost meanwhile, until it goes through; a call that is refused as a whole is cut in halves until the culprit
-stands alone.
+Cost is per message, not per item, so whatever arrives while calls are under way, and within a few milliseconds then,
+travels together; what comes alone goes at once. Entries of one unit stay together and in order. A failed call is
+repeated, without what has been lost meanwhile, until it goes through; a call that is refused as a whole is cut in
+halves until the culprit stands alone.
 """
 
 import asyncio
@@ -68,6 +68,7 @@ class Outbox(Generic[Item, Result]):
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._arrived = asyncio.Event()
         self._calls = asyncio.Semaphore(_CALLS_AT_ONCE)
+        self._under_way = 0
 
     async def put(self, items: Sequence[Item], alive: Callable[[], bool]) -> Sequence[Result] | None:
         """The verdicts, in order; None when the lease was lost before there were any. At most 1,000 items."""
@@ -82,8 +83,10 @@ class Outbox(Generic[Item, Result]):
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._arrived.wait()
-                await asyncio.sleep(_LINGER_SECONDS)
+                if self._under_way:
+                    await asyncio.sleep(_LINGER_SECONDS)
                 await self._calls.acquire()
+                self._under_way += 1
                 group.create_task(self._deliver(self._take()))
                 if not self._waiting:
                     self._arrived.clear()
@@ -105,6 +108,7 @@ class Outbox(Generic[Item, Result]):
         try:
             await self._persist(entries)
         finally:
+            self._under_way -= 1
             self._calls.release()
 
     async def _persist(self, entries: list[_Entry[Item, Result]]) -> None:

@@ -4,6 +4,7 @@ What a write costs is the commit (a disk flush) and the messages, hardly the row
 They hand lists of operations to the batcher and wait; a worker takes what all callers have brought within a few
 milliseconds, and while the last commit was under way, runs it as ONE transaction with one statement per *kind* of
 operation, and answers everybody after the commit. The busier the system, the larger the batches: load makes it cheaper.
+Where a caller was alone and nothing else is under way, the next one is not kept waiting for company.
 
 Sharing a transaction must not mean sharing an order or a fate. These are the rules:
 
@@ -91,6 +92,8 @@ class Batcher:
         self._queue: deque[Item] = deque()
         self._queued_cost = 0
         self._busy: set[Hashable] = set()  # keys in a worker's transaction
+        self._committing = 0  # workers with a transaction under way
+        self._company = True  # the last batch was of several callers
         self._wake = asyncio.Event()
         self._closing = False
         self._ended: asyncio.Event | None = None
@@ -150,23 +153,26 @@ class Batcher:
     async def _work(self, worker: GroupCommit) -> None:
         try:
             while batch := await self._next_batch():
+                self._committing += 1
                 try:
                     await worker.settle(batch)
                 except BaseException:  # cancelled, perhaps in COMMIT
                     fail_calls(batch, OutcomeUnknown("the transaction was interrupted: repeat by key"))
                     raise
                 finally:
+                    self._committing -= 1
                     self._busy.difference_update(item.key for item in batch)
                     self._wake.set()
         finally:
             await worker.close()
 
     async def _next_batch(self) -> list[Item]:
-        """Waits for operations, and a little for more of them. Empty when it is time to end."""
+        """Waits for operations, and a little for more of them where some may come. Empty when it is time to end."""
         while True:
             if self._queue:
                 wait = self._queue[0].arrived + self._config.linger - self._clock.monotonic()
-                if wait > 0 and self._queued_cost < self._config.max_cost and not self._closing:
+                busy = self._committing > 0 or self._company  # else it would wait in vain, as the one before did
+                if wait > 0 and busy and self._queued_cost < self._config.max_cost and not self._closing:
                     await self._clock.sleep(wait)
                 if batch := self._take():
                     return batch
@@ -196,5 +202,7 @@ class Batcher:
             cost += item.cost
         self._queue.extendleft(reversed(held))
         self._queued_cost -= cost
+        if batch:
+            self._company = batch[0].call is not batch[-1].call
         self._busy.update(item.key for item in batch if item.key is not None)
         return batch

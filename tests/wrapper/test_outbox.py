@@ -10,6 +10,7 @@ import pytest
 from kernel.errors import TraceError
 from traceapi.types.v1 import errors_pb2 as errors
 from traceapi.types.v1.task_pb2 import Progress
+from wrapper import outbox as outbox_module
 from wrapper.outbox import Outbox
 
 
@@ -90,3 +91,31 @@ async def test_a_call_has_at_most_a_thousand_items() -> None:
     async with _running(receiver) as outbox:
         await asyncio.gather(*[outbox.put(_items(*range(400)), lambda: True) for _ in range(5)])
     assert [len(batch) for batch in receiver.batches] == [800, 800, 400]
+
+
+async def test_an_entry_waits_for_company_only_while_a_call_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "_LINGER_SECONDS", 0.05)
+    sent: list[list[int]] = []
+    answer = asyncio.Event()
+
+    async def send(items: Sequence[Progress]) -> Sequence[str]:
+        sent.append([item.done for item in items])
+        await answer.wait()
+        return ["accepted"] * len(items)
+
+    outbox: Outbox[Progress, str] = Outbox(send, lambda _item, error: str(error))
+    running = asyncio.create_task(outbox.run())
+    puts = [asyncio.create_task(outbox.put(_items(1), lambda: True))]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert sent == [[1]]
+    puts.append(asyncio.create_task(outbox.put(_items(2), lambda: True)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    puts.append(asyncio.create_task(outbox.put(_items(3), lambda: True)))
+    answer.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*puts)
+    assert sent == [[1], [2, 3]]
+    running.cancel()
+    await asyncio.wait([running])

@@ -132,6 +132,34 @@ async def test_it_lingers_for_callers_that_come_a_little_later(written_pool: Poo
     assert len(commits) == 1
 
 
+async def test_who_comes_alone_after_one_who_came_alone_waits_for_nobody(written_pool: Pool) -> None:
+    clock = GatedClock()
+    async with running(Batcher(written_pool, [EMIT], clock=clock)) as batcher:
+        clock.gate.set()
+        await batcher.submit(EMIT, [Write(1)])
+        clock.gate.clear()
+        clock.lingers.clear()
+        async with asyncio.timeout(10):
+            assert await batcher.submit(EMIT, [Write(2)]) == [2]
+        assert not clock.lingers.is_set()
+
+
+async def test_where_callers_came_together_the_next_one_is_waited_for(written_pool: Pool) -> None:
+    clock, commits = GatedClock(), list[Committed]()
+    async with running(Batcher(written_pool, [EMIT], clock=clock, observe=commits.append)) as batcher:
+        clock.gate.set()
+        await asyncio.gather(batcher.submit(EMIT, [Write(1)]), batcher.submit(EMIT, [Write(2)]))
+        clock.gate.clear()
+        clock.lingers.clear()
+        early = asyncio.ensure_future(batcher.submit(EMIT, [Write(3)]))
+        await asyncio.wait_for(clock.lingers.wait(), 10)
+        late = asyncio.ensure_future(batcher.submit(EMIT, [Write(4)]))
+        await asyncio.sleep(0)
+        clock.gate.set()
+        assert (await early, await late) == ([3], [4])
+    assert [commit.operations for commit in commits] == [2, 2]
+
+
 async def test_under_load_transactions_stay_few(written_pool: Pool) -> None:
     commits = list[Committed]()
     async with running(Batcher(written_pool, [EMIT], observe=commits.append)) as batcher:
