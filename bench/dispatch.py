@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import latency, noop
+from bench import idle, latency, noop
 from bench.fsync import probe
 from bench.peer_runs import PeerFailed
 from bench.settings import Settings
@@ -26,6 +26,7 @@ MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "noop": noop.measure,
     "python": noop.measure_python,
     "latency": latency.measure,
+    "idle": idle.measure,
 }
 
 

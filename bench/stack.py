@@ -47,6 +47,11 @@ class Stack:
     def conninfo(self, name: str = "trace") -> str:
         return EmbeddedPostgres(self.home.root).conninfo(name)
 
+    @property
+    def postgres_log(self) -> Path:
+        """What the server says."""
+        return EmbeddedPostgres(self.home.root).log_path
+
     def deploy(self, document: str, files: Mapping[str, str] | None = None) -> None:
         """Deploys the text, with files beside it, by their path."""
         folder = self.home.root / f"document-{next(self._numbers)}"

@@ -17,12 +17,13 @@ from psycopg_pool import PoolTimeout
 
 from dispatcher.datasets import store as datasets_store
 from dispatcher.db.errors import DatabaseError
-from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.pool import Pool, single_statements, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.events.replay import replay_page
 from dispatcher.events.watermarks import derive_watermarks
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.ending import expire_leases
+from dispatcher.wakeups.lookout import find_due
 from dispatcher.wakeups.queues import REPORT_SECONDS, report_queues
 from dispatcher.wakeups.release import Releaser
 
@@ -52,7 +53,8 @@ class Nudge:
     def __call__(self) -> None:
         self._event.set()
 
-    async def wait(self, idle: float) -> None:
+    async def wait(self, idle: float | None = None) -> None:
+        """Returns when nudged, and after `idle` seconds at the latest."""
         try:
             async with asyncio.timeout(idle):
                 await self._event.wait()
@@ -93,16 +95,70 @@ async def _pause() -> None:
 class Idle:
     """Seconds between rounds in which nothing was found."""
 
-    release: float = 1.0
-    leases: float = 0.5
-    backoffs: float = 0.2
-    watermarks: float = 0.5
-    replay: float = 1.0
+    look: float = 1.0
+    watermarks: float = 2.0
     pins: float = 30.0
 
 
-def build_duties(pool: Pool, releaser: Releaser, progressed: Nudge, idle: Idle, dispatcher_id: str) -> list[Duty]:
-    """`progressed` is nudged when tasks ended or watermarks moved; `dispatcher_id` is this process' own, a uuid."""
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Seconds between rounds of what is nudged by every commit, so that it does not slow them down."""
+
+    look: float = 0.2
+    watermarks: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Duties:
+    """All of them. `progressed` is to be called when tasks ended or watermarks moved."""
+
+    all: list[Duty]
+    progressed: Callable[[], None]
+
+
+class Lookout:
+    """Asks for all duties in one statement, and nudges those that have something to do."""
+
+    def __init__(self, pool: Pool, releaser: Releaser, unanswered: timedelta, idle: float, rest: float) -> None:
+        self._pool = pool
+        self._releaser = releaser
+        self._unanswered = unanswered
+        self._idle = idle
+        self._rest = rest
+        self._next = 0.0
+        self.hurry, self.leases, self.backoffs, self.replay = Nudge(), Nudge(), Nudge(), Nudge()
+
+    async def run_once(self) -> int:
+        async with single_statements(self._pool) as connection:
+            due = await find_due(connection, self._unanswered)
+        calls = (
+            (due.leases, self.leases),
+            (due.backoffs, self.backoffs),
+            (due.wakeups, self._releaser.signal_unanswered),
+            (0.0 if due.replay else None, self.replay),
+            (0.0 if due.queued else None, self._releaser.signal),
+        )
+        for seconds, call in calls:
+            if seconds is not None and seconds <= 0:
+                call()
+        self._next = min([self._idle, *(seconds for seconds, _ in calls if seconds is not None and seconds > 0)])
+        return 0
+
+    async def wait(self) -> None:
+        """Until something is due as far as is known, or until something has changed, which is not known yet."""
+        await asyncio.sleep(self._rest)
+        await self.hurry.wait(_jittered(max(0.0, self._next - self._rest)))
+
+
+def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatcher_id: str) -> Duties:
+    """`unanswered` is how long a wake-up may be without a claim; `dispatcher_id` is this process' own, a uuid."""
+    idle, rest = Idle(), Rest()
+    lookout = Lookout(pool, releaser, unanswered, idle.look, rest.look)
+    watermarks = Nudge()
+
+    def progressed() -> None:
+        watermarks()
+        lookout.hurry()
 
     def in_transaction(work: Callable[[Connection], Awaitable[int]]) -> Callable[[], Awaitable[int]]:
         async def run_once() -> int:
@@ -115,10 +171,6 @@ def build_duties(pool: Pool, releaser: Releaser, progressed: Nudge, idle: Idle, 
 
         return run_once
 
-    def every(seconds: float) -> Callable[[], Awaitable[None]]:
-        # Jitter keeps replicas from asking at the same moments.
-        return lambda: asyncio.sleep(seconds * (0.8 + 0.4 * random.random()))
-
     async def release() -> int:
         await releaser.run_once()
         return 0  # it signals itself where there is more
@@ -128,16 +180,39 @@ def build_duties(pool: Pool, releaser: Releaser, progressed: Nudge, idle: Idle, 
             await report_queues(connection, dispatcher_id, releaser.watched())
         return 0
 
-    return [
-        Duty("release", release, lambda: releaser.wait(idle.release)),
-        Duty("expire-leases", in_transaction(lambda c: expire_leases(c, BATCH)), every(idle.leases)),
-        Duty("end-backoffs", in_transaction(lambda c: tasks_store.end_backoffs(c, BATCH)), every(idle.backoffs)),
-        Duty("derive-watermarks", in_transaction(derive_watermarks), lambda: progressed.wait(idle.watermarks)),
-        Duty("replay", in_transaction(replay_page), every(idle.replay)),
-        Duty("release-pins", in_transaction(lambda c: datasets_store.release_expired_pins(c, BATCH)), every(idle.pins)),
-        Duty("report-queues", report, every(REPORT_SECONDS)),
-    ]
+    async def derive() -> int:
+        async with single_statements(pool) as connection:
+            moved = await derive_watermarks(connection)
+        if moved:  # what follows from these it finds itself, in the next round
+            releaser.signal()
+        return moved
+
+    async def rested() -> None:
+        await asyncio.sleep(rest.watermarks)
+        await watermarks.wait(_jittered(idle.watermarks))
+
+    def every(seconds: float) -> Callable[[], Awaitable[None]]:
+        return lambda: asyncio.sleep(_jittered(seconds))
+
+    return Duties(
+        [
+            Duty("look", lookout.run_once, lookout.wait),
+            Duty("release", release, releaser.wait),
+            Duty("expire-leases", in_transaction(lambda c: expire_leases(c, BATCH)), lookout.leases.wait),
+            Duty("end-backoffs", in_transaction(lambda c: tasks_store.end_backoffs(c, BATCH)), lookout.backoffs.wait),
+            Duty("derive-watermarks", derive, rested),
+            Duty("replay", in_transaction(replay_page), lookout.replay.wait),
+            Duty(
+                "release-pins",
+                in_transaction(lambda c: datasets_store.release_expired_pins(c, BATCH)),
+                every(idle.pins),
+            ),
+            Duty("report-queues", report, every(REPORT_SECONDS)),
+        ],
+        progressed,
+    )
 
 
-UNANSWERED_WAKEUP = timedelta(seconds=10)
-"""After this time without a claim a wake-up is sent again."""
+def _jittered(seconds: float) -> float:
+    """Keeps replicas from asking at the same moments."""
+    return seconds * (0.8 + 0.4 * random.random())

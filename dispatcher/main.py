@@ -15,7 +15,7 @@ from dispatcher.db.batcher import Batcher, BatcherConfig, Kind
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import Pool, PoolConfig, open_pool
-from dispatcher.duties import Duty, Idle, Nudge, build_duties, run_duties
+from dispatcher.duties import Duty, build_duties, run_duties
 from dispatcher.events.accept import Acceptance
 from dispatcher.events.locks import lock_producers
 from dispatcher.events.values import ConsumersChanged, Emit, EmitResult
@@ -77,14 +77,15 @@ class HotPath:
 
 def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
     channel = StreamChannel()
-    releaser = Releaser(pool, channel, unanswered=timedelta(seconds=config.unanswered_wakeup_seconds))
+    unanswered = timedelta(seconds=config.unanswered_wakeup_seconds)
+    releaser = Releaser(pool, channel, unanswered=unanswered)
     channel.on_credit(releaser.signal)
-    progressed = Nudge()
+    duties = build_duties(pool, releaser, unanswered, new_id())
     acceptance = Acceptance(new_id)
 
     def wake(_ops: object, _results: object) -> None:
         releaser.signal()
-        progressed()
+        duties.progressed()
 
     emit: Kind[Emit, EmitResult] = Kind(
         name="emit",
@@ -103,9 +104,7 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
         after_commit=wake,
     )
     batcher = Batcher(pool, [emit, complete], BatcherConfig(workers=2), prepare=lock_producers)
-    return HotPath(
-        batcher, emit, complete, channel, releaser, build_duties(pool, releaser, progressed, Idle(), new_id())
-    )
+    return HotPath(batcher, emit, complete, channel, releaser, duties.all)
 
 
 def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:

@@ -82,6 +82,18 @@ async def transaction(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
         await commit(connection)
 
 
+@contextlib.asynccontextmanager
+async def single_statements(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """A connection of the pool on which each statement is a transaction of its own: without BEGIN and COMMIT."""
+    async with pool.connection() as connection:
+        await connection.set_autocommit(True)
+        try:
+            yield connection
+        finally:
+            if not connection.closed:
+                await connection.set_autocommit(False)
+
+
 async def commit(connection: AsyncConnection[TupleRow]) -> None:
     """COMMIT; tells a refused one (psycopg.Error: nothing happened) from a lost one (OutcomeUnknown)."""
     try:

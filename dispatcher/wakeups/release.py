@@ -1,8 +1,8 @@
 """The release loop: picks who may go next and hands the ids to the channel, after the commit.
 
-It runs when something may have changed: tasks were made or ended, a watermark moved, a worker granted credits.
-Otherwise it looks once per idle interval, which also finds what other replicas caused. Signals that arrive while it
-works are one more round, not one each.
+It runs when something may have changed: tasks were made or ended, a watermark moved, a worker granted credits; and when
+the lookout finds what other replicas caused. Signals that arrive while it works are one more round, not one each.
+Wake-ups without an answer are looked for only when some are due.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ class Releaser:
         self._channel = channel
         self._unanswered = unanswered
         self._wake = asyncio.Event()
+        self._resend = True
 
     def signal(self) -> None:
         """Something may have become ready."""
@@ -41,18 +42,19 @@ class Releaser:
         room = self._channel.room()
         return {queue: room.get(queue, 0) for queue in sorted(self._channel.served_queues())}
 
+    def signal_unanswered(self) -> None:
+        """Wake-ups are due to be sent again."""
+        self._resend = True
+        self._wake.set()
+
     def nudge(self, running: Mapping[str, Sequence[str]]) -> None:
         """Asks workers to look at tasks that they have: by worker, what was cancelled."""
         for worker_id, task_ids in running.items():
             self._channel.nudge(worker_id, task_ids)
 
-    async def wait(self, idle: float) -> None:
-        """Returns at a signal, or after `idle` seconds without one."""
-        try:
-            async with asyncio.timeout(idle):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+    async def wait(self) -> None:
+        """Returns at a signal."""
+        await self._wake.wait()
 
     async def run_once(self) -> int:
         """Releases what may go and has room.
@@ -60,6 +62,7 @@ class Releaser:
         Answers how many; with more room than that, nothing is left that may go.
         """
         self._wake.clear()
+        resend, self._resend = self._resend, False
         released = 0
         for queue in sorted(self._channel.room()):
             # Asked anew for each queue: a worker's credits are for all of its queues together.
@@ -67,13 +70,14 @@ class Releaser:
             if room == 0:
                 continue
             async with transaction(self._pool) as connection:
-                task_ids = await _release_again(connection, queue, room, self._unanswered)
+                task_ids = await _release_again(connection, queue, room, self._unanswered) if resend else []
                 if len(task_ids) < room:
                     task_ids += await release(connection, queue, room - len(task_ids))
             if task_ids:
                 self._channel.send(queue, task_ids)
                 released += len(task_ids)
                 if len(task_ids) == room:
+                    self._resend |= resend
                     self._wake.set()
         return released
 

@@ -127,6 +127,9 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
     here = {"dataset_id": "copies", "first": keys[0][1], "last": keys[0][1]}
     indexes = {"task_queued", "task_open", "event_scope", "task_cause"}
     await _check(filled, indexes, wakeups.producing_task, **here)
+    lookout = Statements.load("dispatcher.wakeups", "lookout.sql")
+    due = {"task_leased", "task_backoff", "task_released", "task_queued"}
+    await _check(filled, due, lookout.due, unanswered="10 s")
     await _check(filled, {"task_pkey"}, tasks.lock_tasks, task_ids=some)
     await _check(filled, {"task_pkey"}, tasks.claimed, task_ids=some)
     claim = {"stream_epochs": [None] * 50, "pins": [None] * 50, "worker_id": "w", "request_id": job, "lease": "60 s"}
