@@ -41,7 +41,7 @@ class Duty:
 
     name: str
     run_once: Callable[[], Awaitable[int]]
-    wait: Callable[[], Awaitable[None]]
+    wait: Callable[[], Awaitable[object]]
 
 
 class Nudge:
@@ -53,13 +53,13 @@ class Nudge:
     def __call__(self) -> None:
         self._event.set()
 
-    async def wait(self, idle: float | None = None) -> None:
-        """Returns when nudged, and after `idle` seconds at the latest."""
+    async def wait(self, idle: float | None = None) -> bool:
+        """Returns when nudged, and after `idle` seconds at the latest; whether it was nudged."""
         try:
             async with asyncio.timeout(idle):
-                await self._event.wait()
+                return await self._event.wait()
         except TimeoutError:
-            return
+            return False
         finally:
             self._event.clear()
 
@@ -102,10 +102,11 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Seconds between rounds of what is nudged by every commit, so that it does not slow them down."""
+    """Seconds between a nudge and its round, of what every commit nudges: it gives way to what the commit is waited for
+    by, and is done once for many."""
 
     look: float = 0.2
-    watermarks: float = 0.05
+    watermarks: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,8 @@ class Lookout:
 
     async def wait(self) -> None:
         """Until something is due as far as is known, or until something has changed, which is not known yet."""
-        await asyncio.sleep(self._rest)
-        await self.hurry.wait(_jittered(max(0.0, self._next - self._rest)))
+        if await self.hurry.wait(_jittered(self._next)):
+            await asyncio.sleep(self._rest)
 
 
 def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatcher_id: str) -> Duties:
@@ -188,8 +189,8 @@ def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatch
         return moved
 
     async def rested() -> None:
-        await asyncio.sleep(rest.watermarks)
-        await watermarks.wait(_jittered(idle.watermarks))
+        if await watermarks.wait(_jittered(idle.watermarks)):
+            await asyncio.sleep(rest.watermarks)
 
     def every(seconds: float) -> Callable[[], Awaitable[None]]:
         return lambda: asyncio.sleep(_jittered(seconds))

@@ -13,8 +13,10 @@ Values come back as Python means them: uuid as UUID, bytea as bytes, timestamptz
 """
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import AsyncConnection
@@ -27,6 +29,9 @@ from dispatcher.db.errors import OutcomeUnknown, UnsafeDurability
 from dispatcher.db.statements import Statements
 
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+_RESTED_SECONDS = 1.0
+_sql = Statements.load("dispatcher.db")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ async def open_pool(config: PoolConfig) -> AsyncIterator[Pool]:
 
     Raises UnsafeDurability when the server may forget what it has committed.
     """
+    rest = _Rest()
     pool: Pool = AsyncConnectionPool(
         _conninfo(config),
         connection_class=AsyncConnection[TupleRow],
@@ -59,8 +65,8 @@ async def open_pool(config: PoolConfig) -> AsyncIterator[Pool]:
         min_size=config.min_size,
         max_size=config.max_size,
         timeout=config.acquire_timeout,
-        # Without it each connection that a restarted server has cut would fail one caller.
-        check=AsyncConnectionPool.check_connection,
+        check=rest.check,
+        reset=rest.begin,
         name=config.application_name,
         configure=_configure,
         open=False,
@@ -72,6 +78,24 @@ async def open_pool(config: PoolConfig) -> AsyncIterator[Pool]:
         yield pool
     finally:
         await pool.close()
+
+
+class _Rest:
+    """Connections that were not used for a while are checked: each one that a restarted server has cut would otherwise
+    fail a caller. One that was used just now is as good as checked, and the check would be a round trip for each
+    transaction."""
+
+    def __init__(self) -> None:
+        self._since: WeakKeyDictionary[AsyncConnection[TupleRow], float] = WeakKeyDictionary()
+
+    async def begin(self, connection: AsyncConnection[TupleRow]) -> None:
+        """It comes back to the pool."""
+        self._since[connection] = time.monotonic()
+
+    async def check(self, connection: AsyncConnection[TupleRow]) -> None:
+        """It leaves the pool."""
+        if time.monotonic() - self._since.get(connection, 0.0) > _RESTED_SECONDS:
+            await AsyncConnectionPool.check_connection(connection)
 
 
 @contextlib.asynccontextmanager
@@ -92,6 +116,21 @@ async def single_statements(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRo
         finally:
             if not connection.closed:
                 await connection.set_autocommit(False)
+
+
+@contextlib.asynccontextmanager
+async def unflushed_transaction(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """A transaction whose COMMIT does not wait for the disk: for what a crash of the server may undo, since it is then
+    simply done again. Whoever sees what it wrote and commits durably makes it durable too."""
+    async with single_statements(pool) as connection:
+        await connection.execute(_sql.begin_unflushed, prepare=False)
+        try:
+            yield connection
+            await commit(connection)
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):
+                await connection.rollback()
+            raise
 
 
 async def commit(connection: AsyncConnection[TupleRow]) -> None:
@@ -129,7 +168,7 @@ def _conninfo(config: PoolConfig) -> str:
 
 async def _require_durability(pool: Pool) -> None:
     async with pool.connection() as connection:
-        cursor = await connection.execute(Statements.load("dispatcher.db").unsafe_durability)
+        cursor = await connection.execute(_sql.unsafe_durability)
         off = [f"{name} = {setting}" for name, setting in await cursor.fetchall()]
     if off:
         raise UnsafeDurability(

@@ -5,6 +5,11 @@ from pg_settings
 where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off'
 order by name;
 
+-- name: begin_unflushed
+-- A transaction whose COMMIT does not wait for the disk.
+begin;
+set local synchronous_commit = off;
+
 -- name: set_migration_limits
 -- Migrations may run long, but never wait long for a lock that the running dispatchers hold.
 select set_config('lock_timeout', %(lock_timeout)s, false),

@@ -2,14 +2,15 @@
 
 It runs when something may have changed: tasks were made or ended, a watermark moved, a worker granted credits; and when
 the lookout finds what other replicas caused. Signals that arrive while it works are one more round, not one each.
-Wake-ups without an answer are looked for only when some are due.
+Wake-ups without an answer are looked for only when some are due. Its commits do not wait for the disk: a crash of the
+server that undoes one leaves its tasks queued, and their wake-ups do nothing.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.pool import Pool, unflushed_transaction
 from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
 from dispatcher.wakeups.dealing import JobLine, deal
@@ -69,7 +70,7 @@ class Releaser:
             room = min(self._channel.room().get(queue, 0), MAX_ROOM)
             if room == 0:
                 continue
-            async with transaction(self._pool) as connection:
+            async with unflushed_transaction(self._pool) as connection:
                 task_ids = await _release_again(connection, queue, room, self._unanswered) if resend else []
                 if len(task_ids) < room:
                     task_ids += await release(connection, queue, room - len(task_ids))

@@ -1,13 +1,17 @@
 """What every connection of the dispatcher is like."""
 
+import asyncio
 import datetime
 import uuid
+from contextlib import AbstractAsyncContextManager
 
 import psycopg
 import pytest
+from psycopg.rows import TupleRow
 
+from dispatcher.db import pool as pool_module
 from dispatcher.db.errors import OutcomeUnknown, UnsafeDurability
-from dispatcher.db.pool import Pool, PoolConfig, open_pool, transaction
+from dispatcher.db.pool import Pool, PoolConfig, open_pool, single_statements, transaction, unflushed_transaction
 
 _DIES_IN_COMMIT = """
 create table fragile (value int);
@@ -40,6 +44,12 @@ async def _execute(pool: Pool, *statements: str) -> None:
             await connection.execute(statement)
 
 
+async def _write_and_fail(block: AbstractAsyncContextManager[psycopg.AsyncConnection[TupleRow]], value: int) -> None:
+    async with block as connection:
+        await connection.execute("insert into written values (%s)", (value,))
+        await connection.execute("select 1 / 0")
+
+
 async def test_a_block_is_a_transaction(pool: Pool) -> None:
     await _execute(pool, "create table written (value int)")
     with pytest.raises(psycopg.errors.DivisionByZero):
@@ -47,6 +57,39 @@ async def test_a_block_is_a_transaction(pool: Pool) -> None:
     await _execute(pool, "insert into written values (2)")
     async with transaction(pool) as connection:
         assert await (await connection.execute("select value from written")).fetchall() == [(2,)]
+
+
+async def test_an_unflushed_block_is_a_transaction_that_does_not_wait_for_the_disk(pool: Pool) -> None:
+    await _execute(pool, "create table written (value int)")
+    async with unflushed_transaction(pool) as connection:
+        cursor = await connection.execute("show synchronous_commit")
+        assert await cursor.fetchone() == ("off",)
+        await connection.execute("insert into written values (1)")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await _write_and_fail(unflushed_transaction(pool), 2)
+    async with transaction(pool) as connection:
+        assert await (await connection.execute("select value from written")).fetchall() == [(1,)]
+        assert await (await connection.execute("show synchronous_commit")).fetchone() == ("on",)
+
+
+async def test_each_of_single_statements_is_a_transaction(pool: Pool) -> None:
+    await _execute(pool, "create table written (value int)")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await _write_and_fail(single_statements(pool), 1)
+    async with transaction(pool) as connection:
+        assert await (await connection.execute("select value from written")).fetchall() == [(1,)]
+
+
+async def test_a_connection_that_was_cut_while_it_rested_fails_nobody(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_RESTED_SECONDS", 0.0)
+    await _execute(
+        pool,
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        " where application_name = 'trace-dispatcher' and datname = current_database() and pid <> pg_backend_pid()",
+    )
+    await asyncio.gather(*(_execute(pool, "select pg_sleep(0.1)") for _ in range(pool.min_size)))
 
 
 async def test_statements_are_prepared(pool: Pool) -> None:
