@@ -8,6 +8,7 @@ from typing import TypeVar
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from kernel.crash import crash
 from kernel.errors import TraceError, from_rpc_error
 from traceapi.types.v1 import errors_pb2
 from traceapi.types.v1.artifact_pb2 import Artifact
@@ -85,7 +86,9 @@ class Dispatcher:
         request.worker_id = self.worker_id
         request.lease_duration.CopyFrom(_duration(self._lease))
         async with _failures():
-            return await self._stub.ClaimTasks(request, timeout=_CALL_SECONDS)
+            response = await self._stub.ClaimTasks(request, timeout=_CALL_SECONDS)
+        crash("claim.answered")
+        return response
 
     async def heartbeat(self, items: Sequence[worker_pb2.HeartbeatItem]) -> Sequence[worker_pb2.HeartbeatResult]:
         """One answer per lease, in order."""
@@ -94,20 +97,25 @@ class Dispatcher:
         )
         async with _failures():
             response = await self._stub.Heartbeat(request, timeout=max(1.0, min(_CALL_SECONDS, self._lease / 3)))
+            crash("heartbeat.answered")
             return _answers(response.results, items)
 
     async def emit(self, items: Sequence[worker_pb2.EmitItem]) -> Sequence[worker_pb2.EmitResult]:
         """One verdict per item, in order."""
         request = worker_pb2.EmitEventsRequest(worker_id=self.worker_id, items=items)
+        crash("emit.ready")
         async with _failures():
             response = await self._stub.EmitEvents(request, timeout=_CALL_SECONDS)
+            crash("emit.answered")
             return _answers(response.results, items)
 
     async def end(self, ends: Sequence[UnitEnd]) -> Sequence[UnitVerdict]:
         """One verdict per unit, in order."""
         items = [item for end in ends for item in end.completions]
         last_emits = [end.emit for end in ends if end.emit is not None]
+        crash("end.ready")
         answer = await (self._settle(last_emits, items) if last_emits else self._complete(items))
+        crash("end.answered")
         results = iter(_answers(answer.results, items))
         emits = iter(_answers(answer.emits, last_emits))
         return [

@@ -26,6 +26,7 @@ import structlog
 from dispatcher.db.errors import OutcomeUnknown, TransactionFailed
 from dispatcher.db.operations import BatcherConfig, Committed, Connection, Held, Item, Kind, Quarantined, fail_calls
 from dispatcher.db.pool import Pool, commit
+from kernel.crash import crash
 
 _log = structlog.get_logger(__name__)
 
@@ -148,7 +149,9 @@ class GroupCommit:
             with contextlib.suppress(psycopg.Error):
                 await connection.rollback()
             raise
+        crash("batch.written")
         await commit(connection)
+        crash("batch.committed")
         cost = sum(item.cost for group in outcome.groups for item in group.items)
         outcome.committed = Committed(len(part), len(outcome.quarantined), cost, self._clock.monotonic() - started)
         return outcome

@@ -28,6 +28,7 @@ from dispatcher.events.verdicts import Found, judge
 from dispatcher.events.writes import Writes
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, lease_refusal
+from kernel.crash import crash
 from kernel.scopes import ScopeKey
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -88,6 +89,7 @@ class Acceptance:
                 writes.refused |= {lease.task_id for lease in op.leases}
             results.append(result)
         publication = await self._write(connection, writes)
+        crash("accept.written")
         return [
             dataclasses.replace(result, publication=publication) if isinstance(result, Accepted) else result
             for result in results
@@ -108,6 +110,7 @@ class Acceptance:
         if not numbered:
             return
         await store.publish(connection, numbered)
+        crash("publish.numbered")
         replacing = sorted({id_ for item in publications if item is not None for id_ in item.replacing_ids})
         if replacing:
             await store.remove_replaced(connection, dict(numbered), replacing)

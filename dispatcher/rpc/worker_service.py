@@ -23,6 +23,7 @@ from dispatcher.tasks.heartbeat import Beat, BeatResult, beat
 from dispatcher.tasks.leases import Refusal
 from dispatcher.tasks.rows import JobSettings
 from dispatcher.wakeups.stream import StreamChannel, Watcher
+from kernel.crash import crash
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
@@ -94,6 +95,8 @@ class WorkerService(WorkerServiceServicer):
                 known = set(request.known_details_ids)
                 unknown = [row for row in claimed.settings.values() if _details_id(row) not in known]
                 found = await tasks_store.job_details(connection, unknown)
+                crash("claim.written")
+        crash("claim.committed")
         details = [_details(row, found[row.job_version_id]) for row in unknown]
         return _claim_response(request.task_ids, claimed, details, request)
 
@@ -112,6 +115,8 @@ class WorkerService(WorkerServiceServicer):
             for start in range(0, len(beats), MAX_ROWS):
                 async with transaction(self._pool) as connection:
                     results += await beat(connection, beats[start : start + MAX_ROWS], lease)
+                    crash("heartbeat.written")
+        crash("heartbeat.committed")
         return pb.HeartbeatResponse(results=[_heartbeat_result(result) for result in results])
 
     async def ResolveInputs(

@@ -16,6 +16,7 @@ from dispatcher.tasks.leases import LeaseRef, LockedStream, LockedTask, Refusal,
 from dispatcher.tasks.retries import ErrorClass, RetryPolicy, after_failure, after_lost_lease
 from dispatcher.tasks.rows import Ended
 from dispatcher.tasks.state import TaskEvent, TaskState, after_running
+from kernel.crash import crash
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 
@@ -110,6 +111,7 @@ class AttemptEnder:
         done = [end.task for end in ends if end.state is TaskState.SUCCEEDED]
         await store.advance_streams(connection, [task.task_id for task in done if task.stream_key is not None])
         await store.free_streams(connection, {op.stream.key for op in ops if op.stream is not None})
+        crash("settle.written")
         return await _first_answers(connection, ops, results, stale)
 
     def _end(self, task: LockedTask, op: Completion, policy: RetryPolicy | None, charged: bool) -> Ended:
@@ -253,6 +255,7 @@ async def expire_leases(connection: Connection, limit: int) -> int:
     ]
     await store.record_ends(connection, ends)
     await store.free_streams(connection, set(members))
+    crash("expire.written")
     return len(ends)
 
 

@@ -17,6 +17,7 @@ from dispatcher.wakeups.dealing import JobLine, deal
 from dispatcher.wakeups.metering import urgency
 from dispatcher.wakeups.port import WakeupChannel
 from dispatcher.wakeups.queues import own_queue
+from kernel.crash import crash
 
 _sql = Statements.load("dispatcher.wakeups")
 
@@ -74,6 +75,8 @@ class Releaser:
                 task_ids = await _release_again(connection, queue, room, self._unanswered) if resend else []
                 if len(task_ids) < room:
                     task_ids += await release(connection, queue, room - len(task_ids))
+                crash("release.written")
+            crash("release.committed")
             if task_ids:
                 self._channel.send(queue, task_ids)
                 released += len(task_ids)

@@ -21,6 +21,7 @@ from kernel.artifacts.store import (
     check_prefix,
     store_unusable,
 )
+from kernel.crash import crash
 from kernel.ids import new_id
 
 # '~' is in no key, so nothing in there can be mistaken for an object.
@@ -111,11 +112,13 @@ class LocalArtifactStore:
         try:
             stored = _write(unfinished, content, key)
             _make_folder(final.parent)
+            crash("object.written")
             try:
                 os.link(unfinished, final)
             except FileExistsError:
                 if self.stat(key, digest=True) != stored:
                     raise ArtifactConflict(key) from None
+            crash("object.linked")
             # Also on a repeat: the first writer may have crashed between its link and this.
             _flush_folder(final.parent)
             return stored

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from kernel.artifacts.store import ArtifactStore, is_unavailable
 from kernel.column_types import schema_digest
+from kernel.crash import crash
 from kernel.errors import TraceError
 from traceapi.types.v1 import errors_pb2
 from traceapi.types.v1.artifact_pb2 import Artifact
@@ -90,12 +91,14 @@ class OutputCommitter:
         self, path: Path, artifact: Artifact, alive: Callable[[], bool], answer: "asyncio.Future[Artifact]"
     ) -> None:
         loop = asyncio.get_running_loop()
+        crash("artifact.ready")
         try:
             stored = await persist(
                 lambda: loop.run_in_executor(self._store_threads, self._store.put, artifact.key, path),
                 alive,
                 is_unavailable,
             )
+            crash("artifact.stored")
             artifact.size_bytes, artifact.sha256 = stored.size_bytes, stored.sha256
             answer.set_result(artifact)
         except TraceError as error:
