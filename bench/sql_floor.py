@@ -164,6 +164,7 @@ def _end(connection: psycopg.Connection[TupleRow], job: _Job, task_ids: list[str
             "task_ids": task_ids,
             "attempts": [1] * size,
             "worker_ids": ["floor"] * size,
+            "request_ids": [new_id()] * size,
             "token_digests": [_TOKEN] * size,
             "started_ats": [datetime.now(UTC)] * size,
             "outcomes": ["succeeded"] * size,

@@ -118,6 +118,7 @@ CREATE TABLE public.attempt (
     task_id uuid NOT NULL,
     attempt integer NOT NULL,
     worker_id text NOT NULL,
+    claim_request_id uuid NOT NULL,
     lease_token_digest bytea NOT NULL,
     started_at timestamp with time zone NOT NULL,
     ended_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,

@@ -4,7 +4,7 @@ A claim is repeated with the same request id when its answer was lost; the rows 
 are answered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -78,7 +78,9 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
         for key, stream in streams.items()
     }
     locked = await store.lock_tasks(connection, own | {t for ids in members.values() for t in ids})
-    refusals = {task_id: _refusal_of_own(locked[task_id], settings, claim) for task_id in own}
+    spent = await store.spent_claims(connection, locked.values(), claim.request_id)
+    members = {key: [] if spent.intersection(ids) else ids for key, ids in members.items()}
+    refusals = {task_id: _refusal_of_own(locked[task_id], settings, claim, spent) for task_id in own}
     epochs: dict[str, int | None] = {t: None for t in own if refusals[t] is None and not _repeats(locked[t], claim)}
     for key, ids in members.items():
         epoch = await _lease_run(connection, streams[key], [locked[task_id] for task_id in ids], claim)
@@ -105,11 +107,15 @@ def _repeats(task: LockedTask, claim: Claim) -> bool:
     )
 
 
-def _refusal_of_own(task: LockedTask, settings: dict[str, JobSettings], claim: Claim) -> Refusal | None:
+def _refusal_of_own(
+    task: LockedTask, settings: dict[str, JobSettings], claim: Claim, spent: Collection[str]
+) -> Refusal | None:
     if _repeats(task, claim):
         return None
     if task.claim_request_id == claim.request_id:
         return Refusal(ErrorReason.ERROR_REASON_REQUEST_ID_REUSED, "another worker or token used this request id")
+    if task.task_id in spent:  # it arrived late, once more: a further attempt would be nobody's
+        return Refusal(ErrorReason.ERROR_REASON_STALE_LEASE, "the attempt that this claim made has ended")
     return claim_refusal(task, paused=_paused(settings.get(task.job_version_id)))
 
 

@@ -226,16 +226,17 @@ where t.task_id = e.task_id and t.state = 'running';
 -- name: record_attempts
 -- Ended attempts, written once.
 insert into attempt (
-    task_id, attempt, worker_id, lease_token_digest, started_at, outcome, task_state, error_class, message, traceback, usage
+    task_id, attempt, worker_id, claim_request_id, lease_token_digest, started_at, outcome, task_state, error_class, message, traceback,
+    usage
 )
-select task_id, attempt, worker_id, token_digest, started_at, outcome::attempt_outcome, task_state::task_state,
+select task_id, attempt, worker_id, request_id, token_digest, started_at, outcome::attempt_outcome, task_state::task_state,
     error_class::error_class, message, traceback, usage
 from unnest(
-    %(task_ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::text[], %(token_digests)s::bytea[],
+    %(task_ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::text[], %(request_ids)s::uuid[], %(token_digests)s::bytea[],
     %(started_ats)s::timestamptz[], %(outcomes)s::text[], %(states)s::text[], %(error_classes)s::text[], %(messages)s::text[],
     %(tracebacks)s::text[], %(usages)s::bytea[]
 ) as a (
-    task_id, attempt, worker_id, token_digest, started_at, outcome, task_state, error_class, message, traceback, usage
+    task_id, attempt, worker_id, request_id, token_digest, started_at, outcome, task_state, error_class, message, traceback, usage
 );
 
 -- name: ended_attempts
@@ -244,6 +245,12 @@ select a.task_id::text, a.attempt, a.lease_token_digest, a.outcome::text, a.task
 from attempt a
 join unnest(%(task_ids)s::uuid[], %(attempts)s::bigint[]) as r (task_id, attempt)
     on a.task_id = r.task_id and a.attempt = r.attempt;
+
+-- name: spent_claims
+-- Of tasks that were attempted before, those of which this very claim made an attempt that has ended. Primary key of attempt.
+select distinct task_id::text
+from attempt
+where task_id = any(%(task_ids)s::uuid[]) and claim_request_id = %(request_id)s;
 
 -- name: free_streams
 -- A stream whose run has no running task left is free for the next claim.

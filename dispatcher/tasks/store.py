@@ -3,7 +3,7 @@
 Maps and never commits; each method is the statement of its name in queries.sql.
 """
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -221,6 +221,7 @@ async def record_ends(connection: Connection, ends: Sequence[Ended]) -> None:
             "task_ids": [end.task.task_id for end in ends],
             "attempts": [end.task.attempt for end in ends],
             "worker_ids": [end.task.worker_id for end in ends],
+            "request_ids": [end.task.claim_request_id for end in ends],
             "token_digests": [end.task.lease_token_digest for end in ends],
             "started_ats": [end.task.started_at for end in ends],
             "outcomes": [end.outcome for end in ends],
@@ -237,6 +238,15 @@ async def advance_streams(connection: Connection, task_ids: Sequence[str]) -> No
     """The streams of these tasks have done their scopes; the caller holds the streams' locks."""
     if task_ids:
         await connection.execute(_sql.advance_streams, {"task_ids": list(task_ids)})
+
+
+async def spent_claims(connection: Connection, tasks: Iterable[LockedTask], request_id: str) -> set[str]:
+    """The tasks of which the claim made an attempt that has ended; none that was never attempted is asked for."""
+    attempted = [task.task_id for task in tasks if task.attempt > 0]
+    if not attempted:
+        return set()
+    cursor = await connection.execute(_sql.spent_claims, {"task_ids": attempted, "request_id": request_id})
+    return {row[0] for row in await cursor.fetchall()}
 
 
 async def free_streams(connection: Connection, keys: set[tuple[str, str]]) -> None:

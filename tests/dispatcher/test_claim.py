@@ -31,6 +31,33 @@ async def test_a_repeated_claim_answers_the_same_attempt(dispatcher: InProcess, 
     assert await dispatcher.value("select attempt from task where task_id = %s", task_id) == 1
 
 
+async def test_a_claim_that_arrives_again_after_its_attempt_makes_no_further_one(
+    dispatcher: InProcess, task_id: str
+) -> None:
+    """Who sent it has gone: the attempt would be nobody's, and hold the task until its lease ends."""
+    worker, late, other = Worker(dispatcher), str(uuid.uuid4()), str(uuid.uuid4())
+    for request_id in (late, other):
+        await worker.claim([task_id], request_id=request_id)
+        await dispatcher.expire()
+        await dispatcher.release()
+    again = [await worker.claim([task_id], request_id=request_id) for request_id in (late, other)]
+    assert [verdict(response.results[0]) for response in again] == ["STALE_LEASE", "STALE_LEASE"]
+    assert (await worker.claim_one(task_id)).attempt == 3
+
+
+async def test_a_claim_of_a_run_that_arrives_again_after_its_attempts_makes_no_further_ones(
+    dispatcher: InProcess, source: Source, task_id: str
+) -> None:
+    worker, request_id = Worker(dispatcher), str(uuid.uuid4())
+    head = await dispatcher.task_of("chain", "ranges", 1)
+    assert (await worker.claim([head], request_id=request_id)).runs
+    await dispatcher.expire()
+    await dispatcher.release()
+    late = await worker.claim([head], request_id=request_id)
+    assert (verdict(late.results[0]), list(late.runs)) == ("TASK_NOT_READY", [])
+    assert [task.attempt for task in (await worker.claim_run(head)).tasks] == [2]
+
+
 async def test_a_claim_carries_the_event_its_scope_and_what_inputs_are_at(
     dispatcher: InProcess, source: Source, task_id: str
 ) -> None:

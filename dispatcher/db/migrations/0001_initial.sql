@@ -362,6 +362,7 @@ create table attempt (
     task_id uuid not null,
     attempt int not null,
     worker_id text not null,
+    claim_request_id uuid not null,
     lease_token_digest bytea not null,
     started_at timestamptz not null,
     ended_at timestamptz not null default clock_timestamp(),

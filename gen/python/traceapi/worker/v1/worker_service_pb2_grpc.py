@@ -98,10 +98,10 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ClaimTasks(self, request, context):
-        """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none. For a task of an ordered job the
-        answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
-        Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; OVERLOADED for what no
-        longer fits the transaction: claim it again, by another request.
+        """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none, however late it arrives. For a task
+        of an ordered job the answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
+        Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; STALE_LEASE where the
+        attempt that the request made has ended; OVERLOADED for what no longer fits the transaction: claim it again, by another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,10 +50,10 @@ class WorkerServiceStub:
     Items: TASK_NOT_FOUND.
     """
     ClaimTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimTasksRequest, _worker_service_pb2.ClaimTasksResponse]
-    """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none. For a task of an ordered job the
-    answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
-    Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; OVERLOADED for what no
-    longer fits the transaction: claim it again, by another request.
+    """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none, however late it arrives. For a task
+    of an ordered job the answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
+    Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; STALE_LEASE where the
+    attempt that the request made has ended; OVERLOADED for what no longer fits the transaction: claim it again, by another request.
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatRequest, _worker_service_pb2.HeartbeatResponse]
     """Extends leases and hears what to do with each task."""
@@ -93,10 +93,10 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     Items: TASK_NOT_FOUND.
     """
     ClaimTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ClaimTasksRequest, _worker_service_pb2.ClaimTasksResponse]  # type: ignore[assignment]
-    """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none. For a task of an ordered job the
-    answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
-    Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; OVERLOADED for what no
-    longer fits the transaction: claim it again, by another request.
+    """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none, however late it arrives. For a task
+    of an ordered job the answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
+    Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; STALE_LEASE where the
+    attempt that the request made has ended; OVERLOADED for what no longer fits the transaction: claim it again, by another request.
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatRequest, _worker_service_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Extends leases and hears what to do with each task."""
@@ -151,10 +151,10 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.ClaimTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ClaimTasksResponse, _abc.Awaitable[_worker_service_pb2.ClaimTasksResponse]]:
-        """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none. For a task of an ordered job the
-        answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
-        Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; OVERLOADED for what no
-        longer fits the transaction: claim it again, by another request.
+        """Takes leases. Repeatable by request_id: the same request answers the same attempts and burns none, however late it arrives. For a task
+        of an ordered job the answer is a run: the consecutive tasks at the head of its stream, under one stream lease.
+        Items: TASK_NOT_FOUND, TASK_NOT_READY, TASK_TAKEN, TASK_FINISHED, TASK_CANCELED, STREAM_BUSY, REQUEST_ID_REUSED; STALE_LEASE where the
+        attempt that the request made has ended; OVERLOADED for what no longer fits the transaction: claim it again, by another request.
         """
 
     @_abc_1.abstractmethod
