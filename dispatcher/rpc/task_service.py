@@ -64,6 +64,7 @@ class TaskService(TaskServiceServicer):
                     task_ids = sorted(request.filter.task_ids, reverse=True)
                     limit = len(task_ids) + 1
                 else:
+                    await _require_names(connection, request.filter.dag, request.filter.job)
                     query = _query(request.filter, limit, uuid_token(request.page_token))
                     task_ids = await store.find_tasks(connection, query)
                 found = await store.get_tasks(connection, task_ids)
@@ -75,6 +76,7 @@ class TaskService(TaskServiceServicer):
     async def CountTasks(self, request: pb.CountTasksRequest, context: Context) -> pb.CountTasksResponse:
         with translated():
             async with transaction(self._pool) as connection:
+                await _require_names(connection, request.dag, "")
                 counts = await store.count_tasks(connection, request.dag or None)
         return pb.CountTasksResponse(
             counts=[
@@ -89,6 +91,7 @@ class TaskService(TaskServiceServicer):
         query = dataclasses.replace(_query(request.filter, MAX_CHANGED, None), after=uuid_token(request.page_token))
         with translated():
             async with transaction(self._pool) as connection:
+                await _require_names(connection, request.filter.dag, request.filter.job)
                 taken = await store.retry_dead(connection, query, list(request.filter.task_ids))
                 actor, subject = str(current_actor()), request.filter.dag
                 await datasets_store.audit(connection, actor, "TaskService.RetryTasks", subject, task_ids=taken)
@@ -102,6 +105,7 @@ class TaskService(TaskServiceServicer):
         query = dataclasses.replace(_query(request.filter, MAX_CHANGED, None), after=uuid_token(request.page_token))
         with translated():
             async with transaction(self._pool) as connection:
+                await _require_names(connection, request.filter.dag, request.filter.job)
                 taken = await store.skip_dead(connection, query, list(request.filter.task_ids), request.reason)
                 actor, subject = str(current_actor()), request.filter.dag
                 await datasets_store.audit(
@@ -120,6 +124,7 @@ class TaskService(TaskServiceServicer):
         reason = f"cancelled by {actor}" + (f": {request.reason}" if request.reason else "")
         with translated():
             async with transaction(self._pool) as connection:
+                await _require_names(connection, request.filter.dag, request.filter.job)
                 result = await cancel_tasks(connection, query, list(request.filter.task_ids), reason)
                 await datasets_store.audit(
                     connection,
@@ -160,7 +165,18 @@ class TaskService(TaskServiceServicer):
         query = _query(task_filter, MAX_CHANGED, None)
         with translated():
             async with transaction(self._pool) as connection:
+                await _require_names(connection, task_filter.dag, task_filter.job)
                 return await store.count_matching(connection, query, list(task_filter.task_ids), states)
+
+
+async def _require_names(connection: Connection, dag: str, job: str) -> None:
+    """A name that is mistyped is no empty answer. Raises DAG_NOT_FOUND, JOB_NOT_FOUND; empty is no name."""
+    unknown_dag, unknown_job = await store.unknown_names(connection, dag or None, job or None)
+    if unknown_dag:
+        raise TraceError(ErrorReason.ERROR_REASON_DAG_NOT_FOUND, f"no DAG is called {dag}", metadata={"dag": dag})
+    if unknown_job:
+        message = f"{dag} has no job called {job}" if dag else f"no job is called {job}"
+        raise TraceError(ErrorReason.ERROR_REASON_JOB_NOT_FOUND, message, metadata={"job": job})
 
 
 async def _producing_task(connection: Connection, subject: pb.DatasetScope) -> str:

@@ -476,6 +476,13 @@ left join lateral (
 where t.task_id = any(%(task_ids)s::uuid[])
 group by t.task_id;
 
+-- name: unknown_names
+-- Which of a filter's names nothing was ever deployed under. Unique index of (dag, job, fingerprint).
+select %(dag)s::text is not null and not exists (select 1 from job_version where dag = %(dag)s) as dag,
+    %(job)s::text is not null and not exists (
+        select 1 from job_version where job = %(job)s and (%(dag)s::text is null or dag = %(dag)s)
+    ) as job;
+
 -- name: count_tasks
 -- How many tasks are in each state; for people, not for the hot path.
 select j.dag, j.job, t.state::text, count(*) as count

@@ -357,6 +357,12 @@ async def attempts_of(connection: Connection, task_id: str) -> list[AttemptRow]:
     return await rows(connection, _sql.attempts_of, AttemptRow, task_id=task_id)
 
 
+async def unknown_names(connection: Connection, dag: str | None, job: str | None) -> tuple[bool, bool]:
+    """Whether nothing was ever deployed under the name of the DAG, or of the job in it; None is no name."""
+    unknown_dag, unknown_job = await one_row(connection, _sql.unknown_names, {"dag": dag, "job": job})
+    return bool(unknown_dag), bool(unknown_job)
+
+
 async def count_tasks(connection: Connection, dag: str | None) -> list[CountRow]:
     return await rows(connection, _sql.count_tasks, CountRow, dag=dag)
 

@@ -84,35 +84,35 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
-        """Tasks by filter, newest first.
+        """Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountTasks(self, request, context):
-        """How many tasks each job has in each state.
+        """How many tasks each job has in each state. DAG_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelTasks(self, request, context):
-        """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable.
+        """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetryTasks(self, request, context):
-        """Gives DEAD tasks another round of attempts. Repeatable.
+        """Gives DEAD tasks another round of attempts. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SkipTasks(self, request, context):
-        """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable.
+        """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,15 +36,15 @@ class TaskServiceStub:
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_service_pb2.GetTaskResponse]
     """One task with its attempts and the events it caused. TASK_NOT_FOUND."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListTasksRequest, _task_service_pb2.ListTasksResponse]
-    """Tasks by filter, newest first."""
+    """Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     CountTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CountTasksRequest, _task_service_pb2.CountTasksResponse]
-    """How many tasks each job has in each state."""
+    """How many tasks each job has in each state. DAG_NOT_FOUND."""
     CancelTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]
-    """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable."""
+    """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     RetryTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RetryTasksRequest, _task_service_pb2.RetryTasksResponse]
-    """Gives DEAD tasks another round of attempts. Repeatable."""
+    """Gives DEAD tasks another round of attempts. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     SkipTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.SkipTasksRequest, _task_service_pb2.SkipTasksResponse]
-    """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable."""
+    """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ExplainTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ExplainTaskRequest, _task_service_pb2.ExplainTaskResponse]
     """Names exactly one reason that holds a task. TASK_NOT_FOUND."""
 
@@ -56,15 +56,15 @@ class TaskServiceAsyncStub(TaskServiceStub):
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_service_pb2.GetTaskResponse]  # type: ignore[assignment]
     """One task with its attempts and the events it caused. TASK_NOT_FOUND."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListTasksRequest, _task_service_pb2.ListTasksResponse]  # type: ignore[assignment]
-    """Tasks by filter, newest first."""
+    """Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     CountTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CountTasksRequest, _task_service_pb2.CountTasksResponse]  # type: ignore[assignment]
-    """How many tasks each job has in each state."""
+    """How many tasks each job has in each state. DAG_NOT_FOUND."""
     CancelTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]  # type: ignore[assignment]
-    """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable."""
+    """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     RetryTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RetryTasksRequest, _task_service_pb2.RetryTasksResponse]  # type: ignore[assignment]
-    """Gives DEAD tasks another round of attempts. Repeatable."""
+    """Gives DEAD tasks another round of attempts. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     SkipTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.SkipTasksRequest, _task_service_pb2.SkipTasksResponse]  # type: ignore[assignment]
-    """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable."""
+    """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ExplainTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ExplainTaskRequest, _task_service_pb2.ExplainTaskResponse]  # type: ignore[assignment]
     """Names exactly one reason that holds a task. TASK_NOT_FOUND."""
 
@@ -85,7 +85,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.ListTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.ListTasksResponse, _abc.Awaitable[_task_service_pb2.ListTasksResponse]]:
-        """Tasks by filter, newest first."""
+        """Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def CountTasks(
@@ -93,7 +93,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.CountTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.CountTasksResponse, _abc.Awaitable[_task_service_pb2.CountTasksResponse]]:
-        """How many tasks each job has in each state."""
+        """How many tasks each job has in each state. DAG_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def CancelTasks(
@@ -101,7 +101,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.CancelTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.CancelTasksResponse, _abc.Awaitable[_task_service_pb2.CancelTasksResponse]]:
-        """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable."""
+        """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def RetryTasks(
@@ -109,7 +109,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.RetryTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.RetryTasksResponse, _abc.Awaitable[_task_service_pb2.RetryTasksResponse]]:
-        """Gives DEAD tasks another round of attempts. Repeatable."""
+        """Gives DEAD tasks another round of attempts. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def SkipTasks(
@@ -117,7 +117,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.SkipTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.SkipTasksResponse, _abc.Awaitable[_task_service_pb2.SkipTasksResponse]]:
-        """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable."""
+        """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ExplainTask(

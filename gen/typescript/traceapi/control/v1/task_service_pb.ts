@@ -718,7 +718,7 @@ export const TaskService: GenService<{
     output: typeof GetTaskResponseSchema;
   },
   /**
-   * Tasks by filter, newest first.
+   * Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.TaskService.ListTasks
    */
@@ -728,7 +728,7 @@ export const TaskService: GenService<{
     output: typeof ListTasksResponseSchema;
   },
   /**
-   * How many tasks each job has in each state.
+   * How many tasks each job has in each state. DAG_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.TaskService.CountTasks
    */
@@ -738,7 +738,7 @@ export const TaskService: GenService<{
     output: typeof CountTasksResponseSchema;
   },
   /**
-   * Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable.
+   * Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.TaskService.CancelTasks
    */
@@ -748,7 +748,7 @@ export const TaskService: GenService<{
     output: typeof CancelTasksResponseSchema;
   },
   /**
-   * Gives DEAD tasks another round of attempts. Repeatable.
+   * Gives DEAD tasks another round of attempts. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.TaskService.RetryTasks
    */
@@ -758,7 +758,7 @@ export const TaskService: GenService<{
     output: typeof RetryTasksResponseSchema;
   },
   /**
-   * Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable.
+   * Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.TaskService.SkipTasks
    */
