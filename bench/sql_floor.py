@@ -7,7 +7,7 @@ workers. A batch is four transactions, as in the product: events accepted, tasks
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -148,7 +148,7 @@ def _end(connection: psycopg.Connection[TupleRow], job: _Job, task_ids: list[str
     size = len(task_ids)
     connection.execute(_tasks.retry_policies, {"job_version_ids": [job.job_version_id]}).fetchall()
     connection.execute(
-        _tasks.mark_ended,
+        _tasks.record_ends,
         {
             "task_ids": task_ids,
             "states": ["succeeded"] * size,
@@ -156,19 +156,7 @@ def _end(connection: psycopg.Connection[TupleRow], job: _Job, task_ids: list[str
             "lost": [0] * size,
             "waits": [timedelta()] * size,
             "reasons": [""] * size,
-        },
-    )
-    connection.execute(
-        _tasks.record_attempts,
-        {
-            "task_ids": task_ids,
-            "attempts": [1] * size,
-            "worker_ids": ["floor"] * size,
-            "request_ids": [new_id()] * size,
-            "token_digests": [_TOKEN] * size,
-            "started_ats": [datetime.now(UTC)] * size,
             "outcomes": ["succeeded"] * size,
-            "states": ["succeeded"] * size,
             "error_classes": [None] * size,
             "messages": [""] * size,
             "tracebacks": [""] * size,

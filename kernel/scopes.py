@@ -7,10 +7,9 @@ values. The rules are the contract's (`protos/traceapi/types/v1/scope.proto`), t
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -48,8 +47,7 @@ class ScopeKind(IntEnum):
     PARTITION = 3
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeKey:
+class ScopeKey(NamedTuple):
     """A scope in the form that is stored and compared. A cursor and a partition key have `first == last`."""
 
     kind: ScopeKind

@@ -17,7 +17,6 @@ A repetition of an accepted call finds its keys taken and gets the first answer.
 a rollback.
 """
 
-import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from dispatcher.db.rows import Connection
@@ -91,8 +90,7 @@ class Acceptance:
         publication = await self._write(connection, writes)
         crash("accept.written")
         return [
-            dataclasses.replace(result, publication=publication) if isinstance(result, Accepted) else result
-            for result in results
+            result._replace(publication=publication) if isinstance(result, Accepted) else result for result in results
         ]
 
     async def publish(self, connection: Connection, ops: Sequence[Emit], results: Sequence[EmitResult]) -> None:

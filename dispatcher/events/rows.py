@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from dispatcher.events.values import NewArtifact, NewEvent
 from dispatcher.tasks.leases import LeaseRef
@@ -30,8 +31,7 @@ class JobOutputRow:
         return OutputSpec.FromString(self.spec).update != UpdateMode.UPDATE_MODE_APPEND
 
 
-@dataclass(frozen=True, slots=True)
-class EventKey:
+class EventKey(NamedTuple):
     """By what a repeated event is known."""
 
     dataset_version_id: str
@@ -39,8 +39,7 @@ class EventKey:
     scope: ScopeKey
 
 
-@dataclass(frozen=True, slots=True)
-class ExistingEvent:
+class ExistingEvent(NamedTuple):
     """The event that stands under a key; `position` counts the keys asked for, from 1."""
 
     position: int
@@ -77,8 +76,7 @@ class ArtifactInsert:
     producer: LeaseRef
 
 
-@dataclass(frozen=True, slots=True)
-class EventInsert:
+class EventInsert(NamedTuple):
     """An event with what its dataset, its producer and its artifact add."""
 
     event: NewEvent

@@ -1,10 +1,10 @@
 """What an emit says and what becomes of it, as values."""
 
-import dataclasses
 import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from dispatcher.tasks.leases import LeaseRef, Refusal, StreamRef
 from kernel.scopes import ScopeKey
@@ -38,8 +38,7 @@ class NewArtifact:
     schema: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event to accept. `artifact_index` and `task_index` point into its item."""
 
     event_id: str
@@ -74,8 +73,7 @@ class WatermarkMove:
     cursor_type: int
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(NamedTuple):
     """What one attempt, or one run, publishes at once: accepted or refused as a whole."""
 
     leases: tuple[LeaseRef, ...]
@@ -90,7 +88,7 @@ class Emit:
     """Tasks that each event makes, at most, as was known when its cost was counted."""
 
     def with_consumers(self, consumers: int) -> "Emit":
-        return self if consumers == self.consumers else dataclasses.replace(self, consumers=consumers)
+        return self if consumers == self.consumers else self._replace(consumers=consumers)
 
     def refused(self, refusal: Refusal) -> "Emit":
         """Without what it wanted to write: all that is left to do is to note on its tasks that it was refused."""
@@ -110,8 +108,7 @@ class Emit:
         return len(self.leases) + made + len(self.watermarks) + (self.state is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class EventVerdict:
+class EventVerdict(NamedTuple):
     """The event that now stands under the key, and whether it stood before."""
 
     event_id: str
@@ -129,8 +126,7 @@ class Publication:
     """Artifacts that may take the place of others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """One verdict per event; the state's version, 0 where none was written."""
 
     events: tuple[EventVerdict, ...]

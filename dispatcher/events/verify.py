@@ -1,7 +1,6 @@
 """Before the transaction: the store's objects are as the emits say. No object store is asked inside a transaction."""
 
 import asyncio
-import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,7 +36,7 @@ class ArtifactVerifier:
         async def verified(op: Emit) -> Emit:
             refusals = await asyncio.gather(*map(ask, op.artifacts))
             first = next((refusal for refusal in refusals if refusal is not None), None)
-            return op if first is None else dataclasses.replace(op, unverified=first)
+            return op if first is None else op._replace(unverified=first)
 
         return list(await asyncio.gather(*map(verified, ops)))
 

@@ -9,6 +9,7 @@ next time.
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
@@ -20,8 +21,7 @@ from kernel.crash import crash
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(NamedTuple):
     """`emitted_events`: the distinct events that the task emitted."""
 
     emitted_events: int
@@ -53,8 +53,7 @@ class Returned:
 Outcome = Succeeded | Failed | CancelConfirmed | Returned
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """How one attempt ended, as its worker says."""
 
     worker_id: str

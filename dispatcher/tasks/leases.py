@@ -5,8 +5,8 @@ would be worthless, because the lease can expire, or the task be taken over, bet
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from dispatcher.tasks.state import TaskState
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -33,8 +33,7 @@ def attempt_fence(run_state: str, job_epoch: int, run_epoch: int | None) -> str 
     return fence(run_state) or (_RESTORED if run_epoch != job_epoch else None)
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRef:
+class LeaseRef(NamedTuple):
     """The lease that a caller names; the token by its SHA-256."""
 
     task_id: str
@@ -42,8 +41,7 @@ class LeaseRef:
     token_digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRef:
+class StreamRef(NamedTuple):
     """The ordered stream, with the epoch, that a caller names."""
 
     job_version_id: str
@@ -55,14 +53,15 @@ class StreamRef:
         return self.job_version_id, self.stream_key
 
 
-@dataclass(frozen=True, slots=True)
-class LockedTask:
-    """A task's row under lock, with its job version's run state and the database's time."""
+class LockedTask(NamedTuple):
+    """A task's row under lock, with its job version's run state. `lease_lives` by the database's time: it is a task of
+    its own, runs, and its lease has not run out."""
 
     task_id: str
-    job_version_id: str
-    origin: str
     state: TaskState
+    job_version_id: str
+    event_id: str | None
+    origin: str
     stream_key: str | None
     revision: int
     attempt: int
@@ -70,11 +69,10 @@ class LockedTask:
     lost_leases: int
     claim_request_id: str | None
     lease_token_digest: bytes | None
-    lease_until: datetime | None
+    lease_lives: bool
     stream_epoch: int | None
     run_epoch: int | None
     worker_id: str | None
-    started_at: datetime | None
     accepted_events: int
     refused_attempt: int | None
     run_emitted: bool
@@ -82,11 +80,6 @@ class LockedTask:
     job_epoch: int
     reason: str
     cancel_reason: str | None
-    now: datetime
-
-    def __post_init__(self) -> None:
-        # The database answers text; rules compare members.
-        object.__setattr__(self, "state", TaskState(self.state))
 
     @property
     def fence(self) -> str | None:
@@ -104,8 +97,7 @@ class LockedTask:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LockedStream:
+class LockedStream(NamedTuple):
     """An ordered stream's row under lock."""
 
     job_version_id: str
@@ -126,8 +118,7 @@ class LockedStream:
         return self.lease_until is not None and self.lease_until > self.now
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why one item is refused: data for its caller, nobody else's business."""
 
     reason: ErrorReason.ValueType
@@ -157,7 +148,7 @@ def lease_refusal(
         return _stream_refusal(task, stream, streams)
     if stream is not None:
         return Refusal(ErrorReason.ERROR_REASON_STALE_STREAM_EPOCH, f"task {task.task_id} is not in a run")
-    if task.lease_until is None or task.lease_until <= task.now:
+    if not task.lease_lives:
         return Refusal(ErrorReason.ERROR_REASON_STALE_LEASE, f"the lease of task {task.task_id} has expired")
     return None
 

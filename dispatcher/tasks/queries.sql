@@ -26,10 +26,10 @@ for no key update of o;
 
 -- name: lock_tasks
 -- The row that is judged is the row that is locked (MECHANICS 1). Primary key, in its order.
-select t.task_id::text, t.job_version_id::text, t.origin::text, t.state::text, t.stream_key, t.revision, t.attempt,
-    t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest, t.lease_until, t.stream_epoch,
-    t.run_epoch, t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text,
-    r.epoch as job_epoch, t.reason, t.cancel_reason, clock_timestamp() as now
+select t.task_id::text, t.state::text, t.job_version_id::text, t.event_id::text, t.origin::text, t.stream_key, t.revision,
+    t.attempt, t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest,
+    coalesce(t.lease_until > clock_timestamp(), false) as lease_lives, t.stream_epoch, t.run_epoch, t.worker_id,
+    t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, r.epoch as job_epoch, t.reason, t.cancel_reason
 from task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[])
@@ -38,10 +38,10 @@ for no key update of t;
 
 -- name: read_tasks
 -- The same without a lock, for calls that change nothing.
-select t.task_id::text, t.job_version_id::text, t.origin::text, t.state::text, t.stream_key, t.revision, t.attempt,
-    t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest, t.lease_until, t.stream_epoch,
-    t.run_epoch, t.worker_id, t.started_at, t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text,
-    r.epoch as job_epoch, t.reason, t.cancel_reason, clock_timestamp() as now
+select t.task_id::text, t.state::text, t.job_version_id::text, t.event_id::text, t.origin::text, t.stream_key, t.revision,
+    t.attempt, t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest,
+    coalesce(t.lease_until > clock_timestamp(), false) as lease_lives, t.stream_epoch, t.run_epoch, t.worker_id,
+    t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, r.epoch as job_epoch, t.reason, t.cancel_reason
 from task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[])
@@ -208,36 +208,33 @@ from dag_version_job s
 join dag d on d.active_version_id = s.dag_version_id
 where s.job_version_id = any(%(job_version_ids)s::uuid[]);
 
--- name: mark_ended
+-- name: record_ends
 -- SUCCEED, FAIL, FAIL_FINALLY, YIELD, RETURN, LOSE_LEASE, LOSE_LEASE_FINALLY, CONFIRM_CANCEL: running to what was decided on the locked
--- row.
-update task t
-set state = e.state::task_state, claim_request_id = null, lease_token_digest = null, lease_until = null,
-    stream_epoch = null, worker_id = null, progress = null,
-    failed_attempts = t.failed_attempts + e.failed, lost_leases = t.lost_leases + e.lost,
-    retry_at = case when e.state = 'backoff' then clock_timestamp() + e.wait end,
-    finished_at = case when e.state in ('succeeded', 'dead', 'canceled') then clock_timestamp() end,
-    reason = e.reason, cancel_reason = case when e.state = 'canceled' then t.cancel_reason end
-from unnest(
-    %(task_ids)s::uuid[], %(states)s::text[], %(failed)s::int[], %(lost)s::int[], %(waits)s::interval[], %(reasons)s::text[]
-) as e (task_id, state, failed, lost, wait, reason)
-where t.task_id = e.task_id and t.state = 'running';
-
--- name: record_attempts
--- Ended attempts, written once.
+-- row; and the attempt that has ended, as the row knew it until now. Primary key.
+with ended as (
+    update task t
+    set state = e.state::task_state, claim_request_id = null, lease_token_digest = null, lease_until = null,
+        stream_epoch = null, worker_id = null, progress = null,
+        failed_attempts = t.failed_attempts + e.failed, lost_leases = t.lost_leases + e.lost,
+        retry_at = case when e.state = 'backoff' then clock_timestamp() + e.wait end,
+        finished_at = case when e.state in ('succeeded', 'dead', 'canceled') then clock_timestamp() end,
+        reason = e.reason, cancel_reason = case when e.state = 'canceled' then t.cancel_reason end
+    from unnest(
+        %(task_ids)s::uuid[], %(states)s::text[], %(failed)s::int[], %(lost)s::int[], %(waits)s::interval[],
+        %(reasons)s::text[], %(outcomes)s::text[], %(error_classes)s::text[], %(messages)s::text[], %(tracebacks)s::text[],
+        %(usages)s::bytea[]
+    ) as e (task_id, state, failed, lost, wait, reason, outcome, error_class, message, traceback, usage)
+    where t.task_id = e.task_id and t.state = 'running'
+    returning t.task_id, t.attempt, old.worker_id, old.claim_request_id, old.lease_token_digest, t.started_at, e.outcome, t.state, e.error_class,
+        e.message, e.traceback, e.usage
+)
 insert into attempt (
     task_id, attempt, worker_id, claim_request_id, lease_token_digest, started_at, outcome, task_state, error_class, message, traceback,
     usage
 )
-select task_id, attempt, worker_id, request_id, token_digest, started_at, outcome::attempt_outcome, task_state::task_state,
+select task_id, attempt, worker_id, claim_request_id, lease_token_digest, started_at, outcome::attempt_outcome, state,
     error_class::error_class, message, traceback, usage
-from unnest(
-    %(task_ids)s::uuid[], %(attempts)s::int[], %(worker_ids)s::text[], %(request_ids)s::uuid[], %(token_digests)s::bytea[],
-    %(started_ats)s::timestamptz[], %(outcomes)s::text[], %(states)s::text[], %(error_classes)s::text[], %(messages)s::text[],
-    %(tracebacks)s::text[], %(usages)s::bytea[]
-) as a (
-    task_id, attempt, worker_id, request_id, token_digest, started_at, outcome, task_state, error_class, message, traceback, usage
-);
+from ended;
 
 -- name: ended_attempts
 -- The first answer of a repeated Complete. Primary key of attempt.

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from dispatcher.tasks.leases import LockedTask, attempt_fence, fence
 from dispatcher.tasks.state import TaskState
 
 
-@dataclass(frozen=True, slots=True)
-class TaskOwner:
+class TaskOwner(NamedTuple):
     """The job version of a task, and its stream where the job is ordered."""
 
     task_id: str
@@ -52,8 +51,7 @@ class InputHead:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedRow:
+class ClaimedRow(NamedTuple):
     """A leased task with the event that caused it."""
 
     task_id: str
@@ -95,8 +93,7 @@ class StateRow:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """An attempt's end as it is written: the transition on the task, and the row of the attempt."""
 
     task: LockedTask
@@ -112,8 +109,7 @@ class Ended:
     usage: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EndedAttempt:
+class EndedAttempt(NamedTuple):
     """An attempt that ended before, with the state in which it left its task, for repeated calls."""
 
     task_id: str

@@ -31,6 +31,7 @@ from dispatcher.tasks.rows import (
 from dispatcher.tasks.state import TaskState
 
 _sql = Statements.load("dispatcher.tasks")
+_STATES = {state.value: state for state in TaskState}
 
 
 async def job_versions_of(connection: Connection, task_ids: Sequence[str]) -> dict[str, TaskOwner]:
@@ -55,16 +56,20 @@ async def lock_streams(
 async def lock_tasks(connection: Connection, task_ids: set[str]) -> dict[str, LockedTask]:
     if not task_ids:
         return {}
-    found = await rows(connection, _sql.lock_tasks, LockedTask, task_ids=sorted(task_ids))
-    return {row.task_id: row for row in found}
+    return await _locked(connection, _sql.lock_tasks, task_ids)
 
 
 async def read_tasks(connection: Connection, task_ids: set[str]) -> dict[str, LockedTask]:
     """Without locks: a verdict on these rows is only good for a call that changes nothing."""
     if not task_ids:
         return {}
-    found = await rows(connection, _sql.read_tasks, LockedTask, task_ids=sorted(task_ids))
-    return {row.task_id: row for row in found}
+    return await _locked(connection, _sql.read_tasks, task_ids)
+
+
+async def _locked(connection: Connection, statement: str, task_ids: set[str]) -> dict[str, LockedTask]:
+    """The database answers text, rules compare members: so the second column is made one."""
+    cursor = await connection.execute(statement, {"task_ids": sorted(task_ids)})
+    return {task_id: LockedTask(task_id, _STATES[state], *rest) for task_id, state, *rest in await cursor.fetchall()}
 
 
 async def fan_outs(connection: Connection, task_ids: set[str]) -> dict[str, int]:
@@ -205,7 +210,7 @@ async def record_ends(connection: Connection, ends: Sequence[Ended]) -> None:
         return
     ends = sorted(ends, key=lambda end: end.task.task_id)
     await connection.execute(
-        _sql.mark_ended,
+        _sql.record_ends,
         {
             "task_ids": [end.task.task_id for end in ends],
             "states": [end.state.value for end in ends],
@@ -213,19 +218,7 @@ async def record_ends(connection: Connection, ends: Sequence[Ended]) -> None:
             "lost": [end.lost for end in ends],
             "waits": [end.wait for end in ends],
             "reasons": [end.reason for end in ends],
-        },
-    )
-    await connection.execute(
-        _sql.record_attempts,
-        {
-            "task_ids": [end.task.task_id for end in ends],
-            "attempts": [end.task.attempt for end in ends],
-            "worker_ids": [end.task.worker_id for end in ends],
-            "request_ids": [end.task.claim_request_id for end in ends],
-            "token_digests": [end.task.lease_token_digest for end in ends],
-            "started_ats": [end.task.started_at for end in ends],
             "outcomes": [end.outcome for end in ends],
-            "states": [end.state.value for end in ends],
             "error_classes": [end.error_class for end in ends],
             "messages": [end.message for end in ends],
             "tracebacks": [end.traceback for end in ends],

@@ -104,7 +104,7 @@ async def test_what_follows_under_the_key_of_a_postponed_emit_is_postponed_too(
     dispatcher: InProcess, source: Source
 ) -> None:
     first = convert.emit(await source.item([1]), new_id)
-    second = dataclasses.replace(convert.emit(await source.item([2]), new_id), consumers=2)
+    second = convert.emit(await source.item([2]), new_id)._replace(consumers=2)
     hot = dispatcher.hot
     assert await hot.batcher.submit(hot.emit, [first, second]) == [ConsumersChanged(2), ConsumersChanged(2)]
 
@@ -153,7 +153,7 @@ async def test_an_emit_writes_no_more_rows_than_it_costs(dispatcher: InProcess) 
     op = convert.emit(item, new_id).with_consumers(2)
     assert 9 <= sum([row[0] for row in await dispatcher.rows(of_all)]) <= op.cost
     file = dataclasses.replace(op.artifacts[0], dataset_id="another")
-    assert dataclasses.replace(op, artifacts=(*op.artifacts, file)).cost == op.cost + 2 + 3
+    assert op._replace(artifacts=(*op.artifacts, file)).cost == op.cost + 2 + 3
 
 
 async def test_a_call_whose_emits_were_counted_for_too_few_goes_in_parts(

@@ -26,6 +26,7 @@ _sql = Statements.load("dispatcher.tasks")
 _SET_STATE = """
 update task set state = %(state)s::task_state,
     lease_token_digest = case when %(state)s = 'running' then '\\x01'::bytea end,
+    claim_request_id = case when %(state)s = 'running' then uuidv7() end,
     lease_until = case when %(state)s = 'running' then clock_timestamp() end,
     run_epoch = case when %(state)s = 'running' then 1 end,
     worker_id = case when %(state)s = 'running' then 'w' end,
@@ -74,18 +75,7 @@ def _ends(event: TaskEvent) -> Step:
 
     async def step(connection: Connection, task_id: str) -> None:
         locked: LockedTask = (await store.lock_tasks(connection, {task_id}))[task_id]
-        end = Ended(locked, after, "canceled", reason="why")
-        await connection.execute(
-            _sql.mark_ended,
-            {
-                "task_ids": [task_id],
-                "states": [end.state.value],
-                "failed": [0],
-                "lost": [0],
-                "waits": [timedelta()],
-                "reasons": [end.reason],
-            },
-        )
+        await store.record_ends(connection, [Ended(locked, after, "canceled", reason="why")])
 
     return step
 
