@@ -11,12 +11,13 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, class_row
 
 from bench.life import rows
 from bench.stack import Database, Stack, wait_until
 from dispatcher.db.arrays import ArrayDumper
 from dispatcher.db.statements import Statements
+from dispatcher.wakeups.dealing import JobLine
 from kernel.ids import new_id
 from kernel.scopes import cursor_key
 from traceapi.types.v1.scope_pb2 import CursorValue
@@ -78,9 +79,8 @@ def _batch(connection: psycopg.Connection[TupleRow], job: _Job, number: int, siz
     keys = [cursor_key(CursorValue(int64_value=number * size + place)) for place in range(size)]
     _accept(connection, job, job.input_version_id, [job.source_task_id] * size, keys)
     connection.commit()
-    released = connection.execute(_wakeups.release, {"queue": job.dag, "room": size, "limited": []}).fetchall()
+    task_ids = _release(connection, job, size)
     connection.commit()
-    task_ids = sorted(row[0] for row in released)
     assert len(task_ids) == size
     _claim(connection, job, task_ids)
     connection.commit()
@@ -93,6 +93,19 @@ def _batch(connection: psycopg.Connection[TupleRow], job: _Job, number: int, siz
     connection.execute(_events.record_emits, counts)
     _end(connection, job, task_ids)
     connection.commit()
+
+
+def _release(connection: psycopg.Connection[TupleRow], job: _Job, size: int) -> list[str]:
+    with connection.cursor(row_factory=class_row(JobLine)) as cursor:
+        lines = cursor.execute(_wakeups.job_lines, {"queue": job.dag, "room": size, "limited": []}).fetchall()
+    picked = {
+        "job_version_ids": [line.job_version_id for line in lines],
+        "origins": [line.origin for line in lines],
+        "counts": [line.ready for line in lines],
+        "covered": [line.covered for line in lines],
+        "before": [line.before for line in lines],
+    }
+    return sorted(row[0] for row in connection.execute(_wakeups.release, picked).fetchall())
 
 
 def _accept(
