@@ -28,7 +28,7 @@ class CallMetadata:
         return found
 
 
-class _SyncCallDetails(NamedTuple):
+class SyncCallDetails(NamedTuple):
     """`grpc.ClientCallDetails` has no constructor of its own: interceptors bring a tuple with its fields."""
 
     method: str
@@ -37,6 +37,12 @@ class _SyncCallDetails(NamedTuple):
     credentials: grpc.CallCredentials | None
     wait_for_ready: bool | None
     compression: grpc.Compression | None
+
+    @classmethod
+    def of(cls, details: grpc.ClientCallDetails, *, timeout: float | None) -> "SyncCallDetails":
+        """The same call with another deadline."""
+        metadata = list(details.metadata or ())
+        return cls(details.method, timeout, metadata, details.credentials, details.wait_for_ready, details.compression)
 
 
 class SyncMetadataInterceptor(
@@ -51,7 +57,7 @@ class SyncMetadataInterceptor(
         self._pairs = metadata.pairs()
 
     def _with_pairs(self, details: grpc.ClientCallDetails) -> Any:
-        return _SyncCallDetails(
+        return SyncCallDetails(
             details.method,
             details.timeout,
             [*(details.metadata or ()), *self._pairs],

@@ -11,6 +11,7 @@ import grpc
 
 from kernel.call_metadata import AIO_INTERCEPTORS, CallMetadata, SyncMetadataInterceptor
 from kernel.errors import MAX_DETAILS_BYTES
+from kernel.repeats import RepeatWhenTold
 from kernel.tls import TlsFiles, is_loopback, split_address
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -44,13 +45,14 @@ def aio_channel(address: str, *, token: str | None, actor_name: str, tls: TlsFil
 
 
 def sync_channel(address: str, *, token: str | None, actor_name: str, tls: TlsFiles | None = None) -> grpc.Channel:
-    """A channel for threads; otherwise as `aio_channel`."""
+    """A channel for threads; otherwise as `aio_channel`. It also repeats the calls that a full server refused."""
     target, options = _target(address, token, tls), _options(address, tls)
     if tls is None:
         channel = grpc.insecure_channel(target, options)
     else:
         channel = grpc.secure_channel(target, tls.channel_credentials(), options)
-    return grpc.intercept_channel(channel, SyncMetadataInterceptor(CallMetadata(token, actor_name)))
+    metadata = SyncMetadataInterceptor(CallMetadata(token, actor_name))
+    return grpc.intercept_channel(channel, RepeatWhenTold(), metadata)
 
 
 def check_address(address: str, tls: TlsFiles | None) -> None:

@@ -37,17 +37,17 @@ class Heartbeat:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurried.wait(), self._lease / 3)
             self._hurried.clear()
-            while not await self._try_beat():
-                await backoff.sleep()
+            while (failure := await self._try_beat()) is not None:
+                await backoff.sleep(failure.retry_after)
             backoff.reset()
 
-    async def _try_beat(self) -> bool:
+    async def _try_beat(self) -> TraceError | None:
         try:
             await self.beat()
         except TraceError as error:
             _log.warning("heartbeat failed", reason=error.reason_name, message=str(error))
-            return False
-        return True
+            return error
+        return None
 
     async def beat(self) -> None:
         """Extends every lease that is held now."""

@@ -17,6 +17,7 @@ from kernel.errors import TraceError
 from kernel.servers.access import AccessPolicy, Gate, set_current_actor
 from kernel.servers.failures import status_of
 from kernel.servers.listening import bind, check_listen, server_options
+from kernel.servers.room import Room
 from kernel.tls import TlsFiles
 from kernel.validation import validate_message
 
@@ -32,26 +33,30 @@ def aio_server(
     policy: AccessPolicy,
     tls: TlsFiles | None = None,
     max_message_bytes: int = MAX_REQUEST_BYTES,
+    room: Room | None = None,
 ) -> "AioServer":
-    """A server for `listen` (`host:port`, port 0 for any). Call it in the running loop; add servicers, then start."""
+    """A server for `listen` (`host:port`, port 0 for any). Call it in the running loop; add servicers, then start.
+
+    Calls for which there is no `room` are refused with OVERLOADED.
+    """
     check_listen(listen, tls)
-    return AioServer(listen, Gate(verifier, policy), tls, max_message_bytes)
+    return AioServer(listen, Gate(verifier, policy), tls, max_message_bytes, room or Room())
 
 
 def unix_aio_server(path: Path, *, max_message_bytes: int = MAX_REQUEST_BYTES) -> "AioServer":
     """A server on a unix socket, without credentials: who can open the socket may call. Otherwise as `aio_server`."""
-    return AioServer(f"unix:{path}", Gate(None, AccessPolicy({})), None, max_message_bytes)
+    return AioServer(f"unix:{path}", Gate(None, AccessPolicy({})), None, max_message_bytes, Room())
 
 
 class AioServer:
     """A server with its health and reflection services. Add servicers to `.server` before `start()`."""
 
-    def __init__(self, listen: str, gate: Gate, tls: TlsFiles | None, max_message_bytes: int) -> None:
+    def __init__(self, listen: str, gate: Gate, tls: TlsFiles | None, max_message_bytes: int, room: Room) -> None:
         self._listen = listen
         self._tls = tls
         self._health = health.aio.HealthServicer()
         self._stopped = False
-        server = grpc.aio.server(interceptors=[_Interceptor(gate)], options=server_options(max_message_bytes))
+        server = grpc.aio.server(interceptors=[_Interceptor(gate, room)], options=server_options(max_message_bytes))
         self._recorder = _RecordingServer(server)
         self.server: grpc.aio.Server = self._recorder
 
@@ -110,8 +115,9 @@ class _Interceptor(grpc.aio.ServerInterceptor):
     What `context.read()` would give is not checked, so nothing here uses it.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, room: Room) -> None:
         self._gate = gate
+        self._room = room
 
     async def intercept_service(
         self,
@@ -123,7 +129,7 @@ class _Interceptor(grpc.aio.ServerInterceptor):
         except TraceError as error:
             return _refusal(error, details.method)
         handler = await continuation(details)
-        return None if handler is None else _guarded(handler, details.method, actor)
+        return None if handler is None else _guarded(handler, details.method, actor, self._room)
 
 
 def _refusal(error: TraceError, method: str) -> Handler:
@@ -138,14 +144,15 @@ def _refusal(error: TraceError, method: str) -> Handler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _guarded(handler: Handler, method: str, actor: Actor | None) -> Handler:
-    """The same handler, with the actor known, its requests checked and its failures translated."""
+def _guarded(handler: Handler, method: str, actor: Actor | None, room: Room) -> Handler:
+    """The same handler, with the actor known, room for its calls, requests checked and failures translated."""
     inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
     async def answer_once(request: Any, context: Context) -> Any:
         set_current_actor(actor)
         try:
-            return await inner(_checked(request), context)
+            with room.taken(request.ByteSize() if handler.unary_unary else 0):
+                return await inner(_checked(request), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status

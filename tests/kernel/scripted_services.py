@@ -30,7 +30,7 @@ def misbehave(script: str) -> None:
             "queue is full – später",
             metadata={"queue": "emit"},
             violations=[Violation("items[0]", "one too many")],
-            retry_after=1.5,
+            retry_after=30.0,  # longer than the tests' deadlines, so that no client repeats it
         )
     if script == "taskgroup":
         raise ExceptionGroup("unhandled", [TraceError(errors_pb2.ERROR_REASON_STALE_LEASE, "lost")])

@@ -86,7 +86,7 @@ async def test_an_aio_failure_is_the_server_s() -> None:
         with pytest.raises(grpc.RpcError) as caught:
             await stub(channel).Attach(operator_pb2.AttachRequest(sdk="refuse"))
         error = from_rpc_error(caught.value)
-        assert (error.reason, error.retry_after) == (errors_pb2.ERROR_REASON_OVERLOADED, 1.5)
+        assert (error.reason, error.retry_after) == (errors_pb2.ERROR_REASON_OVERLOADED, 30.0)
         request = operator_pb2.ReadInputRequest(task_id="no uuid", dataset_id="")
         with pytest.raises(grpc.RpcError) as caught:
             [answer async for answer in stub(channel).ReadInput(request)]

@@ -194,7 +194,7 @@ def test_a_refusal_arrives_whole(user: Stub, call: Callable[[Stub, str], Any]) -
     assert [(violation.field, violation.description) for violation in error.violations] == [
         ("items[0]", "one too many")
     ]
-    assert error.retry_after == 1.5
+    assert error.retry_after == 30.0
 
 
 @scripted
