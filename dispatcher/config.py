@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from kernel.artifacts import check_store_url
 from kernel.config import SecretStr
 from kernel.credentials import Role, TokenVerifier
@@ -11,11 +14,25 @@ from kernel.setting_rules import EXAMPLE_DIGESTS, check_digests, check_listen_ad
 from kernel.settings import Example, Range, Rule, require
 
 
+def check_database_url(url: SecretStr) -> None:
+    """What libpq can read. Its own words could quote the password."""
+    try:
+        conninfo_to_dict(url.reveal())
+    except psycopg.ProgrammingError:
+        raise ValueError(
+            "write it as postgresql://user:password@host:port/database, or as host=... dbname=..."
+        ) from None
+
+
 @dataclass(frozen=True, slots=True)
 class DispatcherConfig:
     """Fields are the variables TRACE_<FIELD>. Times are in seconds."""
 
-    database_url: Annotated[SecretStr, Example("postgresql://trace:PASSWORD@db.example:5432/trace?sslmode=verify-full")]
+    database_url: Annotated[
+        SecretStr,
+        Rule(check_database_url),
+        Example("postgresql://trace:PASSWORD@db.example:5432/trace?sslmode=verify-full"),
+    ]
     """The system database, as libpq writes it: a URL, or `host=... dbname=...`."""
     artifacts: Annotated[str, Rule(check_store_url), Example("s3://example-artifacts/trace?region=eu-central-1")]
     """The artifact store, `file:///folder` or `s3://bucket/prefix?endpoint=...&region=...`."""

@@ -8,7 +8,9 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 
+import psycopg
 import uvloop
+from psycopg_pool import PoolTimeout
 
 from dispatcher.config import DispatcherConfig
 from dispatcher.db.batcher import Batcher, BatcherConfig, Kind
@@ -169,7 +171,7 @@ def main() -> None:
     configure_logging("dispatcher", level=config.log_level)
     try:
         uvloop.run(serve(config))
-    except* (ListenError, DatabaseError, TraceError) as failures:
+    except* (ListenError, DatabaseError, TraceError, psycopg.OperationalError, PoolTimeout) as failures:
         _log.error("cannot serve", errors=[str(failure) for failure in failures.exceptions])
         sys.exit(1)
 

@@ -1,5 +1,6 @@
 """The three commands as they are installed: what they say of their settings, and what they refuse to start with."""
 
+import json
 import os
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def test_without_settings_every_missing_one_is_told(program: str) -> None:
         ("dispatcher", {"TRACE_TLS_KEY": "/absent.key"}, "TRACE_TLS_KEY: cannot read /absent.key"),
         ("dispatcher", {"TRACE_TLS_KEY": "/dev/null"}, "TRACE_TLS_CERTIFICATE, TRACE_TLS_KEY: a TLS certificate and"),
         ("dispatcher", {"TRACE_USER_TOKEN_SHA256": DIGESTS["worker"]}, "two roles have the same token"),
+        ("dispatcher", {"TRACE_DATABASE_URL": "hunter2"}, "TRACE_DATABASE_URL: write it as postgresql://"),
         ("dispatcher", {"TRACE_ARTIFACTS": "ftp://x"}, "TRACE_ARTIFACTS: artifact store 'ftp://x'"),
         ("wrapper", {"TRACE_DISPATCHER_ADDRESS": "10.0.0.1:7402"}, "TRACE_DISPATCHER_ADDRESS: address '10.0.0.1:7402'"),
         ("wrapper", {"TRACE_WRAPPER_LISTEN": "0.0.0.0:0"}, "TRACE_WRAPPER_LISTEN: refused to listen"),
@@ -105,3 +107,14 @@ def test_what_would_fail_later_is_refused_at_once(
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_a_database_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> None:
+    changed = {"TRACE_DATABASE_URL": "postgresql://trace:hunter2@127.0.0.1:1/trace"}
+    done = run("dispatcher", environ=usable(tmp_path) | changed)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    logged = json.loads(line)
+    assert (logged["event"], logged["level"]) == ("cannot serve", "error")
+    assert "hunter2" not in line
