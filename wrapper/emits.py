@@ -1,12 +1,13 @@
 """From what an operator publishes to what the dispatcher is asked to accept, and back.
 
 The operator's word is turned into items here: leases and state versions are added, files are taken only from those
-that this very unit has written, tasks only from its own. One emit of a unit at a time, each knowing what the one
-before it left.
+that this very unit has written, tasks only from its own. Of a unit that keeps state one emit at a time, each knowing
+what the one before it left.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from kernel.errors import TraceError, item_error, to_item_error
@@ -44,7 +45,7 @@ class Emitter:
 
     async def emit(self, unit: Unit, emit: UnitEmit) -> Emitted:
         """Publishes now. A refused emit refuses the success of the attempt, which the unit remembers."""
-        async with unit.emitting:
+        async with unit.emitting if unit.keeps_state else nullcontext():
             emitted = await self._publish(unit, emit)
             unit.refused = unit.refused or emitted.error
             return emitted

@@ -78,7 +78,7 @@ class Unit:
     leases: list[TaskLease] = field(init=False)
     emitted: list[EmittedEvents] = field(init=False)
     emitting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """One emit at a time: each names the state's version that the one before answered."""
+    """Where there is state, one emit at a time: each names the version that the one before answered."""
     handed: bool = False
     began: float | None = None
     """When every unit that its process was handed before it had ended: since then it is its turn, and its time runs."""
@@ -122,6 +122,11 @@ class Unit:
     @property
     def is_source(self) -> bool:
         return self.job.details.source
+
+    @property
+    def keeps_state(self) -> bool:
+        """So that its emits follow each other."""
+        return self.is_run or self.is_source
 
     def alive(self) -> bool:
         """Whether results may still be sent. A lease that was not extended in time counts as lost."""

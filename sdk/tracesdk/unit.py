@@ -4,6 +4,7 @@ Events are held back until the operator's code has returned: a failed attempt th
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ ROW_TYPES = (pa.Table, pa.RecordBatch, pa.RecordBatchReader)
 _BATCH_ROWS = 65_536
 _BATCH_BYTES = 32 * 1024 * 1024
 _EMIT_BYTES = 4 * 1024 * 1024  # well below the limit of a message
+_EMITS_AT_ONCE = 8  # enough for the dispatcher to put several into each of its transactions
 _STATE_BYTES = 1024 * 1024  # the contract's limit
 
 
@@ -119,6 +121,16 @@ class Unit:
         parts = list(self._parts(events))
         for part in parts[:-1]:
             self.publish(UnitEmit(unit_id=self.unit_id, events=part))
+        return UnitEmit(unit_id=self.unit_id, events=parts[-1] if parts else [])
+
+    def publish_all_but_last_at_once(self, events: Sequence[OperatorEvent]) -> UnitEmit:
+        """The same, several parts at a time, in any order: for events that say nothing about each other."""
+        parts = list(self._parts(events))
+        leading = [UnitEmit(unit_id=self.unit_id, events=part) for part in parts[:-1]]
+        if leading:
+            with ThreadPoolExecutor(_EMITS_AT_ONCE, thread_name_prefix="emits") as threads:
+                for _ in threads.map(self.publish, leading):
+                    pass
         return UnitEmit(unit_id=self.unit_id, events=parts[-1] if parts else [])
 
     def take_events(self) -> list[OperatorEvent]:

@@ -64,7 +64,7 @@ class Worker:
         for one in message.tasks:
             if not one.already_emitted:
                 self._process_task(Task(one, unit))
-        last = unit.publish_all_but_last(unit.take_events())
+        last = unit.publish_all_but_last_at_once(unit.take_events())
         return last if last.events else None
 
     def _process_run(self, message: WorkUnit, unit: Unit) -> UnitEmit | None:

@@ -40,6 +40,8 @@ class FakeDispatcher(FakeState, WorkerServiceServicer):
         self.claim_requests: list[pb.ClaimTasksRequest] = []
         self.heartbeats: list[pb.HeartbeatRequest] = []
         self.faults: dict[str, deque[str]] = defaultdict(deque)
+        self.emits_together = 1  # emits are answered once so many have arrived
+        self._emits = 0
         self._changed = asyncio.Condition()
 
     # What a test arranges and waits for.
@@ -190,6 +192,10 @@ class FakeDispatcher(FakeState, WorkerServiceServicer):
 
     async def EmitEvents(self, request: pb.EmitEventsRequest, context: Context) -> pb.EmitEventsResponse:
         await self._begin("EmitEvents")
+        async with self._changed:
+            self._emits += len(request.items)
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self._emits >= self.emits_together)
         response = pb.EmitEventsResponse(results=[self.emit(item) for item in request.items])
         return await self._end("EmitEvents", response)
 

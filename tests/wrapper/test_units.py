@@ -205,6 +205,15 @@ async def test_more_events_than_one_emit_may_have_are_split(stack: Stack) -> Non
     assert (task.state, task.accepted) == ("succeeded", 95)
 
 
+async def test_parts_of_a_tasks_events_are_under_way_together(stack: Stack) -> None:
+    job = stack.python_job(MANY, max_events_per_emit=10, inputs=[reads("a", trigger=True)], outputs=[emits("b")])
+    stack.dispatcher.emits_together = 8
+    async with running_wrapper(stack):
+        task, *_ = await stack.dispatcher.add_tasks(job, [between(1, 95)])
+        await stack.dispatcher.all_end()
+    assert (task.state, task.accepted) == ("succeeded", 95)
+
+
 async def test_calls_that_fail_before_or_after_they_took_effect_are_repeated_and_burn_no_attempt(stack: Stack) -> None:
     job = stack.python_job(TABLE, inputs=[reads("a", trigger=True)], outputs=[writes("b")])
     for name in ("ClaimTasks", "SettleTasks", "Heartbeat", "ResolveInputs"):
