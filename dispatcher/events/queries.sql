@@ -86,8 +86,13 @@ from unnest(
 );
 
 -- name: insert_events
--- Events, and in the same statement one task per event and subscribed job version. Index subscription_open.
-with accepted as (
+-- Events, and in the same statement one task per event and subscribed job version. Each producer's row is looked up once, however many
+-- events it makes. Indexes task_pkey, subscription_open.
+with producer as (
+    select d.task_id, t.origin
+    from (select distinct task_id from unnest(%(task_ids)s::uuid[]) as d (task_id)) d
+    cross join lateral (select origin from task where task_id = d.task_id limit 1) t
+), accepted as (
     -- What a replay or a backfill emits is replayed or backfilled all the way down; a source run is how live work begins.
     select e.*, case p.origin when 'source_run' then 'live' else p.origin end as origin
     from unnest(
@@ -98,7 +103,7 @@ with accepted as (
         event_id, version_id, task_id, attempt, scope_kind, scope_first, scope_last, revision, artifact_id, digest,
         manifest, event_time, position
     )
-    join task p on p.task_id = e.task_id
+    join producer p on p.task_id = e.task_id
 ), events as (
     insert into event (
         event_id, dataset_version_id, producer_task_id, producer_attempt, scope_kind, scope_first, scope_last, revision,
