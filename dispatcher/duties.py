@@ -127,6 +127,7 @@ class Lookout:
         self._idle = idle
         self._rest = rest
         self._next = 0.0
+        self._hurried = False
         self.hurry, self.leases, self.backoffs, self.replay = Nudge(), Nudge(), Nudge(), Nudge()
 
     async def run_once(self) -> int:
@@ -137,7 +138,8 @@ class Lookout:
             (due.backoffs, self.backoffs),
             (due.wakeups, self._releaser.signal_unanswered),
             (0.0 if due.replay else None, self.replay),
-            (0.0 if due.queued else None, self._releaser.signal),
+            # What this dispatcher's commits made ready is known: here is what others' did.
+            (0.0 if due.queued and not self._hurried else None, self._releaser.signal),
         )
         for seconds, call in calls:
             if seconds is not None and seconds <= 0:
@@ -147,7 +149,8 @@ class Lookout:
 
     async def wait(self) -> None:
         """Until something is due as far as is known, or until something has changed, which is not known yet."""
-        if await self.hurry.wait(_jittered(self._next)):
+        self._hurried = await self.hurry.wait(_jittered(self._next))
+        if self._hurried:
             await asyncio.sleep(self._rest)
 
 
