@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import idle, latency, noop
+from bench import fan_out, idle, latency, noop
 from bench.fsync import probe
 from bench.peer_runs import PeerFailed
 from bench.settings import Settings
@@ -27,6 +27,7 @@ MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "python": noop.measure_python,
     "latency": latency.measure,
     "idle": idle.measure,
+    "fan-out": fan_out.measure,
 }
 
 

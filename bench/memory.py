@@ -42,6 +42,7 @@ class MemorySampler:
     """Samples by program until stopped. The programs are given by name and pid; their children count with them."""
 
     pids: Mapping[str, int]
+    interval: float = INTERVAL
     samples: dict[str, list[int]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -57,7 +58,7 @@ class MemorySampler:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(INTERVAL):
+        while not self._stop.wait(self.interval):
             for name, pid in self.pids.items():
                 self.samples.setdefault(name, []).append(sum(resident_bytes(member) for member in tree(pid)))
 

@@ -39,3 +39,21 @@ join event e using (event_id)
 join event b on b.producer_task_id = t.task_id
 where j.dag = %(dag)s
 order by t.scope_first, e.accepted_at;
+
+-- name: fanned_out
+-- Seconds from the event of a DAG's job `fan` to the end of its task, once it has succeeded.
+select extract(epoch from t.finished_at - e.accepted_at)::float
+from job_version j
+join task t using (job_version_id)
+join event e using (event_id)
+where j.dag = %(dag)s and j.job = 'fan' and t.state = 'succeeded';
+
+-- name: parts
+-- What the job `fan` has emitted so far: events, distinct ones, and tasks of `work`.
+select count(*), count(distinct e.scope_first), count(t.task_id)
+from job_version f
+join job_output o using (job_version_id)
+join event e using (dataset_version_id)
+left join job_version w on w.dag = f.dag and w.job = 'work'
+left join task t on t.job_version_id = w.job_version_id and t.event_id = e.event_id
+where f.dag = %(dag)s and f.job = 'fan';

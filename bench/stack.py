@@ -34,11 +34,10 @@ class TooSlow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A running stack. `internal` is the dispatcher's address for workers, `pids` are by program."""
+    """A running stack. `internal` is the dispatcher's address for workers."""
 
     home: Home
     internal: str
-    pids: Mapping[str, int]
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def database(self, name: str = "trace") -> Database:
@@ -46,6 +45,12 @@ class Stack:
 
     def conninfo(self, name: str = "trace") -> str:
         return EmbeddedPostgres(self.home.root).conninfo(name)
+
+    @property
+    def pids(self) -> Mapping[str, int]:
+        """By program, as they run now: what was killed is started again under another one."""
+        endpoints: dict[str, Any] = json.loads(self.home.endpoints_file.read_text(encoding="utf-8"))
+        return {name: int(pid) for name, pid in endpoints["pids"].items()}
 
     @property
     def postgres_log(self) -> Path:
@@ -101,7 +106,7 @@ def running_stack(folder: Path) -> Iterator[Stack]:
     """The stack over `folder`, stopped at the end of the block."""
     endpoints: dict[str, Any] = json.loads(ctl(folder, "up", "--detach", "--port", "0", "--output", "json"))
     try:
-        yield Stack(Home.at(folder), endpoints["internal"], endpoints["pids"])
+        yield Stack(Home.at(folder), endpoints["internal"])
     finally:
         ctl(folder, "down")
 
