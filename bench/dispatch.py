@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import fan_out, idle, latency, noop
+from bench import behind, fan_out, idle, latency, noop
 from bench.fsync import probe
 from bench.peer_runs import PeerFailed
 from bench.settings import Settings
@@ -28,6 +28,7 @@ MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "latency": latency.measure,
     "idle": idle.measure,
     "fan-out": fan_out.measure,
+    "behind": behind.measure,
 }
 
 

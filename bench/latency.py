@@ -76,9 +76,9 @@ def measure(stack: Stack, settings: Settings) -> Sequence[Measure]:
     for number in range(settings.rounds):
         before = calmed(stack.home.root, settings.scaled(_CALM_SECONDS, 0))
         with stack.database() as database:
-            waits = _waits(stack, database, f"latency-{number}", events)
+            observed = waits(stack, database, f"latency-{number}", events)
         between = probe(stack.home.root)
-        ours.append((waits, _calm(before, between)))
+        ours.append((observed, _calm(before, between)))
         try:
             peer = _of_procrastinate(stack, settings, events)
         except PeerFailed as error:
@@ -101,7 +101,8 @@ def starts_of(database: Database, dag: str) -> dict[bytes, list[Start]]:
     return found
 
 
-def _waits(stack: Stack, database: Database, dag: str, events: int) -> Waits:
+def waits(stack: Stack, database: Database, dag: str, events: int) -> Waits:
+    """Of a new DAG's events, one at a time. Raises TooSlow."""
     stack.deploy(_DOCUMENT.format(dag=dag, rate=_RATE), {"data/ticks.csv": rows(range(events))})
     limit = 60 + 2 * events / _RATE
     wait_until(lambda: not any(unfinished(database, dag, job) for job in ("source", *_JOBS)), limit, f"chains of {dag}")

@@ -57,3 +57,52 @@ join event e using (dataset_version_id)
 left join job_version w on w.dag = f.dag and w.job = 'work'
 left join task t on t.job_version_id = w.job_version_id and t.event_id = e.event_id
 where f.dag = %(dag)s and f.job = 'fan';
+
+-- name: backlog
+-- So many tasks of the job `work`, queued as a backfill would: their events are accepted in one publication, of the run of the source.
+with job as (
+    select w.job_version_id, i.dataset_version_id, t.task_id
+    from job_version w
+    join job_version s on s.dag = w.dag and s.job = 'source'
+    join task t on t.job_version_id = s.job_version_id and t.state = 'succeeded'
+    join job_output i on i.job_version_id = s.job_version_id
+    where w.dag = %(dag)s and w.job = 'work'
+), counted as (
+    update task t
+    set accepted_events = t.accepted_events + %(tasks)s
+    from job
+    where t.task_id = job.task_id
+), head as (
+    update dataset_head h
+    set number = h.number + 1
+    from job
+    where h.dataset_version_id = job.dataset_version_id
+    returning h.dataset_version_id, h.number
+), published as (
+    insert into publication (publication_id, dataset_version_id, number)
+    select uuidv7(), dataset_version_id, number from head
+    returning publication_id
+), made as (
+    insert into event (
+        event_id, dataset_version_id, producer_task_id, producer_attempt, scope_kind, scope_first, scope_last, revision,
+        payload_digest, publication_id, origin
+    )
+    select uuidv7(), job.dataset_version_id, job.task_id, 1, 1, k.key, k.key, 0, sha256(''), p.publication_id, 'backfill'
+    from job
+    cross join published p
+    cross join lateral (
+        select int8send(n # (-9223372036854775808)) as key from generate_series(1, %(tasks)s::bigint) as n
+    ) k
+    returning event_id, scope_first
+)
+insert into task (task_id, job_version_id, event_id, origin, scope_kind, scope_first, scope_last)
+select uuidv7(), job.job_version_id, m.event_id, 'backfill', 1, m.scope_first, m.scope_first
+from job
+cross join made m;
+
+-- name: queued
+-- How many tasks of the job `work` wait. Index task_queued.
+select count(*)
+from job_version j
+join task t using (job_version_id)
+where j.dag = %(dag)s and j.job = 'work' and t.state = 'queued';
