@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import behind, fan_out, idle, latency, noop
+from bench import bad_items, behind, fan_out, idle, invariants, latency, noop
 from bench.fsync import probe
 from bench.peer_runs import PeerFailed
 from bench.settings import Settings
@@ -27,6 +27,8 @@ MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "python": noop.measure_python,
     "latency": latency.measure,
     "idle": idle.measure,
+    "bad-items": bad_items.measure,
+    "invariants": invariants.measure,
     "fan-out": fan_out.measure,
     "behind": behind.measure,
 }
