@@ -84,6 +84,11 @@ verify: venv node ## Check that what is generated is what the generators make no
 pytest: venv node ## Run the tests (ARGS="tests/kernel -k scopes" chooses)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+##@ Proving
+.PHONY: chaos
+chaos: venv ## Real programs under seeded faults, and every promise checked (SEED=1 RUNS=20; ARGS="--ledger FILE")
+	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) --runs $(or $(RUNS),1) $(ARGS)
+
 ##@ Changing things
 .PHONY: fmt
 fmt: venv ## Format the code and the contracts, and repair what can be repaired

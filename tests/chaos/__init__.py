@@ -1,0 +1,1 @@
+"""Chaos: real programs under seeded faults, and a checker over what their clients heard and what the database holds."""

@@ -1,0 +1,103 @@
+-- What the harness writes down of every change, beside the product and unknown to it. One sequence numbers all tables: between two
+-- writers of one row it is in the order in which they had its lock. `began` is when their transaction did.
+create schema chaos;
+create sequence chaos.seq;
+
+create table chaos.task_change (
+    seq bigint primary key default nextval('chaos.seq'),
+    task_id uuid not null,
+    before task_state,              -- null: the task was made
+    state task_state not null,
+    attempt int not null,
+    token_digest bytea,
+    request_id uuid,
+    lease_until timestamptz,
+    stream_epoch bigint,
+    at timestamptz not null default clock_timestamp(),
+    began timestamptz not null default now(),
+    txid bigint not null default pg_current_xact_id()::text::bigint
+);
+
+create function chaos.note_new_tasks() returns trigger language plpgsql as $$
+begin
+    insert into chaos.task_change (task_id, state, attempt) select task_id, state, attempt from made;
+    return null;
+end $$;
+create trigger chaos_insert after insert on task referencing new table as made
+for each statement execute function chaos.note_new_tasks();
+
+create function chaos.note_tasks() returns trigger language plpgsql as $$
+begin
+    insert into chaos.task_change (task_id, before, state, attempt, token_digest, request_id, lease_until, stream_epoch)
+    select n.task_id, o.state, n.state, n.attempt, n.lease_token_digest, n.claim_request_id, n.lease_until, n.stream_epoch
+    from was o
+    join made n using (task_id)
+    where (o.state, o.attempt) <> (n.state, n.attempt) or o.lease_token_digest is distinct from n.lease_token_digest
+        or o.lease_until is distinct from n.lease_until or o.stream_epoch is distinct from n.stream_epoch;
+    return null;
+end $$;
+create trigger chaos_update after update on task referencing old table as was new table as made
+for each statement execute function chaos.note_tasks();
+
+create table chaos.stream_change (
+    seq bigint primary key default nextval('chaos.seq'),
+    job_version_id uuid not null,
+    stream_key text not null,
+    epoch bigint not null,
+    token_digest bytea,
+    lease_until timestamptz,
+    at timestamptz not null default clock_timestamp(),
+    began timestamptz not null default now(),
+    txid bigint not null default pg_current_xact_id()::text::bigint
+);
+
+create function chaos.note_streams() returns trigger language plpgsql as $$
+begin
+    insert into chaos.stream_change (job_version_id, stream_key, epoch, token_digest, lease_until)
+    select job_version_id, stream_key, epoch, lease_token_digest, lease_until from made;
+    return null;
+end $$;
+create trigger chaos_update after update on ordered_stream referencing new table as made
+for each statement execute function chaos.note_streams();
+
+-- Rows that are written once: events, files, publications.
+create table chaos.written (
+    seq bigint primary key default nextval('chaos.seq'),
+    kind text not null,
+    id uuid not null,
+    at timestamptz not null default clock_timestamp(),
+    began timestamptz not null default now(),
+    txid bigint not null default pg_current_xact_id()::text::bigint
+);
+
+create function chaos.note_events() returns trigger language plpgsql as $$
+begin
+    insert into chaos.written (kind, id) select 'event', event_id from made;
+    return null;
+end $$;
+create trigger chaos_insert after insert on event referencing new table as made
+for each statement execute function chaos.note_events();
+
+create function chaos.note_artifacts() returns trigger language plpgsql as $$
+begin
+    insert into chaos.written (kind, id) select 'artifact', artifact_id from made;
+    return null;
+end $$;
+create trigger chaos_insert after insert on artifact referencing new table as made
+for each statement execute function chaos.note_artifacts();
+
+create function chaos.note_publications() returns trigger language plpgsql as $$
+begin
+    insert into chaos.written (kind, id) select distinct 'publication', publication_id from made;
+    return null;
+end $$;
+create trigger chaos_insert after insert on publication referencing new table as made
+for each statement execute function chaos.note_publications();
+
+create function chaos.note_attempts() returns trigger language plpgsql as $$
+begin
+    insert into chaos.written (kind, id) select 'attempt', task_id from made;
+    return null;
+end $$;
+create trigger chaos_insert after insert on attempt referencing new table as made
+for each statement execute function chaos.note_attempts();

@@ -1,0 +1,44 @@
+"""The checker: every invariant by its name, and what of the evidence breaks it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tests.chaos import of_ends, of_events, of_leases
+from tests.chaos.evidence import Evidence
+
+INVARIANTS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
+    "S1": of_events.acknowledged_events_are_there,
+    "S2": of_events.every_consumer_has_one_task,
+    "S3": of_events.no_task_without_its_event,
+    "S4": of_events.one_event_for_each_key,
+    "S5": of_events.events_come_from_living_attempts,
+    "S6": of_leases.one_success_by_the_last_attempt,
+    "S7": of_leases.no_stale_lease_is_heard,
+    "S8": of_leases.attempts_are_counted_up,
+    "S9": of_leases.leases_do_not_overlap,
+    "S10": of_leases.transitions_are_legal,
+    "S11": of_events.an_emit_is_all_or_nothing,
+    "S20": of_events.files_are_as_they_were_accepted,
+    "S23": of_ends.attempts_have_a_limit,
+    "S24": of_ends.what_was_cancelled_never_succeeds,
+    "S25": of_leases.calls_take_effect_once,
+    "L1": of_ends.everything_comes_to_an_end,
+    "L2": of_ends.ended_leases_are_noticed,
+    "L3": of_ends.lost_wakeups_are_sent_again,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An invariant that does not hold, and where."""
+
+    invariant: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.what}"
+
+
+def check(evidence: Evidence) -> list[Violation]:
+    """Everything that breaks an invariant, in their order; empty is what is wanted."""
+    return [Violation(name, what) for name, broken in INVARIANTS.items() for what in broken(evidence)]

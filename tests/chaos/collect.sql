@@ -1,0 +1,53 @@
+-- What the checker reads of the database, in the order of the fields of its values. Times as seconds since 1970.
+
+-- name: tasks
+select t.task_id::text, t.job_version_id::text, coalesce(t.event_id::text, ''), t.stream_key, t.state::text, t.attempt,
+    t.failed_attempts, t.lost_leases, s.max_attempts, s.max_lost_leases,
+    extract(epoch from coalesce(t.lease_until, o.lease_until))::float, extract(epoch from t.released_at)::float, t.reason
+from task t
+join job_version j using (job_version_id)
+join dag d on d.dag = j.dag
+join dag_version_job s on s.dag_version_id = d.active_version_id and s.job_version_id = t.job_version_id
+left join ordered_stream o on t.state = 'running' and o.job_version_id = t.job_version_id and o.stream_key = t.stream_key;
+
+-- name: attempts
+select task_id::text, attempt, lease_token_digest, extract(epoch from started_at)::float,
+    extract(epoch from ended_at)::float, outcome::text
+from attempt;
+
+-- name: events
+select e.event_id::text, v.dataset_id, e.producer_task_id::text, e.scope_kind, e.scope_first, e.scope_last, e.revision,
+    e.producer_attempt, e.dataset_version_id::text, coalesce(e.artifact_id::text, ''), e.publication_id::text,
+    coalesce(p.number, 0)
+from event e
+join dataset_version v using (dataset_version_id)
+left join publication p using (publication_id, dataset_version_id);
+
+-- name: subscriptions
+select job_version_id::text, input_version_id::text, from_number, to_number, replayed
+from subscription;
+
+-- name: artifacts
+select artifact_id::text, object_key, publication_id::text, sha256
+from artifact;
+
+-- name: audited
+select to_regclass('chaos.task_change') is not null;
+
+-- name: task_changes
+select seq, task_id::text, coalesce(before::text, ''), state::text, attempt, coalesce(token_digest, ''::bytea),
+    coalesce(request_id::text, ''), extract(epoch from lease_until)::float, stream_epoch,
+    extract(epoch from at)::float, extract(epoch from began)::float, txid
+from chaos.task_change
+order by seq;
+
+-- name: stream_changes
+select seq, job_version_id::text, stream_key, epoch, coalesce(token_digest, ''::bytea),
+    extract(epoch from lease_until)::float, extract(epoch from at)::float, extract(epoch from began)::float
+from chaos.stream_change
+order by seq;
+
+-- name: written
+select seq, kind, id::text, extract(epoch from began)::float, txid
+from chaos.written
+order by seq;

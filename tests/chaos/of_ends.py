@@ -1,0 +1,56 @@
+"""Invariants of how tasks end, and that they do."""
+
+from collections.abc import Iterator
+
+from tests.chaos.evidence import Evidence
+
+_OPEN = frozenset({"queued", "released", "running", "backoff"})
+
+
+def attempts_have_a_limit(evidence: Evidence) -> Iterator[str]:
+    """S23"""
+    for task in evidence.tasks:
+        if task.failed_attempts > task.max_attempts or task.lost_leases > task.max_lost_leases:
+            yield f"task {task.task_id} failed {task.failed_attempts} times and lost {task.lost_leases} leases"
+        if task.state == "dead" and not task.reason:
+            yield f"task {task.task_id} is dead without a reason"
+
+
+def what_was_cancelled_never_succeeds(evidence: Evidence) -> Iterator[str]:
+    """S24"""
+    states = {task.task_id: task.state for task in evidence.tasks}
+    for cancel in evidence.cancels:
+        if cancel.verdict != "ok":
+            continue
+        state = states.get(cancel.task_id, "not there")
+        if state != "canceled" and (evidence.drained or state not in _OPEN):
+            yield f"task {cancel.task_id} was cancelled, and is {state}"
+        for attempt in evidence.attempts:
+            if attempt.task_id == cancel.task_id and attempt.outcome == "succeeded" and attempt.ended_at > cancel.ended:
+                yield f"task {cancel.task_id} succeeded after it was cancelled"
+
+
+def everything_comes_to_an_end(evidence: Evidence) -> Iterator[str]:
+    """L1"""
+    if evidence.drained:
+        for task in evidence.tasks:
+            if task.state in _OPEN:
+                yield f"task {task.task_id} is still {task.state}"
+
+
+def ended_leases_are_noticed(evidence: Evidence) -> Iterator[str]:
+    """L2"""
+    limit = evidence.now - 2 * evidence.bounds.scan
+    for task in evidence.tasks:
+        if evidence.drained and task.state == "running" and task.lease_until is not None and task.lease_until < limit:
+            yield f"the lease of task {task.task_id} ended {evidence.now - task.lease_until:.1f} s ago"
+
+
+def lost_wakeups_are_sent_again(evidence: Evidence) -> Iterator[str]:
+    """L3"""
+    bounds = evidence.bounds
+    limit = evidence.now - bounds.unanswered - bounds.scan - bounds.slack
+    for task in evidence.tasks:
+        waits = task.state == "released" and task.released_at is not None
+        if evidence.drained and waits and task.released_at is not None and task.released_at < limit:
+            yield f"the wake-up of task {task.task_id} was sent {evidence.now - task.released_at:.1f} s ago"

@@ -1,0 +1,123 @@
+"""Invariants of events: nothing acknowledged is lost, nothing is doubled, what belongs together is there together."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from tests.chaos.evidence import EventKey, Evidence
+from tests.chaos.leases_over_time import LeasesOverTime
+
+# An emit that is refused for one of these says nothing of what it brought: whoever sent it had no right to any more.
+_OF_THE_LEASE = frozenset({"STALE_LEASE", "STALE_STREAM_EPOCH", "TASK_CANCELED", "TASK_NOT_FOUND"})
+
+
+def acknowledged_events_are_there(evidence: Evidence) -> Iterator[str]:
+    """S1"""
+    standing = {event.event_id for event in evidence.events}
+    for write in evidence.writes:
+        if write.kind == "emit" and write.verdict == "ok":
+            for emitted in write.events:
+                if emitted.event_id not in standing:
+                    yield f"event {emitted.event_id} of task {write.task_id} was acknowledged and is not there"
+
+
+def every_consumer_has_one_task(evidence: Evidence) -> Iterator[str]:
+    """S2"""
+    tasks = Counter((task.event_id, task.job_version_id) for task in evidence.tasks if task.event_id)
+    for subscription in evidence.subscriptions:
+        for event in evidence.events:
+            if event.version_id != subscription.version_id:
+                continue
+            routed = event.number > subscription.from_number and (
+                subscription.to_number is None or event.number <= subscription.to_number
+            )
+            owed = routed or (subscription.replayed and event.number <= subscription.from_number)
+            count = tasks[event.event_id, subscription.job_version_id]
+            if owed and count != 1:
+                yield f"event {event.event_id} has {count} tasks of job version {subscription.job_version_id}"
+
+
+def no_task_without_its_event(evidence: Evidence) -> Iterator[str]:
+    """S3"""
+    standing = {event.event_id for event in evidence.events}
+    for task in evidence.tasks:
+        if task.event_id and task.event_id not in standing:
+            yield f"task {task.task_id} was caused by event {task.event_id}, which is not there"
+
+
+def one_event_for_each_key(evidence: Evidence) -> Iterator[str]:
+    """S4"""
+    standing: dict[EventKey, str] = {}
+    for event in evidence.events:
+        if standing.setdefault(event.key, event.event_id) != event.event_id:
+            yield f"events {standing[event.key]} and {event.event_id} have one key"
+    for write in evidence.writes:
+        for emitted in write.events if write.verdict == "ok" else ():
+            if emitted.event_id != standing.get(emitted.key, emitted.event_id):
+                yield f"{emitted.event_id} was answered for a key under which {standing[emitted.key]} stands"
+
+
+def events_come_from_living_attempts(evidence: Evidence) -> Iterator[str]:
+    """S5"""
+    leases = LeasesOverTime(evidence)
+    written = {row.id: row for row in evidence.written if row.kind == "event"}
+    for event in evidence.events:
+        row = written.get(event.event_id)
+        if row is None:
+            continue
+        held = leases.of_task(event.key.task_id, row.seq)
+        if held is None or held.state != "running" or held.attempt != event.attempt:
+            stood = f"{held.state}, attempt {held.attempt}" if held else "not there"
+            yield f"event {event.event_id} of attempt {event.attempt} was accepted while its task was {stood}"
+        elif (until := leases.until(held, row.seq)) is None or until <= row.began:
+            yield f"event {event.event_id} was accepted after the lease of its attempt had ended"
+
+
+def an_emit_is_all_or_nothing(evidence: Evidence) -> Iterator[str]:
+    """S11"""
+    written = {(row.kind, row.id): row for row in evidence.written}
+    made = {change.task_id: change for change in evidence.task_changes if not change.before}
+    consumers = defaultdict(list)
+    for task in evidence.tasks:
+        consumers[task.event_id].append(task)
+    routed_from = {(s.job_version_id, s.version_id): s.from_number for s in evidence.subscriptions}
+    for event in evidence.events:
+        row = written.get(("event", event.event_id))
+        if row is None:
+            continue
+        publication = written.get(("publication", event.publication_id))
+        if publication is None or publication.txid != row.txid:
+            yield f"event {event.event_id} was not published by the transaction that wrote it"
+        artifact = written.get(("artifact", event.artifact_id))
+        if event.artifact_id and (artifact is None or artifact.seq > row.seq):
+            yield f"the file of event {event.event_id} was not committed with it"
+        for task in consumers[event.event_id]:
+            replayed = event.number <= routed_from.get((task.job_version_id, event.version_id), 0)
+            if not replayed and task.task_id in made and made[task.task_id].txid != row.txid:
+                yield f"task {task.task_id} was not made by the transaction that wrote its event"
+    yield from _successes_without_their_emits(evidence)
+
+
+def _successes_without_their_emits(evidence: Evidence) -> Iterator[str]:
+    succeeded = {(a.task_id, a.attempt): a for a in evidence.attempts if a.outcome == "succeeded"}
+    events = Counter(event.key.task_id for event in evidence.events)
+    for write in evidence.writes:
+        attempt = succeeded.get((write.task_id, write.attempt))
+        if attempt is None or write.token_digest != attempt.token_digest:
+            continue
+        if write.kind == "emit" and write.verdict == "refused" and write.reason not in _OF_THE_LEASE:
+            yield f"task {write.task_id} succeeded in attempt {write.attempt}, of which an emit was refused"
+        if write.kind == "end" and write.outcome == "success" and events[write.task_id] < write.emitted:
+            yield f"task {write.task_id} succeeded with {events[write.task_id]} of {write.emitted} events"
+
+
+def files_are_as_they_were_accepted(evidence: Evidence) -> Iterator[str]:
+    """S20"""
+    standing = {artifact.artifact_id for artifact in evidence.artifacts}
+    for artifact in evidence.artifacts:
+        if not artifact.found:
+            yield f"{artifact.object_key} was accepted and is not in the store"
+        elif artifact.sha256 != artifact.found_sha256:
+            yield f"{artifact.object_key} is not as it was accepted"
+    for event in evidence.events:
+        if event.artifact_id and event.artifact_id not in standing:
+            yield f"event {event.event_id} points at file {event.artifact_id}, which is not there"

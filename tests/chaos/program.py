@@ -1,0 +1,59 @@
+"""`python -m tests.chaos.program dispatcher|wrapper`: the real program, as its own command starts it, with what the
+harness adds around it.
+
+Everything comes from the environment: crash points (CHAOS_CRASH), losses of wake-ups (CHAOS_LOSSES), the seed
+(CHAOS_SEED), where the history goes (CHAOS_HISTORY), a planted bug (CHAOS_BUG). None of it is known to the product.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from unittest.mock import patch
+
+import dispatcher.main
+import kernel.channels
+import wrapper.main
+from kernel import crash
+from kernel.call_metadata import AIO_INTERCEPTORS
+from tests.chaos.lossy import Losses, LossyStream
+from tests.chaos.recorder import History, Recording
+
+
+def tell(_number: int, _frame: FrameType | None) -> None:
+    """On SIGUSR1: what every task of the loop waits for, into the log. The driver asks where a run does not end."""
+    for task in asyncio.all_tasks():
+        awaited: Any = task.get_coro()
+        places: list[str] = []
+        while awaited is not None:
+            frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
+            if frame is not None:
+                places.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}")
+            awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
+        sys.stderr.write(f"waits {task.get_name()}: {' > '.join(places)}\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    name = sys.argv.pop()
+    signal.signal(signal.SIGUSR1, tell)
+    environ = os.environ
+    process = environ["CHAOS_PROCESS"]
+    history = History(Path(environ["CHAOS_HISTORY"]), process)
+    crash.arm(environ.get("CHAOS_CRASH", ""))
+    if name == "wrapper":
+        recording = Recording(history)
+        with patch.object(kernel.channels, "AIO_INTERCEPTORS", (lambda _metadata: recording, *AIO_INTERCEPTORS)):
+            sys.exit(wrapper.main.main())
+    losses = Losses.parse(environ["CHAOS_LOSSES"])
+    rng = random.Random(f"{environ['CHAOS_SEED']}/{process}")
+    with patch.object(dispatcher.main, "StreamChannel", lambda: LossyStream(losses, rng, history)):
+        dispatcher.main.main()
+
+
+if __name__ == "__main__":
+    main()
