@@ -16,7 +16,8 @@ class WakeupChannel(Protocol):
         ...
 
     def send(self, queue: str, task_ids: Sequence[str]) -> None:
-        """Hands ids over without waiting. What does not fit is lost, and sent again by the sweep."""
+        """Hands ids over without waiting; also where the room has become less since. What finds no worker any more is
+        lost, and sent again by the sweep."""
         ...
 
     def nudge(self, worker_id: str, task_ids: Sequence[str]) -> None:

@@ -111,20 +111,27 @@ class StreamChannel:
         return room
 
     def send(self, queue: str, task_ids: Sequence[str]) -> None:
-        """Spreads ids over the queue's watchers in turn, each up to its credits."""
-        rest = list(task_ids)
-        watchers = [watcher for watcher in self._watchers if queue in watcher.queues and watcher.credits > 0]
+        """Spreads ids evenly over the queue's watchers, within their credits.
+
+        Credits may have been taken back while the ids were released. These ids go out all the same: nobody else knows
+        of them, and the worker's later grants count them.
+        """
         self._turn += 1
-        for offset in range(len(watchers)):
-            if not rest:
-                return
-            watcher = watchers[(self._turn + offset) % len(watchers)]
-            fair = -(-len(rest) // (len(watchers) - offset))
-            share = min(watcher.credits, fair)
+        watchers = [watcher for watcher in self._watchers if queue in watcher.queues]
+        turn = self._turn % len(watchers) if watchers else 0
+        # Who has few credits comes first: what it leaves is spread over all that follow.
+        in_line = sorted(watchers[turn:] + watchers[:turn], key=lambda watcher: watcher.credits)
+        rest = _spread(task_ids, in_line, within_credits=True)
+        _spread(rest, in_line, within_credits=False)
+
+
+def _spread(task_ids: Sequence[str], watchers: Sequence[Watcher], *, within_credits: bool) -> Sequence[str]:
+    """What is left over."""
+    rest = task_ids
+    for left, watcher in zip(range(len(watchers), 0, -1), watchers, strict=True):
+        fair = -(-len(rest) // left)
+        share = min(max(watcher.credits, 0), fair) if within_credits else fair
+        if share:
             watcher.put(rest[:share])
             rest = rest[share:]
-        for watcher in watchers:  # what a fair share left over, because some had few credits
-            share = min(watcher.credits, len(rest))
-            if share:
-                watcher.put(rest[:share])
-                rest = rest[share:]
+    return rest

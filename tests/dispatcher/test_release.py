@@ -234,6 +234,28 @@ def test_more_than_is_left_may_be_taken_back() -> None:
         assert channel.room() == {"default": 1}
 
 
+async def test_what_was_released_goes_out_also_when_credits_were_taken_back_meanwhile() -> None:
+    channel = StreamChannel()
+    with channel.watch("worker-1", ["default"], 5) as one, channel.watch("worker-2", ["default"], 2) as other:
+        one.grant(-4)
+        channel.send("default", [str(number) for number in range(7)])
+        channel.close()
+        sent = [[task_id async for ids in watcher.batches() for task_id in ids] for watcher in (one, other)]
+        assert sorted([*sent[0], *sent[1]]) == [str(number) for number in range(7)]
+        assert (one.credits, other.credits) == (1 - len(sent[0]), 2 - len(sent[1]))
+
+
+@pytest.mark.parametrize(("granted", "sent"), [((9, 9), {3, 4}), ((1, 9), {1, 6}), ((0, 7), {0, 7})])
+def test_ids_are_spread_evenly_within_the_credits(granted: tuple[int, int], sent: set[int]) -> None:
+    channel = StreamChannel()
+    with (
+        channel.watch("worker-1", ["default"], granted[0]) as one,
+        channel.watch("worker-2", ["default"], granted[1]) as other,
+    ):
+        channel.send("default", ["id"] * 7)
+        assert {granted[0] - one.credits, granted[1] - other.credits} == sent
+
+
 async def test_a_foreign_wakeup_does_nothing(dispatcher: InProcess, source: Source) -> None:
     response = await Worker(dispatcher).claim([str(uuid.uuid4())])
     assert response.results[0].HasField("error")
