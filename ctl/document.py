@@ -1,4 +1,4 @@
-"""A DAG document on this disk: its text, its problems as they are shown, and the bundles of the paths that it names."""
+"""A DAG document on this disk: its text, its problems as they are shown, and the upload of the paths that it names."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rich.text import Text
 from ctl.connection import CALL_SECONDS, Connection, rpc_errors
 from ctl.errors import CtlError, ExitCode
 from ctl.render.printable import LINES, printable
-from kernel.bundles import Bundle, BundleError, pack
+from kernel.bundles import Bundle
 from traceapi.control.v1 import dag_service_pb2 as dags
 
 MAX_BYTES = 1024 * 1024
@@ -68,7 +68,8 @@ def problems(document: Document, found: Sequence[dags.DagProblem]) -> Renderable
             blocks.append(_source(lines[problem.line - 1], problem.line, problem.column))
         if problem.remedy:
             blocks.append(Text(f"  {printable(problem.remedy, keep=LINES)}", "hint"))
-    count = len(found)
+    # What has no place in the document says that there are more.
+    count = sum(bool(problem.line or problem.path) for problem in found) or len(found)
     blocks.append(Text(f"{count} problem{'s' if count != 1 else ''}", "bad"))
     return Group(*blocks)
 
@@ -84,33 +85,14 @@ def _source(line: str, number: int, column: int) -> Text:
     return Text.assemble((margin, "hint"), shown, "\n", (caret, "bad"), no_wrap=True, overflow="crop")
 
 
-def upload_bundles(
-    connection: Connection, document: Document, local_paths: Sequence[dags.LocalPath]
-) -> Mapping[str, str]:
-    """Packs and uploads each path that the document names; answers path to digest, as Deploy wants it."""
+def upload_bundles(connection: Connection, bundles: Mapping[str, Bundle]) -> Mapping[str, str]:
+    """Uploads packed paths; answers path to digest, as Deploy wants it."""
     digests: dict[str, str] = {}
-    for local in local_paths:
-        if local.path in digests:
-            continue
-        bundle = _pack(document, local)
-        with rpc_errors(local.path):
+    for path, bundle in bundles.items():
+        with rpc_errors(path):
             answer = connection.dags.UploadBundle(_parts(bundle), timeout=_UPLOAD_SECONDS)
-        digests[local.path] = answer.digest
+        digests[path] = answer.digest
     return digests
-
-
-def _pack(document: Document, local: dags.LocalPath) -> Bundle:
-    path = document.path.parent / local.path
-    where = f"{document.path}, job {local.job}: {local.path}"
-    if not (path.is_file() if local.file else path.is_dir()):
-        kind = "file" if local.file else "folder"
-        raise CtlError(
-            f"there is no {kind} {path}", where=where, remedy="paths in a document are relative to its own folder"
-        )
-    try:
-        return pack(path)
-    except (BundleError, OSError) as error:
-        raise CtlError(f"cannot pack {path}: {error}", where=where, remedy="correct what the message names") from error
 
 
 def _parts(bundle: Bundle) -> Iterator[dags.UploadBundleRequest]:

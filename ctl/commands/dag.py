@@ -13,6 +13,7 @@ from ctl.connection import CALL_SECONDS, Connection, connect, rpc_errors
 from ctl.document import Document
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
+from ctl.local_paths import pack_local_paths
 from ctl.paging import collect
 from ctl.render import console, graph, machine, tables, values
 from ctl.watch import Followed, follow_deployment
@@ -40,6 +41,7 @@ def validate_dag(file: DocumentArgument, home: HomeOption = DEFAULT_HOME, output
     document = Document.read(file)
     with connect(home) as connection:
         answer = documents.validate(connection, document)
+    answer.problems.extend(pack_local_paths(document.path, answer.spec, answer.local_paths).problems)
     if output is Output.JSON:
         machine.print_message(answer)
     elif answer.problems:
@@ -85,12 +87,13 @@ def deploy_dag(
 def deploy_document(connection: Connection, document: Document) -> api.DeployDagResponse:
     """Validate, upload, deploy. Raises CtlError; a faulty document's problems are printed before."""
     checked = documents.validate(connection, document)
-    if checked.problems:
-        console.stderr().print(documents.problems(document, checked.problems))
+    packed = pack_local_paths(document.path, checked.spec, checked.local_paths)
+    if found := [*checked.problems, *packed.problems]:
+        console.stderr().print(documents.problems(document, found))
         raise CtlError(
             "the document was not deployed", where=str(document.path), remedy="correct the problems listed above"
         )
-    bundles = documents.upload_bundles(connection, document, checked.local_paths)
+    bundles = documents.upload_bundles(connection, packed.bundles)
     with rpc_errors(str(document.path)):
         request = api.DeployDagRequest(document=document.message(), bundles=bundles, request_id=new_id())
         return connection.dags.DeployDag(request, timeout=_DEPLOY_SECONDS)

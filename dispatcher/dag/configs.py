@@ -103,8 +103,12 @@ def _width_fault(key: ConfigKey, value: Value, cursor_type: CursorType.ValueType
         return _number_fault(key, value, whole=True)  # the trigger is not known, but a number is judged as one
     nanos = duration_nanos(value.string_value) if value.HasField("string_value") else None
     if nanos is None or nanos <= 0 or nanos % 1000:
-        message = f"a duration of whole microseconds is wanted here, and this is {_shown(value)}"
-        return message, "the trigger's cursor is a timestamp: write it like `1h` or `300s`"
+        shown = _shown(value)
+        if cursor_type == CursorType.CURSOR_TYPE_TIMESTAMP:
+            message = f"a duration of whole microseconds is wanted here, and this is {shown}"
+            return message, "the trigger's cursor is a timestamp: write it like `1h` or `300s`"
+        message = f"a whole number or a duration is wanted here, and this is {shown}"
+        return message, "write it as the trigger's cursor is: like `100`, or like `1h` where that is a timestamp"
     return None
 
 

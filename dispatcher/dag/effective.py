@@ -4,6 +4,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from dispatcher.dag.model import JobKind, LocalPath
 from dispatcher.dag.operators import Operator, Ordering, ValueKind
+from dispatcher.dag.problems import Path, Places, shown_path
 from traceapi.types.v1.dag_pb2 import CursorSpec, ExecutionSpec, JobSpec, LateScopes, OutputSpec, UpdateMode, Writers
 
 DEFAULT_QUEUE = "default"
@@ -62,18 +63,23 @@ def effective_late_scopes(job: JobSpec, operator: Operator | None) -> LateScopes
     return job.late_scopes or LateScopes.LATE_SCOPES_REFUSE
 
 
-def local_paths(name: str, job: JobSpec, operator: Operator | None) -> tuple[LocalPath, ...]:
+def local_paths(name: str, job: JobSpec, operator: Operator | None, places: Places) -> tuple[LocalPath, ...]:
     """The paths that travel as bundles: code, and relative paths of a config. Absolute ones are read in place."""
     if operator is None:
         return ()
+
+    def at(path: Path, value: str, *, file: bool) -> LocalPath:
+        position = places.value(path)
+        return LocalPath(value, name, file, position.line, position.column, shown_path(path))
+
     found = []
     if operator.code and job.code.bundle:
-        found.append(LocalPath(job.code.bundle, name, file=False))
+        found.append(at(("jobs", name, "code", "bundle"), job.code.bundle, file=False))
     for key in operator.config:
         if key.kind is ValueKind.PATH and key.name in job.config.fields:
             path = job.config.fields[key.name].string_value
             if path and not path.startswith("/"):
-                found.append(LocalPath(path, name, file=True))
+                found.append(at(("jobs", name, "config", key.name), path, file=True))
     return tuple(found)
 
 

@@ -103,7 +103,7 @@ class JobResolver:
             entrypoint=job.code.entrypoint,
             code_digest=job.code.digest,
             trigger_cursor_type=cursor_type,
-            local_paths=local_paths(name, job, operator),
+            local_paths=local_paths(name, job, operator, self._findings.places),
             secrets=MappingProxyType(dict(job.secrets)),
             virtual_sql=job.virtual.sql,
         )

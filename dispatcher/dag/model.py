@@ -36,6 +36,10 @@ class LocalPath:
     path: str  # as it is written
     job: str
     file: bool  # a single file; otherwise a folder
+    # Where it stands, which says nothing of what it is: from 1, or 0 where the document was given as a message.
+    line: int = field(default=0, compare=False)
+    column: int = field(default=0, compare=False)
+    document_path: str = field(default="", compare=False)  # such as `jobs.checked.code.bundle`
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ def _check_rows(path: Path, output: OutputSpec, storage: Storage.ValueType, find
 
 def _check_schema(path: Path, output: OutputSpec, findings: Findings) -> None:
     spellings: dict[str, str] = {}
+    broken = False
     for column in sorted(output.schema, key=lambda name: (findings.places.key((*path, "schema", name)), name)):
         here: Path = (*path, "schema", column)
         if not column or any(ord(character) < 32 for character in column):
@@ -72,7 +73,9 @@ def _check_schema(path: Path, output: OutputSpec, findings: Findings) -> None:
                 findings.at_value(
                     here, clip(str(error), 400), "declare the column with one of the types of the contract"
                 )
-                findings.mark_broken((*path, "schema"))
+            broken = True
+    if broken:
+        findings.mark_broken((*path, "schema"))
 
 
 def check_columns(path: Path, output: OutputSpec, findings: Findings) -> None:

@@ -27,13 +27,13 @@ def read_spec(spec: DagSpec, known: KnownDatasets) -> Reading:
 def _reading(spec: DagSpec, known: KnownDatasets, findings: Findings) -> Reading:
     check_rules(spec, findings)
     resolved = resolve(spec, known, findings)
-    return Reading(findings.problems, spec, resolved, _local_paths(spec))
+    return Reading(findings.problems, spec, resolved, _local_paths(spec, findings.places))
 
 
-def _local_paths(spec: DagSpec) -> tuple[LocalPath, ...]:
+def _local_paths(spec: DagSpec, places: Places) -> tuple[LocalPath, ...]:
     quiet = Findings(Places())  # what is wrong with the operator has been said
     found: list[LocalPath] = []
     for name in sorted(spec.jobs):
         job = spec.jobs[name]
-        found += local_paths(name, job, operator_of(job, quiet))
+        found += local_paths(name, job, operator_of(job, quiet), places)
     return tuple(found)

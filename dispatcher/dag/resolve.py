@@ -33,12 +33,13 @@ def resolve(spec: DagSpec, known: KnownDatasets, findings: Findings) -> Resolved
 
 
 def _check_inputs_exist(spec: DagSpec, names: Names, known: KnownDatasets, findings: Findings) -> None:
-    outputs_unread = any(findings.broken(("jobs", name, "outputs")) for name in spec.jobs)
+    outputs_unread = any(findings.unread(("jobs", name, "outputs")) for name in spec.jobs)
     if outputs_unread or findings.unread(("jobs",)):
         return  # what looks missing may be produced by what could not be read
     for job in sorted(name for name in spec.jobs if kind_of(spec.jobs[name]) in (None, JobKind.OPERATOR)):
         for dataset_id in sorted(spec.jobs[job].inputs):
-            if dataset_id in names:
+            unread = any(findings.unread(("jobs", name, "outputs", dataset_id)) for name in spec.jobs)
+            if dataset_id in names or unread:
                 continue
             path: Path = ("jobs", job, "inputs", dataset_id)
             message = f"no job of this DAG produces `{clip(dataset_id)}`, nor does another DAG"

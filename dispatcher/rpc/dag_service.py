@@ -66,7 +66,17 @@ class DagService(DagServiceServicer):
                 for problem in reading.problems
             ],
             spec=reading.spec,
-            local_paths=[pb.LocalPath(path=path.path, job=path.job, file=path.file) for path in reading.local_paths],
+            local_paths=[
+                pb.LocalPath(
+                    path=path.path,
+                    job=path.job,
+                    file=path.file,
+                    line=path.line,
+                    column=path.column,
+                    document_path=path.document_path,
+                )
+                for path in reading.local_paths
+            ],
         )
 
     async def UploadBundle(

@@ -82,12 +82,53 @@ def test_deploy_uploads_the_paths_and_hands_over_their_digests(run: Run, canned:
     assert set(sent.bundles.values()) == set(canned.bundles)
 
 
-def test_deploy_names_a_path_that_is_not_there(run: Run, canned: Canned, document: Path) -> None:
-    canned.local_paths = [dag_service_pb2.LocalPath(path="operators", job="checked")]
-    result = run("dag", "deploy", str(document))
+@pytest.mark.parametrize("command", ["deploy", "validate"])
+def test_every_path_that_is_not_there_is_a_problem_with_its_place(
+    run: Run, canned: Canned, document: Path, command: str
+) -> None:
+    canned.local_paths = [
+        dag_service_pb2.LocalPath(path="operators", job="checked", line=12, column=9),
+        dag_service_pb2.LocalPath(path="rows.csv", job="blocks", file=True, line=4, column=20),
+    ]
+    result = run("dag", command, str(document))
+    shown = " ".join((result.stdout + result.stderr).split())
     assert result.exit_code == 1
-    assert "there is no folder" in result.stderr
-    assert "job checked" in result.stderr
+    assert f"{document}:12:9: job checked: there is no folder" in shown
+    assert f"{document}:4:20: job blocks: there is no file" in shown
+    assert "2 problems" in shown
+    assert canned.bundles == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("def links(task): ...", ""),
+        ("links, other = 1, 2", ""),
+        ("from elsewhere import work as links", ""),
+        ("try:\n    import fast\nexcept ImportError:\n    fast = None", ""),
+        ("def lnks(task): ...", "has no 'links'"),
+        ("def links(task: ...", "cannot read"),
+    ],
+)
+def test_an_entrypoint_that_cannot_be_there_is_a_problem(
+    run: Run, canned: Canned, document: Path, code: str, fault: str
+) -> None:
+    folder = document.parent / "operators"
+    folder.mkdir()
+    (folder / "checks.py").write_text(code)
+    canned.local_paths = [dag_service_pb2.LocalPath(path="operators", job="checked", line=12, column=9)]
+    result = run("dag", "validate", str(document))
+    assert result.exit_code == (1 if fault else 0)
+    assert fault in " ".join(result.stdout.split())
+
+
+def test_a_module_that_is_not_in_the_bundle_is_a_problem(run: Run, canned: Canned, document: Path) -> None:
+    (document.parent / "operators").mkdir()
+    (document.parent / "operators" / "other.py").write_text("def links(task): ...")
+    canned.local_paths = [dag_service_pb2.LocalPath(path="operators", job="checked", line=12, column=9)]
+    result = run("dag", "validate", str(document))
+    assert result.exit_code == 1
+    assert "checks.py" in result.stdout
 
 
 def test_deploy_prints_problems_and_deploys_nothing(run: Run, canned: Canned, document: Path) -> None:

@@ -1,5 +1,7 @@
 """A document with many faults hears of all of them: one must not hide another elsewhere."""
 
+import pytest
+
 from dispatcher.dag.model import KnownDatasets
 from dispatcher.dag.reading import read_document
 
@@ -40,13 +42,30 @@ def test_every_fault_is_named_with_its_place() -> None:
     assert (11, "jobs.ranges.config.size") in places
     assert (16, "jobs.reads.config.sql") in places
     assert (18, 'jobs.reads.outputs."d.reads".storage') in places
+    assert (12, 'jobs.ranges.inputs."d.missing"') in places
     assert any("cycle" in problem.message for problem in problems)
 
 
-def test_a_typo_elsewhere_does_not_hide_a_missing_input() -> None:
-    readable = DOCUMENT.replace("parket", "parquet")
-    problems = read_document(readable, "dag.yaml", KnownDatasets()).problems
-    assert any("d.missing" in problem.message for problem in problems)
+@pytest.mark.parametrize("unread", ["{d.missing: 5}", "5", "[d.missing]"])
+def test_what_could_not_be_read_may_produce_what_looks_missing(unread: str) -> None:
+    text = DOCUMENT.replace("{d.reads: {storage: parket}}", unread)
+    found = [problem.path for problem in read_document(text, "dag.yaml", KnownDatasets()).problems]
+    assert 'jobs.ranges.inputs."d.missing"' not in found
+    assert any(path.startswith("jobs.reads.outputs") for path in found)
+
+
+def test_a_job_that_could_not_be_read_may_produce_what_looks_missing() -> None:
+    text = DOCUMENT + "  more: 5\n"
+    found = [problem.path for problem in read_document(text, "dag.yaml", KnownDatasets()).problems]
+    assert "jobs.more" in found
+    assert 'jobs.ranges.inputs."d.missing"' not in found
+
+
+def test_every_wrong_column_type_is_named() -> None:
+    text = DOCUMENT.replace("schema: {number: int64}", "schema: {number: int65, a: strng, b: int64, c: dezimal}")
+    found = [problem.path for problem in read_document(text, "dag.yaml", KnownDatasets()).problems]
+    columns = [path.rpartition(".")[2] for path in found if "schema" in path]
+    assert columns == ["number", "a", "c"]
 
 
 UNKNOWN = """\

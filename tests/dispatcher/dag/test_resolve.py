@@ -31,6 +31,14 @@ def test_example_has_no_problems_and_its_jobs_come_producers_first() -> None:
     }
 
 
+def test_local_paths_are_named_with_their_places() -> None:
+    text = example()
+    lines = text.splitlines()
+    for local in read(text).local_paths:
+        assert lines[local.line - 1][local.column - 1 :].strip("'\"").startswith(local.path)
+        assert local.document_path.startswith(f"jobs.{local.job}.")
+
+
 def test_local_paths_of_the_example_exist_and_hold_the_columns() -> None:
     reading = read(example())
     for path in reading.local_paths:

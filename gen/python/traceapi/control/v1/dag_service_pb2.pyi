@@ -180,22 +180,34 @@ class LocalPath(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    DOCUMENT_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The path as it is written."""
     job: _builtins.str
     """The job that names it."""
     file: _builtins.bool
     """A single file; otherwise a folder."""
+    line: _builtins.int
+    """Line where it stands, from 1; 0 where the document was given as a message."""
+    column: _builtins.int
+    """Column, from 1."""
+    document_path: _builtins.str
+    """Where it stands within the document, such as `jobs.checked.code.bundle`."""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         job: _builtins.str = ...,
         file: _builtins.bool = ...,
+        line: _builtins.int = ...,
+        column: _builtins.int = ...,
+        document_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "job", b"job", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "document_path", b"document_path", "file", b"file", "job", b"job", "line", b"line", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
