@@ -161,22 +161,32 @@ class Worker:
                 await backoff.sleep()
 
     async def _watch_once(self, backoff: Backoff) -> None:
+        over = asyncio.Event()
         try:
-            async with aclosing(self._dispatcher.watch(self._requests())) as responses:
+            async with aclosing(self._dispatcher.watch(self._requests(over))) as responses:
                 async for response in responses:
                     backoff.reset()
                     self._wake(response.task_ids)
         except TraceError as error:
             _log.warning("the stream of wake-ups ended", reason=error.reason_name, message=str(error))
+        finally:
+            over.set()
+            self._room.set()
 
-    async def _requests(self) -> AsyncIterator[WatchWakeupsRequest]:
-        """The opening message, then credits as room comes free, and back as it goes."""
+    async def _requests(self, over: asyncio.Event) -> AsyncIterator[WatchWakeupsRequest]:
+        """The opening message, then credits as room comes free, and back as it goes.
+
+        gRPC goes on asking after a call that has failed, so this looks at `over` itself: credits that were counted as
+        granted on a stream that has ended would be missing on the next one, for as long as that lasts.
+        """
+        if over.is_set():
+            return
         self._credits = min(self._room_left(), _MAX_CREDITS)
         self._watching = True
         yield WatchWakeupsRequest(
             start=WatchStart(worker_id=self._dispatcher.worker_id, queues=self._queues, credits=self._credits)
         )
-        while True:
+        while not over.is_set():
             self._room.clear()
             due = max(-_MAX_CREDITS, min(self._room_left() - self._credits, _MAX_CREDITS))
             if abs(due) >= self._least_grant():

@@ -237,6 +237,20 @@ async def test_a_stream_of_wakeups_that_breaks_is_opened_again(stack: Stack) -> 
     assert stack.dispatcher.calls["WatchWakeups"] >= 2
 
 
+async def test_a_stream_of_wakeups_that_broke_takes_no_credits_from_the_next_one(stack: Stack) -> None:
+    """Credits that were granted on it reached nobody: a worker that counts them is never woken again."""
+    job = stack.job(operator="noop", inputs=[reads("a", trigger=True)], outputs=[emits("b")])
+    async with running_wrapper(stack, capacity="1"):
+        await stack.dispatcher.add_task(job, at(0))
+        await stack.dispatcher.all_end()  # so the call is not repeated below the worker: it has had an answer
+        stack.dispatcher.faults["Watch"].append("once")
+        await stack.dispatcher.notify()
+        await stack.dispatcher.until(lambda: stack.dispatcher.calls["WatchWakeups"] == 2)
+        await stack.dispatcher.add_tasks(job, [at(number) for number in range(1, 11)])
+        await stack.dispatcher.all_end()
+        await stack.dispatcher.until(lambda: list(stack.dispatcher.watchers.values()) == [2])
+
+
 async def test_wakeups_that_arrive_together_are_claimed_together(stack: Stack) -> None:
     job = stack.python_job(TABLE, inputs=[reads("a", trigger=True)], outputs=[writes("b")])
     async with running_wrapper(stack, capacity="8"):
