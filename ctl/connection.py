@@ -14,6 +14,7 @@ import grpc
 
 from ctl.errors import CtlError, ExitCode, from_trace_error
 from ctl.home import Endpoints, Home, read_endpoints
+from ctl.unanswered import NameWhoIsSilent
 from kernel.channels import sync_channel
 from kernel.credentials import Actor, CredentialError, Role, read_token
 from kernel.errors import from_rpc_error
@@ -35,7 +36,7 @@ class Connection:
         self.home = home
         self.endpoints = endpoints
         self._token = token
-        self._channels: dict[str, grpc.Channel] = {}
+        self._channels: dict[tuple[str, str], grpc.Channel] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -48,38 +49,45 @@ class Connection:
 
     @property
     def dags(self) -> DagServiceStub:
-        return DagServiceStub(self._channel(self.endpoints.control))
+        return DagServiceStub(self._channel("the dispatcher", self.endpoints.control))
 
     @property
     def tasks(self) -> TaskServiceStub:
-        return TaskServiceStub(self._channel(self.endpoints.control))
+        return TaskServiceStub(self._channel("the dispatcher", self.endpoints.control))
 
     @property
     def datasets(self) -> DatasetServiceStub:
-        return DatasetServiceStub(self._channel(self.endpoints.control))
+        return DatasetServiceStub(self._channel("the dispatcher", self.endpoints.control))
 
     @property
     def queues(self) -> QueueServiceStub:
-        return QueueServiceStub(self._channel(self.endpoints.control))
+        return QueueServiceStub(self._channel("the dispatcher", self.endpoints.control))
 
     @property
     def queries(self) -> QueryServiceStub:
-        return QueryServiceStub(self._channel(self.endpoints.query))
+        return QueryServiceStub(self._channel("queryd", self.endpoints.query))
 
     def wrapper(self, address: str) -> WrapperServiceStub:
-        return WrapperServiceStub(self._channel(address))
+        return WrapperServiceStub(self._channel("the wrapper", address))
 
-    def _channel(self, address: str) -> grpc.Channel:
-        if address not in self._channels:
+    @contextmanager
+    def errors(self, where: str = "") -> Iterator[None]:
+        """Turns a failed call into what a person reads. `where` says what the calls are about."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise from_trace_error(from_rpc_error(error), where=where, home_option=self.home.option()) from error
+
+    def _channel(self, program: str, address: str) -> grpc.Channel:
+        if (program, address) not in self._channels:
             try:
-                self._channels[address] = sync_channel(
-                    address, token=self._token, actor_name=_actor_name(), tls=self.endpoints.tls
-                )
+                channel = sync_channel(address, token=self._token, actor_name=_actor_name(), tls=self.endpoints.tls)
             except (ValueError, OSError) as error:  # of the address; of the authority's file
                 raise CtlError(
                     str(error), where=str(self.home.endpoints_file), exit_code=ExitCode.UNREACHABLE
                 ) from error
-        return self._channels[address]
+            self._channels[program, address] = grpc.intercept_channel(channel, NameWhoIsSilent(program, address))
+        return self._channels[program, address]
 
 
 def connect(home: Path) -> Connection:
@@ -95,15 +103,6 @@ def connect(home: Path) -> Connection:
             exit_code=ExitCode.UNREACHABLE,
         ) from error
     return Connection(found, endpoints, token)
-
-
-@contextmanager
-def rpc_errors(where: str = "") -> Iterator[None]:
-    """Turns a failed call into what a person reads."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_trace_error(from_rpc_error(error), where=where) from error
 
 
 def _actor_name() -> str:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ctl.commands.dag import check_followed, deploy_document
-from ctl.connection import Connection, connect, rpc_errors
+from ctl.connection import Connection, connect
 from ctl.document import Document, validate
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME, Home
@@ -175,7 +175,7 @@ def _deploy(connection: Connection, screen: Console) -> None:
 
 def _ask(connection: Connection, question: Question, screen: Console) -> None:
     _title(screen, question.title)
-    with rpc_errors(question.title), QueryStream(connection, question.sql, timeout=_QUERY_SECONDS) as stream:
+    with connection.errors(question.title), QueryStream(connection, question.sql, timeout=_QUERY_SECONDS) as stream:
         answer = pa.Table.from_batches(stream.batches(), schema=stream.schema())
     screen.print(results.arrow_table(answer))
     screen.print(Text(question.meaning(answer.to_pylist()), "good"))

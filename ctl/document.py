@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ctl.connection import CALL_SECONDS, Connection, rpc_errors
+from ctl.connection import CALL_SECONDS, Connection
 from ctl.errors import CtlError, ExitCode
 from ctl.render.printable import LINES, printable
 from kernel.bundles import Bundle
@@ -52,7 +52,7 @@ class Document:
 
 
 def validate(connection: Connection, document: Document) -> dags.ValidateDagResponse:
-    with rpc_errors(str(document.path)):
+    with connection.errors(str(document.path)):
         return connection.dags.ValidateDag(dags.ValidateDagRequest(document=document.message()), timeout=CALL_SECONDS)
 
 
@@ -89,7 +89,7 @@ def upload_bundles(connection: Connection, bundles: Mapping[str, Bundle]) -> Map
     """Uploads packed paths; answers path to digest, as Deploy wants it."""
     digests: dict[str, str] = {}
     for path, bundle in bundles.items():
-        with rpc_errors(path):
+        with connection.errors(path):
             answer = connection.dags.UploadBundle(_parts(bundle), timeout=_UPLOAD_SECONDS)
         digests[path] = answer.digest
     return digests

@@ -8,7 +8,8 @@ from enum import IntEnum
 
 import grpc
 
-from kernel.errors import TraceError, error_table
+from ctl.remedies import remedy_of
+from kernel.errors import TraceError
 from traceapi.types.v1 import errors_pb2
 
 
@@ -34,11 +35,11 @@ class CtlError(Exception):
         self.exit_code = exit_code
 
 
-_UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED}
+_UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
-def from_trace_error(error: TraceError, *, where: str = "") -> CtlError:
-    """The same failure for a person: the remedy is that of the reason's row in the table of errors."""
+def from_trace_error(error: TraceError, *, where: str = "", home_option: str = "") -> CtlError:
+    """The same failure for a person: with what a person can do about it."""
     details = (f"{violation.field}: {violation.description}" for violation in error.violations)
     lines = [error.message, *(f"  {detail}" for detail in details if detail not in error.message)]
     if error.code in _UNREACHABLE:
@@ -47,11 +48,4 @@ def from_trace_error(error: TraceError, *, where: str = "") -> CtlError:
         exit_code = ExitCode.USAGE
     else:
         exit_code = ExitCode.FAULTY
-    return CtlError("\n".join(lines), where=where, remedy=remedy_of(error), exit_code=exit_code)
-
-
-def remedy_of(error: TraceError) -> str:
-    """What the table of errors says to do next; empty where the reason is not in it."""
-    if error.code == grpc.StatusCode.UNAVAILABLE:
-        return "look whether the stack runs: tracectl status"
-    return next((row.remedy for row in error_table() if row.reason == error.reason), "")
+    return CtlError("\n".join(lines), where=where, remedy=remedy_of(error, home_option), exit_code=exit_code)

@@ -41,7 +41,8 @@ class StackStatus:
     endpoints: Endpoints
     programs: tuple[ProgramStatus, ...]
     workers: tuple[wrapper_api.GetStatusResponse, ...]
-    counts: task_api.CountTasksResponse
+    counts: task_api.CountTasksResponse | None
+    """None where the dispatcher does not say."""
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -52,7 +53,7 @@ class StackStatus:
                 for one in self.programs
             ],
             "workers": [machine.as_document(worker) for worker in self.workers],
-            "taskCounts": machine.as_document(self.counts),
+            "taskCounts": None if self.counts is None else machine.as_document(self.counts),
         }
 
 
@@ -60,11 +61,11 @@ def read_status(connection: Connection) -> StackStatus:
     """Asks dispatcher, queryd and every wrapper."""
     endpoints = connection.endpoints
     pids = endpoints.pids
-    counts = task_api.CountTasksResponse()
+    counts: list[task_api.CountTasksResponse] = []
     workers: list[wrapper_api.GetStatusResponse] = []
 
     def ask_dispatcher() -> None:
-        counts.CopyFrom(connection.tasks.CountTasks(task_api.CountTasksRequest(), timeout=_SECONDS))
+        counts.append(connection.tasks.CountTasks(task_api.CountTasksRequest(), timeout=_SECONDS))
 
     def ask_queryd() -> None:
         connection.queries.ListQueries(query_api.ListQueriesRequest(), timeout=_SECONDS)
@@ -77,7 +78,7 @@ def read_status(connection: Connection) -> StackStatus:
         _ask("queryd", endpoints.query, pids.get("queryd"), ask_queryd),
     ]
     programs += [_ask("wrapper", one, pids.get("wrapper"), partial(ask_wrapper, one)) for one in endpoints.wrappers]
-    return StackStatus(connection.home, endpoints, tuple(programs), tuple(workers), counts)
+    return StackStatus(connection.home, endpoints, tuple(programs), tuple(workers), counts[0] if counts else None)
 
 
 def _ask(name: str, address: str, pid: int | None, question: Callable[[], None]) -> ProgramStatus:

@@ -8,7 +8,7 @@ import grpc
 from rich.console import Console
 from rich.live import Live
 
-from ctl.connection import CALL_SECONDS, Connection, rpc_errors
+from ctl.connection import CALL_SECONDS, Connection
 from ctl.render import machine
 from ctl.render.task_progress import picture, summary
 from ctl.render.values import FINAL_STATES
@@ -75,7 +75,7 @@ def _looks(connection: Connection, task_id: str, *, explained: bool = True) -> I
         except grpc.RpcError as error:
             failures += 1
             if from_rpc_error(error).code != grpc.StatusCode.UNAVAILABLE or failures > _RETRIES:
-                with rpc_errors(f"task {task_id}"):
+                with connection.errors(f"task {task_id}"):
                     raise
         else:
             failures = 0

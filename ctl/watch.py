@@ -14,8 +14,8 @@ import grpc
 from rich.console import Console
 from rich.live import Live
 
-from ctl.connection import CALL_SECONDS, Connection, rpc_errors
-from ctl.errors import CtlError, from_trace_error
+from ctl.connection import CALL_SECONDS, Connection
+from ctl.errors import CtlError
 from ctl.render.graph import in_order
 from ctl.render.progress import DeploymentProgress
 from kernel.errors import from_rpc_error
@@ -44,17 +44,18 @@ def follow_deployment(
 
     Raises CtlError when the stack stops answering, or when nothing has changed for `give_up_after` seconds.
     """
-    with rpc_errors(f"DAG {deployment.dag}"):
+    with connection.errors(f"DAG {deployment.dag}"):
         spec = connection.dags.GetDag(dags.GetDagRequest(dag=deployment.dag), timeout=CALL_SECONDS).spec
     progress = DeploymentProgress(in_order(spec))
     reader = _Reader(connection, deployment.deployment_id)
     reader.start()
     try:
-        if console.is_terminal:
-            with Live(progress, console=console, auto_refresh=False, vertical_overflow="visible") as live:
-                _run(reader, progress, lambda: live.update(progress, refresh=True), give_up_after)
-        else:
-            _run(reader, progress, _Lines(console, progress), give_up_after)
+        with connection.errors(f"DAG {deployment.dag}"):
+            if console.is_terminal:
+                with Live(progress, console=console, auto_refresh=False, vertical_overflow="visible") as live:
+                    _run(reader, progress, lambda: live.update(progress, refresh=True), give_up_after)
+            else:
+                _run(reader, progress, _Lines(console, progress), give_up_after)
     finally:
         reader.stop()
     if progress.state is None:
@@ -70,7 +71,7 @@ def _run(reader: "_Reader", progress: DeploymentProgress, draw: Callable[[], Non
             progress.tick(time.monotonic())
         else:
             if isinstance(item, grpc.RpcError):
-                raise from_trace_error(from_rpc_error(item)) from item
+                raise item
             progress.update(item, time.monotonic())
         draw()
         if progress.quiet_seconds() > give_up_after:

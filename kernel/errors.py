@@ -190,6 +190,12 @@ def from_rpc_error(error: grpc.RpcError) -> TraceError:
     return TraceError(reason, details or code.name, metadata={"grpc_code": code.name})
 
 
+def answered_by_server(error: grpc.RpcError) -> bool:
+    """Whether a server of ours said it; otherwise grpc did, a proxy or a foreign server."""
+    status = _rich_status(error)
+    return status is not None and _from_status(status) is not None
+
+
 def _rich_status(error: grpc.RpcError) -> status_pb2.Status | None:
     # The stubs of grpc type this neither for sync nor for aio calls as the pairs that both give.
     trailers: Iterable[tuple[str, bytes]] = cast(Any, error).trailing_metadata() or ()

@@ -9,7 +9,7 @@ from rich.text import Text
 from ctl import document as documents
 from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption
 from ctl.commands.registry import command
-from ctl.connection import CALL_SECONDS, Connection, connect, rpc_errors
+from ctl.connection import CALL_SECONDS, Connection, connect
 from ctl.document import Document
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
@@ -94,7 +94,7 @@ def deploy_document(connection: Connection, document: Document) -> api.DeployDag
             "the document was not deployed", where=str(document.path), remedy="correct the problems listed above"
         )
     bundles = documents.upload_bundles(connection, packed.bundles)
-    with rpc_errors(str(document.path)):
+    with connection.errors(str(document.path)):
         request = api.DeployDagRequest(document=document.message(), bundles=bundles, request_id=new_id())
         return connection.dags.DeployDag(request, timeout=_DEPLOY_SECONDS)
 
@@ -142,7 +142,7 @@ def list_dags(limit: LimitOption = 0, home: HomeOption = DEFAULT_HOME, output: O
       tracectl dag ls
       tracectl dag ls --output json
     """
-    with connect(home) as connection, rpc_errors():
+    with connect(home) as connection, connection.errors():
         found = collect(
             lambda size, token: connection.dags.ListDags(
                 api.ListDagsRequest(page_size=size, page_token=token), timeout=CALL_SECONDS
@@ -169,7 +169,7 @@ def show_dag(
       tracectl dag show ethereum
       tracectl dag show ethereum --output json
     """
-    with connect(home) as connection, rpc_errors(f"DAG {dag}"):
+    with connect(home) as connection, connection.errors(f"DAG {dag}"):
         found = connection.dags.GetDag(api.GetDagRequest(dag=dag), timeout=CALL_SECONDS)
     if output is Output.JSON:
         machine.print_message(found)

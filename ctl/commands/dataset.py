@@ -6,7 +6,7 @@ import typer
 
 from ctl.commands.options import DagOption, HomeOption, LimitOption, Output, OutputOption
 from ctl.commands.registry import command
-from ctl.connection import CALL_SECONDS, connect, rpc_errors
+from ctl.connection import CALL_SECONDS, connect
 from ctl.home import DEFAULT_HOME
 from ctl.paging import collect
 from ctl.render import console, machine, tables
@@ -29,7 +29,7 @@ def list_datasets(
       tracectl dataset ls
       tracectl dataset ls --dag ethereum --output json
     """
-    with connect(home) as connection, rpc_errors():
+    with connect(home) as connection, connection.errors():
         found = collect(
             lambda size, token: connection.datasets.ListDatasets(
                 api.ListDatasetsRequest(dag=dag, page_size=size, page_token=token), timeout=CALL_SECONDS
@@ -57,7 +57,7 @@ def show_dataset(
       tracectl dataset show eth.blocks
       tracectl dataset show eth.gas_by_miner --output json
     """
-    with connect(home) as connection, rpc_errors(f"dataset {dataset_id}"):
+    with connect(home) as connection, connection.errors(f"dataset {dataset_id}"):
         request = api.GetDatasetRequest(dataset_id=dataset_id)
         found = connection.datasets.GetDataset(request, timeout=CALL_SECONDS)
     if output is Output.JSON:

@@ -6,7 +6,7 @@ import typer
 
 from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption, ScopeOption
 from ctl.commands.registry import command
-from ctl.connection import CALL_SECONDS, Connection, connect, rpc_errors
+from ctl.connection import CALL_SECONDS, Connection, connect
 from ctl.home import DEFAULT_HOME
 from ctl.paging import collect
 from ctl.render import console, machine, tables, values
@@ -31,7 +31,7 @@ def list_events(
       tracectl event ls --dataset eth.block_ranges
       tracectl event ls --dataset eth.blocks --scope 500000..500009 --output json
     """
-    with connect(home) as connection, rpc_errors(f"dataset {dataset}" if dataset else ""):
+    with connect(home) as connection, connection.errors(f"dataset {dataset}" if dataset else ""):
         chosen = values.parse_scope(scope, _cursor_type(connection, dataset)) if scope else None
         found = collect(
             lambda size, token: connection.datasets.ListEvents(

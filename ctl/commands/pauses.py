@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from ctl.commands.options import HomeOption, Output, OutputOption
-from ctl.connection import CALL_SECONDS, connect, rpc_errors
+from ctl.connection import CALL_SECONDS, connect
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine
 from traceapi.control.v1 import dag_service_pb2 as api
@@ -25,7 +25,7 @@ def pause(dag: _Dag, jobs: _Jobs = None, home: HomeOption = DEFAULT_HOME, output
       tracectl dag pause ethereum
       tracectl dag pause ethereum checked ranges
     """
-    with connect(home) as connection, rpc_errors(f"DAG {dag}"):
+    with connect(home) as connection, connection.errors(f"DAG {dag}"):
         answer = connection.dags.PauseDag(api.PauseDagRequest(dag=dag, jobs=jobs), timeout=CALL_SECONDS)
     _tell(answer, dag, output)
 
@@ -38,7 +38,7 @@ def resume(dag: _Dag, jobs: _Jobs = None, home: HomeOption = DEFAULT_HOME, outpu
       tracectl dag resume ethereum
       tracectl dag resume ethereum checked
     """
-    with connect(home) as connection, rpc_errors(f"DAG {dag}"):
+    with connect(home) as connection, connection.errors(f"DAG {dag}"):
         answer = connection.dags.ResumeDag(api.ResumeDagRequest(dag=dag, jobs=jobs), timeout=CALL_SECONDS)
     _tell(answer, dag, output)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ctl.commands.options import HomeOption, QueryOutput
-from ctl.connection import connect, rpc_errors
+from ctl.connection import connect
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.render import console
@@ -53,7 +53,7 @@ def query(
     from ctl.query_stream import QueryStream
     from ctl.render import results
 
-    with connect(home) as connection, rpc_errors(), QueryStream(connection, text, timeout=timeout) as stream:
+    with connect(home) as connection, connection.errors(), QueryStream(connection, text, timeout=timeout) as stream:
         if output is QueryOutput.TABLE:
             results.print_table(stream, console.stdout(), _TABLE_ROWS if limit is None else limit or results.MOST_ROWS)
             return

@@ -6,7 +6,7 @@ import typer
 
 from ctl.commands.options import HomeOption, Output, OutputOption
 from ctl.commands.registry import command
-from ctl.connection import CALL_SECONDS, connect, rpc_errors
+from ctl.connection import CALL_SECONDS, connect
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, queues
@@ -26,7 +26,7 @@ def list_queues(home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.T
       tracectl queue ls
       tracectl queue ls --output json
     """
-    with connect(home) as connection, rpc_errors():
+    with connect(home) as connection, connection.errors():
         found = connection.queues.ListQueues(api.ListQueuesRequest(), timeout=CALL_SECONDS)
     if output is Output.JSON:
         machine.print_message(found)
@@ -83,7 +83,7 @@ def set_queue(
             remedy="name --window, --live, --rematerialization, --backfill or --reserve; queue ls shows what is set",
             exit_code=ExitCode.USAGE,
         )
-    with connect(home) as connection, rpc_errors(f"queue {queue}"):
+    with connect(home) as connection, connection.errors(f"queue {queue}"):
         answer = connection.queues.SetQueue(api.SetQueueRequest(queue=queue, **change), timeout=CALL_SECONDS)
     if output is Output.JSON:
         machine.print_message(answer)

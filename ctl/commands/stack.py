@@ -148,7 +148,8 @@ def status(home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE)
     """Shows the programs, their addresses, what the worker does, and the tasks of each job by state.
 
     Exits with 3 when no stack runs, with 1 when a program of it does not answer. In JSON: `endpoints` is
-    endpoints.json, `programs` says who answers, `workers` holds GetStatusResponse, `taskCounts` CountTasksResponse.
+    endpoints.json, `programs` says who answers, `workers` holds GetStatusResponse, `taskCounts` CountTasksResponse,
+    or null where the dispatcher does not answer.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ import typer
 
 from ctl.commands.options import DagOption, HomeOption, LimitOption, Output, OutputOption, ScopeOption
 from ctl.commands.registry import command
-from ctl.connection import CALL_SECONDS, connect, rpc_errors
+from ctl.connection import CALL_SECONDS, connect
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.paging import collect
@@ -42,7 +42,7 @@ def list_tasks(
     chosen = api.TaskFilter(dag=dag, job=job, states=[parse_state(word) for word in state or ()])
     if scope:
         chosen.scope.CopyFrom(values.parse_scope(scope))
-    with connect(home) as connection, rpc_errors():
+    with connect(home) as connection, connection.errors():
         found = collect(
             lambda size, token: connection.tasks.ListTasks(
                 api.ListTasksRequest(filter=chosen, page_size=size, page_token=token), timeout=CALL_SECONDS
@@ -76,7 +76,7 @@ def show_task(
     """
     with connect(home) as connection:
         if not watch:
-            with rpc_errors(f"task {task_id}"):
+            with connection.errors(f"task {task_id}"):
                 found = connection.tasks.GetTask(api.GetTaskRequest(task_id=task_id), timeout=CALL_SECONDS)
         elif output is Output.JSON:
             found = follow_task_as_messages(connection, task_id)

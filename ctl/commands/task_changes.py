@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ctl.commands.options import DagOption, HomeOption, Output, OutputOption, ScopeOption
 from ctl.commands.task import parse_state
-from ctl.connection import CALL_SECONDS, Connection, connect, rpc_errors
+from ctl.connection import CALL_SECONDS, Connection, connect
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, values
@@ -149,7 +149,7 @@ def _filter(task_ids: list[str], dag: str, job: str, states: list[str], scope: s
 
 
 def _carry_out(change: _Change, *, ids: bool, dry_run: bool, yes: bool, home: Path, output: Output) -> None:
-    with connect(home) as connection, rpc_errors():
+    with connect(home) as connection, connection.errors():
         counted = change.call(connection, True, "")
         count = counted.task_count
         if dry_run or not count:

@@ -6,7 +6,7 @@ import typer
 from rich.text import Text
 
 from ctl.commands.options import HomeOption, Output, OutputOption
-from ctl.connection import CALL_SECONDS, connect, rpc_errors
+from ctl.connection import CALL_SECONDS, connect
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, tables, values
 from traceapi.control.v1 import task_service_pb2 as api
@@ -34,7 +34,7 @@ def why(
         request = api.ExplainTaskRequest(
             dataset_scope=api.DatasetScope(dataset_id=dataset_id, scope=values.parse_scope(scope))
         )
-    with connect(home) as connection, rpc_errors(subject):
+    with connect(home) as connection, connection.errors(subject):
         answer = connection.tasks.ExplainTask(request, timeout=CALL_SECONDS)
     if output is Output.JSON:
         machine.print_message(answer)

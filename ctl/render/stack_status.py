@@ -43,7 +43,7 @@ def ready(home: Home, endpoints: Endpoints, *, detached: bool) -> RenderableType
 def status(of: StackStatus) -> RenderableType:
     parts: list[RenderableType] = [tables.facts({"home": str(of.home.root)}), programs(of.programs)]
     parts.extend(worker(one) for one in of.workers)
-    parts.append(tables.section("Tasks", counts(of.counts.counts)))
+    parts.append(tables.section("Tasks", counts(None if of.counts is None else of.counts.counts)))
     return Group(*parts)
 
 
@@ -76,8 +76,10 @@ def worker(of: wrapper_api.GetStatusResponse) -> RenderableType:
     return tables.section(f"Worker {of.worker_id}", Group(*parts))
 
 
-def counts(found: Sequence[task_api.JobTaskCount]) -> RenderableType:
-    """A line per job, the states in a fixed order."""
+def counts(found: Sequence[task_api.JobTaskCount] | None) -> RenderableType:
+    """A line per job, the states in a fixed order. None is nothing known."""
+    if found is None:
+        return tables.nothing("  not known: the dispatcher does not answer")
     if not found:
         return tables.nothing("  none yet")
     by_job: dict[tuple[str, str], list[dag_api.TaskCount]] = {}
