@@ -24,7 +24,9 @@ app = typer.Typer(help="DAGs: jobs that meet in datasets.", no_args_is_help=True
 
 _DEPLOY_SECONDS = 120.0
 
-DocumentArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The DAG document.", show_default=False)]
+DocumentArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The DAG document.", show_default=False, readable=False)
+]
 
 
 @command(app, "validate")

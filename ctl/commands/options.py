@@ -1,4 +1,7 @@
-"""Options that many commands share."""
+"""Options that many commands share.
+
+Paths are declared with `readable=False`: the words for what cannot be read are the command's own, not typer's.
+"""
 
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +27,14 @@ class QueryOutput(StrEnum):
 
 HomeOption = Annotated[
     Path,
-    typer.Option("--home", envvar="TRACE_HOME", help="The folder of the stack.", metavar="DIR", show_default=".trace"),
+    typer.Option(
+        "--home",
+        envvar="TRACE_HOME",
+        help="The folder of the stack.",
+        metavar="DIR",
+        show_default=".trace",
+        readable=False,
+    ),
 ]
 OutputOption = Annotated[
     Output, typer.Option("--output", "-o", help="`table` for people, `json` for the contract's messages.")

@@ -45,6 +45,7 @@ ReplayRootOption = Annotated[
     typer.Option(
         "--replay-root",
         metavar="DIR",
+        readable=False,
         help="`replay` may read files below this folder in place, by absolute paths in documents; can be repeated."
         " Without it, what TRACE_REPLAY_ROOTS lists, separated by commas.",
     ),

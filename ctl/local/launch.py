@@ -76,27 +76,29 @@ def _read_reports(home: Home, process: "subprocess.Popen[bytes]", read_fd: int, 
 
 def stop_stack(home: Home, report: Report) -> bool:
     """Stops the stack on this home, or what a crash has left of one. False when there was nothing to stop."""
-    if not home.run.is_dir():
-        return False
-    supervisor = _supervisor_of(home)
-    if supervisor is None:
-        return _stop_leftovers(home, report) > 0
     try:
-        send_signal(supervisor, signal.SIGTERM)
-        report(f"asked the stack (process {supervisor.pid}) to stop")
-        if not wait_until_gone(supervisor, _STOP_TIMEOUT):
-            report(f"it has not stopped within {_STOP_TIMEOUT:.0f} s: ending it at once")
-            send_signal(supervisor, signal.SIGTERM)
-            if not wait_until_gone(supervisor, _HURRY_TIMEOUT):
-                send_signal(supervisor, signal.SIGKILL)
-                wait_until_gone(supervisor, _HURRY_TIMEOUT)
+        if not home.run.is_dir():
+            return False
+        supervisor = _supervisor_of(home)
+        if supervisor is not None:
+            _stop_supervisor(supervisor, report)
+        return _stop_leftovers(home, report) > 0 or supervisor is not None
     except PermissionError:
         raise CtlError(
-            f"the stack on {home.root} (process {supervisor.pid}) belongs to somebody else",
+            f"the home {home.root}, or the stack on it, belongs to somebody else",
             remedy="run tracectl down as the user who started it",
         ) from None
-    _stop_leftovers(home, report)
-    return True
+
+
+def _stop_supervisor(supervisor: ProcessIdentity, report: Report) -> None:
+    send_signal(supervisor, signal.SIGTERM)
+    report(f"asked the stack (process {supervisor.pid}) to stop")
+    if not wait_until_gone(supervisor, _STOP_TIMEOUT):
+        report(f"it has not stopped within {_STOP_TIMEOUT:.0f} s: ending it at once")
+        send_signal(supervisor, signal.SIGTERM)
+        if not wait_until_gone(supervisor, _HURRY_TIMEOUT):
+            send_signal(supervisor, signal.SIGKILL)
+            wait_until_gone(supervisor, _HURRY_TIMEOUT)
 
 
 def hurry_stack(home: Home) -> None:
