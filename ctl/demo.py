@@ -123,6 +123,8 @@ def main() -> int:
     except KeyboardInterrupt:
         console.stderr().print("interrupted; everything is stopped")
         return 130
+    except BrokenPipeError:  # nobody reads it any more, as with `| head`: everything is stopped
+        return 128 + signal.SIGPIPE
 
 
 def _demo() -> int:

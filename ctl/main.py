@@ -49,7 +49,9 @@ app = typer.Typer(
       0  done
       1  the work, the document or the query has a fault
       2  the command line is wrong
-      3  no stack to connect to, or it does not let you in
+      3  no stack to connect to, no answer, or it does not let you in
+
+    Ctrl-C ends a command with 130, and a reader that goes early (`| head`) with 141; `up` and `down` go on without one.
     """,
 )
 command(app, "up")(stack.up)

@@ -1,12 +1,14 @@
 """`tracectl up`, `down`, `status`: the embedded stack of one home."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from ctl.commands.options import HomeOption, Output, OutputOption
 from ctl.connection import connect
@@ -14,6 +16,7 @@ from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME, Endpoints, Home
 from ctl.local.launch import start_detached, stop_stack
 from ctl.local.programs import StackSettings
+from ctl.outputs import even_unheard, outliving_readers
 from ctl.render import console, machine, stack_status
 from ctl.stack_status import read_status
 
@@ -90,24 +93,34 @@ def up(
     """
     found = Home.at(home)
     settings = StackSettings(port, sandbox.value, _replay_roots(found, replay_root or ()), artifacts)
-    progress = console.stderr() if output is Output.JSON else console.stdout()
-
-    def report(line: str) -> None:
-        progress.print(line, markup=False, style="hint")
+    report = _reporter(output)
 
     def on_ready(endpoints: Endpoints) -> None:
-        if output is Output.JSON:
-            machine.print_document(json.loads(endpoints.to_json()))
-        else:
-            console.stdout().print(stack_status.ready(found, endpoints, detached=detach))
+        with even_unheard(sys.stdout):
+            if output is Output.JSON:
+                machine.print_document(json.loads(endpoints.to_json()))
+            else:
+                console.stdout().print(stack_status.ready(found, endpoints, detached=detach))
 
     # It brings the database's driver along, which no other command needs.
     from ctl.local.supervisor import run_stack
 
-    if detach:
-        on_ready(start_detached(found, settings, report))
-    else:
-        run_stack(found, settings, report, on_ready)
+    with outliving_readers():
+        if detach:
+            on_ready(start_detached(found, settings, report))
+        else:
+            run_stack(found, settings, report, on_ready)
+
+
+def _reporter(output: Output) -> Callable[[str], None]:
+    """Tells how a start or a stop goes, which goes on whether or not it can be told."""
+    progress = console.stderr() if output is Output.JSON else console.stdout()
+
+    def report(line: str) -> None:
+        with even_unheard(progress.file):
+            progress.print(line, markup=False, style="hint")
+
+    return report
 
 
 def _replay_roots(home: Home, folders: Sequence[Path]) -> tuple[Path, ...]:
@@ -127,22 +140,28 @@ def _replay_roots(home: Home, folders: Sequence[Path]) -> tuple[Path, ...]:
     return found
 
 
-def down(home: HomeOption = DEFAULT_HOME) -> None:
+def down(home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
     """Stops the stack of a home, in order, and what a crash may have left of one. The data stay.
 
-    Where none runs there is nothing to do, and the exit code is 0.
+    Where none runs there is nothing to do, and the exit code is 0. In JSON: `home`, and `stopped`, which is false where
+    there was nothing to stop.
 
     \b
     Examples:
       tracectl down
       tracectl down --home /srv/trace
+      tracectl down --output json
     """
     found = Home.at(home)
-    screen = console.stdout()
-    if stop_stack(found, lambda line: screen.print(line, markup=False, style="hint")):
-        screen.print(f"[good]the stack on {found.root} is stopped[/good]")
-    else:
-        screen.print(f"no stack runs on {found.root}", markup=False)
+    with outliving_readers():
+        stopped = stop_stack(found, _reporter(output))
+        with even_unheard(sys.stdout):
+            if output is Output.JSON:
+                machine.print_document({"home": str(found.root), "stopped": stopped})
+            elif stopped:
+                console.stdout().print(Text(f"the stack on {found.root} is stopped", "good"))
+            else:
+                console.stdout().print(f"no stack runs on {found.root}", markup=False)
 
 
 def status(home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:

@@ -164,7 +164,8 @@ def _carry_out(change: _Change, *, ids: bool, dry_run: bool, yes: bool, home: Pa
 def _pages(connection: Connection, change: _Change, total: int) -> Answer:
     """All pages as one answer, with a bar on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console.stderr(), transient=True) as progress:
+    screen = console.stderr()
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task(change.verb, total=total)
         answer = change.call(connection, False, "")
         progress.update(bar, completed=answer.task_count)

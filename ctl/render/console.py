@@ -3,6 +3,7 @@
 rich itself honours NO_COLOR and leaves colours out where the output is no terminal.
 """
 
+import errno
 import os
 import sys
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.theme import Theme
 
 from ctl.errors import CtlError
+from ctl.outputs import even_unheard, to_nowhere
 from ctl.render.printable import LINES, printable
 
 THEME = Theme(
@@ -41,20 +43,29 @@ def stderr() -> Console:
 def print_error(error: CtlError) -> None:
     """What, where, what to do: on standard error, a line or more each. Messages quote what others wrote."""
     console = stderr()
-    for title, text in (
-        ("[bad]error:[/bad]", error.message),
-        ("[hint]where:[/hint]", error.where),
-        ("[hint]what to do:[/hint]", error.remedy),
-    ):
-        if text:
-            console.print(f"{title} {escape(printable(text, keep=LINES))}", soft_wrap=True)
+    with even_unheard(sys.stderr):
+        for title, text in (
+            ("[bad]error:[/bad]", error.message),
+            ("[hint]where:[/hint]", error.where),
+            ("[hint]what to do:[/hint]", error.remedy),
+        ):
+            if text:
+                console.print(f"{title} {escape(printable(text, keep=LINES))}", soft_wrap=True)
+
+
+class _Console(Console):
+    """Where nobody reads any more, who prints decides; rich would end the process as faulty."""
+
+    def on_broken_pipe(self) -> None:
+        to_nowhere(self.file)
+        raise BrokenPipeError(errno.EPIPE, "nobody reads it")
 
 
 def _console(*, stderr: bool) -> Console:
     """In a pipe the width is that of a wide screen, so that what is cut at 80 columns is not cut for a file."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
-    return Console(stderr=stderr, theme=THEME, width=width, highlight=False)
+    return _Console(stderr=stderr, theme=THEME, width=width, highlight=False)
 
 
 def print_list(body: RenderableType, count: int, *, more: bool, what: str) -> None:

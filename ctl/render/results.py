@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from ctl import rows
+from ctl.outputs import outliving_readers
 from ctl.query_stream import QueryStream
 from ctl.render import values
 from ctl.render.listing import Listing
@@ -37,7 +38,7 @@ def print_table(stream: QueryStream, console: Console, limit: int) -> None:
     height = table.row_count * (1 if table.fits(console.width) else len(schema) + 1)
     if console.is_terminal and height > console.height - 6:
         os.environ.setdefault("LESS", "-RFX")  # colours, and no pager for what fits after all
-        with console.pager(styles=True):
+        with outliving_readers(), console.pager(styles=True):  # who leaves the pager has read enough
             console.print(body)
     else:
         console.print(body)

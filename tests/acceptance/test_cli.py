@@ -278,6 +278,20 @@ def test_a_killed_demo_takes_its_stack_along(demo: Demo) -> None:
     assert all(wait_until_gone(identity, 60) for identity in known.values())
 
 
+def test_a_demo_that_nobody_reads_any_more_stops_everything(demo: Demo) -> None:
+    with demo.start() as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Deploying" in line:
+                break
+        known = dict(read_processes(demo.home))
+        process.stdout.close()
+        assert process.wait(60) != 0
+    assert known
+    assert demo.living(known) == []
+    assert not demo.home.endpoints_file.exists()
+
+
 def test_the_demo_removes_no_folder_but_its_own(demo: Demo) -> None:
     demo.home.root.mkdir()
     (demo.home.root / "thesis.txt").write_text("years of work")

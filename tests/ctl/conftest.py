@@ -1,5 +1,6 @@
-"""A home whose endpoints are those of the fake services, and a way to run tracectl against it."""
+"""A home whose endpoints are those of the fake services, a way to run tracectl against it, and stacks of stand-ins."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from ctl.home import Endpoints, Home, write_atomically
 from ctl.main import app
 from kernel.credentials import create_token_file
 from tests.ctl.fake_control import Canned, serve
+from tests.ctl.fake_programs import make_programs
+from tests.ctl.stacks import Cli
 
 Run = Callable[..., Result]
 
@@ -37,3 +40,23 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return CliRunner().invoke(app, list(arguments), input=stdin)
 
     return invoke
+
+
+@pytest.fixture
+def make_cli(tmp_path: Path) -> Iterator[Callable[[str], Cli]]:
+    made: list[Cli] = []
+    search_path = make_programs(tmp_path / "programs")
+
+    def make(name: str = "home") -> Cli:
+        environment = {**os.environ, "PYTHONPATH": search_path, "COLUMNS": "200"}
+        made.append(Cli(Home.at(tmp_path / name), environment))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.clean_up()
+
+
+@pytest.fixture
+def cli(make_cli: Callable[[str], Cli]) -> Cli:
+    return make_cli("home")

@@ -323,24 +323,6 @@ def test_a_credential_that_others_can_read_is_not_used(run: Run, tmp_path: Path,
     assert "chmod 600" in result.stderr
 
 
-def test_every_command_has_help_with_examples(run: Run) -> None:
-    commands = ["up", "down", "status", "query"]
-    groups = {
-        "dag": ["validate", "deploy", "ls", "show"],
-        "task": ["ls", "show"],
-        "event": ["ls"],
-        "dataset": ["ls", "show"],
-        "queue": ["ls", "set"],
-    }
-    lines = [[command] for command in commands] + [[group, name] for group in groups for name in groups[group]]
-    for line in lines:
-        result = run(*line, "--help")
-        assert result.exit_code == 0
-        assert "Examples:" in result.stdout, line
-        assert f"tracectl {' '.join(line)}" in result.stdout, line
-    assert "Exit codes" in run("--help").stdout
-
-
 def test_an_unknown_command_is_a_usage_error(run: Run) -> None:
     assert run("dags").exit_code == 2
     assert app.info.name == "tracectl"

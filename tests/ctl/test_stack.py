@@ -5,9 +5,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,87 +15,8 @@ from ctl.home import Endpoints, Home, read_endpoints
 from ctl.local.ownership import read_processes
 from ctl.local.processes import ProcessIdentity, wait_until_gone
 from ctl.local.restarts import RestartHistory, RestartPolicy
-from tests.ctl.fake_programs import FAULT, make_programs
-
-_DEADLINE = 60.0
-
-
-class Cli:
-    """Runs tracectl as people do, on one home, with the stand-ins; stops by pid what it started."""
-
-    def __init__(self, home: Home, environment: dict[str, str]) -> None:
-        self.home = home
-        self.environment = environment
-        self._seen: dict[str, ProcessIdentity] = {}
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "ctl", *arguments, "--home", str(self.home.root)]
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.command(*arguments),
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=_DEADLINE,
-            check=False,
-        )
-        self._seen |= read_processes(self.home)
-        return done
-
-    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            self.command(*arguments),
-            env={**self.environment, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def processes(self) -> dict[str, ProcessIdentity]:
-        self._seen |= read_processes(self.home)
-        return dict(self._seen)
-
-    def clean_up(self) -> None:
-        self.run("down")
-        for identity in self.processes().values():
-            if identity.is_alive():
-                os.kill(identity.pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def make_cli(tmp_path: Path) -> Iterator[Callable[[str], Cli]]:
-    made: list[Cli] = []
-    search_path = make_programs(tmp_path / "programs")
-
-    def make(name: str = "home") -> Cli:
-        environment = {**os.environ, "PYTHONPATH": search_path, "COLUMNS": "200"}
-        made.append(Cli(Home.at(tmp_path / name), environment))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.clean_up()
-
-
-@pytest.fixture
-def cli(make_cli: Callable[[str], Cli]) -> Cli:
-    return make_cli("home")
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """What other processes do has no signal here: asks again until the deadline."""
-    deadline = time.monotonic() + _DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {_DEADLINE:.0f} s: {what}"
-        time.sleep(0.02)
-
-
-def answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
-        probe.settimeout(5)
-        return probe.connect_ex((host, int(port))) == 0
+from tests.ctl.fake_programs import FAULT
+from tests.ctl.stacks import DEADLINE, Cli, answers, until
 
 
 def test_up_serves_and_down_leaves_nothing(cli: Cli) -> None:
@@ -157,7 +77,7 @@ def test_ctrl_c_stops_in_order(cli: Cli) -> None:
         processes = cli.processes()
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
-        assert process.wait(_DEADLINE) == 0
+        assert process.wait(DEADLINE) == 0
     stopped = [line.split()[0] for line in rest.splitlines() if line.rstrip().endswith("stopped")]
     assert stopped == ["wrapper", "queryd", "dispatcher", "postgres"]
     assert not any(identity.is_alive() for identity in processes.values())
@@ -172,7 +92,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(cli: Cli) -> None:
         processes = cli.processes()
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        process.wait(_DEADLINE)
+        process.wait(DEADLINE)
     assert processes
     assert not any(identity.is_alive() for identity in processes.values())
     assert cli.run("up", "--port", "0", "--detach").returncode == 0
@@ -191,7 +111,7 @@ def test_a_second_ctrl_c_kills(cli: Cli) -> None:
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        process.wait(_DEADLINE)
+        process.wait(DEADLINE)
     assert time.monotonic() - began < 10  # and not the 20 s that a program is given
     assert not any(identity.is_alive() for identity in processes.values())
 
@@ -230,8 +150,8 @@ def test_what_a_killed_supervisor_leaves_is_stopped_by_the_next_up(cli: Cli) -> 
     log = cli.home.log_file("wrapper")
     # The kernel sends SIGTERM to all that the supervisor started; this wrapper does not listen and is left over.
     until(lambda: "hears SIGTERM 1" in log.read_text(), "the wrapper hears of its supervisor's end")
-    assert wait_until_gone(processes["dispatcher"], _DEADLINE)
-    assert wait_until_gone(processes["postgres"], _DEADLINE)
+    assert wait_until_gone(processes["dispatcher"], DEADLINE)
+    assert wait_until_gone(processes["postgres"], DEADLINE)
     assert processes["wrapper"].is_alive()
     assert cli.run("up", "--port", "0", "--detach").returncode == 0
     assert not processes["wrapper"].is_alive()
