@@ -12,6 +12,7 @@ from kernel.config import SecretStr
 from kernel.credentials import Role, TokenVerifier
 from kernel.setting_rules import EXAMPLE_DIGESTS, check_digests, check_listen_address, check_listener, check_readable
 from kernel.settings import Example, Range, Rule, require
+from kernel.sqs import STREAM, check_wakeups
 
 
 def check_database_url(url: SecretStr) -> None:
@@ -50,6 +51,9 @@ class DispatcherConfig:
     """PEM file of both listeners' certificate, with what leads from it to the authority."""
     tls_key: Annotated[Path | None, Rule(check_readable), Example("/etc/trace/dispatcher.key")] = None
     """PEM file of the certificate's key."""
+    wakeups: Annotated[str, Rule(check_wakeups), Example("sqs://trace?region=eu-central-1")] = STREAM
+    """By what workers are woken: `stream`, or SQS as `sqs://PREFIX?endpoint=...&region=...`, with an SQS queue
+    PREFIX-QUEUE for each queue. Wake-ups that nobody answers are sent again over the stream, whatever this is."""
     ready_file: Path | None = None
     """Written once both listeners serve: {"control": address, "internal": address}."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -7,6 +7,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 import uvloop
@@ -41,6 +42,7 @@ from kernel.ids import new_id
 from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, AioServer, aio_server
 from kernel.servers.listening import ListenError
+from kernel.sqs import STREAM, SqsLocation
 from kernel.telemetry import configure_logging, get_logger
 from kernel.tls import listener_tls
 from traceapi.control.v1.dag_service_pb2_grpc import add_DagServiceServicer_to_server
@@ -50,6 +52,9 @@ from traceapi.control.v1.queue_service_pb2_grpc import add_QueueServiceServicer_
 from traceapi.control.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server
 from traceapi.control.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from traceapi.worker.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
+
+if TYPE_CHECKING:
+    from dispatcher.wakeups.sqs import SqsChannel
 
 _log = get_logger(__name__)
 
@@ -80,9 +85,13 @@ class HotPath:
 def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
     channel = StreamChannel()
     unanswered = timedelta(seconds=config.unanswered_wakeup_seconds)
-    releaser = Releaser(pool, channel, unanswered=unanswered)
+    sqs = build_sqs(config, channel, pool, unanswered)
+    releaser = Releaser(pool, sqs.channel if sqs else channel, unanswered=unanswered, again=channel)
     channel.on_credit(releaser.signal)
     duties = build_duties(pool, releaser, unanswered, new_id())
+    if sqs is not None:
+        sqs.channel.on_credit(releaser.signal)
+        duties.all.extend(sqs.duties)
     acceptance = Acceptance(new_id)
 
     def wake(_ops: object, _results: object) -> None:
@@ -107,6 +116,32 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
     )
     batcher = Batcher(pool, [emit, complete], BatcherConfig(workers=2), prepare=lock_producers)
     return HotPath(batcher, emit, complete, channel, releaser, duties.all)
+
+
+@dataclass(frozen=True, slots=True)
+class Sqs:
+    """Wake-ups over SQS, and what keeps them going."""
+
+    channel: "SqsChannel"
+    duties: list[Duty]
+
+
+def build_sqs(config: DispatcherConfig, stream: StreamChannel, pool: Pool, unanswered: timedelta) -> Sqs | None:
+    """None where the stream carries everything."""
+    if config.wakeups == STREAM:
+        return None
+    # It takes a third of a second, which who uses the stream need not wait for.
+    from dispatcher.wakeups.sqs import SqsChannel
+
+    channel = SqsChannel(SqsLocation.parse(config.wakeups), stream, pool, unanswered)
+    return Sqs(
+        channel,
+        [
+            Duty("sqs-send", channel.send_pending, channel.wait_to_send),
+            Duty("sqs-count", channel.count, channel.wait_to_count),
+            Duty("sqs-depths", channel.ask_depths, channel.wait_to_ask),
+        ],
+    )
 
 
 def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:

@@ -18,6 +18,7 @@ from kernel.setting_rules import (
     check_token_file,
 )
 from kernel.settings import Example, Range, Rule, require
+from kernel.sqs import STREAM, check_wakeups
 from wrapper.replay_files import check_roots
 
 
@@ -60,6 +61,8 @@ class WrapperConfig:
     """PEM file of the certificate's key."""
     queues: Annotated[tuple[str, ...], Rule(check_filled)] = ("default",)
     """The queues that this worker takes tasks of."""
+    wakeups: Annotated[str, Rule(check_wakeups), Example("sqs://trace?region=eu-central-1")] = STREAM
+    """By what this worker is woken besides the stream, which it listens to in any case; as the dispatcher has it."""
     capacity: Annotated[int, Range(1, 1000)] = 8
     """Operators' processes that work at once, each on one unit at a time. Twice as many units are claimed at least, and
     more where units are short: as many as ended within the last half second."""

@@ -17,6 +17,7 @@ from kernel.ids import new_id
 from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, AioServer, aio_server
 from kernel.servers.listening import ListenError
+from kernel.sqs import STREAM, SqsLocation
 from kernel.telemetry import configure_logging, get_logger
 from kernel.tls import client_tls, listener_tls
 from traceapi.worker.v1.worker_service_pb2 import EmitItem, EmitResult
@@ -39,6 +40,8 @@ from wrapper.sandbox.bubblewrap import Bubblewrap
 from wrapper.sandbox.plain import PlainProcess
 from wrapper.sandbox.port import Sandbox, SandboxUnavailable
 from wrapper.status_service import Identity, WrapperService
+from wrapper.wakeups.port import Wakeups
+from wrapper.wakeups.stream import StreamWakeups
 from wrapper.work_dir import WorkDir, WorkDirError, open_work_dir
 from wrapper.worker import Worker
 
@@ -116,10 +119,22 @@ def build(
         ProcessSettings(work_dir.sockets, config.idle_process_seconds, config.operator_memory_bytes),
     )
     runner = UnitRunner(processes, emitter, ends, config.cancel_grace_seconds)
-    worker = Worker(dispatcher, runner, config.queues, config.capacity, config.lease_seconds, new_id)
+    wakeups = build_wakeups(config, dispatcher)
+    worker = Worker(dispatcher, runner, wakeups, config.capacity, config.lease_seconds, new_id)
     identity = Identity(config.worker_id, config.queues, config.capacity, config.sandbox)
     service = WrapperService(identity, worker, processes, runner.counts, logs)
     return Parts(worker, processes, outputs, emits, ends, service)
+
+
+def build_wakeups(config: WrapperConfig, dispatcher: Dispatcher) -> list[Wakeups]:
+    """The stream, which carries what is sent again, and what else there is."""
+    ways: list[Wakeups] = [StreamWakeups(dispatcher, config.queues)]
+    if config.wakeups != STREAM:
+        # It takes a third of a second, which who uses the stream need not wait for.
+        from wrapper.wakeups.sqs import SqsWakeups
+
+        ways.append(SqsWakeups(SqsLocation.parse(config.wakeups), config.queues))
+    return ways
 
 
 def build_server(config: WrapperConfig, service: WrapperService) -> AioServer:

@@ -1,17 +1,15 @@
 """The worker's loop: wake-ups in, claims out, units run. Owns what is in hand, and how much of it there may be.
 
-A wake-up is a hint with a task id. All that have arrived go into one claim; what it grants becomes units. Credits say
-how many more ids this worker is ready for: those of its window (window.py) less what it holds, so that the next unit is
-at hand when one ends. Where the window shrinks they are taken back, so that others get what this worker would leave
-lying. Sources do not count: they may never end.
+A wake-up is a hint with a task id, by whatever way it came (wakeups/). All that have arrived go into one claim; what it
+grants becomes units. There is room for those of the window (window.py) less what is held, so that the next unit is at
+hand when one ends. Sources do not count: they may never end.
 """
 
 import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from kernel.errors import TraceError
@@ -23,19 +21,16 @@ from traceapi.worker.v1.worker_service_pb2 import (
     ClaimedTask,
     ClaimTasksRequest,
     ClaimTasksResponse,
-    WatchStart,
-    WatchWakeupsRequest,
 )
-from wrapper.backoff import Backoff
 from wrapper.dispatcher_client import Dispatcher, persist
 from wrapper.heartbeat import Heartbeat
 from wrapper.jobs import JobCatalog, seconds
 from wrapper.run_task import UnitRunner
 from wrapper.unit import Stop, Unit
+from wrapper.wakeups.port import Wakeups
 from wrapper.window import Window
 
 _MAX_CLAIM = 1000
-_MAX_CREDITS = 10_000
 _MAX_WOKEN = 20_000
 _MAX_HELD = 8_000
 _TOKEN_BYTES = 32
@@ -59,7 +54,7 @@ class Worker:
         self,
         dispatcher: Dispatcher,
         runner: UnitRunner,
-        queues: tuple[str, ...],
+        wakeups: Sequence[Wakeups],
         capacity: int,
         lease_seconds: float,
         new_id: IdSource,
@@ -67,7 +62,7 @@ class Worker:
     ) -> None:
         self._dispatcher = dispatcher
         self._runner = runner
-        self._queues = queues
+        self._wakeups = wakeups
         self._window = Window(2 * capacity)
         self._lease = lease_seconds
         self._new_id = new_id
@@ -77,8 +72,6 @@ class Worker:
         self._woken: dict[str, None] = {}  # ids to claim, in the order of arrival
         self._claiming = 0
         self._working = 0  # units in hand that take room
-        self._credits = 0  # granted to the dispatcher and not used yet
-        self._watching = False
         self._leaving = False
         self._draining = asyncio.Event()
         self._taking = asyncio.Event()
@@ -99,7 +92,7 @@ class Worker:
     def phase(self) -> Phase:
         if self._draining.is_set():
             return Phase.DRAINING
-        return Phase.SERVING if self._watching and self._dispatcher.connected else Phase.CONNECTING
+        return Phase.SERVING if all(wakeups.connected for wakeups in self._wakeups) else Phase.CONNECTING
 
     def drain(self) -> None:
         """Takes no more wake-ups; what runs goes on."""
@@ -114,7 +107,8 @@ class Worker:
     async def run(self) -> None:
         """Works until cancelled."""
         async with asyncio.TaskGroup() as self._group:
-            self._group.create_task(self._watch())
+            for wakeups in self._wakeups:
+                self._group.create_task(self._listen(wakeups))
             self._group.create_task(self._claim())
             self._group.create_task(self.heartbeat.run())
 
@@ -143,69 +137,33 @@ class Worker:
         except TimeoutError:
             _log.warning("leases not handed back: they end by themselves", units=len(self._held))
 
-    async def _watch(self) -> None:
-        """Keeps a stream of wake-ups open while there is work to be taken."""
-        backoff = Backoff()
+    async def _listen(self, wakeups: Wakeups) -> None:
+        """While there is work to be taken."""
         while True:
             await self._taking.wait()
-            stream = asyncio.create_task(self._watch_once(backoff))
+            listening = asyncio.create_task(wakeups.listen(self))
             drained = asyncio.create_task(self._draining.wait())
             try:
-                await asyncio.wait([stream, drained], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([listening, drained], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                stream.cancel()
+                listening.cancel()
                 drained.cancel()
-                await asyncio.wait([stream, drained])
-                self._watching = False
-            if self._taking.is_set():
-                await backoff.sleep()
+                await asyncio.wait([listening, drained])
+            if not listening.cancelled():
+                listening.result()  # a defect, which must not go unheard
 
-    async def _watch_once(self, backoff: Backoff) -> None:
-        over = asyncio.Event()
-        try:
-            async with aclosing(self._dispatcher.watch(self._requests(over))) as responses:
-                async for response in responses:
-                    backoff.reset()
-                    self._wake(response.task_ids)
-        except TraceError as error:
-            _log.warning("the stream of wake-ups ended", reason=error.reason_name, message=str(error))
-        finally:
-            over.set()
-            self._room.set()
-
-    async def _requests(self, over: asyncio.Event) -> AsyncIterator[WatchWakeupsRequest]:
-        """The opening message, then credits as room comes free, and back as it goes.
-
-        gRPC goes on asking after a call that has failed, so this looks at `over` itself: credits that were counted as
-        granted on a stream that has ended would be missing on the next one, for as long as that lasts.
-        """
-        if over.is_set():
-            return
-        self._credits = min(self._room_left(), _MAX_CREDITS)
-        self._watching = True
-        yield WatchWakeupsRequest(
-            start=WatchStart(worker_id=self._dispatcher.worker_id, queues=self._queues, credits=self._credits)
-        )
-        while not over.is_set():
-            self._room.clear()
-            due = max(-_MAX_CREDITS, min(self._room_left() - self._credits, _MAX_CREDITS))
-            if abs(due) >= self._least_grant():
-                self._credits += due
-                yield WatchWakeupsRequest(credits=due)
-            else:
-                await self._room_changes()
-
-    async def _room_changes(self) -> None:
+    async def room_changes(self) -> None:
         """Something came or went; or time passed in which the window may have shrunk."""
+        self._room.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._window.shrinks_within(self._monotonic())):
                 await self._room.wait()
 
-    def _least_grant(self) -> int:
+    def least_grant(self) -> int:
         """A message for each free place would cost more than the place brings: a quarter of the window goes at once."""
         return max(1, self._window.size(self._monotonic()) // 4)
 
-    def _room_left(self) -> int:
+    def room_left(self) -> int:
         """Units that wait for their verdict take no room, so that the operators never wait for commits; up to a
         limit."""
         room = min(self._window.size(self._monotonic()) - self._working, _MAX_HELD - len(self._held))
@@ -218,9 +176,8 @@ class Worker:
             self._working -= 1
             self._room.set()
 
-    def _wake(self, task_ids: Sequence[str]) -> None:
+    def wake(self, task_ids: Sequence[str]) -> None:
         """Ids in hand are claimed too: the attempt in hand may have ended, and only its answer be under way."""
-        self._credits -= len(task_ids)
         self._woken |= dict.fromkeys(task_ids[: max(0, _MAX_WOKEN - len(self._woken))])
         self._arrived.set()
         self._room.set()
@@ -256,6 +213,8 @@ class Worker:
         )
         until = self._monotonic() + self._lease
         response = await persist(lambda: self._dispatcher.claim(request), lambda: self._monotonic() < until)
+        for wakeups in self._wakeups:
+            wakeups.answered(task_ids)
         self._take(request, response)
 
     def _take(self, request: ClaimTasksRequest, response: ClaimTasksResponse) -> None:

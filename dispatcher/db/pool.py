@@ -123,8 +123,8 @@ async def unflushed_transaction(pool: Pool) -> AsyncIterator[AsyncConnection[Tup
     """A transaction whose COMMIT does not wait for the disk: for what a crash of the server may undo, since it is then
     simply done again. Whoever sees what it wrote and commits durably makes it durable too."""
     async with single_statements(pool) as connection:
-        await connection.execute(_sql.begin_unflushed, prepare=False)
-        try:
+        try:  # from here on: cancelled at its first statement, too, the connection goes back without a transaction
+            await connection.execute(_sql.begin_unflushed, prepare=False)
             yield connection
             await commit(connection)
         except BaseException:

@@ -7,7 +7,8 @@ server that undoes one leaves its tasks queued, and their wake-ups do nothing.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from dispatcher.db.pool import Pool, unflushed_transaction
@@ -28,9 +29,13 @@ MAX_ROOM = 2000
 class Releaser:
     """`run_once` is a round; `signal` asks for one; the duty that runs it waits on `wait`."""
 
-    def __init__(self, pool: Pool, channel: WakeupChannel, *, unanswered: timedelta) -> None:
+    def __init__(
+        self, pool: Pool, channel: WakeupChannel, *, unanswered: timedelta, again: WakeupChannel | None = None
+    ) -> None:
+        """`again` carries what is sent again, where that is not the channel that may have lost it."""
         self._pool = pool
         self._channel = channel
+        self._again = again or channel
         self._unanswered = unanswered
         self._wake = asyncio.Event()
         self._resend = True
@@ -65,25 +70,46 @@ class Releaser:
         """
         self._wake.clear()
         resend, self._resend = self._resend, False
-        released = 0
-        for queue in sorted(self._channel.room()):
+        again = await self._hand_out(self._again, self._release_again) if resend else _Handed()
+        first = await self._hand_out(self._channel, release)
+        if again.room_used or first.room_used:
+            self._resend |= again.room_used
+            self._wake.set()
+        return again.tasks + first.tasks
+
+    async def _hand_out(self, channel: WakeupChannel, pick: "_Pick") -> "_Handed":
+        """A transaction for each queue that has room."""
+        handed = _Handed()
+        for queue in sorted(channel.room()):
             # Asked anew for each queue: a worker's credits are for all of its queues together.
-            room = min(self._channel.room().get(queue, 0), MAX_ROOM)
+            room = min(channel.room().get(queue, 0), MAX_ROOM)
             if room == 0:
                 continue
             async with unflushed_transaction(self._pool) as connection:
-                task_ids = await _release_again(connection, queue, room, self._unanswered) if resend else []
-                if len(task_ids) < room:
-                    task_ids += await release(connection, queue, room - len(task_ids))
+                task_ids = await pick(connection, queue, room)
                 crash("release.written")
             crash("release.committed")
             if task_ids:
-                self._channel.send(queue, task_ids)
-                released += len(task_ids)
-                if len(task_ids) == room:
-                    self._resend |= resend
-                    self._wake.set()
-        return released
+                channel.send(queue, task_ids)
+                handed.tasks += len(task_ids)
+                handed.room_used |= len(task_ids) == room
+        return handed
+
+    async def _release_again(self, connection: Connection, queue: str, room: int) -> list[str]:
+        parameters = {"queue": queue, "room": room, "unanswered": self._unanswered}
+        cursor = await connection.execute(_sql.release_again, parameters)
+        return [row[0] for row in await cursor.fetchall()]
+
+
+_Pick = Callable[[Connection, str, int], Awaitable[list[str]]]
+
+
+@dataclass(slots=True)
+class _Handed:
+    """How many ids went out, and whether some queue had no more room for further ones."""
+
+    tasks: int = 0
+    room_used: bool = False
 
 
 async def release(connection: Connection, queue: str, room: int) -> list[str]:
@@ -108,8 +134,3 @@ async def release(connection: Connection, queue: str, room: int) -> list[str]:
     cursor = await connection.execute(_sql.release, parameters)
     released = sorted(await cursor.fetchall(), key=lambda row: urgency(row[1]))
     return [row[0] for row in released]
-
-
-async def _release_again(connection: Connection, queue: str, room: int, unanswered: timedelta) -> list[str]:
-    cursor = await connection.execute(_sql.release_again, {"queue": queue, "room": room, "unanswered": unanswered})
-    return [row[0] for row in await cursor.fetchall()]

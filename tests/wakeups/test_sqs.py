@@ -1,0 +1,142 @@
+"""SQS in particular: what it loses costs time only, what it doubles or makes up costs nothing."""
+
+import asyncio
+
+import pytest
+
+from kernel.sqs import SqsLocation, check_wakeups, sqs_client
+from tests.dispatcher.builders import Source, Worker, success
+from tests.dispatcher.in_process import InProcess
+from tests.sqs_server import SqsServer
+from tests.wakeups import ways
+from tests.wakeups.faulty_sqs import GARBAGE, FaultySqs
+from tests.wakeups.ways import DEADLINE, PREFIX, InboxOf
+
+NUMBERS = 60
+
+
+@pytest.fixture
+def queue_url(sqs: SqsServer) -> str:
+    """The address of an empty queue."""
+    url = sqs.make_queue(PREFIX)
+    sqs_client(sqs.location(PREFIX)).delete_queue(QueueUrl=url)
+    return sqs.make_queue(PREFIX)
+
+
+async def _until_empty(sqs: SqsServer, url: str) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while await asyncio.to_thread(sqs.left, PREFIX, url):
+            await asyncio.to_thread(sqs.left, PREFIX, url)
+
+
+async def _work_off(way: ways.Way, inbox: InboxOf, dispatcher: InProcess) -> Worker:
+    """Claims and completes whatever arrives, as often as it arrives, until all copies are made."""
+    worker = Worker(dispatcher)
+    done: set[str] = set()
+    seen: set[str] = set()
+    while len(done) < NUMBERS:
+        await inbox.until(lambda: bool(inbox.arrived.keys() - seen))
+        for task_id in list(inbox.arrived.keys() - seen):
+            seen.add(task_id)
+            answer = await worker.claim([task_id])
+            way.answered([task_id])
+            for result in answer.results:
+                if result.HasField("claimed"):
+                    await worker.complete(success(worker.lease(result.claimed)))
+                    done.add(task_id)
+    return worker
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.3, 1.0])
+async def test_losses_cost_time_only(
+    dispatcher: InProcess, source: Source, sqs: SqsServer, queue_url: str, lost: float
+) -> None:
+    faulty = FaultySqs(sqs_client(sqs.location(PREFIX)), 7, lost=lost, doubled=0.3, late=0.2, garbage=0.2)
+    inbox = InboxOf()
+    async with ways.opened("sqs", dispatcher, sqs, unanswered=0.5, sender=faulty) as way, way.listening(inbox):
+        await source.publish(range(NUMBERS))
+        await _work_off(way, inbox, dispatcher)
+    assert await dispatcher.value("select max(attempt) from task where origin = 'live' and state = 'succeeded'") == 1
+    if lost == 1.0:
+        assert faulty.lost_count >= NUMBERS
+    elif lost == 0.0:
+        assert faulty.doubled_count > 0
+        assert faulty.late_count > 0
+        assert faulty.garbage_count > 0
+    else:
+        assert faulty.lost_count > 0
+
+
+async def test_a_message_is_gone_once_its_claim_is_answered_and_garbage_at_once(
+    dispatcher: InProcess, source: Source, sqs: SqsServer, queue_url: str
+) -> None:
+    client = sqs_client(sqs.location(PREFIX))
+    for body in GARBAGE:
+        client.send_message(QueueUrl=queue_url, MessageBody=body)
+    inbox = InboxOf()
+    async with ways.opened("sqs", dispatcher, sqs) as way, way.listening(inbox):
+        await source.publish(range(15))
+        await inbox.until(lambda: len(inbox.arrived) == 16)
+        assert await asyncio.to_thread(sqs.left, PREFIX, queue_url) >= 16
+        way.answered(list(inbox.arrived))
+        await _until_empty(sqs, queue_url)
+
+
+async def test_while_sqs_does_not_answer_the_stream_carries_everything(
+    dispatcher: InProcess, source: Source, sqs: SqsServer, queue_url: str
+) -> None:
+    faulty = FaultySqs(sqs_client(sqs.location(PREFIX)), 1)
+    faulty.cut = True
+    inbox = InboxOf()
+    async with ways.opened("sqs", dispatcher, sqs, unanswered=0.5, sender=faulty) as way, way.listening(inbox):
+        await source.publish(range(10))
+        await inbox.until(lambda: len(inbox.arrived) == 11)
+
+
+async def test_a_queue_that_nobody_receives_from_does_not_grow(
+    dispatcher: InProcess, source: Source, sqs: SqsServer, queue_url: str
+) -> None:
+    """The window bounds what is out; what lies there already is not doubled by each sweep."""
+    async with ways.opened("sqs", dispatcher, sqs, unanswered=0.2, window=20) as way:
+        assert way.channel is not None
+        await source.publish(range(50))
+        async with asyncio.timeout(DEADLINE):
+            while await asyncio.to_thread(sqs.left, PREFIX, queue_url) < 20:
+                await asyncio.to_thread(sqs.left, PREFIX, queue_url)
+            await way.channel.ask_depths()
+            for _ in range(3):
+                await way.channel.count()
+                assert sum(way.channel.room().values()) == 0
+        assert await asyncio.to_thread(sqs.left, PREFIX, queue_url) == 20
+
+
+def test_the_setting_is_a_word_or_the_url_of_queues() -> None:
+    check_wakeups("stream")
+    location = SqsLocation.parse("sqs://trace-1?endpoint=https://sqs.example:9324&region=eu-central-1")
+    assert (location.prefix, location.endpoint, location.region) == (
+        "trace-1",
+        "https://sqs.example:9324",
+        "eu-central-1",
+    )
+    assert location.queue_name("default") == "trace-1-default"
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("", "neither"),
+        ("streams", "neither"),
+        ("sqs://", "neither"),
+        ("sqs://a-prefix-of-more-than-sixteen", "1 to 16"),
+        ("sqs://trace/path", "neither"),
+        ("sqs://key:secret@trace", "credentials do not belong"),
+        ("sqs://trace?zone=1", "endpoint and region only"),
+        ("sqs://trace?endpoint=ftp://host", "https://host:port"),
+        ("sqs://trace?endpoint=http://sqs.example", "only with https"),
+        ("sqs://trace?endpoint=https://host:port", "no address"),
+    ],
+)
+def test_a_setting_that_means_nothing_says_why(url: str, word: str) -> None:
+    with pytest.raises(ValueError, match=word) as failure:
+        check_wakeups(url)
+    assert "secret" not in str(failure.value)

@@ -1,0 +1,1 @@
+"""By what a worker is woken: the port, and an adapter for each way."""

@@ -1,0 +1,188 @@
+"""Wake-ups from SQS: long polls while there is room; a message is deleted as soon as its claim was answered.
+
+The body is a task id. What is none is deleted and counted; what comes twice is claimed twice, and the second claim gets
+nothing. A message whose claim failed is left alone: SQS shows it again, or the sweep sends another.
+"""
+
+import asyncio
+import threading
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from kernel.sqs import BATCH, LONG_POLL_SECONDS, SqsLocation, sqs_client
+from kernel.telemetry import get_logger
+from wrapper.backoff import Backoff
+from wrapper.wakeups.port import Inbox
+
+if TYPE_CHECKING:
+    from types_boto3_sqs.client import SQSClient
+    from types_boto3_sqs.type_defs import MessageTypeDef
+
+RECEIVERS = 4
+"""Long polls that are open for each queue."""
+_DELETERS = 4
+_MAX_RECEIPTS = 20_000
+_log = get_logger("wrapper.wakeups")
+
+
+class SqsWakeups:
+    """The SQS queues of a worker's queues."""
+
+    def __init__(
+        self,
+        location: SqsLocation,
+        queues: Sequence[str],
+        *,
+        receivers: int = RECEIVERS,
+        client: "SQSClient | None" = None,
+    ) -> None:
+        self._location = location
+        self._queues = queues
+        self._receivers = receivers
+        self._client = client or sqs_client(location, LONG_POLL_SECONDS)
+        self._receipts: dict[str, list[tuple[str, str]]] = {}  # by task id: queue's URL and receipt handle
+        self._to_delete: deque[tuple[str, str]] = deque()
+        self._deletable = asyncio.Event()
+        self._reached: set[str] = set()
+        self.garbage_count = 0
+        """Messages that were no wake-ups."""
+
+    @property
+    def connected(self) -> bool:
+        """Each queue has answered, and its last call did not fail."""
+        return self._reached.issuperset(self._queues)
+
+    async def listen(self, inbox: Inbox) -> None:
+        stop = threading.Event()
+        loop = asyncio.get_running_loop()
+        for queue in self._queues:
+            for number in range(self._receivers):
+                receiver = _Receiver(self, queue, inbox, loop, stop)
+                # A daemon: nobody waits at the end for a long poll to return.
+                threading.Thread(target=receiver.run, name=f"sqs-{queue}-{number}", daemon=True).start()
+        try:
+            await self._delete()
+        finally:
+            stop.set()
+            self._reached.clear()
+
+    def answered(self, task_ids: Sequence[str]) -> None:
+        for task_id in task_ids:
+            self._to_delete.extend(self._receipts.pop(task_id, ()))
+        if self._to_delete:
+            self._deletable.set()
+
+    async def _delete(self) -> None:
+        """Deletes what was answered, many at a time. What cannot be deleted comes again, and is nothing new then."""
+        loop = asyncio.get_running_loop()
+        threads = ThreadPoolExecutor(_DELETERS, thread_name_prefix="sqs-delete")
+        try:
+            while True:
+                await self._deletable.wait()
+                self._deletable.clear()
+                while self._to_delete:
+                    batches = self._batches()
+                    await asyncio.gather(*[loop.run_in_executor(threads, self._delete_batch, *one) for one in batches])
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _batches(self) -> list[tuple[str, list[str]]]:
+        batches: list[tuple[str, list[str]]] = []
+        while self._to_delete and len(batches) < _DELETERS:
+            url, handles = self._to_delete[0][0], list[str]()
+            while self._to_delete and self._to_delete[0][0] == url and len(handles) < BATCH:
+                handles.append(self._to_delete.popleft()[1])
+            batches.append((url, handles))
+        return batches
+
+    def _delete_batch(self, url: str, handles: Sequence[str]) -> None:
+        entries = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles)]
+        try:
+            self._client.delete_message_batch(QueueUrl=url, Entries=entries)  # type: ignore[arg-type]
+        except (BotoCoreError, ClientError) as error:
+            _log.warning("SQS messages not deleted, they come again", count=len(handles), error=str(error))
+
+    def receive(self, queue: str, url: str | None, room: int) -> "tuple[str, list[MessageTypeDef]]":
+        """One long poll, in a thread; answers the queue's URL and what has arrived."""
+        if url is None:
+            url = self._client.get_queue_url(QueueName=self._location.queue_name(queue))["QueueUrl"]
+        answer = self._client.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=min(room, BATCH), WaitTimeSeconds=LONG_POLL_SECONDS
+        )
+        return url, answer.get("Messages", [])
+
+    def arrived(self, inbox: Inbox, queue: str, url: str, messages: "Sequence[MessageTypeDef]") -> None:
+        """In the loop's thread."""
+        self._reached.add(queue)
+        woken: list[str] = []
+        for message in messages:
+            receipt = (url, message["ReceiptHandle"])
+            task_id = _task_id(message.get("Body", ""))
+            if task_id is None:
+                self.garbage_count += 1
+                self._to_delete.append(receipt)
+                self._deletable.set()
+                continue
+            woken.append(task_id)
+            self._receipts.setdefault(task_id, []).append(receipt)
+        while len(self._receipts) > _MAX_RECEIPTS:  # of claims that failed: SQS shows these messages again
+            self._receipts.pop(next(iter(self._receipts)))
+        if woken:
+            inbox.wake(woken)
+
+    def failed(self, queue: str, error: Exception) -> None:
+        """In the loop's thread."""
+        self._reached.discard(queue)
+        name = self._location.queue_name(queue)
+        _log.warning("SQS gives no wake-ups", queue=queue, sqs_queue=name, error=str(error))
+
+
+class _Receiver:
+    """One thread that waits for messages of one queue."""
+
+    def __init__(
+        self, wakeups: SqsWakeups, queue: str, inbox: Inbox, loop: asyncio.AbstractEventLoop, stop: threading.Event
+    ) -> None:
+        self._wakeups = wakeups
+        self._queue = queue
+        self._inbox = inbox
+        self._loop = loop
+        self._stop = stop
+
+    def run(self) -> None:
+        url: str | None = None
+        backoff = Backoff()
+        while not self._stop.is_set():
+            try:
+                room = asyncio.run_coroutine_threadsafe(_room(self._inbox), self._loop).result()
+                url, messages = self._wakeups.receive(self._queue, url, room)
+                if not self._stop.is_set():
+                    self._loop.call_soon_threadsafe(self._wakeups.arrived, self._inbox, self._queue, url, messages)
+                backoff.reset()
+            except (BotoCoreError, ClientError) as error:
+                url = None
+                if not self._stop.is_set():
+                    self._loop.call_soon_threadsafe(self._wakeups.failed, self._queue, error)
+                self._stop.wait(backoff.seconds())
+            except (RuntimeError, FutureCancelled):
+                return  # the loop has ended
+
+
+async def _room(inbox: Inbox) -> int:
+    while (room := inbox.room_left()) < 1:
+        await inbox.room_changes()
+    return room
+
+
+def _task_id(body: str) -> str | None:
+    """As the database writes it; None for what is no id."""
+    try:
+        return str(uuid.UUID(body)) if len(body) == 36 else None
+    except ValueError:
+        return None
