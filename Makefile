@@ -34,7 +34,7 @@ venv: ## Make .venv with the pinned packages (PYTHON=... chooses the interpreter
 	@tools/venv.sh
 
 .PHONY: node
-node: ## Install the TypeScript client's packages, where node is there
+node: ## Install the TypeScript client's packages and the tests' SQS server, where node is there
 	@tools/node_modules.sh
 
 .PHONY: lock

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import bad_items, behind, fan_out, idle, invariants, latency, noop
+from bench import bad_items, behind, fan_out, idle, invariants, latency, noop, sqs
 from bench.fsync import probe
 from bench.peer_runs import PeerFailed
 from bench.settings import Settings
@@ -31,6 +31,7 @@ MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "invariants": invariants.measure,
     "fan-out": fan_out.measure,
     "behind": behind.measure,
+    "sqs": sqs.measure,
 }
 
 

@@ -18,8 +18,8 @@ _log = get_logger("wrapper.wakeups")
 
 @dataclass(slots=True)
 class _Watch:
-    """One call. gRPC goes on asking for requests after it has failed: what it counts as granted then must not be missing
-    on the next one."""
+    """One call. gRPC goes on asking for requests after it has failed: what it counts as granted then must not be
+    missing on the next one."""
 
     credits: int  # granted to the dispatcher and not used yet
     over: bool = False
