@@ -4,7 +4,7 @@ Nothing is dialled before the first call, so `connect` itself fails only for wha
 """
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -71,12 +71,15 @@ class Connection:
         return WrapperServiceStub(self._channel("the wrapper", address))
 
     @contextmanager
-    def errors(self, where: str = "") -> Iterator[None]:
-        """Turns a failed call into what a person reads. `where` says what the calls are about."""
+    def errors(self, where: str = "", remedies: Mapping[int, str] | None = None) -> Iterator[None]:
+        """Turns a failed call into what a person reads. `where` says what the calls are about; `remedies`, by reason,
+        what helps here and not elsewhere."""
         try:
             yield
         except grpc.RpcError as error:
-            raise from_trace_error(from_rpc_error(error), where=where, home_option=self.home.option()) from error
+            found = from_rpc_error(error)
+            remedy = (remedies or {}).get(found.reason, "")
+            raise from_trace_error(found, where=where, remedy=remedy, home_option=self.home.option()) from error
 
     def _channel(self, program: str, address: str) -> grpc.Channel:
         if (program, address) not in self._channels:

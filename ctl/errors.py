@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import grpc
 
-from ctl.remedies import remedy_of
+from ctl.remedies import remedy_of, with_home
 from kernel.errors import TraceError
 from traceapi.types.v1 import errors_pb2
 
@@ -38,8 +38,8 @@ class CtlError(Exception):
 _UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
-def from_trace_error(error: TraceError, *, where: str = "", home_option: str = "") -> CtlError:
-    """The same failure for a person: with what a person can do about it."""
+def from_trace_error(error: TraceError, *, where: str = "", remedy: str = "", home_option: str = "") -> CtlError:
+    """The same failure for a person: with what a person can do about it, which is the reason's or `remedy`."""
     details = (f"{violation.field}: {violation.description}" for violation in error.violations)
     lines = [error.message, *(f"  {detail}" for detail in details if detail not in error.message)]
     if error.code in _UNREACHABLE:
@@ -48,4 +48,5 @@ def from_trace_error(error: TraceError, *, where: str = "", home_option: str = "
         exit_code = ExitCode.USAGE
     else:
         exit_code = ExitCode.FAULTY
-    return CtlError("\n".join(lines), where=where, remedy=remedy_of(error, home_option), exit_code=exit_code)
+    told = with_home(remedy, home_option) if remedy else remedy_of(error, home_option)
+    return CtlError("\n".join(lines), where=where, remedy=told, exit_code=exit_code)

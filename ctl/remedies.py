@@ -93,5 +93,8 @@ def remedy_of(error: TraceError, home_option: str = "") -> str:
     """What to do about it at a terminal; `home_option` is the home's, as `Home.option` says it."""
     if error.reason in AS_IN_THE_TABLE:
         return next(row.remedy for row in error_table() if row.reason == error.reason)
-    text = BY_COMMAND.get(error.reason, BY_COMMAND[errors.ERROR_REASON_INTERNAL])
-    return text.replace("{home}", home_option)
+    return with_home(BY_COMMAND.get(error.reason, BY_COMMAND[errors.ERROR_REASON_INTERNAL]), home_option)
+
+
+def with_home(remedy: str, home_option: str) -> str:
+    return remedy.replace("{home}", home_option)

@@ -9,7 +9,8 @@ from ctl.commands.registry import command
 from ctl.connection import CALL_SECONDS, Connection, connect
 from ctl.home import DEFAULT_HOME
 from ctl.paging import collect
-from ctl.render import console, machine, tables, values
+from ctl.render import console, machine, tables
+from ctl.scope_text import parse_scope, scope_of
 from traceapi.control.v1 import dataset_service_pb2 as api
 from traceapi.types.v1 import scope_pb2
 
@@ -32,7 +33,7 @@ def list_events(
       tracectl event ls --dataset eth.blocks --scope 500000..500009 --output json
     """
     with connect(home) as connection, connection.errors(f"dataset {dataset}" if dataset else ""):
-        chosen = values.parse_scope(scope, _cursor_type(connection, dataset)) if scope else None
+        chosen = _scope(connection, dataset, scope) if scope else None
         found = collect(
             lambda size, token: connection.datasets.ListEvents(
                 api.ListEventsRequest(dataset_id=dataset, scope=chosen, page_size=size, page_token=token),
@@ -47,9 +48,5 @@ def list_events(
     console.print_list(tables.events(found.events), len(found.events), more=bool(found.next_page_token), what="events")
 
 
-def _cursor_type(connection: Connection, dataset: str) -> scope_pb2.CursorType.ValueType | None:
-    """Of the dataset, so that `2024` of a string cursor is no number; None where no dataset is named."""
-    if not dataset:
-        return None
-    found = connection.datasets.GetDataset(api.GetDatasetRequest(dataset_id=dataset), timeout=CALL_SECONDS)
-    return found.dataset.spec.cursor.type or None
+def _scope(connection: Connection, dataset: str, text: str) -> scope_pb2.Scope:
+    return scope_of(connection, dataset, text) if dataset else parse_scope(text)

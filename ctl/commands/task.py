@@ -11,6 +11,7 @@ from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.paging import collect
 from ctl.render import console, machine, tables, values
+from ctl.scope_text import parse_scope
 from ctl.task_watch import follow_task, follow_task_as_messages
 from traceapi.control.v1 import task_service_pb2 as api
 from traceapi.types.v1 import task_pb2
@@ -41,7 +42,7 @@ def list_tasks(
     """
     chosen = api.TaskFilter(dag=dag, job=job, states=[parse_state(word) for word in state or ()])
     if scope:
-        chosen.scope.CopyFrom(values.parse_scope(scope))
+        chosen.scope.CopyFrom(parse_scope(scope))
     with connect(home) as connection, connection.errors():
         found = collect(
             lambda size, token: connection.tasks.ListTasks(

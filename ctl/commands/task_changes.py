@@ -18,6 +18,7 @@ from ctl.connection import CALL_SECONDS, Connection, connect
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, values
+from ctl.scope_text import parse_scope
 from traceapi.control.v1 import task_service_pb2 as api
 
 Answer = api.CancelTasksResponse | api.RetryTasksResponse | api.SkipTasksResponse
@@ -144,7 +145,7 @@ def _filter(task_ids: list[str], dag: str, job: str, states: list[str], scope: s
         )
     chosen = api.TaskFilter(task_ids=task_ids, dag=dag, job=job, states=[parse_state(word) for word in states])
     if scope:
-        chosen.scope.CopyFrom(values.parse_scope(scope))
+        chosen.scope.CopyFrom(parse_scope(scope))
     return chosen
 
 

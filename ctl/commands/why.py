@@ -1,5 +1,6 @@
 """`tracectl why`: the one reason that holds a task."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -9,7 +10,13 @@ from ctl.commands.options import HomeOption, Output, OutputOption
 from ctl.connection import CALL_SECONDS, connect
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, tables, values
+from ctl.scope_text import scope_of
 from traceapi.control.v1 import task_service_pb2 as api
+from traceapi.types.v1 import errors_pb2
+
+_REMEDIES: Mapping[int, str] = {
+    errors_pb2.ERROR_REASON_TASK_NOT_FOUND: "see how far its inputs are: tracectl dataset ls{home}",
+}
 
 
 def why(
@@ -29,12 +36,11 @@ def why(
       tracectl why eth.blocks@501000 --output json
     """
     dataset_id, at, scope = subject.rpartition("@")
-    request = api.ExplainTaskRequest(task_id=subject)
-    if at:
-        request = api.ExplainTaskRequest(
-            dataset_scope=api.DatasetScope(dataset_id=dataset_id, scope=values.parse_scope(scope))
-        )
-    with connect(home) as connection, connection.errors(subject):
+    with connect(home) as connection, connection.errors(subject, remedies=_REMEDIES if at else None):
+        request = api.ExplainTaskRequest(task_id=subject)
+        if at:
+            of_dataset = api.DatasetScope(dataset_id=dataset_id, scope=scope_of(connection, dataset_id, scope))
+            request = api.ExplainTaskRequest(dataset_scope=of_dataset)
         answer = connection.tasks.ExplainTask(request, timeout=CALL_SECONDS)
     if output is Output.JSON:
         machine.print_message(answer)

@@ -8,8 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
-from ctl.errors import CtlError, ExitCode
-from kernel.scopes import format_cursor, format_scope, parse_cursor
+from kernel.scopes import format_cursor, format_scope
 from traceapi.control.v1 import dag_service_pb2 as dags
 from traceapi.types.v1 import dag_pb2, scope_pb2, task_pb2
 
@@ -104,36 +103,6 @@ def members(manifest: scope_pb2.RangeManifest) -> str:
     first, last = cursor(manifest.boundaries.first), cursor(manifest.boundaries.last)
     runs = len(manifest.members)
     return f"{first}..{last}: {count(manifest.unit_count)} units in {runs} run{'s' if runs != 1 else ''}"
-
-
-def parse_scope(text: str, cursor_type: scope_pb2.CursorType.ValueType | None = None) -> scope_pb2.Scope:
-    """What a person types after `--scope`: `A`, `A..B`. The type is that of the dataset, else the first that fits.
-
-    Raises CtlError (usage).
-    """
-    parts = text.split("..")
-    if len(parts) > 2 or not all(parts):
-        raise _no_scope(text)
-    if cursor_type is not None and cursor_type == scope_pb2.CURSOR_TYPE_UNSPECIFIED:
-        return scope_pb2.Scope(partition_key=text)
-    types = [cursor_type] if cursor_type is not None else [kind for kind in scope_pb2.CursorType.values() if kind]
-    for kind in types:
-        try:
-            values = [parse_cursor(part, scope_pb2.CursorType.ValueType(kind)) for part in parts]
-        except ValueError:
-            continue
-        if len(values) == 1:
-            return scope_pb2.Scope(cursor=values[0])
-        return scope_pb2.Scope(range=scope_pb2.CursorRange(first=values[0], last=values[1]))
-    raise _no_scope(text)
-
-
-def _no_scope(text: str) -> CtlError:
-    return CtlError(
-        f"not a scope: {text!r}",
-        remedy="write one cursor value, or two with two dots between: 500000, 500000..500099",
-        exit_code=ExitCode.USAGE,
-    )
 
 
 def count(number: int) -> str:

@@ -21,10 +21,11 @@ from dispatcher.events.rows import (
 )
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
+from dispatcher.rpc.naming import named_dataset, no_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
 from kernel.errors import TraceError
 from kernel.ids import IdSource
-from kernel.scopes import cursor_key, cursor_value, scope_key
+from kernel.scopes import ScopeKey, cursor_key, cursor_value, scope_key
 from kernel.servers import current_actor
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceServicer
@@ -48,12 +49,7 @@ class DatasetService(DatasetServiceServicer):
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
         with translated():
             async with transaction(self._pool) as connection:
-                names = await store.spelled(connection, [request.dataset_id])
-                dataset_id = names.get(request.dataset_id.casefold(), request.dataset_id)
-                found = await store.list_datasets(connection, dataset_id=dataset_id)
-                if not found:
-                    raise _no_dataset(request.dataset_id)
-                row = found[0]
+                row = await named_dataset(connection, request.dataset_id)
                 totals = await store.version_totals(connection, [row.dataset_version_id])
                 artifacts = await store.visible_artifacts(
                     connection, row.dataset_version_id, row.number, Bounds(), None
@@ -67,6 +63,7 @@ class DatasetService(DatasetServiceServicer):
         limit = page_size(request.page_size)
         with translated():
             async with transaction(self._pool) as connection:
+                await require_names(connection, request.dag)
                 found = await store.list_datasets(
                     connection, dag=request.dag or None, after=request.page_token or None, limit=limit
                 )
@@ -84,7 +81,7 @@ class DatasetService(DatasetServiceServicer):
             async with transaction(self._pool) as connection:
                 found = await store.list_versions(connection, request.dataset_id, uuid_token(request.page_token), limit)
         if not found and not request.page_token:
-            raise _no_dataset(request.dataset_id)
+            raise no_dataset(request.dataset_id)
         return pb.ListDatasetVersionsResponse(
             versions=[
                 dataset_pb2.DatasetVersion(
@@ -104,7 +101,7 @@ class DatasetService(DatasetServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 if not await store.spelled(connection, [request.dataset_id]):
-                    raise _no_dataset(request.dataset_id)
+                    raise no_dataset(request.dataset_id)
                 edges = await store.lineage(connection)
         reached, frontier = set[int](), {request.dataset_id}
         for _ in range(request.depth or 1):
@@ -130,18 +127,17 @@ class DatasetService(DatasetServiceServicer):
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:
         limit = page_size(request.page_size)
-        key = scope_key(request.scope) if request.HasField("scope") else None
-        query = EventQuery(
-            dataset_id=request.dataset_id or None,
-            first=key.first if key else None,
-            last=key.last if key else None,
-            before=uuid_token(request.page_token),
-            limit=limit,
-        )
         with translated():
             async with transaction(self._pool) as connection:
-                if request.dataset_id and not await store.list_datasets(connection, dataset_id=request.dataset_id):
-                    raise _no_dataset(request.dataset_id)
+                dataset = await named_dataset(connection, request.dataset_id) if request.dataset_id else None
+                key = _key(dataset, request.scope) if request.HasField("scope") else None
+                query = EventQuery(
+                    dataset_id=dataset.dataset_id if dataset else None,
+                    first=key.first if key else None,
+                    last=key.last if key else None,
+                    before=uuid_token(request.page_token),
+                    limit=limit,
+                )
                 found = await events_store.find_events(connection, query)
         return pb.ListEventsResponse(
             events=[convert.event(row) for row in found],
@@ -203,10 +199,9 @@ class DatasetService(DatasetServiceServicer):
         return pb.ReleasePinResponse()
 
 
-def _no_dataset(dataset_id: str) -> TraceError:
-    return TraceError(
-        ErrorReason.ERROR_REASON_DATASET_NOT_FOUND, f"no dataset is called {dataset_id}", metadata={"name": dataset_id}
-    )
+def _key(dataset: DatasetRow | None, scope: scope_pb2.Scope) -> ScopeKey:
+    """Over all datasets any scope may be asked for. Raises SCOPE_MISMATCH."""
+    return scope_key(scope) if dataset is None else scope_in(dataset, scope)
 
 
 def _cursor(cursor_type: int, key: bytes | None) -> scope_pb2.CursorValue | None:

@@ -10,6 +10,7 @@ from dispatcher.db.rows import Connection
 from dispatcher.events import store as events_store
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
+from dispatcher.rpc.naming import named_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
 from dispatcher.tasks import store
 from dispatcher.tasks.cancel import cancel_tasks
@@ -64,7 +65,7 @@ class TaskService(TaskServiceServicer):
                     task_ids = sorted(request.filter.task_ids, reverse=True)
                     limit = len(task_ids) + 1
                 else:
-                    await _require_names(connection, request.filter.dag, request.filter.job)
+                    await require_names(connection, request.filter.dag, request.filter.job)
                     query = _query(request.filter, limit, uuid_token(request.page_token))
                     task_ids = await store.find_tasks(connection, query)
                 found = await store.get_tasks(connection, task_ids)
@@ -76,7 +77,7 @@ class TaskService(TaskServiceServicer):
     async def CountTasks(self, request: pb.CountTasksRequest, context: Context) -> pb.CountTasksResponse:
         with translated():
             async with transaction(self._pool) as connection:
-                await _require_names(connection, request.dag, "")
+                await require_names(connection, request.dag, "")
                 counts = await store.count_tasks(connection, request.dag or None)
         return pb.CountTasksResponse(
             counts=[
@@ -91,7 +92,7 @@ class TaskService(TaskServiceServicer):
         query = dataclasses.replace(_query(request.filter, MAX_CHANGED, None), after=uuid_token(request.page_token))
         with translated():
             async with transaction(self._pool) as connection:
-                await _require_names(connection, request.filter.dag, request.filter.job)
+                await require_names(connection, request.filter.dag, request.filter.job)
                 taken = await store.retry_dead(connection, query, list(request.filter.task_ids))
                 actor, subject = str(current_actor()), request.filter.dag
                 await datasets_store.audit(connection, actor, "TaskService.RetryTasks", subject, task_ids=taken)
@@ -105,7 +106,7 @@ class TaskService(TaskServiceServicer):
         query = dataclasses.replace(_query(request.filter, MAX_CHANGED, None), after=uuid_token(request.page_token))
         with translated():
             async with transaction(self._pool) as connection:
-                await _require_names(connection, request.filter.dag, request.filter.job)
+                await require_names(connection, request.filter.dag, request.filter.job)
                 taken = await store.skip_dead(connection, query, list(request.filter.task_ids), request.reason)
                 actor, subject = str(current_actor()), request.filter.dag
                 await datasets_store.audit(
@@ -124,7 +125,7 @@ class TaskService(TaskServiceServicer):
         reason = f"cancelled by {actor}" + (f": {request.reason}" if request.reason else "")
         with translated():
             async with transaction(self._pool) as connection:
-                await _require_names(connection, request.filter.dag, request.filter.job)
+                await require_names(connection, request.filter.dag, request.filter.job)
                 result = await cancel_tasks(connection, query, list(request.filter.task_ids), reason)
                 await datasets_store.audit(
                     connection,
@@ -165,31 +166,20 @@ class TaskService(TaskServiceServicer):
         query = _query(task_filter, MAX_CHANGED, None)
         with translated():
             async with transaction(self._pool) as connection:
-                await _require_names(connection, task_filter.dag, task_filter.job)
+                await require_names(connection, task_filter.dag, task_filter.job)
                 return await store.count_matching(connection, query, list(task_filter.task_ids), states)
 
 
-async def _require_names(connection: Connection, dag: str, job: str) -> None:
-    """A name that is mistyped is no empty answer. Raises DAG_NOT_FOUND, JOB_NOT_FOUND; empty is no name."""
-    unknown_dag, unknown_job = await store.unknown_names(connection, dag or None, job or None)
-    if unknown_dag:
-        raise TraceError(ErrorReason.ERROR_REASON_DAG_NOT_FOUND, f"no DAG is called {dag}", metadata={"dag": dag})
-    if unknown_job:
-        message = f"{dag} has no job called {job}" if dag else f"no job is called {job}"
-        raise TraceError(ErrorReason.ERROR_REASON_JOB_NOT_FOUND, message, metadata={"job": job})
-
-
 async def _producing_task(connection: Connection, subject: pb.DatasetScope) -> str:
-    """Raises DATASET_NOT_FOUND, and TASK_NOT_FOUND where nothing makes the dataset there."""
-    task_id = await producing_task(connection, subject.dataset_id, scope_key(subject.scope))
+    """Raises DATASET_NOT_FOUND, SCOPE_MISMATCH, and TASK_NOT_FOUND where nothing makes the dataset there."""
+    dataset = await named_dataset(connection, subject.dataset_id)
+    if dataset.virtual_sql:
+        message = f"{dataset.dataset_id} is virtual: it is evaluated when it is queried, and no task makes it"
+        raise TraceError(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, message)
+    task_id = await producing_task(connection, dataset.dataset_id, scope_in(dataset, subject.scope))
     if task_id is None:
-        known = await datasets_store.known_datasets(connection)
-        if subject.dataset_id not in {row.dataset_id for row in known}:
-            raise TraceError(ErrorReason.ERROR_REASON_DATASET_NOT_FOUND, f"no dataset is called {subject.dataset_id!r}")
-        raise TraceError(
-            ErrorReason.ERROR_REASON_TASK_NOT_FOUND,
-            f"no task makes {subject.dataset_id} at this scope: no event of an input has come for it yet",
-        )
+        message = f"no task makes {dataset.dataset_id} at this scope: no event of an input has come for it yet"
+        raise TraceError(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, message)
     return task_id
 
 

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from ctl.errors import CtlError
 from ctl.render import graph, values
 from ctl.render.console import THEME
 from ctl.render.graph import Edge
 from ctl.render.progress import DeploymentProgress
-from tests.ctl.fake_control import SPEC, int64, int64_range, watch_state
+from tests.ctl.fake_control import SPEC, int64_range, watch_state
 from traceapi.control.v1 import dag_service_pb2 as dags
-from traceapi.types.v1 import dag_pb2, scope_pb2, task_pb2
+from traceapi.types.v1 import dag_pb2, task_pb2
 
 
 def drawn(what: object, width: int = 120, *, color: bool = False) -> str:
@@ -141,14 +140,6 @@ def test_scopes_as_people_write_and_read_them() -> None:
     again = int64_range(1, 2)
     again.revision = 3
     assert values.scope(again) == "1..2 (revision 3)"
-    assert values.parse_scope("500000..500099") == int64_range(500_000, 500_099)
-    assert values.parse_scope("7") == scope_pb2.Scope(cursor=int64(7))
-    assert values.parse_scope("7", scope_pb2.CURSOR_TYPE_STRING).cursor.string_value == "7"
-    assert values.parse_scope("2024-05-01T00:00:00Z").cursor.timestamp_value.seconds == 1_714_521_600
-    with pytest.raises(CtlError, match="not a scope"):
-        values.parse_scope("1..2..3")
-    with pytest.raises(CtlError, match="not a scope"):
-        values.parse_scope("abc", scope_pb2.CURSOR_TYPE_INT64)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from tests.dispatcher.builders import CHAIN, Source, Worker, at, between, failur
 from tests.dispatcher.in_process import InProcess
 from tests.dispatcher.test_release import LIMITED, WAITING
 from traceapi.control.v1 import dag_service_pb2
+from traceapi.control.v1 import dataset_service_pb2 as datasets
 from traceapi.control.v1 import queue_service_pb2 as queues
 from traceapi.control.v1 import task_service_pb2 as tasks
-from traceapi.types.v1.scope_pb2 import Scope
+from traceapi.types.v1.errors_pb2 import ErrorReason
+from traceapi.types.v1.scope_pb2 import CursorRange, CursorValue, Scope
 
 
 async def _explain(dispatcher: InProcess, task_id: str) -> tasks.ExplainTaskResponse:
@@ -193,3 +195,41 @@ async def test_an_unknown_task_does_not_exist(dispatcher: InProcess) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await _explain(dispatcher, str(uuid.uuid4()))
     assert from_rpc_error(raised.value).reason_name == "TASK_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        Scope(cursor=CursorValue(string_value="rubbish")),
+        Scope(range=CursorRange(first=CursorValue(string_value="a"), last=CursorValue(string_value="b"))),
+        Scope(partition_key="rubbish"),
+    ],
+    ids=["cursor", "range", "partition"],
+)
+async def test_a_scope_that_the_dataset_cannot_have_is_refused(
+    dispatcher: InProcess, source: Source, scope: Scope
+) -> None:
+    await source.publish([1])
+    events = datasets.ListEventsRequest(dataset_id="Copies", scope=scope)
+    for call in (_at(dispatcher, "Copies", scope), dispatcher.datasets.ListEvents(events)):
+        with pytest.raises(grpc.RpcError) as caught:
+            await call
+        error = from_rpc_error(caught.value)
+        assert error.reason == ErrorReason.ERROR_REASON_SCOPE_MISMATCH
+        assert "no scope of copies, which has a cursor of type int64: its scopes are such as 500000" in error.message
+
+
+async def test_nothing_makes_a_virtual_dataset(dispatcher: InProcess) -> None:
+    await dispatcher.deploy("dag: view\njobs:\n  ones: {virtual: {sql: select 1 as one}, outputs: {ones: {}}}\n")
+    with pytest.raises(grpc.RpcError) as caught:
+        await _at(dispatcher, "ones", at(1))
+    error = from_rpc_error(caught.value)
+    assert (error.reason, "ones is virtual" in error.message) == (ErrorReason.ERROR_REASON_TASK_NOT_FOUND, True)
+
+
+async def test_datasets_of_a_dag_that_is_not_there_are_not_none(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(CHAIN)
+    assert len((await dispatcher.datasets.ListDatasets(datasets.ListDatasetsRequest(dag="chain"))).datasets) == 3
+    with pytest.raises(grpc.RpcError) as caught:
+        await dispatcher.datasets.ListDatasets(datasets.ListDatasetsRequest(dag="chian"))
+    assert from_rpc_error(caught.value).reason == ErrorReason.ERROR_REASON_DAG_NOT_FOUND

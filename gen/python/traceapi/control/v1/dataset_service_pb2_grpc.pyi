@@ -38,13 +38,13 @@ class DatasetServiceStub:
     GetDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_service_pb2.GetDatasetResponse]
     """One dataset. DATASET_NOT_FOUND."""
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetsRequest, _dataset_service_pb2.ListDatasetsResponse]
-    """All datasets."""
+    """All datasets. DAG_NOT_FOUND."""
     ListDatasetVersions: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetVersionsRequest, _dataset_service_pb2.ListDatasetVersionsResponse]
     """A dataset's versions, newest first. DATASET_NOT_FOUND."""
     GetLineage: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetLineageRequest, _dataset_service_pb2.GetLineageResponse]
     """What a dataset is made from and what is made from it, by job. DATASET_NOT_FOUND."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ListEventsRequest, _dataset_service_pb2.ListEventsResponse]
-    """Events of a dataset, newest first. DATASET_NOT_FOUND."""
+    """Events of a dataset, newest first. DATASET_NOT_FOUND, SCOPE_MISMATCH."""
     PinDatasets: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.PinDatasetsRequest, _dataset_service_pb2.PinDatasetsResponse]
     """Pins datasets by name at one moment, in one statement; virtual ones with everything that they are made of. The pin is a lease:
     the collector stays away while it lasts. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
@@ -64,13 +64,13 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_service_pb2.GetDatasetResponse]  # type: ignore[assignment]
     """One dataset. DATASET_NOT_FOUND."""
     ListDatasets: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetsRequest, _dataset_service_pb2.ListDatasetsResponse]  # type: ignore[assignment]
-    """All datasets."""
+    """All datasets. DAG_NOT_FOUND."""
     ListDatasetVersions: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetVersionsRequest, _dataset_service_pb2.ListDatasetVersionsResponse]  # type: ignore[assignment]
     """A dataset's versions, newest first. DATASET_NOT_FOUND."""
     GetLineage: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetLineageRequest, _dataset_service_pb2.GetLineageResponse]  # type: ignore[assignment]
     """What a dataset is made from and what is made from it, by job. DATASET_NOT_FOUND."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListEventsRequest, _dataset_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Events of a dataset, newest first. DATASET_NOT_FOUND."""
+    """Events of a dataset, newest first. DATASET_NOT_FOUND, SCOPE_MISMATCH."""
     PinDatasets: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.PinDatasetsRequest, _dataset_service_pb2.PinDatasetsResponse]  # type: ignore[assignment]
     """Pins datasets by name at one moment, in one statement; virtual ones with everything that they are made of. The pin is a lease:
     the collector stays away while it lasts. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
@@ -99,7 +99,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.ListDatasetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.ListDatasetsResponse, _abc.Awaitable[_dataset_service_pb2.ListDatasetsResponse]]:
-        """All datasets."""
+        """All datasets. DAG_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListDatasetVersions(
@@ -123,7 +123,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.ListEventsResponse, _abc.Awaitable[_dataset_service_pb2.ListEventsResponse]]:
-        """Events of a dataset, newest first. DATASET_NOT_FOUND."""
+        """Events of a dataset, newest first. DATASET_NOT_FOUND, SCOPE_MISMATCH."""
 
     @_abc_1.abstractmethod
     def PinDatasets(

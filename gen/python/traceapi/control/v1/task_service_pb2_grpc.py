@@ -119,7 +119,7 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExplainTask(self, request, context):
-        """Names exactly one reason that holds a task. TASK_NOT_FOUND.
+        """Names exactly one reason that holds a task. TASK_NOT_FOUND, DATASET_NOT_FOUND, SCOPE_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

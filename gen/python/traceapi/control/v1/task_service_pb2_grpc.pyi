@@ -46,7 +46,7 @@ class TaskServiceStub:
     SkipTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.SkipTasksRequest, _task_service_pb2.SkipTasksResponse]
     """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ExplainTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ExplainTaskRequest, _task_service_pb2.ExplainTaskResponse]
-    """Names exactly one reason that holds a task. TASK_NOT_FOUND."""
+    """Names exactly one reason that holds a task. TASK_NOT_FOUND, DATASET_NOT_FOUND, SCOPE_MISMATCH."""
 
 @_typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
@@ -66,7 +66,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     SkipTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.SkipTasksRequest, _task_service_pb2.SkipTasksResponse]  # type: ignore[assignment]
     """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ExplainTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ExplainTaskRequest, _task_service_pb2.ExplainTaskResponse]  # type: ignore[assignment]
-    """Names exactly one reason that holds a task. TASK_NOT_FOUND."""
+    """Names exactly one reason that holds a task. TASK_NOT_FOUND, DATASET_NOT_FOUND, SCOPE_MISMATCH."""
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tasks."""
@@ -125,6 +125,6 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.ExplainTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.ExplainTaskResponse, _abc.Awaitable[_task_service_pb2.ExplainTaskResponse]]:
-        """Names exactly one reason that holds a task. TASK_NOT_FOUND."""
+        """Names exactly one reason that holds a task. TASK_NOT_FOUND, DATASET_NOT_FOUND, SCOPE_MISMATCH."""
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -692,7 +692,7 @@ export const DatasetService: GenService<{
     output: typeof GetDatasetResponseSchema;
   },
   /**
-   * All datasets.
+   * All datasets. DAG_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.DatasetService.ListDatasets
    */
@@ -722,7 +722,7 @@ export const DatasetService: GenService<{
     output: typeof GetLineageResponseSchema;
   },
   /**
-   * Events of a dataset, newest first. DATASET_NOT_FOUND.
+   * Events of a dataset, newest first. DATASET_NOT_FOUND, SCOPE_MISMATCH.
    *
    * @generated from rpc traceapi.control.v1.DatasetService.ListEvents
    */

@@ -768,7 +768,7 @@ export const TaskService: GenService<{
     output: typeof SkipTasksResponseSchema;
   },
   /**
-   * Names exactly one reason that holds a task. TASK_NOT_FOUND.
+   * Names exactly one reason that holds a task. TASK_NOT_FOUND, DATASET_NOT_FOUND, SCOPE_MISMATCH.
    *
    * @generated from rpc traceapi.control.v1.TaskService.ExplainTask
    */
