@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 import grpc
 import pytest
 
-from kernel.channels import aio_channel, sync_channel
+from kernel.channels import aio_channel, check_address, sync_channel
 from kernel.credentials import Role
 from kernel.errors import TraceError, from_rpc_error
 from kernel.servers import TlsFiles, aio_server, unix_aio_server
-from kernel.tls import PUBLIC_AUTHORITIES, client_tls
+from kernel.tls import PUBLIC_AUTHORITIES, client_tls, split_address
 from tests.certificates import Authority
 from tests.kernel.conftest import POLICY, TOKENS, VERIFIER, serving_aio
 from tests.kernel.scripted_services import AioServicer
@@ -313,9 +313,38 @@ async def test_a_unix_socket_serves_without_credentials_and_with_rules(tmp_path:
     assert not (tmp_path / "operator.sock").exists()
 
 
-def test_a_sync_channel_also_calls_a_server_on_ipv6() -> None:
-    if not socket.has_ipv6:
-        pytest.skip("IPv6 is not available")
-    with sync_channel("[::1]:1", token="t", actor_name="local") as channel, pytest.raises(grpc.RpcError) as caught:
-        operator_grpc.OperatorServiceStub(channel).Attach(ATTACH, timeout=20)
-    assert from_rpc_error(caught.value).reason == errors_pb2.ERROR_REASON_UNAVAILABLE
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [("[::1]:7401", ("::1", 7401)), (" [2001:db8::2]:1 ", ("2001:db8::2", 1)), ("127.0.0.1:0", ("127.0.0.1", 0))],
+)
+def test_an_address_is_a_host_and_a_port(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+def test_ipv6_has_a_loopback_too_where_credentials_go_without_tls() -> None:
+    check_address("[::1]:7401", tls=None)
+    check_address("[::1]:7401,[::1]:7402", tls=None)
+    with pytest.raises(ValueError, match="only with TLS"):
+        check_address("[2001:db8::2]:7401", tls=None)
+
+
+async def test_a_server_on_ipv6_is_called_and_where_there_is_no_ipv6_that_is_a_failed_call() -> None:
+    if _has_ipv6():
+        async with serving_aio(AioServicer(), "[::1]:0") as address, user_channel(address) as channel:
+            assert address.startswith("[::1]:")
+            assert (await stub(channel).Attach(ATTACH, timeout=20)).secrets["actor"] == "user:local"
+    else:
+        async with user_channel("[::1]:1") as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                await stub(channel).Attach(ATTACH, timeout=20)
+            assert from_rpc_error(caught.value).reason == errors_pb2.ERROR_REASON_UNAVAILABLE
+
+
+def _has_ipv6() -> bool:
+    """Whether an address can be had, which Python's having been built for it does not say."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
