@@ -15,7 +15,8 @@ from statistics import median
 
 from bench.table import Measure, report
 from tests.chaos import ledger
-from tests.chaos.rarities import LEAST
+from tests.chaos.plan import Kind
+from tests.chaos.rarities import LEAST, Injected
 from tests.chaos.run import Result, run
 
 _SHOWN = 20
@@ -46,7 +47,7 @@ def main() -> int:
 
 
 def _tell(result: Result) -> None:
-    hits = ", ".join(f"{fault.kind.value} ({fault.in_flight})" for fault in result.injected)
+    hits = ", ".join(f"{_named(fault)} ({fault.in_flight})" for fault in result.injected)
     _say(f"seed {result.seed} {result.outcome} in {result.seconds:.1f} s; faults, with tasks in flight: {hits}")
     for violation in result.violations[:_SHOWN]:
         _say(f"  {violation}")
@@ -54,6 +55,10 @@ def _tell(result: Result) -> None:
         _say(f"  and {len(result.violations) - _SHOWN} more")
     for missing in result.missing:
         _say(f"  nothing was proved: {missing}")
+
+
+def _named(fault: Injected) -> str:
+    return f"{fault.kind.value} {fault.detail}" if fault.kind is Kind.CRASH else fault.kind.value
 
 
 def _say(line: str) -> None:

@@ -60,7 +60,23 @@ end $$;
 create trigger chaos_update after update on ordered_stream referencing new table as made
 for each statement execute function chaos.note_streams();
 
--- Rows that are written once: events, files, publications.
+create table chaos.watermark_change (
+    seq bigint primary key default nextval('chaos.seq'),
+    dataset_version_id uuid not null,
+    cursor_key bytea not null
+);
+
+create function chaos.note_watermarks() returns trigger language plpgsql as $$
+begin
+    insert into chaos.watermark_change (dataset_version_id, cursor_key) select dataset_version_id, cursor_key from made;
+    return null;
+end $$;
+create trigger chaos_insert after insert on watermark referencing new table as made
+for each statement execute function chaos.note_watermarks();
+create trigger chaos_update after update on watermark referencing new table as made
+for each statement execute function chaos.note_watermarks();
+
+-- Rows that are written once: events, files, publications, ended attempts.
 create table chaos.written (
     seq bigint primary key default nextval('chaos.seq'),
     kind text not null,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from tests.chaos import of_ends, of_events, of_leases
+from tests.chaos import of_ends, of_events, of_leases, of_order
 from tests.chaos.evidence import Evidence
 
 INVARIANTS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
@@ -22,6 +22,8 @@ INVARIANTS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
     "S23": of_ends.attempts_have_a_limit,
     "S24": of_ends.what_was_cancelled_never_succeeds,
     "S25": of_leases.calls_take_effect_once,
+    "O1": of_order.streams_keep_their_order,
+    "W1": of_order.what_is_complete_stays_so,
     "L1": of_ends.everything_comes_to_an_end,
     "L2": of_ends.ended_leases_are_noticed,
     "L3": of_ends.lost_wakeups_are_sent_again,

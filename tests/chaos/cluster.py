@@ -124,9 +124,13 @@ class Cluster:
             self.processes[name].ended, self.processes[name].serving = True, False
         return ended
 
+    @property
+    def serving_count(self) -> int:
+        return sum(process.serving for process in self.processes.values())
+
     def serving(self) -> bool:
         """Whether all of them do."""
-        return all(process.serving for process in self.processes.values())
+        return self.serving_count == len(self.processes)
 
     def kill(self, name: str) -> None:
         """SIGKILL; its operators go with it."""

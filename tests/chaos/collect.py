@@ -12,7 +12,7 @@ import psycopg
 
 from dispatcher.db.statements import Statements
 from kernel.artifacts import ArtifactStore
-from kernel.scopes import scope_key
+from kernel.scopes import ScopeKind, scope_key
 from tests.chaos.evidence import (
     NEVER,
     Artifact,
@@ -29,6 +29,7 @@ from tests.chaos.evidence import (
     Task,
     TaskChange,
     Verdict,
+    WatermarkChange,
     Write,
     Written,
 )
@@ -89,6 +90,7 @@ def collect(conninfo: str, store: ArtifactStore | None, history: Path | None, bo
         if _one(connection, _sql.audited):
             evidence.task_changes = [TaskChange(*row) for row in connection.execute(_sql.task_changes)]
             evidence.stream_changes = [StreamChange(*row) for row in connection.execute(_sql.stream_changes)]
+            evidence.watermark_changes = [WatermarkChange(*row) for row in connection.execute(_sql.watermark_changes)]
             evidence.written = [Written(*row) for row in connection.execute(_sql.written)]
     for call in read_calls(history) if history is not None else ():
         _add(evidence, call)
@@ -131,8 +133,9 @@ def _one(connection: psycopg.Connection[Any], query: str) -> Any:
 
 
 def _event(row: Sequence[Any]) -> Event:
-    event_id, dataset_id, task_id, kind, first, last, revision, *rest = row
-    return Event(event_id, EventKey(dataset_id, task_id, _scope_bytes(kind, first, last, revision)), *rest)
+    event_id, dataset_id, task_id, kind, first, last, revision, *others = row
+    key = EventKey(dataset_id, task_id, _scope_bytes(kind, first, last, revision))
+    return Event(event_id, key, b"" if kind == ScopeKind.PARTITION else last, *others)
 
 
 def _scope_bytes(kind: int, first: bytes, last: bytes, revision: int) -> bytes:

@@ -3,7 +3,8 @@
 -- name: tasks
 select t.task_id::text, t.job_version_id::text, coalesce(t.event_id::text, ''), t.stream_key, t.state::text, t.attempt,
     t.failed_attempts, t.lost_leases, s.max_attempts, s.max_lost_leases,
-    extract(epoch from coalesce(t.lease_until, o.lease_until))::float, extract(epoch from t.released_at)::float, t.reason
+    extract(epoch from coalesce(t.lease_until, o.lease_until))::float, extract(epoch from t.released_at)::float, t.reason,
+    t.scope_first
 from task t
 join job_version j using (job_version_id)
 join dag d on d.dag = j.dag
@@ -45,6 +46,11 @@ order by seq;
 select seq, job_version_id::text, stream_key, epoch, coalesce(token_digest, ''::bytea),
     extract(epoch from lease_until)::float, extract(epoch from at)::float, extract(epoch from began)::float
 from chaos.stream_change
+order by seq;
+
+-- name: watermark_changes
+select seq, dataset_version_id::text, cursor_key
+from chaos.watermark_change
 order by seq;
 
 -- name: written

@@ -109,6 +109,15 @@ class StreamChange:
 
 
 @dataclass(frozen=True, slots=True)
+class WatermarkChange:
+    """A dataset version became complete up to a cursor."""
+
+    seq: int
+    version_id: str
+    cursor_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """The insert of a row that is written once."""
 
@@ -136,6 +145,7 @@ class Task:
     lease_until: float | None
     released_at: float | None
     reason: str
+    scope_first: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +162,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An accepted event. `number` is that of its publication."""
+    """An accepted event. `number` is that of its publication; `scope_last` the key of the cursor that it reaches to,
+    empty where its scope is a partition."""
 
     event_id: str
     key: EventKey
+    scope_last: bytes
     attempt: int
     version_id: str
     artifact_id: str
@@ -208,6 +220,7 @@ class Evidence:
     cancels: list[Cancel] = field(default_factory=list)
     task_changes: list[TaskChange] = field(default_factory=list)
     stream_changes: list[StreamChange] = field(default_factory=list)
+    watermark_changes: list[WatermarkChange] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)

@@ -20,6 +20,7 @@ from tests.chaos.evidence import (
     Subscription,
     Task,
     TaskChange,
+    WatermarkChange,
     Write,
     Written,
 )
@@ -80,6 +81,7 @@ def good() -> Evidence:
         Written(21, "attempt", SECOND, 6.9, 15),
         Written(23, "attempt", SOURCE, 8.9, 30),
     ]
+    evidence.watermark_changes = [WatermarkChange(24, NUMBERS, b"1"), WatermarkChange(25, NUMBERS, b"2")]
     evidence.claims = [
         Claim("claim 1", FIRST, b"token 1", 2.9, 3.1, "ok", 1),
         Claim("claim 1", SECOND, b"token 3", 2.9, 3.1, "ok", 1),
@@ -121,7 +123,7 @@ def _event(
     event_id: str, dataset: str, task_id: str, scope: bytes, attempt: int, version: str, artifact: str, number: int
 ) -> Event:
     publication = "publication 1" if version == NUMBERS else "publication 2"
-    return Event(event_id, _key(dataset, task_id, scope), attempt, version, artifact, publication, number)
+    return Event(event_id, _key(dataset, task_id, scope), scope, attempt, version, artifact, publication, number)
 
 
 def _change(

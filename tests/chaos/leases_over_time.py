@@ -22,6 +22,10 @@ class LeasesOverTime:
         """Each task's changes, in order."""
         return self._tasks
 
+    def of_streams(self) -> dict[tuple[str, str], list[StreamChange]]:
+        """Each ordered stream's changes, in order."""
+        return self._streams
+
     def of_task(self, task_id: str, seq: int) -> TaskChange | None:
         """The task as it stood."""
         changes = self._tasks.get(task_id, [])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.chaos.plan import Kind
 from tests.chaos.run import Result
 
 LEDGER = Path(__file__).with_name("ledger.jsonl")
@@ -23,6 +24,8 @@ class Entry:
     tasks: int
     faults: Mapping[str, int]
     """How often each kind hit work in flight."""
+    crashes: Sequence[str]
+    """The crash points at which a program died, with the hit that it was."""
     broken: Sequence[str] = ()
     """The invariants that did not hold."""
     note: str = ""
@@ -46,9 +49,10 @@ def entry(result: Result, at: str) -> Entry:
     for fault in result.injected:
         if fault.in_flight:
             faults[fault.kind.value] = faults.get(fault.kind.value, 0) + 1
+    crashes = [fault.detail for fault in result.injected if fault.kind is Kind.CRASH]
     broken = sorted({violation.invariant for violation in result.violations})
     tasks = int(result.rarities["tasks"])
-    return Entry(result.seed, at, result.outcome, round(result.seconds, 1), tasks, faults, broken)
+    return Entry(result.seed, at, result.outcome, round(result.seconds, 1), tasks, faults, crashes, broken)
 
 
 def add(path: Path, one: Entry) -> None:

@@ -2,9 +2,9 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from tests.chaos.evidence import Attempt, Evidence, Write
+from tests.chaos.evidence import Evidence, StreamChange, TaskChange
 from tests.chaos.leases_over_time import LeasesOverTime
 
 # The transitions that the product may make, written down a second time: here nobody looks up what the product thinks.
@@ -76,13 +76,12 @@ def no_stale_lease_is_heard(evidence: Evidence) -> Iterator[str]:
             yield f"{what}: accepted with another token than the attempt's"
         elif attempt is None and write.kind == "end":
             yield f"{what}: accepted, and the attempt has not ended"
-        elif attempt is not None and attempt.ended_at < write.began and not _repeats(write, attempt):
+        elif attempt is not None and write.kind == "end":
+            # It may be said again, and gets its first answer then.
+            if attempt.outcome not in _RECORDED_AS[write.outcome]:
+                yield f"{what}: {write.outcome} was accepted, and {attempt.outcome} is on record"
+        elif attempt is not None and attempt.ended_at < write.began:
             yield f"{what}: accepted {write.began - attempt.ended_at:.3f} s after the attempt had ended"
-
-
-def _repeats(write: Write, attempt: Attempt) -> bool:
-    """An end that is said again gets its first answer."""
-    return write.kind == "end" and attempt.outcome in _RECORDED_AS[write.outcome]
 
 
 def attempts_are_counted_up(evidence: Evidence) -> Iterator[str]:
@@ -108,13 +107,35 @@ def leases_do_not_overlap(evidence: Evidence) -> Iterator[str]:
         for before, after in itertools.pairwise(changes):
             if before.state != "running":
                 continue
+            what = f"attempt {before.attempt} of task {task_id}"
             if after.state == "running":
                 if (after.attempt, after.token_digest) != (before.attempt, before.token_digest):
-                    yield f"task {task_id} was leased anew while attempt {before.attempt} had it"
+                    yield f"{what} had the task when it was leased anew"
+                elif _revived(before, after):
+                    yield f"{what} had its lease extended after it had ended"
             elif outcomes.get((task_id, before.attempt)) == "lease_lost":
                 until = leases.until(before, after.seq)
                 if until is not None and until > after.at:
-                    yield f"attempt {before.attempt} of task {task_id} was taken back before its lease had ended"
+                    yield f"{what} was taken back before its lease had ended"
+    for (_, stream_key), moves in leases.of_streams().items():
+        yield from _overlaps_of_a_stream(stream_key, moves)
+
+
+def _overlaps_of_a_stream(stream_key: str, moves: Sequence[StreamChange]) -> Iterator[str]:
+    for before, after in itertools.pairwise(moves):
+        what = f"epoch {before.epoch} of stream {stream_key!r}"
+        if after.epoch == before.epoch:
+            if _revived(before, after):
+                yield f"{what} had its lease extended after it had ended"
+        elif before.lease_until is not None and before.lease_until > after.at:
+            yield f"{what} had the stream when it was leased anew"
+
+
+def _revived(before: TaskChange | StreamChange, after: TaskChange | StreamChange) -> bool:
+    """Whether a lease goes on that had ended before anybody asked for it."""
+    if before.lease_until is None or after.lease_until is None:
+        return False
+    return after.lease_until > before.lease_until and before.lease_until <= after.began
 
 
 def transitions_are_legal(evidence: Evidence) -> Iterator[str]:

@@ -17,6 +17,10 @@ select count(*) from task where state in ('succeeded', 'dead', 'canceled', 'skip
 select not exists (select 1 from task where state not in ('succeeded', 'dead', 'canceled', 'skipped'))
     and exists (select 1 from task where origin = 'source_run');
 
+-- name: died_of_lost_leases
+-- Tasks whose workers were killed, stopped or cut off once too often.
+select array_agg(task_id::text) from task where state = 'dead' and reason like '%% leases were lost%%';
+
 -- name: to_cancel
 -- A task that a person might cancel: of the middle job, running where there is one.
 select t.task_id::text

@@ -7,7 +7,16 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.checker import INVARIANTS, check
-from tests.chaos.evidence import Artifact, Emitted, Evidence, StreamChange, Subscription, Write, Written
+from tests.chaos.evidence import (
+    Artifact,
+    Emitted,
+    Evidence,
+    StreamChange,
+    Subscription,
+    WatermarkChange,
+    Write,
+    Written,
+)
 from tests.chaos.histories import FIRST, HOPS, NUMBERS, SECOND, SOURCE, good, replaced
 
 Bad = Callable[[Evidence], object]
@@ -90,6 +99,10 @@ def _stale_end_heard(e: Evidence) -> None:
     e.writes.append(Write("end", FIRST, 1, b"token 1", 6.0, 6.1, "ok", "succeeded", "success"))
 
 
+def _end_on_record_as_another(e: Evidence) -> None:
+    replaced(e.attempts, lambda a: a.task_id == SOURCE, outcome="lease_lost")
+
+
 def _attempt_skipped(e: Evidence) -> None:
     e.attempts = [a for a in e.attempts if (a.task_id, a.attempt) != (FIRST, 1)]
 
@@ -105,6 +118,25 @@ def _leased_while_held(e: Evidence) -> None:
 
 def _taken_back_too_early(e: Evidence) -> None:
     replaced(e.task_changes, lambda c: c.seq == 11, lease_until=5.5)
+
+
+def _extended_after_its_end(e: Evidence) -> None:
+    (held,) = [change for change in e.task_changes if change.seq == 11]
+    e.task_changes.append(dataclasses.replace(held, seq=12, before="running", lease_until=6.0, at=4.6, began=4.5))
+
+
+def _stream_leased_while_held(e: Evidence) -> None:
+    e.stream_changes = [
+        StreamChange(30, "ranges", "", 1, b"", 20.0, 9.0, 8.9),
+        StreamChange(31, "ranges", "", 2, b"", 30.0, 15.0, 14.9),
+    ]
+
+
+def _stream_extended_after_its_end(e: Evidence) -> None:
+    e.stream_changes = [
+        StreamChange(30, "ranges", "", 1, b"", 10.0, 9.0, 8.9),
+        StreamChange(31, "ranges", "", 1, b"", 30.0, 15.0, 14.9),
+    ]
 
 
 def _left_a_final_state(e: Evidence) -> None:
@@ -150,6 +182,25 @@ def _file_changed(e: Evidence) -> None:
 
 def _file_unknown(e: Evidence) -> None:
     e.artifacts = [Artifact("another file", "data/other", "publication 1", b"sha", True, b"sha")]
+
+
+def _ordered(e: Evidence) -> None:
+    """Both tasks are of one stream, the cancelled one before the other."""
+    replaced(e.tasks, lambda t: t.task_id == FIRST, stream_key="", scope_first=b"2")
+    replaced(e.tasks, lambda t: t.task_id == SECOND, stream_key="", scope_first=b"1")
+
+
+def _succeeded_out_of_order(e: Evidence) -> None:
+    _ordered(e)
+    replaced(e.task_changes, lambda c: c.seq == 17, seq=21)
+
+
+def _said_to_be_complete_too_early(e: Evidence) -> None:
+    replaced(e.watermark_changes, lambda c: c.cursor_key == b"2", seq=5)
+
+
+def _watermark_went_back(e: Evidence) -> None:
+    e.watermark_changes.append(WatermarkChange(26, NUMBERS, b"1"))
 
 
 def _failed_too_often(e: Evidence) -> None:
@@ -208,10 +259,14 @@ BAD: list[tuple[str, Bad]] = [
     ("S7", _other_token_heard),
     ("S7", _end_acknowledged_and_not_done),
     ("S7", _stale_end_heard),
+    ("S7", _end_on_record_as_another),
     ("S8", _attempt_skipped),
     ("S8", _token_used_again),
     ("S9", _leased_while_held),
     ("S9", _taken_back_too_early),
+    ("S9", _extended_after_its_end),
+    ("S9", _stream_leased_while_held),
+    ("S9", _stream_extended_after_its_end),
     ("S10", _left_a_final_state),
     ("S10", _attempt_burnt),
     ("S10", _change_unseen),
@@ -229,6 +284,9 @@ BAD: list[tuple[str, Bad]] = [
     ("S24", _cancelled_and_still_there),
     ("S25", _claim_made_two_attempts),
     ("S25", _end_written_twice),
+    ("O1", _succeeded_out_of_order),
+    ("W1", _said_to_be_complete_too_early),
+    ("W1", _watermark_went_back),
     ("L1", _never_ends),
     ("L2", _nobody_notices_the_lease),
     ("L3", _nobody_sends_the_wakeup_again),
@@ -248,6 +306,12 @@ def test_a_bad_history_is_caught_by_its_invariant(invariant: str, spoil: Bad) ->
 
 def test_every_invariant_has_a_bad_history() -> None:
     assert {name for name, _ in BAD} == set(INVARIANTS)
+
+
+def test_a_stream_that_keeps_its_order_breaks_nothing() -> None:
+    evidence = good()
+    _ordered(evidence)
+    assert list(INVARIANTS["O1"](evidence)) == []
 
 
 def test_what_came_before_a_subscription_is_owed_once_its_replay_is_done() -> None:
