@@ -82,6 +82,6 @@ def test_why_asks_for_a_task_or_for_a_dataset_at_a_scope(run: Run, canned: Canne
     assert result.exit_code == 0
     assert "it is DEAD: out of attempts" in result.stdout
     assert canned.asked(task_service_pb2.ExplainTaskRequest).task_id == DEAD_TASK
-    run("why", "eth.checked@500000..500099")
+    run("why", "eth.blocks@500000..500099")
     subject = canned.asked(task_service_pb2.ExplainTaskRequest).dataset_scope
-    assert (subject.dataset_id, subject.scope) == ("eth.checked", int64_range(500_000, 500_099))
+    assert (subject.dataset_id, subject.scope) == ("eth.blocks", int64_range(500_000, 500_099))
