@@ -4,9 +4,15 @@ happened.
 Each moment is a number of accepted events and a consumer, both from a seed. What is asserted of each kill, because one
 that hit nothing would prove nothing: at its moment
 
-* a task of that consumer was leased: running, caused by an event (a source's run is caused by none and does not count),
-  under a lease, its own or its stream's, that was valid by the database's clock;
-* the event that caused it was unacknowledged: an event is acknowledged once every task that it caused has succeeded.
+* a task of that consumer was **leased**. Asked of tasks and streams: it runs, it was caused by an event (a source's run
+  is caused by none and does not count), its lease, its own or its stream's, is valid by the database's clock, and the
+  wrapper that lives now has claimed it. A lease that a killed wrapper left behind is no work that a kill could hit.
+* an event of that consumer was **unacknowledged**. Asked of events and subscriptions, whatever is leased: it is
+  published, the consumer is owed it, and no task of the consumer has succeeded for it. Success acknowledges an event.
+
+In a database that is right the event of a leased task is one of the second. That is asserted too, and it can fail: for
+a lease on an event that has been acknowledged, is published nowhere, or is owed to nobody. Events whose emit is under
+way are in no table; programs that die there, between a write, its commit and its answer, are what `make chaos` is for.
 
 A task that has lost some leases already is left to end before the next kill: a task that loses ten is DEAD, rightly.
 Both programs stand still (SIGSTOP) and no session of theirs is busy while the database is asked, so that nothing can
@@ -16,8 +22,10 @@ change between the answer and the kill.
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pyarrow.parquet as pq
@@ -77,21 +85,27 @@ select not exists (
 )
 """
 NONE_IS_NEAR_ITS_END = "select not exists (select 1 from task where state <> 'succeeded' and lost_leases >= 5)"
-HIT = """
-with leased as (
-    select t.event_id
-    from task t
-    join job_version j using (job_version_id)
-    left join ordered_stream o on (o.job_version_id, o.stream_key, o.epoch)
-        = (t.job_version_id, t.stream_key, t.stream_epoch)
-    where j.job = %(consumer)s and t.state = 'running' and t.event_id is not null
-        and coalesce(t.lease_until, o.lease_until) > clock_timestamp()
-)
-select count(*) as leased, count(*) filter (
-    where exists (select 1 from task t where t.event_id = l.event_id and t.state <> 'succeeded')
-) as unacknowledged
-from leased l
+LEASED = """
+select t.event_id
+from task t
+join job_version j using (job_version_id)
+left join ordered_stream o on (o.job_version_id, o.stream_key, o.epoch)
+    = (t.job_version_id, t.stream_key, t.stream_epoch)
+where j.job = %(consumer)s and t.state = 'running' and t.event_id is not null
+    and coalesce(t.lease_until, o.lease_until) > clock_timestamp() and t.started_at >= %(since)s
 """
+UNACKNOWLEDGED = """
+select e.event_id
+from event e
+join publication p using (publication_id)
+join subscription s on s.input_version_id = e.dataset_version_id
+    and p.number > s.from_number and p.number <= coalesce(s.to_number, p.number)
+join job_version j on j.job_version_id = s.job_version_id
+where j.job = %(consumer)s and not exists (
+    select 1 from task t where (t.event_id, t.job_version_id, t.state) = (e.event_id, j.job_version_id, 'succeeded')
+)
+"""
+NOW = "select clock_timestamp()"
 PROGRESS = "select count(*) from event"
 DONE = """
 select j.job, count(*) from task t join job_version j using (job_version_id) where t.state = 'succeeded' group by 1
@@ -130,7 +144,7 @@ def undisturbed(document: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         database,
     ):
         deploy(programs, document)
-        wait_until(programs, lambda: holds(database, FINISHED, tasks=TASKS), "everything has succeeded")
+        wait_until(programs, lambda: one(database, FINISHED, tasks=TASKS), "everything has succeeded")
         return outcome(programs, database)
 
 
@@ -145,24 +159,27 @@ def test_kills_leave_no_trace_in_the_results(
         total = EVENTS + EVENTS // 25 + EVENTS
         thresholds = sorted(moments.sample(range(5, int(total * 0.85)), KILLS))
         targets = moments.sample(CONSUMERS * KILLS, KILLS)
-        for threshold, consumer in zip(thresholds, targets, strict=True):
+        wrapper_started = datetime.min.replace(tzinfo=UTC)
+        for threshold, target in zip(thresholds, targets, strict=True):
             wait_for_events(programs, database, threshold)
-            leased, unacknowledged = stop_at_work(programs, database, with_work(database, consumer), moments)
-            assert leased > 0
-            assert unacknowledged == leased
+            consumer, leased = stop_at_work(programs, database, target, wrapper_started, moments)
+            unacknowledged = events(database, UNACKNOWLEDGED, consumer=consumer)
+            assert leased
+            assert unacknowledged
+            assert leased <= unacknowledged
             programs.kill(victim)
             programs.resume(*PROGRAMS - {victim})
+            if victim == "wrapper":
+                wrapper_started = one(database, NOW)
             programs.start(victim)
-        wait_until(programs, lambda: holds(database, FINISHED, tasks=TASKS), "everything has succeeded")
-        assert count(database, UNDELIVERED) == 0
-        assert (
-            count(database, "select count(*) from attempt where outcome = 'lease_lost'") > 0 or victim == "dispatcher"
-        )
+        wait_until(programs, lambda: one(database, FINISHED, tasks=TASKS), "everything has succeeded")
+        assert one(database, UNDELIVERED) == 0
+        assert one(database, "select count(*) from attempt where outcome = 'lease_lost'") > 0 or victim == "dispatcher"
         assert outcome(programs, database) == undisturbed
 
 
 def wait_for_events(programs: Programs, database: psycopg.Connection, threshold: int) -> None:
-    wait_until(programs, lambda: count(database, PROGRESS) >= threshold, f"{threshold} events")
+    wait_until(programs, lambda: one(database, PROGRESS) >= threshold, f"{threshold} events")
 
 
 def with_work(database: psycopg.Connection, consumer: str) -> str:
@@ -172,29 +189,27 @@ def with_work(database: psycopg.Connection, consumer: str) -> str:
 
 
 def stop_at_work(
-    programs: Programs, database: psycopg.Connection, consumer: str, moments: random.Random
-) -> tuple[int, int]:
-    """Returns with both programs stopped, at a moment at which tasks of this consumer are leased.
-
-    Answers how many, and of how many of them the event is unacknowledged.
-    """
-    found = (0, 0)
+    programs: Programs, database: psycopg.Connection, target: str, since: datetime, moments: random.Random
+) -> tuple[str, set[UUID]]:
+    """Returns with both programs stopped and tasks of a consumer leased, claimed since then: whose, for what events."""
+    consumer, leased = target, set[UUID]()
 
     def hit() -> bool:
-        nonlocal found
+        nonlocal consumer, leased
         programs.stop(*PROGRAMS)
-        if holds(database, AT_REST) and holds(database, NONE_IS_NEAR_ITS_END):
-            found = database.execute(HIT, {"consumer": consumer}).fetchone() or found
-        if not found[0]:
+        consumer = with_work(database, target)
+        if one(database, AT_REST) and one(database, NONE_IS_NEAR_ITS_END):
+            leased = events(database, LEASED, consumer=consumer, since=since)
+        if not leased:
             programs.resume(*PROGRAMS)
-        return found[0] > 0
+        return bool(leased)
 
     try:
-        wait_until(programs, hit, f"a task of {consumer} is leased", pause=moments.uniform(0.001, 0.02))
+        wait_until(programs, hit, f"a task of {target} is leased", pause=moments.uniform(0.001, 0.02))
     except AssertionError as error:
         error.add_note(f"tasks by job and state, with the most leases lost: {database.execute(STATES).fetchall()}")
         raise
-    return found
+    return consumer, leased
 
 
 def deploy(programs: Programs, document: Path) -> None:
@@ -204,7 +219,7 @@ def deploy(programs: Programs, document: Path) -> None:
 
 def outcome(programs: Programs, database: psycopg.Connection) -> dict[str, Any]:
     """All that is left of a run but its ids and times."""
-    events = database.execute(
+    accepted = database.execute(
         """
         select v.dataset_id, e.scope_kind, e.scope_first, e.scope_last, e.revision, e.manifest
         from event e join dataset_version v using (dataset_version_id) order by 1, 3, 4
@@ -228,18 +243,17 @@ def outcome(programs: Programs, database: psycopg.Connection) -> dict[str, Any]:
         column = {"k.numbers": "value", "k.sums": "total"}[dataset]
         values: list[Any] = pq.read_table(programs.home.artifacts / key, partitioning=None)[column].to_pylist()
         sums[dataset] = sums.get(dataset, 0) + sum(int(value) for value in values)
-    return {"events": events, "tasks": tasks, "files": [row[:-1] for row in files], "sums": sums}
+    return {"events": accepted, "tasks": tasks, "files": [row[:-1] for row in files], "sums": sums}
 
 
-def count(database: psycopg.Connection, statement: str) -> int:
-    row = database.execute(statement).fetchone()
-    assert row is not None
-    return int(row[0])
+def events(database: psycopg.Connection, statement: str, **parameters: object) -> set[UUID]:
+    return {event_id for (event_id,) in database.execute(statement, parameters)}
 
 
-def holds(database: psycopg.Connection, statement: str, **parameters: object) -> bool:
+def one(database: psycopg.Connection, statement: str, **parameters: object) -> Any:
     row = database.execute(statement, parameters or None).fetchone()
-    return bool(row and row[0])
+    assert row is not None
+    return row[0]
 
 
 def wait_until(programs: Programs, condition: Callable[[], bool], what: str, *, pause: float = 0.02) -> None:
