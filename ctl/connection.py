@@ -86,8 +86,12 @@ class Connection:
             try:
                 channel = sync_channel(address, token=self._token, actor_name=_actor_name(), tls=self.endpoints.tls)
             except (ValueError, OSError) as error:  # of the address; of the authority's file
+                fault = f"cannot read {error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
                 raise CtlError(
-                    str(error), where=str(self.home.endpoints_file), exit_code=ExitCode.UNREACHABLE
+                    fault,
+                    where=str(self.home.endpoints_file),
+                    remedy=f"correct the address of {program} there, or its `tls`",
+                    exit_code=ExitCode.UNREACHABLE,
                 ) from error
             self._channels[program, address] = grpc.intercept_channel(channel, NameWhoIsSilent(program, address))
         return self._channels[program, address]

@@ -1,5 +1,6 @@
 """A DAG document on this disk: its text, its problems as they are shown, and the upload of the paths that it names."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ class Document:
     def read(cls, path: Path) -> "Document":
         """Raises CtlError where there is no such text."""
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:  # and no more than is looked at: it may have no end
+                data = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise CtlError(
                 f"cannot read the document: {error.strerror}",
@@ -39,7 +41,7 @@ class Document:
                 exit_code=ExitCode.USAGE,
             ) from None
         if not data or len(data) > MAX_BYTES:
-            size = "is empty" if not data else f"has {len(data):,} bytes; at most {MAX_BYTES:,} are read"
+            size = "is empty" if not data else f"is too long: at most {MAX_BYTES:,} bytes are read"
             raise CtlError(f"the document {size}", where=str(path), remedy="name the file of a DAG document")
         try:
             return cls(path, data.decode())
@@ -48,7 +50,7 @@ class Document:
             raise CtlError("the document is not UTF-8", where=f"{path}:{line}", remedy="save it as UTF-8") from None
 
     def message(self) -> dags.DagDocument:
-        return dags.DagDocument(text=self.text, file_name=str(self.path))
+        return dags.DagDocument(text=self.text, file_name=os.fsencode(self.path).decode(errors="replace"))
 
 
 def validate(connection: Connection, document: Document) -> dags.ValidateDagResponse:

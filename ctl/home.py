@@ -26,7 +26,15 @@ class Home:
 
     @classmethod
     def at(cls, path: Path) -> "Home":
-        return cls(path.expanduser().resolve())
+        """Raises CtlError for what is no path: in nobody's home, in a loop of links, or below a folder that is gone."""
+        try:
+            return cls(path.expanduser().resolve())
+        except (OSError, RuntimeError) as error:
+            raise CtlError(
+                f"{path} cannot be a home: {getattr(error, 'strerror', None) or error}",
+                remedy="name another folder: --home DIR",
+                exit_code=ExitCode.USAGE,
+            ) from error
 
     @property
     def endpoints_file(self) -> Path:
@@ -74,10 +82,14 @@ class Home:
 
     def option(self) -> str:
         """How a command line names this home: nothing for the default one in the current folder."""
-        if self == Home.at(DEFAULT_HOME):
+        try:
+            text = os.path.relpath(self.root)
+        except OSError:  # where we are is no more
+            text = ".."
+        if text == str(DEFAULT_HOME):
             return ""
-        text = os.path.relpath(self.root)
-        return f" --home {shlex.quote(text if not text.startswith('..') else str(self.root))}"
+        # What is told from within the home, as by its supervisor, is read elsewhere.
+        return f" --home {shlex.quote(str(self.root) if text == '.' or text.startswith('..') else text)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +150,22 @@ def read_endpoints(home: Home) -> Endpoints:
             remedy="run tracectl as the user who started the stack",
             exit_code=ExitCode.UNREACHABLE,
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CtlError(
-            f"not a file of endpoints: {error!r}",
-            where=str(home.endpoints_file),
-            remedy=f"stop the stack and start it again: tracectl down{home.option()}; tracectl up{home.option()}",
-            exit_code=ExitCode.UNREACHABLE,
-        ) from None
+    except OSError as error:
+        raise _no_endpoints(home, f"cannot be read: {error.strerror}") from None
+    except KeyError as error:
+        raise _no_endpoints(home, f"has no member {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _no_endpoints(home, f"is not what it should be: {error}") from None
+
+
+def _no_endpoints(home: Home, fault: str) -> CtlError:
+    return CtlError(
+        f"the file of endpoints {fault}",
+        where=str(home.endpoints_file),
+        remedy="correct it, or have it written again:"
+        f" tracectl down{home.option()}; tracectl up{home.option()} --detach",
+        exit_code=ExitCode.UNREACHABLE,
+    )
 
 
 def _read_tls(home: Home, document: Any) -> TlsFiles | None:

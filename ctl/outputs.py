@@ -6,6 +6,7 @@ words, status 141 in a shell. Commands that start or stop something go on to the
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -28,6 +29,9 @@ def use_standard_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):  # a letter that the terminal does not have is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 

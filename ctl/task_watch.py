@@ -35,7 +35,7 @@ class Look:
 
 def follow_task(connection: Connection, task_id: str, console: Console) -> api.GetTaskResponse:
     """Shows it until it has ended; answers how. Raises CtlError where there is none, or the stack stops answering."""
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         return _print_lines(connection, task_id, console)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for look in _looks(connection, task_id):

@@ -51,7 +51,7 @@ def follow_deployment(
     reader.start()
     try:
         with connection.errors(f"DAG {deployment.dag}"):
-            if console.is_terminal:
+            if console.is_terminal and not console.is_dumb_terminal:
                 with Live(progress, console=console, auto_refresh=False, vertical_overflow="visible") as live:
                     _run(reader, progress, lambda: live.update(progress, refresh=True), give_up_after)
             else:

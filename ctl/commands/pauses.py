@@ -12,9 +12,7 @@ from ctl.render import console, machine
 from traceapi.control.v1 import dag_service_pb2 as api
 
 _Dag = Annotated[str, typer.Argument(metavar="DAG", help="The DAG's name.", show_default=False)]
-_Jobs = Annotated[
-    list[str] | None, typer.Argument(metavar="[JOB]...", help="Only these jobs of it.", show_default=False)
-]
+_Jobs = Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Only these jobs of it.", show_default=False)]
 
 
 def pause(dag: _Dag, jobs: _Jobs = None, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:

@@ -9,9 +9,11 @@ from ctl.commands.options import HomeOption, QueryOutput
 from ctl.connection import connect
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
-from ctl.render import console
+from ctl.render import console, machine
 
 _TABLE_ROWS = 1000
+_MOST_BYTES = 1024 * 1024
+"""Of SQL: what a QueryRequest takes."""
 
 
 def query(
@@ -46,7 +48,7 @@ def query(
       tracectl query 'select * from "eth.gas_by_miner"' --output csv > gas.csv
       echo 'select 1 as one' | tracectl query - --output json
     """
-    text = sys.stdin.read() if sql == "-" else sql
+    text = _read_stdin() if sql == "-" else sql
     if not text.strip():
         raise CtlError("there is no SQL", remedy="write one SELECT", exit_code=ExitCode.USAGE)
     # Arrow takes a while to load, and no other command needs it.
@@ -58,5 +60,22 @@ def query(
             results.print_table(stream, console.stdout(), _TABLE_ROWS if limit is None else limit or results.MOST_ROWS)
             return
         print_rows = results.print_csv if output is QueryOutput.CSV else results.print_json
-        if print_rows(stream, sys.stdout, limit or None):
+        if print_rows(stream, machine.stdout(), limit or None):
             console.stderr().print(f"[hint]the first {limit:,} rows; without --limit it is all[/hint]")
+
+
+def _read_stdin() -> str:
+    """Raises CtlError for what is no text, or has no end."""
+    data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise CtlError(
+            f"the SQL on standard input is too long: at most {_MOST_BYTES:,} bytes are read",
+            remedy="write one SELECT",
+            exit_code=ExitCode.USAGE,
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise CtlError(
+            "the SQL on standard input is not UTF-8", remedy="write it in UTF-8", exit_code=ExitCode.USAGE
+        ) from None

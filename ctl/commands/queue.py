@@ -1,5 +1,6 @@
 """`tracectl queue`: how much of the workers' room is used, by whom, and how much may be."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -15,6 +16,10 @@ from traceapi.control.v1 import queue_service_pb2 as api
 app = typer.Typer(
     help="Queues: the room of workers, shared by live work, rebuilds and backfills.", no_args_is_help=True
 )
+
+# What SetQueueRequest takes; its fields could not hold much more.
+_places = partial(typer.Option, min=0, max=1_000_000, show_default=False)
+_weight = partial(typer.Option, min=1, max=1_000, show_default=False)
 
 
 @command(app, "ls")
@@ -39,22 +44,14 @@ def set_queue(
     queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue's name.", show_default=False)],
     window: Annotated[
         int | None,
-        typer.Option("--window", min=0, help="Tasks that may be out at once; 0 for no limit.", show_default=False),
+        _places("--window", help="Tasks that may be out at once; 0 for no limit."),
     ] = None,
-    live: Annotated[
-        int | None, typer.Option("--live", min=1, help="The share of live work; a weight.", show_default=False)
-    ] = None,
+    live: Annotated[int | None, _weight("--live", help="The share of live work; a weight.")] = None,
     rematerialization: Annotated[
-        int | None,
-        typer.Option("--rematerialization", min=1, help="The share of rebuilds; a weight.", show_default=False),
+        int | None, _weight("--rematerialization", help="The share of rebuilds; a weight.")
     ] = None,
-    backfill: Annotated[
-        int | None, typer.Option("--backfill", min=1, help="The share of backfills; a weight.", show_default=False)
-    ] = None,
-    reserve: Annotated[
-        int | None,
-        typer.Option("--reserve", min=0, help="Places that are kept for live work.", show_default=False),
-    ] = None,
+    backfill: Annotated[int | None, _weight("--backfill", help="The share of backfills; a weight.")] = None,
+    reserve: Annotated[int | None, _places("--reserve", help="Places that are kept for live work.")] = None,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,
 ) -> None:

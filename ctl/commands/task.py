@@ -12,6 +12,7 @@ from ctl.home import DEFAULT_HOME
 from ctl.paging import collect
 from ctl.render import console, machine, tables, values
 from ctl.scope_text import parse_scope
+from ctl.task_ids import check_task_ids
 from ctl.task_watch import follow_task, follow_task_as_messages
 from traceapi.control.v1 import task_service_pb2 as api
 from traceapi.types.v1 import task_pb2
@@ -75,6 +76,7 @@ def show_task(
       tracectl task show 0198c0de-0000-7000-8000-000000000001 --watch
       tracectl task show 0198c0de-0000-7000-8000-000000000001 --output json
     """
+    check_task_ids([task_id])
     with connect(home) as connection:
         if not watch:
             with connection.errors(f"task {task_id}"):

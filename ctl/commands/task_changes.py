@@ -19,11 +19,12 @@ from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, values
 from ctl.scope_text import parse_scope
+from ctl.task_ids import check_task_ids, named_tasks, states_of
 from traceapi.control.v1 import task_service_pb2 as api
 
 Answer = api.CancelTasksResponse | api.RetryTasksResponse | api.SkipTasksResponse
 
-_TaskIds = Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="The tasks' ids.", show_default=False)]
+_TaskIds = Annotated[list[str] | None, typer.Argument(metavar="TASK", help="The tasks' ids.", show_default=False)]
 _Job = Annotated[str, typer.Option("--job", help="Only of this job.", show_default=False)]
 _State = Annotated[
     list[str] | None,
@@ -73,7 +74,12 @@ def cancel(
         return connection.tasks.CancelTasks(request, timeout=CALL_SECONDS)
 
     _carry_out(
-        _Change("cancel", "cancelled", call), ids=bool(task_ids), dry_run=dry_run, yes=yes, home=home, output=output
+        _Change("cancel", "cancelled", call),
+        task_ids=task_ids or [],
+        dry_run=dry_run,
+        yes=yes,
+        home=home,
+        output=output,
     )
 
 
@@ -103,7 +109,12 @@ def retry(
         return connection.tasks.RetryTasks(request, timeout=CALL_SECONDS)
 
     _carry_out(
-        _Change("retry", "queued again", call), ids=bool(task_ids), dry_run=dry_run, yes=yes, home=home, output=output
+        _Change("retry", "queued again", call),
+        task_ids=task_ids or [],
+        dry_run=dry_run,
+        yes=yes,
+        home=home,
+        output=output,
     )
 
 
@@ -132,7 +143,7 @@ def skip(
         request = api.SkipTasksRequest(filter=chosen, reason=reason, dry_run=counting, page_token=token)
         return connection.tasks.SkipTasks(request, timeout=CALL_SECONDS)
 
-    _carry_out(_Change("skip", "skipped", call), ids=bool(task_ids), dry_run=dry_run, yes=yes, home=home, output=output)
+    _carry_out(_Change("skip", "skipped", call), task_ids=task_ids, dry_run=dry_run, yes=yes, home=home, output=output)
 
 
 def _filter(task_ids: list[str], dag: str, job: str, states: list[str], scope: str, all_tasks: bool) -> api.TaskFilter:
@@ -143,18 +154,24 @@ def _filter(task_ids: list[str], dag: str, job: str, states: list[str], scope: s
             remedy="name tasks by id, or choose them by --dag, --job, --state or --scope; --all takes every one",
             exit_code=ExitCode.USAGE,
         )
+    check_task_ids(task_ids)
     chosen = api.TaskFilter(task_ids=task_ids, dag=dag, job=job, states=[parse_state(word) for word in states])
     if scope:
         chosen.scope.CopyFrom(parse_scope(scope))
     return chosen
 
 
-def _carry_out(change: _Change, *, ids: bool, dry_run: bool, yes: bool, home: Path, output: Output) -> None:
+def _carry_out(
+    change: _Change, *, task_ids: list[str] | None, dry_run: bool, yes: bool, home: Path, output: Output
+) -> None:
+    ids = task_ids or []
     with connect(home) as connection, connection.errors():
         counted = change.call(connection, True, "")
         count = counted.task_count
+        named = named_tasks(connection, ids) if count < len(set(ids)) else []
         if dry_run or not count:
-            _tell(counted, f"{_tasks(count)} would be {change.done}" if count else f"no task to {change.verb}", output)
+            none = f"no task to {change.verb}" + (f": what is named is {states_of(named)}" if named else "")
+            _tell(counted, f"{_tasks(count)} would be {change.done}" if count else none, output)
             return
         if not ids and not yes:
             _confirm(f"{change.verb.capitalize()} {_tasks(count)}?")

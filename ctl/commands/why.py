@@ -8,9 +8,11 @@ from rich.text import Text
 
 from ctl.commands.options import HomeOption, Output, OutputOption
 from ctl.connection import CALL_SECONDS, connect
+from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, tables, values
 from ctl.scope_text import scope_of
+from ctl.task_ids import is_task_id
 from traceapi.control.v1 import task_service_pb2 as api
 from traceapi.types.v1 import errors_pb2
 
@@ -36,6 +38,12 @@ def why(
       tracectl why eth.blocks@501000 --output json
     """
     dataset_id, at, scope = subject.rpartition("@")
+    if not is_task_id(subject) and not dataset_id:
+        raise CtlError(
+            f"neither a task's id nor a dataset at a scope: {subject!r}",
+            remedy="write TASK, as tracectl task ls lists them, or DATASET@SCOPE, such as eth.checked@500000..500099",
+            exit_code=ExitCode.USAGE,
+        )
     with connect(home) as connection, connection.errors(subject, remedies=_REMEDIES if at else None):
         request = api.ExplainTaskRequest(task_id=subject)
         if at:

@@ -30,6 +30,8 @@ THEME = Theme(
 """A colour says how something is; the word beside it says so too."""
 
 _WIDTH_OF_A_PIPE = 200
+_WIDTH_OF_A_TERMINAL = 80
+_LEAST_WIDTH = 20
 
 
 def stdout() -> Console:
@@ -64,8 +66,17 @@ class _Console(Console):
 def _console(*, stderr: bool) -> Console:
     """In a pipe the width is that of a wide screen, so that what is cut at 80 columns is not cut for a file."""
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
-    return _Console(stderr=stderr, theme=THEME, width=width, highlight=False)
+    return _Console(stderr=stderr, theme=THEME, width=_width(stream.isatty()), highlight=False)
+
+
+def _width(terminal: bool) -> int | None:
+    """None where rich shall look; it takes any COLUMNS at its word, also 0."""
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdigit() and int(stated):
+        return max(int(stated), _LEAST_WIDTH)
+    if not terminal:
+        return _WIDTH_OF_A_PIPE
+    return _WIDTH_OF_A_TERMINAL if stated.isdigit() else None
 
 
 def print_list(body: RenderableType, count: int, *, more: bool, what: str) -> None:

@@ -227,6 +227,8 @@ class _Tasks(task_service_pb2_grpc.TaskServiceServicer):
     def ListTasks(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)
         wanted = [task for task in tasks() if not request.filter.states or task.state in request.filter.states]
+        if request.filter.task_ids:
+            wanted = [task for task in wanted if task.task_id in request.filter.task_ids]
         found, token = _page(wanted, request.page_size, request.page_token)
         return task_service_pb2.ListTasksResponse(tasks=found, next_page_token=token)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import DEAD_TASK, Canned, int64_range
+from tests.ctl.fake_control import DEAD_TASK, Canned, int64_range, task_id
 from traceapi.control.v1 import dag_service_pb2, task_service_pb2
 from traceapi.types.v1 import task_pb2
 
@@ -39,6 +39,14 @@ def test_an_empty_choice_is_not_every_task(run: Run, canned: Canned, verb: str) 
     assert result.exit_code == 2
     assert "no task was chosen" in result.stderr
     assert canned.requests == []
+
+
+def test_where_one_of_several_tasks_is_unknown_none_is_changed(run: Run, canned: Canned) -> None:
+    canned.changeable = 1
+    result = run("task", "retry", DEAD_TASK, task_id(999_999))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"there is no task {task_id(999_999)}" in result.stderr
+    assert canned.asked(task_service_pb2.RetryTasksRequest).dry_run
 
 
 def test_what_a_filter_finds_is_not_changed_unasked(run: Run, canned: Canned) -> None:
