@@ -72,6 +72,22 @@ async def test_an_unflushed_block_is_a_transaction_that_does_not_wait_for_the_di
         assert await (await connection.execute("show synchronous_commit")).fetchone() == ("on",)
 
 
+async def test_a_block_that_is_cancelled_at_its_first_statement_ends_as_cancelled(pool: Pool) -> None:
+    """Not as a failure of the database, which a duty would outlive: a dispatcher that drains would wait for it."""
+
+    async def cancelled_at_once() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()  # takes effect where the task has to wait for the first time: for the answer to BEGIN
+        async with unflushed_transaction(pool):
+            pytest.fail("it was cancelled before")
+
+    for _ in range(pool.max_size + 1):  # and its connection can be used again
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(cancelled_at_once())
+    await _execute(pool, "select 1")
+
+
 async def test_each_of_single_statements_is_a_transaction(pool: Pool) -> None:
     await _execute(pool, "create table written (value int)")
     with pytest.raises(psycopg.errors.DivisionByZero):
