@@ -1,10 +1,9 @@
 """Wake-ups over SQS: a `WakeupChannel` beside the stream, which goes on to carry what is sent again and what is nudged.
 
-A message's body is a task id, nothing else. SQS gives no credits, so the room of a queue is a window: how many wake-ups
-may be out without an answer, by what the database says, which is asked while any are out; and no more than that may lie
-in the queue itself, as SQS says, so that a queue that nobody receives from does not grow with each sweep. What SQS
-refuses or loses is not sent again from here: the sweep does that, over the stream, so that losing all costs only time.
-While SQS does not answer, the stream carries everything.
+A message's body is a task id, nothing else. SQS gives no credits, so the room of a queue is what its workers have told
+over their streams, less the wake-ups that are out without an answer: by what the database says, which is asked while
+any are. What SQS refuses or loses is not sent again from here: the sweep does that, over the stream, so that losing all
+costs only time. While SQS does not answer, or holds a whole window that nobody takes, the stream carries everything.
 """
 
 import asyncio
@@ -31,12 +30,30 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 WINDOW = 2_000
-"""Wake-ups of a queue that may be out without an answer."""
+"""Wake-ups of a queue that may be out without an answer, or lie in SQS."""
 _THREADS = 8
+_PACE_SECONDS = 1.0
 _BUSY_SECONDS = 0.05
 _IDLE_SECONDS = 1.0
 _DEPTH_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
+
+
+class _Pace:
+    """How many wake-ups of a queue were answered within the last second, more or less."""
+
+    def __init__(self) -> None:
+        self._answered: dict[str, deque[tuple[float, int]]] = {}
+
+    def note(self, queue: str, answered: int, now: float) -> None:
+        if answered > 0:
+            self._answered.setdefault(queue, deque()).append((now, answered))
+
+    def of(self, queue: str, now: float) -> int:
+        answered = self._answered.get(queue, deque())
+        while answered and answered[0][0] < now - _PACE_SECONDS:
+            answered.popleft()
+        return sum(count for _, count in answered)
 
 
 class SqsChannel:
@@ -66,6 +83,7 @@ class SqsChannel:
         self._sent_since: dict[str, int] = {}
         self._depths: dict[str, int] = {}
         self._on_room: Callable[[], None] = lambda: None
+        self._pace = _Pace()
         self._to_send = asyncio.Event()
         self._out = asyncio.Event()
 
@@ -74,13 +92,17 @@ class SqsChannel:
         self._on_room = signal
 
     def room(self) -> Mapping[str, int]:
-        streams = self._stream.room()
-        return {
-            queue: streams.get(queue, 0)
-            if self._is_down(queue)
-            else max(0, self._window - max(out, self._depths.get(queue, 0)) - self._sent_since.get(queue, 0))
-            for queue, out in self._unanswered_by_queue.items()
-        }
+        """What workers that watch from here have room for, less what is on its way to them. Where tasks are short, more
+        are under way than workers wait for: as many as were answered within the last second."""
+        told = self._stream.room()
+        now = time.monotonic()
+        room: dict[str, int] = {}
+        for queue in self._stream.served_queues():
+            room[queue] = told.get(queue, 0)
+            if not self._is_down(queue):
+                out = self._unanswered_by_queue.get(queue, 0) + self._sent_since.get(queue, 0)
+                room[queue] = max(0, min(self._window, max(room[queue], self._pace.of(queue, now))) - out)
+        return room
 
     def served_queues(self) -> Collection[str]:
         return self._stream.served_queues()
@@ -119,11 +141,13 @@ class SqsChannel:
             cursor = await connection.execute(_sql.count_unanswered, {"unanswered": self._unanswered})
             found = dict(await cursor.fetchall())
         before = sum(self.room().values())
+        now = time.monotonic()
+        for queue, out in found.items():
+            answered = self._unanswered_by_queue.get(queue, 0) + sent_before.get(queue, 0) - out
+            self._pace.note(queue, answered, now)
         self._unanswered_by_queue = found
         # Sent while the statement ran: it may have seen them or not.
         self._sent_since = {q: n for q, sent in self._sent_since.items() if (n := sent - sent_before.get(q, 0)) > 0}
-        if not any(found.values()):
-            self._depths.clear()
         if sum(self.room().values()) > before:
             self._on_room()
         return 0
@@ -142,12 +166,16 @@ class SqsChannel:
         await asyncio.sleep(_BUSY_SECONDS)
 
     async def ask_depths(self) -> int:
-        """Asks SQS what lies in the queues of which wake-ups are out."""
-        for queue in [queue for queue, out in self._unanswered_by_queue.items() if out]:
-            depth = await self._in_thread(self._depth, queue)
-            if depth is not None:
-                self._depths[queue] = depth
+        """Asks SQS what lies in the queues of which wake-ups are out, and in those that were full."""
+        for queue in [queue for queue, out in self._unanswered_by_queue.items() if out or self._is_down(queue)]:
+            await self.ask_depth(queue)
         return 0
+
+    async def ask_depth(self, queue: str) -> None:
+        """What SQS does not say stays as it was."""
+        depth = await self._in_thread(self._depth, queue)
+        if depth is not None:
+            self._depths[queue] = depth
 
     async def wait_to_ask(self) -> None:
         await asyncio.sleep(_DEPTH_SECONDS)
@@ -160,7 +188,8 @@ class SqsChannel:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     def _is_down(self, queue: str) -> bool:
-        return time.monotonic() < self._down_until.get(queue, 0.0)
+        """SQS does not take its wake-ups, or nobody takes them out of there."""
+        return time.monotonic() < self._down_until.get(queue, 0.0) or self._depths.get(queue, 0) >= self._window
 
     def _send_batch(self, queue: str, task_ids: Sequence[str]) -> None:
         """Sends; what fails is left to the sweep."""

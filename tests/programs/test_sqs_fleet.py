@@ -1,4 +1,5 @@
-"""Programs that are woken over SQS: a DAG runs through, also among rubbish, and no task is tried twice."""
+"""Programs that are woken over SQS: a DAG runs through, also among rubbish, also where SQS loses everything, and no
+task is tried twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -59,12 +60,32 @@ async def fleet(tmp_path: Path, database: str, sqs: SqsServer) -> AsyncIterator[
         yield running
 
 
+async def test_where_sqs_loses_everything_a_dag_runs_through(sqs: SqsServer, database: str, tmp_path: Path) -> None:
+    """The workers receive from other queues than the dispatcher sends to: no message ever reaches one."""
+    lost = sqs.make_queue(PREFIX)
+    sqs.make_queue("elsewhere")
+    async with running_fleet(tmp_path, database) as fleet:
+        await fleet.start("dispatcher", wakeups=sqs.url(PREFIX), unanswered_wakeup_seconds="0.5")
+        for _ in range(2):
+            await fleet.start("wrapper", wakeups=sqs.url("elsewhere"))
+        await _runs_through(fleet, database, tmp_path)
+    assert await asyncio.to_thread(sqs.left, PREFIX, lost) >= NUMBERS
+
+
 async def test_a_dag_runs_through_over_sqs(fleet: Fleet, sqs: SqsServer, database: str, tmp_path: Path) -> None:
     url = sqs.make_queue(PREFIX)
     client = sqs_client(sqs.location(PREFIX))
     for body in ("rubbish", "0198c0de-0000-7000-8000-00000000dead"):
         for _ in range(20):
             client.send_message(QueueUrl=url, MessageBody=body)
+    await _runs_through(fleet, database, tmp_path)
+    async with asyncio.timeout(DEADLINE):
+        while await asyncio.to_thread(sqs.left, PREFIX, url):
+            pass
+
+
+async def _runs_through(fleet: Fleet, database: str, tmp_path: Path) -> None:
+    """Each task succeeds, at its first attempt."""
     (tmp_path / "numbers.csv").write_text("\n".join(["number", *map(str, range(NUMBERS))]) + "\n")
     (tmp_path / "dag.yaml").write_text(DOCUMENT)
     home = fleet.write_endpoints()
@@ -75,8 +96,6 @@ async def test_a_dag_runs_through_over_sqs(fleet: Fleet, sqs: SqsServer, databas
             pass
         cursor = await watching.execute("select max(attempt) from task")
         assert await cursor.fetchone() == (1,)
-        while await asyncio.to_thread(sqs.left, PREFIX, url):
-            pass
 
 
 async def _done(connection: psycopg.AsyncConnection) -> bool:

@@ -1,9 +1,11 @@
 """SQS in particular: what it loses costs time only, what it doubles or makes up costs nothing."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from kernel.ids import new_id
 from kernel.sqs import SqsLocation, check_wakeups, sqs_client
 from tests.dispatcher.builders import Source, Worker, success
 from tests.dispatcher.in_process import InProcess
@@ -93,21 +95,35 @@ async def test_while_sqs_does_not_answer_the_stream_carries_everything(
         await inbox.until(lambda: len(inbox.arrived) == 11)
 
 
-async def test_a_queue_that_nobody_receives_from_does_not_grow(
+async def test_where_nobody_watches_there_is_no_room(
     dispatcher: InProcess, source: Source, sqs: SqsServer, queue_url: str
 ) -> None:
-    """The window bounds what is out; what lies there already is not doubled by each sweep."""
-    async with ways.opened("sqs", dispatcher, sqs, unanswered=0.2, window=20) as way:
+    """What went into SQS could not be overtaken any more by what is more urgent."""
+    async with ways.opened("sqs", dispatcher, sqs) as way:
         assert way.channel is not None
-        await source.publish(range(50))
-        async with asyncio.timeout(DEADLINE):
-            while await asyncio.to_thread(sqs.left, PREFIX, queue_url) < 20:
-                await asyncio.to_thread(sqs.left, PREFIX, queue_url)
-            await way.channel.ask_depths()
-            for _ in range(3):
-                await way.channel.count()
-                assert sum(way.channel.room().values()) == 0
-        assert await asyncio.to_thread(sqs.left, PREFIX, queue_url) == 20
+        await source.publish(range(5))
+        await way.channel.count()
+        assert sum(way.channel.room().values()) == 0
+
+
+async def test_once_sqs_is_full_the_stream_carries_everything(
+    dispatcher: InProcess, source: Source, sqs: SqsServer, queue_url: str
+) -> None:
+    """The workers may not receive, for one: then SQS only fills."""
+    client = sqs_client(sqs.location(PREFIX))
+    for _ in range(2):
+        entries: Any = [{"Id": str(number), "MessageBody": new_id()} for number in range(10)]
+        client.send_message_batch(QueueUrl=queue_url, Entries=entries)
+    inbox = InboxOf()
+    async with ways.opened("sqs", dispatcher, sqs, window=20) as way:
+        assert way.channel is not None
+        await way.channel.ask_depth("default")
+        listening = asyncio.create_task(way.wakeups[0].listen(inbox))
+        await source.publish(range(10))
+        await inbox.until(lambda: len(inbox.arrived) == 11)
+        listening.cancel()
+        await asyncio.wait([listening])
+    assert await asyncio.to_thread(sqs.left, PREFIX, queue_url) == 20
 
 
 def test_the_setting_is_a_word_or_the_url_of_queues() -> None:

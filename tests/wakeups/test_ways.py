@@ -66,6 +66,17 @@ async def _listen_once(way: Way, source: Source, numbers: range) -> None:
         way.answered(list(inbox.arrived))
 
 
+async def test_no_more_is_released_than_workers_have_room_for(
+    dispatcher: InProcess, source: Source, open_way: Open
+) -> None:
+    """What is out cannot be overtaken any more by what is more urgent."""
+    inbox = InboxOf(room=4)
+    async with open_way() as way, way.listening(inbox):
+        await source.publish(range(50))
+        await inbox.until(lambda: bool(inbox.arrived))
+        assert 1 <= len(await _open_tasks(dispatcher)) <= 4
+
+
 async def test_what_nobody_claims_is_sent_again(source: Source, open_way: Open) -> None:
     inbox = InboxOf()
     async with open_way(unanswered=0.3) as way, way.listening(inbox):

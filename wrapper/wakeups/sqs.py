@@ -8,9 +8,9 @@ import asyncio
 import threading
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -59,17 +59,16 @@ class SqsWakeups:
         return self._reached.issuperset(self._queues)
 
     async def listen(self, inbox: Inbox) -> None:
-        stop = threading.Event()
-        loop = asyncio.get_running_loop()
-        for queue in self._queues:
-            for number in range(self._receivers):
-                receiver = _Receiver(self, queue, inbox, loop, stop)
-                # A daemon: nobody waits at the end for a long poll to return.
-                threading.Thread(target=receiver.run, name=f"sqs-{queue}-{number}", daemon=True).start()
+        shares, loop = _Shares(inbox), asyncio.get_running_loop()
+        receivers = [_Receiver(self, queue, shares, loop) for queue in self._queues for _ in range(self._receivers)]
+        for receiver in receivers:
+            # A daemon: nobody waits at the end for a long poll to return.
+            threading.Thread(target=receiver.run, name="sqs-receive", daemon=True).start()
         try:
             await self._delete()
         finally:
-            stop.set()
+            for receiver in receivers:
+                receiver.stop()
             self._reached.clear()
 
     def answered(self, task_ids: Sequence[str]) -> None:
@@ -108,14 +107,29 @@ class SqsWakeups:
         except (BotoCoreError, ClientError) as error:
             _log.warning("SQS messages not deleted, they come again", count=len(handles), error=str(error))
 
-    def receive(self, queue: str, url: str | None, room: int) -> "tuple[str, list[MessageTypeDef]]":
-        """One long poll, in a thread; answers the queue's URL and what has arrived."""
-        if url is None:
-            url = self._client.get_queue_url(QueueName=self._location.queue_name(queue))["QueueUrl"]
-        answer = self._client.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=min(room, BATCH), WaitTimeSeconds=LONG_POLL_SECONDS
-        )
-        return url, answer.get("Messages", [])
+    def address(self, queue: str) -> str:
+        """The SQS queue's URL. Blocks."""
+        return self._client.get_queue_url(QueueName=self._location.queue_name(queue))["QueueUrl"]
+
+    def receive(self, url: str, most: int) -> "list[MessageTypeDef]":
+        """One long poll. Blocks."""
+        answer = self._client.receive_message(QueueUrl=url, MaxNumberOfMessages=most, WaitTimeSeconds=LONG_POLL_SECONDS)
+        return answer.get("Messages", [])
+
+    def give_back(self, url: str, messages: "Sequence[MessageTypeDef]") -> None:
+        """Others may receive them at once: this worker drains. Blocks."""
+        entries = [
+            {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0}
+            for number, message in enumerate(messages)
+        ]
+        try:
+            self._client.change_message_visibility_batch(QueueUrl=url, Entries=entries)  # type: ignore[arg-type]
+        except (BotoCoreError, ClientError) as error:
+            _log.warning("SQS messages not given back, they come again later", count=len(entries), error=str(error))
+
+    def reached(self, queue: str) -> None:
+        """In the loop's thread."""
+        self._reached.add(queue)
 
     def arrived(self, inbox: Inbox, queue: str, url: str, messages: "Sequence[MessageTypeDef]") -> None:
         """In the loop's thread."""
@@ -143,41 +157,83 @@ class SqsWakeups:
         _log.warning("SQS gives no wake-ups", queue=queue, sqs_queue=name, error=str(error))
 
 
+class _Shares:
+    """The inbox' room, divided among the polls: what an open poll may bring is no room for another one. Only ever used
+    in the loop's thread."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self._asked = 0
+
+    async def take(self) -> int:
+        """So many messages may be asked for, once there is room."""
+        while (left := self.inbox.room_left() - self._asked) < 1:
+            await self.inbox.room_changes()
+        share = min(left, BATCH)
+        self._asked += share
+        return share
+
+    def return_(self, share: int) -> None:
+        """The poll has ended."""
+        self._asked -= share
+
+
 class _Receiver:
     """One thread that waits for messages of one queue."""
 
-    def __init__(
-        self, wakeups: SqsWakeups, queue: str, inbox: Inbox, loop: asyncio.AbstractEventLoop, stop: threading.Event
-    ) -> None:
+    def __init__(self, wakeups: SqsWakeups, queue: str, shares: _Shares, loop: asyncio.AbstractEventLoop) -> None:
         self._wakeups = wakeups
         self._queue = queue
-        self._inbox = inbox
+        self._shares = shares
         self._loop = loop
-        self._stop = stop
+        self._stopped = threading.Event()
+        self._taking: Future[int] | None = None
+
+    def stop(self) -> None:
+        """In the loop's thread. A poll that is open goes on, and what it still brings is given back."""
+        self._stopped.set()
+        if self._taking is not None:
+            self._taking.cancel()
 
     def run(self) -> None:
         url: str | None = None
         backoff = Backoff()
-        while not self._stop.is_set():
-            try:
-                room = asyncio.run_coroutine_threadsafe(_room(self._inbox), self._loop).result()
-                url, messages = self._wakeups.receive(self._queue, url, room)
-                if not self._stop.is_set():
-                    self._loop.call_soon_threadsafe(self._wakeups.arrived, self._inbox, self._queue, url, messages)
-                backoff.reset()
-            except (BotoCoreError, ClientError) as error:
-                url = None
-                if not self._stop.is_set():
-                    self._loop.call_soon_threadsafe(self._wakeups.failed, self._queue, error)
-                self._stop.wait(backoff.seconds())
-            except (RuntimeError, FutureCancelled):
-                return  # the loop has ended
+        try:
+            while not self._stopped.is_set():
+                try:
+                    if url is None:
+                        url = self._wakeups.address(self._queue)
+                        self._tell(self._wakeups.reached, self._queue)
+                    self._receive(url)
+                    backoff.reset()
+                except (BotoCoreError, ClientError) as error:
+                    url = None
+                    self._tell(self._wakeups.failed, self._queue, error)
+                    self._stopped.wait(backoff.seconds())
+        except (RuntimeError, FutureCancelled):
+            return  # the loop has ended, or nobody listens any more
 
+    def _receive(self, url: str) -> None:
+        self._taking = asyncio.run_coroutine_threadsafe(self._shares.take(), self._loop)
+        if self._stopped.is_set():
+            self._taking.cancel()
+        share = self._taking.result()
+        if self._stopped.is_set():  # it was told so after there was room
+            return
+        try:
+            messages = self._wakeups.receive(url, share)
+        except (BotoCoreError, ClientError):
+            self._tell(self._shares.return_, share)
+            raise
+        if not self._stopped.is_set():
+            self._tell(self._wakeups.arrived, self._shares.inbox, self._queue, url, messages)
+            self._tell(self._shares.return_, share)
+        elif messages:
+            self._wakeups.give_back(url, messages)
 
-async def _room(inbox: Inbox) -> int:
-    while (room := inbox.room_left()) < 1:
-        await inbox.room_changes()
-    return room
+    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
+        """In the loop's thread, unless nobody listens any more by then."""
+        self._loop.call_soon_threadsafe(lambda: None if self._stopped.is_set() else what(*arguments))
 
 
 def _task_id(body: str) -> str | None:
