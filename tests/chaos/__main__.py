@@ -15,6 +15,7 @@ from statistics import median
 
 from bench.table import Measure, report
 from tests.chaos import ledger
+from tests.chaos.bugs import BUGS
 from tests.chaos.plan import Kind
 from tests.chaos.rarities import LEAST, Injected
 from tests.chaos.run import Result, run
@@ -27,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first one")
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--bug", choices=sorted(BUGS), default="", help="a bug to plant: a run should not pass then")
     parser.add_argument("--ledger", type=Path, help="a file to which each run is added")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs that passed, too")
     arguments = parser.parse_args()
@@ -34,7 +36,7 @@ def main() -> int:
     results: list[Result] = []
     for seed in range(arguments.seed, arguments.seed + arguments.runs):
         folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-        result = run(seed, folder / "home")
+        result = run(seed, folder / "home", bug=arguments.bug)
         results.append(result)
         _tell(result)
         if arguments.ledger is not None:

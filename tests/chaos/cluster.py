@@ -40,6 +40,8 @@ class Settings:
     losses: str
     lease_seconds: float = 1.0
     unanswered_seconds: float = 0.5
+    bug: str = ""
+    """What is planted in the dispatchers, by name."""
     wakeups: str = "stream"
     """The adapter of wake-ups; the built-in stream is the only one here yet."""
 
@@ -97,6 +99,7 @@ class Cluster:
             "CHAOS_CRASH": armed,
             "CHAOS_LOSSES": self.settings.losses,
             "CHAOS_SEED": str(self.settings.seed),
+            "CHAOS_BUG": self.settings.bug,
         }
         log_file = self.logs[name] = self.home.log_file(name)
         with log_file.open("ab") as log:
@@ -139,11 +142,14 @@ class Cluster:
         process.popen.kill()
         process.popen.wait()
 
-    def stop(self, name: str) -> None:
-        """It stands still when this returns, if it still lives."""
-        pid = self.processes[name].popen.pid
-        os.kill(pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    def stop(self, name: str) -> bool:
+        """Whether it stands still when this returns: it may just have died."""
+        popen = self.processes[name].popen
+        if popen.poll() is not None:
+            return False
+        os.kill(popen.pid, signal.SIGSTOP)
+        found = os.waitid(os.P_PID, popen.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        return found is not None and found.si_code == os.CLD_STOPPED
 
     def resume(self, name: str) -> None:
         process = self.processes[name]

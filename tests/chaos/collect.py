@@ -69,10 +69,12 @@ class Call:
         return "refused" if self.code in ("INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED") else "unknown"
 
 
-def install_audit(conninfo: str) -> None:
-    """The harness' own triggers, into a database that has the product's schema."""
+def install_audit(conninfo: str, schema: str = "") -> None:
+    """The harness' own triggers, into a database with the product's schema; and what a planted bug changes of that."""
     with psycopg.connect(conninfo) as connection:
         connection.execute(_AUDIT.read_bytes())
+        if schema:
+            connection.execute(schema.encode())
 
 
 def collect(conninfo: str, store: ArtifactStore | None, history: Path | None, bounds: Bounds) -> Evidence:

@@ -138,12 +138,12 @@ class Driver:
         cluster, routes = self.cluster, routes_of(victim)
         if victim in cluster.processes and not cluster.processes[victim].serving:
             return False
-        stood = fault.kind in (Kind.KILL_WRAPPER, Kind.PAUSE_WRAPPER, Kind.KILL_DISPATCHER, Kind.PAUSE_DISPATCHER)
-        if stood:
-            cluster.stop(victim)
+        stands = fault.kind in (Kind.KILL_WRAPPER, Kind.PAUSE_WRAPPER, Kind.KILL_DISPATCHER, Kind.PAUSE_DISPATCHER)
+        if stands and not cluster.stop(victim):
+            return False
         in_flight = self._in_flight(victim)
         if not in_flight:
-            if stood:
+            if stands:
                 cluster.resume(victim)
             return False
         match fault.kind:

@@ -20,7 +20,9 @@ import kernel.channels
 import wrapper.main
 from kernel import crash
 from kernel.call_metadata import AIO_INTERCEPTORS
+from tests.chaos.bugs import BUGS
 from tests.chaos.lossy import Losses, LossyStream
+from tests.chaos.planting import planted
 from tests.chaos.recorder import History, Recording
 
 
@@ -51,7 +53,9 @@ def main() -> None:
             sys.exit(wrapper.main.main())
     losses = Losses.parse(environ["CHAOS_LOSSES"])
     rng = random.Random(f"{environ['CHAOS_SEED']}/{process}")
-    with patch.object(dispatcher.main, "StreamChannel", lambda: LossyStream(losses, rng, history)):
+    bug = environ.get("CHAOS_BUG")
+    lossy = patch.object(dispatcher.main, "StreamChannel", lambda: LossyStream(losses, rng, history))
+    with planted(BUGS[bug].patches if bug else ()), lossy:
         dispatcher.main.main()
 
 

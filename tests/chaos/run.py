@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.artifacts import open_store
+from tests.chaos.bugs import BUGS
 from tests.chaos.checker import Violation, check
 from tests.chaos.cluster import Settings, running_cluster
 from tests.chaos.collect import collect, install_audit
@@ -38,13 +39,14 @@ class Result:
         return "violated" if self.violations else "vacuous" if self.missing else "passed"
 
 
-def run(seed: int, folder: Path, events: int = EVENTS) -> Result:
-    """Runs a seed in an empty folder. Call it in the main thread: the programs die with that."""
+def run(seed: int, folder: Path, *, events: int = EVENTS, bug: str = "") -> Result:
+    """Runs a seed in an empty folder, with a planted bug where one is named. Call it in the main thread: the programs
+    die with that."""
     started = time.monotonic()
     plan = plan_of(seed, _LEASE_SECONDS)
-    settings = Settings(seed, str(plan.losses), _LEASE_SECONDS)
+    settings = Settings(seed, str(plan.losses), _LEASE_SECONDS, bug=bug)
     with running_cluster(folder, settings, random.Random(f"{seed}/proxy")) as cluster:
-        install_audit(cluster.server.conninfo())
+        install_audit(cluster.server.conninfo(), BUGS[bug].schema if bug else "")
         document = write_workload(cluster.home.root / "files", events, RATE)
         driver = Driver(cluster, plan, events)
         try:

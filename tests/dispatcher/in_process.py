@@ -197,8 +197,10 @@ async def in_process_dispatcher(pool: Pool, home: Path) -> AsyncIterator[InProce
             aio_channel(addresses["control"], token=USER, actor_name="tester") as user,
             aio_channel(addresses["internal"], token=WORKER, actor_name="worker-1") as worker,
         ):
-            yield InProcess(pool, hot, store, user, worker, addresses)
-        hot.channel.close()
-        await asyncio.gather(control.stop(0), internal.stop(0))
-        await hot.batcher.stop()
-        await batching
+            try:
+                yield InProcess(pool, hot, store, user, worker, addresses)
+            finally:
+                hot.channel.close()
+                await asyncio.gather(control.stop(0), internal.stop(0))
+                await hot.batcher.stop()
+                await batching
