@@ -146,10 +146,11 @@ delete from pin where pin_id = %(pin_id)s;
 
 -- name: release_expired_pins
 -- A reader that died holds nothing for longer than its lease. Index pin_expiry.
-delete from pin
-where pin_id in (
+with expired as (
     select pin_id from pin where expires_at < clock_timestamp() order by pin_id limit %(limit)s for update skip locked
-);
+)
+delete from pin
+where pin_id in (select pin_id from expired);
 
 -- name: visible_artifacts
 -- Files of a dataset version at a publication number whose scope meets the bounds, in pages by scope. Index artifact_scope.

@@ -330,15 +330,16 @@ for no key update skip locked;
 
 -- name: end_backoffs
 -- BACKOFF_ENDS: backoff to queued. Index task_backoff.
-update task
-set state = 'queued', retry_at = null
-where task_id in (
+with over as (
     select task_id from task
     where state = 'backoff' and retry_at <= clock_timestamp()
     order by task_id
     limit %(limit)s
     for no key update skip locked
 )
+update task
+set state = 'queued', retry_at = null
+where task_id in (select task_id from over)
 returning task_id::text;
 
 -- name: cancel

@@ -96,9 +96,7 @@ returning task_id::text, origin::text;
 
 -- name: release_again
 -- Wake-ups that nobody answered are sent again; losing all of them costs only time. Index task_released.
-update task
-set released_at = clock_timestamp()
-where state = 'released' and task_id in (
+with unanswered as (
     select t.task_id
     from task t
     join dag_version_job s using (job_version_id)
@@ -112,6 +110,9 @@ where state = 'released' and task_id in (
     limit %(room)s
     for no key update of t skip locked
 )
+update task
+set released_at = clock_timestamp()
+where state = 'released' and task_id in (select task_id from unanswered)
 returning task_id::text;
 
 -- name: hold_facts
