@@ -51,9 +51,11 @@ jobs:
 LARGEST_TRANSACTIONS = """
 with written as (
     select xmin::text as tx, count(*) as n from event group by 1
-    union all select e.xmin::text, count(*) from task t join event e using (event_id) group by 1
+    union all select e.xmin::text, count(*) from any_task t join event e using (event_id) group by 1
     union all select xmin::text, count(*) from artifact group by 1
     union all select xmin::text, 2 * count(*) from attempt group by 1
+    union all select xmin::text, 2 * count(*) from finished_task group by 1
+    union all select xmin::text, 2 * count(*) from finished_attempt group by 1
     union all select xmin::text, count(*) from publication group by 1
 )
 select max(n) from (select sum(n) as n from written group by tx) t
@@ -106,7 +108,7 @@ def measure(folder: Path, events: int, seed: int) -> list[Measure]:
         with psycopg.connect(EmbeddedPostgres(home).conninfo()) as connection:
             largest = connection.execute(LARGEST_TRANSACTIONS).fetchone()
             artifacts = connection.execute("select count(*) from artifact").fetchone()
-            unfinished = connection.execute("select count(*) from task where state <> 'succeeded'").fetchone()
+            unfinished = connection.execute("select count(*) from any_task where state <> 'succeeded'").fetchone()
     finally:
         ctl(home, "down")
     return [

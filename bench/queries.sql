@@ -14,7 +14,7 @@ where j.dag = %(dag)s and j.job = %(job)s;
 -- How many tasks of a job succeeded about cursors from the first, and in how many seconds from the first of their events.
 select count(*) filter (where t.state = 'succeeded'),
     coalesce(extract(epoch from max(t.finished_at) - min(e.accepted_at))::float, 0)
-from task t
+from any_task t
 join job_version j using (job_version_id)
 join event e using (event_id)
 where j.dag = %(dag)s and j.job = %(job)s and t.scope_first >= %(first)s;
@@ -24,7 +24,7 @@ where j.dag = %(dag)s and j.job = %(job)s and t.scope_first >= %(first)s;
 select w.job_version_id::text, t.task_id::text, i.dataset_version_id::text, o.dataset_version_id::text
 from job_version w
 join job_version s on s.dag = w.dag and s.job = 'source'
-join task t on t.job_version_id = s.job_version_id and t.state = 'succeeded'
+join any_task t on t.job_version_id = s.job_version_id and t.state = 'succeeded'
 join job_output i on i.job_version_id = s.job_version_id
 join job_output o on o.job_version_id = w.job_version_id
 where w.dag = %(dag)s and w.job = 'work';
@@ -34,7 +34,7 @@ where w.dag = %(dag)s and w.job = 'work';
 -- event that it emits. In seconds.
 select t.scope_first, j.job, extract(epoch from e.accepted_at)::float, extract(epoch from b.event_time)::float
 from job_version j
-join task t using (job_version_id)
+join any_task t using (job_version_id)
 join event e using (event_id)
 join event b on b.producer_task_id = t.task_id
 where j.dag = %(dag)s
@@ -44,7 +44,7 @@ order by t.scope_first, e.accepted_at;
 -- Seconds from the event of a DAG's job `fan` to the end of its task, once it has succeeded.
 select extract(epoch from t.finished_at - e.accepted_at)::float
 from job_version j
-join task t using (job_version_id)
+join any_task t using (job_version_id)
 join event e using (event_id)
 where j.dag = %(dag)s and j.job = 'fan' and t.state = 'succeeded';
 
@@ -55,7 +55,7 @@ from job_version f
 join job_output o using (job_version_id)
 join event e using (dataset_version_id)
 left join job_version w on w.dag = f.dag and w.job = 'work'
-left join task t on t.job_version_id = w.job_version_id and t.event_id = e.event_id
+left join any_task t on t.job_version_id = w.job_version_id and t.event_id = e.event_id
 where f.dag = %(dag)s and f.job = 'fan';
 
 -- name: backlog
@@ -64,7 +64,7 @@ with job as (
     select w.job_version_id, i.dataset_version_id, t.task_id
     from job_version w
     join job_version s on s.dag = w.dag and s.job = 'source'
-    join task t on t.job_version_id = s.job_version_id and t.state = 'succeeded'
+    join any_task t on t.job_version_id = s.job_version_id and t.state = 'succeeded'
     join job_output i on i.job_version_id = s.job_version_id
     where w.dag = %(dag)s and w.job = 'work'
 ), counted as (
@@ -106,3 +106,10 @@ select count(*)
 from job_version j
 join task t using (job_version_id)
 where j.dag = %(dag)s and j.job = 'work' and t.state = 'queued';
+
+-- name: stand_in
+-- A further run of a DAG's source, which no worker gets: the producer of what a script has accepted. The source's own may have been moved.
+insert into task (task_id, job_version_id, origin, scope_first, scope_last, state, attempt, reason, finished_at)
+select %(task_id)s, job_version_id, 'source_run', '', '', 'dead', 1, 'it only stands for a source', clock_timestamp()
+from job_version
+where dag = %(dag)s and job = 'source';

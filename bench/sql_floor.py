@@ -5,7 +5,8 @@ workers. A batch is four transactions, as in the product: events accepted, tasks
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -46,8 +47,8 @@ jobs:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """The job that no worker has, and its source."""
+class Job:
+    """The job that no worker has, and a run of its source that stands for one."""
 
     dag: str
     job_version_id: str
@@ -58,24 +59,40 @@ class _Job:
 
 def measure(stack: Stack, database: Database, dag: str, tasks: int) -> float:
     """Tasks per second, of a new DAG."""
+    job = new_job(stack, database, dag)
+    with connected(stack) as connection:
+        run_batch(connection, job, 1, BATCH)  # so that statements are prepared
+        started = time.perf_counter()
+        for number in range(2, 2 + tasks // BATCH):
+            run_batch(connection, job, number, BATCH)
+        return tasks // BATCH * BATCH / (time.perf_counter() - started)
+
+
+def new_job(stack: Stack, database: Database, dag: str) -> Job:
+    """Deploys a DAG whose source has ended when this returns."""
     stack.deploy(_DOCUMENT.format(dag=dag), {"data/ticks.csv": rows(range(1))})
     found = {"dag": dag}
     wait_until(
         lambda: bool(database.execute(_bench.floor_job, found).fetchone()), 60, f"the source of {dag} to have ended"
     )
     row = database.execute(_bench.floor_job, found).fetchone()
-    job = _Job(dag, *row) if row else None
-    assert job is not None
+    assert row is not None
+    job_version_id, _, input_version_id, output_version_id = row
+    producer = new_id()
+    database.execute(_bench.stand_in, found | {"task_id": producer})
+    return Job(dag, job_version_id, producer, input_version_id, output_version_id)
+
+
+@contextmanager
+def connected(stack: Stack) -> Iterator[psycopg.Connection[TupleRow]]:
+    """A connection that sends lists as the dispatcher's do."""
     with psycopg.connect(stack.conninfo(), prepare_threshold=1) as connection:
         connection.adapters.register_dumper(list, ArrayDumper)
-        _batch(connection, job, 1, BATCH)  # so that statements are prepared
-        started = time.perf_counter()
-        for number in range(2, 2 + tasks // BATCH):
-            _batch(connection, job, number, BATCH)
-        return tasks // BATCH * BATCH / (time.perf_counter() - started)
+        yield connection
 
 
-def _batch(connection: psycopg.Connection[TupleRow], job: _Job, number: int, size: int) -> None:
+def run_batch(connection: psycopg.Connection[TupleRow], job: Job, number: int, size: int) -> None:
+    """The whole life of so many tasks; of one job, each `number` once."""
     keys = [cursor_key(CursorValue(int64_value=number * size + place)) for place in range(size)]
     _accept(connection, job, job.input_version_id, [job.source_task_id] * size, keys)
     connection.commit()
@@ -95,7 +112,7 @@ def _batch(connection: psycopg.Connection[TupleRow], job: _Job, number: int, siz
     connection.commit()
 
 
-def _release(connection: psycopg.Connection[TupleRow], job: _Job, size: int) -> list[str]:
+def _release(connection: psycopg.Connection[TupleRow], job: Job, size: int) -> list[str]:
     with connection.cursor(row_factory=class_row(JobLine)) as cursor:
         lines = cursor.execute(_wakeups.job_lines, {"queue": job.dag, "room": size, "limited": []}).fetchall()
     picked = {
@@ -109,7 +126,7 @@ def _release(connection: psycopg.Connection[TupleRow], job: _Job, size: int) -> 
 
 
 def _accept(
-    connection: psycopg.Connection[TupleRow], job: _Job, version_id: str, task_ids: list[str], keys: Sequence[bytes]
+    connection: psycopg.Connection[TupleRow], job: Job, version_id: str, task_ids: list[str], keys: Sequence[bytes]
 ) -> None:
     size, publication_id = len(keys), new_id()
     scopes: dict[str, Any] = {
@@ -137,7 +154,7 @@ def _accept(
     connection.execute(_events.publish, {"version_ids": [version_id], "publication_ids": [publication_id]})
 
 
-def _claim(connection: psycopg.Connection[TupleRow], job: _Job, task_ids: list[str]) -> None:
+def _claim(connection: psycopg.Connection[TupleRow], job: Job, task_ids: list[str]) -> None:
     size = len(task_ids)
     connection.execute(_tasks.job_versions_of, {"task_ids": task_ids}).fetchall()
     connection.execute(_tasks.lock_tasks, {"task_ids": task_ids}).fetchall()
@@ -157,7 +174,7 @@ def _claim(connection: psycopg.Connection[TupleRow], job: _Job, task_ids: list[s
     connection.execute(_tasks.claimed, {"task_ids": task_ids}).fetchall()
 
 
-def _end(connection: psycopg.Connection[TupleRow], job: _Job, task_ids: list[str]) -> None:
+def _end(connection: psycopg.Connection[TupleRow], job: Job, task_ids: list[str]) -> None:
     size = len(task_ids)
     connection.execute(_tasks.retry_policies, {"job_version_ids": [job.job_version_id]}).fetchall()
     connection.execute(

@@ -62,6 +62,10 @@ class DispatcherConfig:
     """After SIGTERM, how long calls under way may take to end."""
     unanswered_wakeup_seconds: Annotated[float, Range(0.1)] = 10.0
     """After this time without a claim a wake-up is sent again."""
+    finished_live_seconds: Annotated[float, Range(0)] = 60.0
+    """How long a task that has ended stays in the tables of live ones, before it is moved to those of finished ones."""
+    finished_days: Annotated[int, Range(0)] = 30
+    """How many days finished tasks and their attempts are kept; 0 for ever. Events, files and counts stay."""
     allow_unsafe_durability: bool = False
     """Accept a database that may forget what it has committed (fsync or synchronous_commit off). For experiments."""
 

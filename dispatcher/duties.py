@@ -23,6 +23,7 @@ from dispatcher.events.replay import replay_page
 from dispatcher.events.watermarks import derive_watermarks
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.ending import expire_leases
+from dispatcher.tasks.keeping import Keeper, Keeping
 from dispatcher.wakeups.lookout import find_due
 from dispatcher.wakeups.queues import REPORT_SECONDS, report_queues
 from dispatcher.wakeups.release import Releaser
@@ -98,6 +99,7 @@ class Idle:
     look: float = 1.0
     watermarks: float = 2.0
     pins: float = 30.0
+    keeping: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ class Lookout:
             await asyncio.sleep(self._rest)
 
 
-def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatcher_id: str) -> Duties:
+def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatcher_id: str, keeping: Keeping) -> Duties:
     """`unanswered` is how long a wake-up may be without a claim; `dispatcher_id` is this process' own, a uuid."""
     idle, rest = Idle(), Rest()
     lookout = Lookout(pool, releaser, unanswered, idle.look, rest.look)
@@ -212,6 +214,12 @@ def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatch
                 every(idle.pins),
             ),
             Duty("report-queues", report, every(REPORT_SECONDS)),
+            # More often where finished tasks are to leave sooner.
+            Duty(
+                "keep-finished",
+                Keeper(pool, keeping).run_once,
+                every(min(idle.keeping, keeping.live.total_seconds() + 1)),
+            ),
         ],
         progressed,
     )

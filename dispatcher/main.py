@@ -32,6 +32,7 @@ from dispatcher.rpc.source_service import SourceService
 from dispatcher.rpc.task_service import TaskService
 from dispatcher.rpc.worker_service import WorkerService
 from dispatcher.tasks.ending import AttemptEnder, Completion, CompletionResult
+from dispatcher.tasks.keeping import Keeping
 from dispatcher.wakeups.release import Releaser
 from dispatcher.wakeups.stream import StreamChannel
 from kernel.artifacts import ArtifactStore, open_store, require_usable
@@ -88,7 +89,8 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
     sqs = build_sqs(config, channel, pool, unanswered)
     releaser = Releaser(pool, sqs.channel if sqs else channel, unanswered=unanswered, again=channel)
     channel.on_credit(releaser.signal)
-    duties = build_duties(pool, releaser, unanswered, new_id())
+    keeping = Keeping(timedelta(seconds=config.finished_live_seconds), config.finished_days)
+    duties = build_duties(pool, releaser, unanswered, new_id(), keeping)
     if sqs is not None:
         sqs.channel.on_credit(releaser.signal)
         duties.all.extend(sqs.duties)

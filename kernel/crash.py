@@ -22,6 +22,8 @@ POINTS = (
     "release.written",
     "release.committed",
     "expire.written",
+    "keep.attempts",
+    "keep.written",
     # Wrapper: about to say; heard.
     "claim.answered",
     "emit.ready",

@@ -80,6 +80,37 @@ CREATE TYPE public.task_state AS ENUM (
     'skipped'
 );
 
+-- Name: add_finished_day(date); Type: FUNCTION; Schema: public
+
+CREATE FUNCTION public.add_finished_day(day date) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    parent text;
+    part text;
+begin
+    foreach parent in array array['finished_task', 'finished_attempt'] loop
+        part := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+        if to_regclass(part) is null then
+            execute format('create table %I (like %I including all)', part, parent);
+            execute format(
+                'alter table %I attach partition %I for values from (%L) to (%L)', parent, part,
+                day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC'
+            );
+        end if;
+    end loop;
+end $$;
+
+-- Name: drop_finished_day(date); Type: FUNCTION; Schema: public
+
+CREATE FUNCTION public.drop_finished_day(day date) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    execute format('drop table if exists %I', 'finished_task_' || to_char(day, 'YYYYMMDD'));
+    execute format('drop table if exists %I', 'finished_attempt_' || to_char(day, 'YYYYMMDD'));
+end $$;
+
 -- Name: activation; Type: TABLE; Schema: public
 
 CREATE TABLE public.activation (
@@ -88,6 +119,231 @@ CREATE TABLE public.activation (
     to_deploy bigint,
     dag_version_id uuid NOT NULL
 );
+
+-- Name: attempt; Type: TABLE; Schema: public
+
+CREATE TABLE public.attempt (
+    task_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    worker_id text NOT NULL,
+    claim_request_id uuid NOT NULL,
+    lease_token_digest bytea NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    outcome public.attempt_outcome NOT NULL,
+    task_state public.task_state NOT NULL,
+    error_class public.error_class,
+    message text DEFAULT ''::text NOT NULL,
+    traceback text DEFAULT ''::text NOT NULL,
+    usage bytea,
+    CONSTRAINT attempt_check CHECK (((outcome = 'failed'::public.attempt_outcome) = (error_class IS NOT NULL)))
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_cost_limit='2000', autovacuum_analyze_scale_factor='0.05', vacuum_truncate='false');
+
+-- Name: finished_attempt; Type: TABLE; Schema: public
+
+CREATE TABLE public.finished_attempt (
+    task_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    worker_id text NOT NULL,
+    claim_request_id uuid NOT NULL,
+    lease_token_digest bytea NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone NOT NULL,
+    outcome public.attempt_outcome NOT NULL,
+    task_state public.task_state NOT NULL,
+    error_class public.error_class,
+    message text NOT NULL,
+    traceback text NOT NULL,
+    usage bytea,
+    finished_at timestamp with time zone NOT NULL
+)
+PARTITION BY RANGE (finished_at);
+
+-- Name: any_attempt; Type: VIEW; Schema: public
+
+CREATE VIEW public.any_attempt AS
+ SELECT attempt.task_id,
+    attempt.attempt,
+    attempt.worker_id,
+    attempt.claim_request_id,
+    attempt.lease_token_digest,
+    attempt.started_at,
+    attempt.ended_at,
+    attempt.outcome,
+    attempt.task_state,
+    attempt.error_class,
+    attempt.message,
+    attempt.traceback,
+    attempt.usage
+   FROM public.attempt
+UNION ALL
+ SELECT finished_attempt.task_id,
+    finished_attempt.attempt,
+    finished_attempt.worker_id,
+    finished_attempt.claim_request_id,
+    finished_attempt.lease_token_digest,
+    finished_attempt.started_at,
+    finished_attempt.ended_at,
+    finished_attempt.outcome,
+    finished_attempt.task_state,
+    finished_attempt.error_class,
+    finished_attempt.message,
+    finished_attempt.traceback,
+    finished_attempt.usage
+   FROM public.finished_attempt;
+
+-- Name: finished_task; Type: TABLE; Schema: public
+
+CREATE TABLE public.finished_task (
+    task_id uuid NOT NULL,
+    job_version_id uuid NOT NULL,
+    event_id uuid,
+    origin public.task_origin NOT NULL,
+    state public.task_state NOT NULL,
+    stream_key text,
+    scope_kind smallint,
+    scope_first bytea NOT NULL,
+    scope_last bytea NOT NULL,
+    revision bigint NOT NULL,
+    attempt integer NOT NULL,
+    failed_attempts integer NOT NULL,
+    lost_leases integer NOT NULL,
+    run_epoch bigint,
+    started_at timestamp with time zone,
+    accepted_events integer NOT NULL,
+    refused_attempt integer,
+    run_emitted boolean NOT NULL,
+    nondeterministic boolean NOT NULL,
+    cancel_reason text,
+    pins jsonb,
+    reason text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    CONSTRAINT finished_task_state_check CHECK ((state = ANY (ARRAY['succeeded'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state])))
+)
+PARTITION BY RANGE (finished_at);
+
+-- Name: task; Type: TABLE; Schema: public
+
+CREATE TABLE public.task (
+    task_id uuid NOT NULL,
+    job_version_id uuid NOT NULL,
+    event_id uuid,
+    origin public.task_origin NOT NULL,
+    state public.task_state DEFAULT 'queued'::public.task_state NOT NULL,
+    stream_key text,
+    scope_kind smallint,
+    scope_first bytea NOT NULL,
+    scope_last bytea NOT NULL,
+    revision bigint DEFAULT 0 NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    failed_attempts integer DEFAULT 0 NOT NULL,
+    lost_leases integer DEFAULT 0 NOT NULL,
+    claim_request_id uuid,
+    lease_token_digest bytea,
+    lease_until timestamp with time zone,
+    stream_epoch bigint,
+    run_epoch bigint,
+    worker_id text,
+    started_at timestamp with time zone,
+    released_at timestamp with time zone,
+    retry_at timestamp with time zone,
+    accepted_events integer DEFAULT 0 NOT NULL,
+    refused_attempt integer,
+    run_emitted boolean DEFAULT false NOT NULL,
+    nondeterministic boolean DEFAULT false NOT NULL,
+    cancel_reason text,
+    pins jsonb,
+    progress bytea,
+    reason text DEFAULT ''::text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT backoff_has_time CHECK (((state = 'backoff'::public.task_state) = (retry_at IS NOT NULL))),
+    CONSTRAINT event_or_source CHECK (((origin = 'source_run'::public.task_origin) = (event_id IS NULL))),
+    CONSTRAINT final_has_time CHECK (((state = ANY (ARRAY['succeeded'::public.task_state, 'dead'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state])) = (finished_at IS NOT NULL))),
+    CONSTRAINT one_lease CHECK (((state <> 'running'::public.task_state) OR ((lease_until IS NULL) = (stream_epoch IS NOT NULL)))),
+    CONSTRAINT only_running_stops CHECK (((cancel_reason IS NULL) OR (state = ANY (ARRAY['running'::public.task_state, 'canceled'::public.task_state])))),
+    CONSTRAINT released_has_time CHECK (((state <> 'released'::public.task_state) OR (released_at IS NOT NULL))),
+    CONSTRAINT running_has_epoch CHECK (((state <> 'running'::public.task_state) OR (run_epoch IS NOT NULL))),
+    CONSTRAINT running_has_lease CHECK (((state = 'running'::public.task_state) = (lease_token_digest IS NOT NULL))),
+    CONSTRAINT scope_of_event CHECK (((event_id IS NULL) = (scope_kind IS NULL))),
+    CONSTRAINT unhappy_has_reason CHECK (((state <> ALL (ARRAY['dead'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state])) OR (reason <> ''::text)))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_cost_limit='2000', autovacuum_analyze_scale_factor='0.05', vacuum_truncate='false');
+
+-- Name: any_task; Type: VIEW; Schema: public
+
+CREATE VIEW public.any_task AS
+ SELECT task.task_id,
+    task.job_version_id,
+    task.event_id,
+    task.origin,
+    task.state,
+    task.stream_key,
+    task.scope_kind,
+    task.scope_first,
+    task.scope_last,
+    task.revision,
+    task.attempt,
+    task.failed_attempts,
+    task.lost_leases,
+    task.claim_request_id,
+    task.lease_token_digest,
+    task.lease_until,
+    task.stream_epoch,
+    task.run_epoch,
+    task.worker_id,
+    task.started_at,
+    task.released_at,
+    task.retry_at,
+    task.accepted_events,
+    task.refused_attempt,
+    task.run_emitted,
+    task.nondeterministic,
+    task.cancel_reason,
+    task.pins,
+    task.progress,
+    task.reason,
+    task.created_at,
+    task.finished_at,
+    false AS finished
+   FROM public.task
+UNION ALL
+ SELECT finished_task.task_id,
+    finished_task.job_version_id,
+    finished_task.event_id,
+    finished_task.origin,
+    finished_task.state,
+    finished_task.stream_key,
+    finished_task.scope_kind,
+    finished_task.scope_first,
+    finished_task.scope_last,
+    finished_task.revision,
+    finished_task.attempt,
+    finished_task.failed_attempts,
+    finished_task.lost_leases,
+    NULL::uuid AS claim_request_id,
+    NULL::bytea AS lease_token_digest,
+    NULL::timestamp with time zone AS lease_until,
+    NULL::bigint AS stream_epoch,
+    finished_task.run_epoch,
+    NULL::text AS worker_id,
+    finished_task.started_at,
+    NULL::timestamp with time zone AS released_at,
+    NULL::timestamp with time zone AS retry_at,
+    finished_task.accepted_events,
+    finished_task.refused_attempt,
+    finished_task.run_emitted,
+    finished_task.nondeterministic,
+    finished_task.cancel_reason,
+    finished_task.pins,
+    NULL::bytea AS progress,
+    finished_task.reason,
+    finished_task.created_at,
+    finished_task.finished_at,
+    true AS finished
+   FROM public.finished_task;
 
 -- Name: artifact; Type: TABLE; Schema: public
 
@@ -110,25 +366,6 @@ CREATE TABLE public.artifact (
     accepted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT artifact_scope_kind_check CHECK (((scope_kind >= 1) AND (scope_kind <= 3))),
     CONSTRAINT artifact_sha256_check CHECK ((octet_length(sha256) = 32))
-);
-
--- Name: attempt; Type: TABLE; Schema: public
-
-CREATE TABLE public.attempt (
-    task_id uuid NOT NULL,
-    attempt integer NOT NULL,
-    worker_id text NOT NULL,
-    claim_request_id uuid NOT NULL,
-    lease_token_digest bytea NOT NULL,
-    started_at timestamp with time zone NOT NULL,
-    ended_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    outcome public.attempt_outcome NOT NULL,
-    task_state public.task_state NOT NULL,
-    error_class public.error_class,
-    message text DEFAULT ''::text NOT NULL,
-    traceback text DEFAULT ''::text NOT NULL,
-    usage bytea,
-    CONSTRAINT attempt_check CHECK (((outcome = 'failed'::public.attempt_outcome) = (error_class IS NOT NULL)))
 );
 
 -- Name: audit; Type: TABLE; Schema: public
@@ -290,6 +527,25 @@ CREATE TABLE public.event (
     CONSTRAINT event_origin_check CHECK ((origin <> 'source_run'::public.task_origin)),
     CONSTRAINT event_scope_kind_check CHECK (((scope_kind >= 1) AND (scope_kind <= 3)))
 );
+
+-- Name: finished_count; Type: TABLE; Schema: public
+
+CREATE TABLE public.finished_count (
+    job_version_id uuid NOT NULL,
+    origin public.task_origin NOT NULL,
+    state public.task_state NOT NULL,
+    tasks bigint NOT NULL,
+    accepted_events bigint NOT NULL
+)
+WITH (fillfactor='50');
+
+-- Name: finished_day; Type: VIEW; Schema: public
+
+CREATE VIEW public.finished_day AS
+ SELECT DISTINCT to_date("right"((c.relname)::text, 8), 'YYYYMMDD'::text) AS day
+   FROM (pg_inherits i
+     JOIN pg_class c ON ((c.oid = i.inhrelid)))
+  WHERE (i.inhparent = ANY (ARRAY[('public.finished_task'::regclass)::oid, ('public.finished_attempt'::regclass)::oid]));
 
 -- Name: input_binding; Type: TABLE; Schema: public
 
@@ -469,54 +725,6 @@ CREATE TABLE public.subscription (
     replay_event_id uuid
 );
 
--- Name: task; Type: TABLE; Schema: public
-
-CREATE TABLE public.task (
-    task_id uuid NOT NULL,
-    job_version_id uuid NOT NULL,
-    event_id uuid,
-    origin public.task_origin NOT NULL,
-    state public.task_state DEFAULT 'queued'::public.task_state NOT NULL,
-    stream_key text,
-    scope_kind smallint,
-    scope_first bytea NOT NULL,
-    scope_last bytea NOT NULL,
-    revision bigint DEFAULT 0 NOT NULL,
-    attempt integer DEFAULT 0 NOT NULL,
-    failed_attempts integer DEFAULT 0 NOT NULL,
-    lost_leases integer DEFAULT 0 NOT NULL,
-    claim_request_id uuid,
-    lease_token_digest bytea,
-    lease_until timestamp with time zone,
-    stream_epoch bigint,
-    run_epoch bigint,
-    worker_id text,
-    started_at timestamp with time zone,
-    released_at timestamp with time zone,
-    retry_at timestamp with time zone,
-    accepted_events integer DEFAULT 0 NOT NULL,
-    refused_attempt integer,
-    run_emitted boolean DEFAULT false NOT NULL,
-    nondeterministic boolean DEFAULT false NOT NULL,
-    cancel_reason text,
-    pins jsonb,
-    progress bytea,
-    reason text DEFAULT ''::text NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    finished_at timestamp with time zone,
-    CONSTRAINT backoff_has_time CHECK (((state = 'backoff'::public.task_state) = (retry_at IS NOT NULL))),
-    CONSTRAINT event_or_source CHECK (((origin = 'source_run'::public.task_origin) = (event_id IS NULL))),
-    CONSTRAINT final_has_time CHECK (((state = ANY (ARRAY['succeeded'::public.task_state, 'dead'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state])) = (finished_at IS NOT NULL))),
-    CONSTRAINT one_lease CHECK (((state <> 'running'::public.task_state) OR ((lease_until IS NULL) = (stream_epoch IS NOT NULL)))),
-    CONSTRAINT only_running_stops CHECK (((cancel_reason IS NULL) OR (state = ANY (ARRAY['running'::public.task_state, 'canceled'::public.task_state])))),
-    CONSTRAINT released_has_time CHECK (((state <> 'released'::public.task_state) OR (released_at IS NOT NULL))),
-    CONSTRAINT running_has_epoch CHECK (((state <> 'running'::public.task_state) OR (run_epoch IS NOT NULL))),
-    CONSTRAINT running_has_lease CHECK (((state = 'running'::public.task_state) = (lease_token_digest IS NOT NULL))),
-    CONSTRAINT scope_of_event CHECK (((event_id IS NULL) = (scope_kind IS NULL))),
-    CONSTRAINT unhappy_has_reason CHECK (((state <> ALL (ARRAY['dead'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state])) OR (reason <> ''::text)))
-)
-WITH (fillfactor='70');
-
 -- Name: virtual_dependency; Type: TABLE; Schema: public
 
 CREATE TABLE public.virtual_dependency (
@@ -622,6 +830,21 @@ ALTER TABLE ONLY public.deploy_request
 
 ALTER TABLE ONLY public.event
     ADD CONSTRAINT event_pkey PRIMARY KEY (event_id);
+
+-- Name: finished_attempt finished_attempt_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.finished_attempt
+    ADD CONSTRAINT finished_attempt_pkey PRIMARY KEY (task_id, attempt, finished_at);
+
+-- Name: finished_count finished_count_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.finished_count
+    ADD CONSTRAINT finished_count_pkey PRIMARY KEY (job_version_id, origin, state);
+
+-- Name: finished_task finished_task_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.finished_task
+    ADD CONSTRAINT finished_task_pkey PRIMARY KEY (task_id, finished_at);
 
 -- Name: input_binding input_binding_pkey; Type: CONSTRAINT; Schema: public
 
@@ -738,6 +961,10 @@ CREATE UNIQUE INDEX event_key ON public.event USING btree (dataset_version_id, p
 
 CREATE INDEX event_scope ON public.event USING btree (dataset_version_id, scope_first, event_id);
 
+-- Name: finished_task_cause; Type: INDEX; Schema: public
+
+CREATE INDEX finished_task_cause ON ONLY public.finished_task USING btree (job_version_id, event_id) WHERE (event_id IS NOT NULL);
+
 -- Name: input_binding_readers; Type: INDEX; Schema: public
 
 CREATE INDEX input_binding_readers ON public.input_binding USING btree (dataset_id);
@@ -769,6 +996,10 @@ CREATE INDEX task_backoff ON public.task USING btree (retry_at) WHERE (state = '
 -- Name: task_cause; Type: INDEX; Schema: public
 
 CREATE UNIQUE INDEX task_cause ON public.task USING btree (job_version_id, event_id) WHERE (event_id IS NOT NULL);
+
+-- Name: task_finished; Type: INDEX; Schema: public
+
+CREATE INDEX task_finished ON public.task USING btree (finished_at) WHERE (state = ANY (ARRAY['succeeded'::public.task_state, 'canceled'::public.task_state, 'skipped'::public.task_state]));
 
 -- Name: task_leased; Type: INDEX; Schema: public
 

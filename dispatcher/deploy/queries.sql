@@ -47,12 +47,16 @@ where s.dag_version_id = %(dag_version_id)s
 order by j.job;
 
 -- name: source_events
--- Events accepted in datasets of the DAG's sources, from the producers' own counts. Index task_cause has no source runs, so the few
--- rows come by job version.
-select coalesce(sum(t.accepted_events), 0)::bigint
-from task t
+-- Events accepted in datasets of the DAG's sources, from the producers' own counts, and from what is counted of those that were moved.
+-- Reads the hot table once.
+select coalesce(sum(c.accepted_events), 0)::bigint
+from (
+    select job_version_id, accepted_events from task where origin = 'source_run'
+    union all
+    select job_version_id, accepted_events from finished_count where origin = 'source_run'
+) c
 join job_version j using (job_version_id)
-where j.dag = %(dag)s and j.kind = 'source' and t.origin = 'source_run';
+where j.dag = %(dag)s and j.kind = 'source';
 
 -- name: unfinished
 -- Whether anything is left to do: a task that is not final, or a replay. Indexes task_queued, task_open, subscription_replaying.

@@ -287,8 +287,14 @@ where own.cursor_key is distinct from job.covered
 order by o.dataset_version_id;
 
 -- name: replaying_subscriptions
--- Consumers that are owed retained events; another replica's are skipped. Index subscription_replaying.
-select s.job_version_id::text, s.input_version_id::text, s.from_number, s.replay_key, s.replay_event_id::text
+-- Consumers that are owed retained events; another replica's are skipped. What an earlier interval of the same consumer had, by routing or
+-- by its own replay, is not owed again, whether or not the tasks are still to be found. Index subscription_replaying.
+select s.job_version_id::text, s.input_version_id::text, s.from_number, s.replay_key, s.replay_event_id::text,
+    coalesce((
+        select max(e.to_number)
+        from subscription e
+        where e.job_version_id = s.job_version_id and e.input_version_id = s.input_version_id and e.from_number < s.from_number
+    ), 0) as after_number
 from subscription s
 join job_version_run r using (job_version_id)
 where not s.replayed and r.run_state in ('running', 'staged')
@@ -302,7 +308,7 @@ with page as (
     select e.event_id, e.scope_kind, e.scope_first, e.scope_last, e.revision
     from event e
     join publication p using (publication_id, dataset_version_id)
-    where e.dataset_version_id = %(input_version_id)s and p.number <= %(from_number)s
+    where e.dataset_version_id = %(input_version_id)s and p.number > %(after_number)s and p.number <= %(from_number)s
         and (%(replay_key)s::bytea is null or (e.scope_first, e.event_id) > (%(replay_key)s, %(replay_event_id)s::uuid))
     order by e.scope_first, e.event_id
     limit %(limit)s
@@ -347,7 +353,7 @@ select e.event_id::text, v.dataset_id, e.dataset_version_id::text, v.cursor_type
     e.revision, e.producer_task_id::text, e.producer_attempt, e.artifact_id::text, p.number as publication_number,
     e.manifest, e.event_time,
     e.origin::text as event_origin, e.accepted_at
-from task t
+from any_task t
 join job_output o using (job_version_id)
 join event e on e.dataset_version_id = o.dataset_version_id and e.producer_task_id = t.task_id
 join dataset_version v on v.dataset_version_id = e.dataset_version_id

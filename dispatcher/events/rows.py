@@ -101,13 +101,14 @@ class DerivedWatermark:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A subscription that is owed retained events, and how far it is."""
+    """A subscription that is owed retained events of publications in (after_number, from_number], and how far it is."""
 
     job_version_id: str
     input_version_id: str
     from_number: int
     replay_key: bytes | None
     replay_event_id: str | None
+    after_number: int
 
 
 @dataclass(frozen=True, slots=True)

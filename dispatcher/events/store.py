@@ -247,6 +247,7 @@ async def replay_events(connection: Connection, replay: Replay, limit: int) -> t
         {
             "job_version_id": replay.job_version_id,
             "input_version_id": replay.input_version_id,
+            "after_number": replay.after_number,
             "from_number": replay.from_number,
             "replay_key": replay.replay_key,
             "replay_event_id": replay.replay_event_id,

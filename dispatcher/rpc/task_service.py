@@ -47,7 +47,7 @@ class TaskService(TaskServiceServicer):
             async with transaction(self._pool) as connection:
                 row = (await store.get_tasks(connection, [request.task_id])).get(request.task_id)
                 if row is None:
-                    raise TraceError(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {request.task_id} does not exist")
+                    raise _not_found(request.task_id)
                 attempts = await store.attempts_of(connection, request.task_id)
                 events = await events_store.events_of_task(connection, request.task_id, MAX_EVENTS)
         return pb.GetTaskResponse(
@@ -149,7 +149,7 @@ class TaskService(TaskServiceServicer):
                 facts = await hold_facts(connection, task_id)
                 uses = await queue_uses(connection, facts.queue, most_waiting=1) if facts is not None else []
         if row is None or facts is None:
-            raise TraceError(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, f"task {task_id} does not exist")
+            raise _not_found(task_id)
         use = uses[0] if uses else None
         explanation = explain(facts, use, self._releaser.watched().get(facts.queue))
         return pb.ExplainTaskResponse(
@@ -168,6 +168,11 @@ class TaskService(TaskServiceServicer):
             async with transaction(self._pool) as connection:
                 await require_names(connection, task_filter.dag, task_filter.job)
                 return await store.count_matching(connection, query, list(task_filter.task_ids), states)
+
+
+def _not_found(task_id: str) -> TraceError:
+    message = f"task {task_id} does not exist, or ended longer ago than finished tasks are kept"
+    return TraceError(ErrorReason.ERROR_REASON_TASK_NOT_FOUND, message)
 
 
 async def _producing_task(connection: Connection, subject: pb.DatasetScope) -> str:

@@ -414,21 +414,21 @@ where task_id = any(%(task_ids)s::uuid[]) and state = 'dead'
 returning task_id::text;
 
 -- name: skip
--- SKIP: dead to skipped, on record.
+-- SKIP: dead to skipped, on record. Its end is now: what it died of may be long ago.
 update task
-set state = 'skipped', reason = %(reason)s
+set state = 'skipped', reason = %(reason)s, finished_at = clock_timestamp()
 where task_id = any(%(task_ids)s::uuid[]) and state = 'dead'
 returning task_id::text;
 
 -- name: get_tasks
--- Tasks by id, for people and for FetchTasks. Primary key.
+-- Tasks by id, for people and for FetchTasks, moved ones too. Primary keys.
 select t.task_id::text, j.dag, j.job, t.job_version_id::text, t.origin::text, t.event_id::text,
     v.dataset_id as trigger_dataset_id, v.cursor_type, t.scope_kind, t.scope_first, t.scope_last, t.revision, t.state::text,
     t.attempt, t.worker_id, t.created_at, t.finished_at, coalesce(t.lease_until, o.lease_until) as lease_until, t.retry_at,
     t.reason, t.accepted_events, t.failed_attempts, t.lost_leases, t.progress, t.nondeterministic, r.run_state::text,
     t.run_epoch, r.epoch as job_epoch,
     exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused, t.cancel_reason, t.pins
-from task t
+from any_task t
 join job_version j using (job_version_id)
 join job_version_run r using (job_version_id)
 left join event e using (event_id)
@@ -438,11 +438,11 @@ left join ordered_stream o
 where t.task_id = any(%(task_ids)s::uuid[]);
 
 -- name: find_tasks
--- Newest first; uuid7 is in order of time. Primary key, backwards, with filters.
+-- Newest first; uuid7 is in order of time. Primary keys, backwards, with filters; moved tasks only where a final state is asked for.
 select t.task_id::text
-from task t
+from any_task t
 join job_version j using (job_version_id)
-where (%(before)s::uuid is null or t.task_id < %(before)s)
+where (%(finished)s or not t.finished) and (%(before)s::uuid is null or t.task_id < %(before)s)
     and (%(dag)s::text is null or j.dag = %(dag)s)
     and (%(job)s::text is null or j.job = %(job)s)
     and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
@@ -453,7 +453,7 @@ limit %(limit)s;
 -- name: attempts_of
 -- A task's ended attempts, and the one that runs. Primary keys.
 select attempt, worker_id, started_at, ended_at, outcome::text, error_class::text, message, traceback, usage
-from attempt
+from any_attempt
 where task_id = %(task_id)s
 union all
 select attempt, worker_id, started_at, null, 'unspecified', null, '', '', null
@@ -482,10 +482,14 @@ select %(dag)s::text is not null and not exists (select 1 from job_version where
     ) as job;
 
 -- name: count_tasks
--- How many tasks are in each state; for people, not for the hot path.
-select j.dag, j.job, t.state::text, count(*) as count
-from task t
+-- How many tasks are in each state, also those that are no longer kept; for people, not for the hot path. Reads the hot table once.
+select j.dag, j.job, c.state::text, sum(c.tasks)::bigint as count
+from (
+    select job_version_id, state, count(*) as tasks from task group by job_version_id, state
+    union all
+    select job_version_id, state, tasks from finished_count
+) c
 join job_version j using (job_version_id)
 where %(dag)s::text is null or j.dag = %(dag)s
-group by j.dag, j.job, t.state
-order by j.dag, j.job, t.state;
+group by j.dag, j.job, c.state
+order by j.dag, j.job, c.state;

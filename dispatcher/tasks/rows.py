@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from dispatcher.tasks.leases import LockedTask, attempt_fence, fence
 from dispatcher.tasks.state import TaskState
@@ -132,6 +132,21 @@ class Standing:
     run_state: str
     job_epoch: int
     cancel_reason: str | None
+
+    @classmethod
+    def of_finished(cls, task: LockedTask) -> Self:
+        """Of a task that was moved."""
+        return cls(
+            task.task_id,
+            task.state.value,
+            task.attempt,
+            None,
+            task.run_epoch,
+            task.reason,
+            task.run_state,
+            task.job_epoch,
+            None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Rows of tasks, streams and attempts.
 
-Maps and never commits; each method is the statement of its name in queries.sql.
+Maps and never commits; each method is the statement of its name in queries.sql. A task that a call names and that is
+not there may have been moved: who names it late gets the answer that its row would have given.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
@@ -11,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from dispatcher.db.rows import Connection, one_row, rows
 from dispatcher.db.statements import Statements
+from dispatcher.tasks.finished import finished_attempts, finished_tasks
 from dispatcher.tasks.leases import LeaseRef, LockedStream, LockedTask, StreamRef
 from dispatcher.tasks.retries import RetryPolicy
 from dispatcher.tasks.rows import (
@@ -28,7 +30,7 @@ from dispatcher.tasks.rows import (
     TaskQuery,
     TaskRow,
 )
-from dispatcher.tasks.state import TaskState
+from dispatcher.tasks.state import FINAL, TaskState
 
 _sql = Statements.load("dispatcher.tasks")
 _STATES = {state.value: state for state in TaskState}
@@ -36,7 +38,11 @@ _STATES = {state.value: state for state in TaskState}
 
 async def job_versions_of(connection: Connection, task_ids: Sequence[str]) -> dict[str, TaskOwner]:
     found = await rows(connection, _sql.job_versions_of, TaskOwner, task_ids=list(task_ids))
-    return {row.task_id: row for row in found}
+    owners = {row.task_id: row for row in found}
+    if missing := set(task_ids) - owners.keys():
+        moved = await finished_tasks(connection, missing)
+        owners |= {id_: TaskOwner(id_, task.job_version_id, task.stream_key) for id_, task in moved.items()}
+    return owners
 
 
 async def lock_streams(
@@ -69,7 +75,10 @@ async def read_tasks(connection: Connection, task_ids: set[str]) -> dict[str, Lo
 async def _locked(connection: Connection, statement: str, task_ids: set[str]) -> dict[str, LockedTask]:
     """The database answers text, rules compare members: so the second column is made one."""
     cursor = await connection.execute(statement, {"task_ids": sorted(task_ids)})
-    return {task_id: LockedTask(task_id, _STATES[state], *rest) for task_id, state, *rest in await cursor.fetchall()}
+    found = {task_id: LockedTask(task_id, _STATES[state], *rest) for task_id, state, *rest in await cursor.fetchall()}
+    if missing := task_ids - found.keys():  # also one that was moved while its lock was waited for
+        found |= await finished_tasks(connection, missing)
+    return found
 
 
 async def fan_outs(connection: Connection, task_ids: set[str]) -> dict[str, int]:
@@ -261,7 +270,10 @@ async def ended_attempts(connection: Connection, leases: Sequence[LeaseRef]) -> 
         task_ids=[lease.task_id for lease in leases],
         attempts=[lease.attempt for lease in leases],
     )
-    return {(row.task_id, row.attempt): row for row in found}
+    ended = {(row.task_id, row.attempt): row for row in found}
+    if missing := [lease for lease in leases if (lease.task_id, lease.attempt) not in ended]:
+        ended |= {(row.task_id, row.attempt): row for row in await finished_attempts(connection, missing)}
+    return ended
 
 
 async def extend_leases(
@@ -306,7 +318,11 @@ async def standing(connection: Connection, task_ids: Sequence[str]) -> dict[str,
     if not task_ids:
         return {}
     found = await rows(connection, _sql.standing, Standing, task_ids=list(task_ids))
-    return {row.task_id: row for row in found}
+    standings = {row.task_id: row for row in found}
+    if missing := set(task_ids) - standings.keys():
+        moved = await finished_tasks(connection, missing)
+        standings |= {task_id: Standing.of_finished(task) for task_id, task in moved.items()}
+    return standings
 
 
 async def expired_tasks(connection: Connection, limit: int) -> set[str]:
@@ -337,6 +353,7 @@ async def find_tasks(connection: Connection, query: TaskQuery) -> list[str]:
             "dag": query.dag,
             "job": query.job,
             "states": _values(query.states),
+            "finished": not query.states or not FINAL.isdisjoint(query.states),
             "first": query.first,
             "last": query.last,
             "before": query.before,

@@ -116,7 +116,8 @@ where state = 'released' and task_id in (select task_id from unanswered)
 returning task_id::text;
 
 -- name: hold_facts
--- Everything that can hold one task, as it stands now; for people, one task at a time. Indexes task_queued and task_open.
+-- Everything that can hold one task, as it stands now, also one that was moved; for people, one task at a time. Indexes task_queued and
+-- task_open.
 select t.task_id::text, j.dag, j.job, j.ordered, t.origin::text, t.state::text, t.reason, t.cancel_reason, t.worker_id,
     t.retry_at, t.released_at, r.run_state::text, t.run_epoch, r.epoch as job_epoch, coalesce(s.queue, '') as queue,
     s.max_concurrency, d.active_version_id is not null as active,
@@ -124,7 +125,7 @@ select t.task_id::text, j.dag, j.job, j.ordered, t.origin::text, t.state::text, 
     a.dataset_id as awaited_dataset, a.dataset_version_id::text as awaited_version_id, a.cursor_type as awaited_cursor_type,
     a.cursor_key as awaited_key, a.moved_at as awaited_moved_at, h.task_id::text as ahead_id, h.state::text as ahead_state,
     coalesce(j.ordered and t.scope_first >= f.frontier, false) as behind_replay, o.open
-from task t
+from any_task t
 join job_version j using (job_version_id)
 join job_version_run r using (job_version_id)
 left join (dag_version_job s join dag d on d.active_version_id = s.dag_version_id) on s.job_version_id = t.job_version_id
@@ -166,7 +167,8 @@ where t.task_id = %(task_id)s;
 
 -- name: producing_task
 -- The task that makes a dataset's served version at a scope: the first that is not done, else the one that made what is there. A source's
--- run has no scope and makes all of them. Indexes job_output_by_version, task_queued, task_open, event_scope, task_cause.
+-- run has no scope and makes all of them. Indexes job_output_by_version, task_queued, task_open, event_scope, task_cause,
+-- finished_task_cause.
 with made_by as (
     select o.job_version_id, p.dataset_version_id
     from pointer p
@@ -218,7 +220,7 @@ with made_by as (
 ), done as (
     select coalesce(t.task_id, n.producer_task_id) as task_id
     from near n
-    left join task t on n.causes and t.job_version_id = n.job_version_id and t.event_id = n.event_id
+    left join any_task t on n.causes and t.job_version_id = n.job_version_id and t.event_id = n.event_id
     where n.scope_last >= %(first)s and (t.task_id is not null or not n.causes)
     order by n.scope_first desc, n.event_id desc
     limit 1

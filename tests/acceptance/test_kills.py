@@ -102,27 +102,27 @@ join subscription s on s.input_version_id = e.dataset_version_id
     and p.number > s.from_number and p.number <= coalesce(s.to_number, p.number)
 join job_version j on j.job_version_id = s.job_version_id
 where j.job = %(consumer)s and not exists (
-    select 1 from task t where (t.event_id, t.job_version_id, t.state) = (e.event_id, j.job_version_id, 'succeeded')
+    select 1 from any_task t where (t.event_id, t.job_version_id, t.state) = (e.event_id, j.job_version_id, 'succeeded')
 )
 """
 NOW = "select clock_timestamp()"
 PROGRESS = "select count(*) from event"
 DONE = """
-select j.job, count(*) from task t join job_version j using (job_version_id) where t.state = 'succeeded' group by 1
+select j.job, count(*) from any_task t join job_version j using (job_version_id) where t.state = 'succeeded' group by 1
 """
 STATES = """
 select j.job, t.state::text, count(*), max(t.lost_leases)
-from task t join job_version j using (job_version_id) group by 1, 2
+from any_task t join job_version j using (job_version_id) group by 1, 2
 """
 FINISHED = """
-select count(*) filter (where state = 'succeeded') = count(*) and count(*) >= %(tasks)s from task
+select count(*) filter (where state = 'succeeded') = count(*) and count(*) >= %(tasks)s from any_task
 """
 TASKS_OF = {"ranges": EVENTS, "sums": EVENTS // 25, "units": EVENTS // 25}
 TASKS = 1 + sum(TASKS_OF.values())
 UNDELIVERED = """
 select count(*) from event e
 join subscription s on s.input_version_id = e.dataset_version_id
-left join task t on t.event_id = e.event_id and t.job_version_id = s.job_version_id
+left join any_task t on t.event_id = e.event_id and t.job_version_id = s.job_version_id
 where t.task_id is null
 """
 
@@ -174,7 +174,7 @@ def test_kills_leave_no_trace_in_the_results(
             programs.start(victim)
         wait_until(programs, lambda: one(database, FINISHED, tasks=TASKS), "everything has succeeded")
         assert one(database, UNDELIVERED) == 0
-        assert one(database, "select count(*) from attempt where outcome = 'lease_lost'") > 0 or victim == "dispatcher"
+        assert one(database, "select count(*) from any_attempt where outcome = 'lease_lost'") > 0 or victim == "dispatcher"
         assert outcome(programs, database) == undisturbed
 
 
@@ -228,7 +228,7 @@ def outcome(programs: Programs, database: psycopg.Connection) -> dict[str, Any]:
     tasks = database.execute(
         """
         select j.job, t.scope_first, t.scope_last, t.state::text, t.accepted_events
-        from task t join job_version j using (job_version_id) order by 1, 2, 3
+        from any_task t join job_version j using (job_version_id) order by 1, 2, 3
         """
     ).fetchall()
     files = database.execute(

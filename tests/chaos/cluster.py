@@ -42,6 +42,7 @@ class Settings:
     unanswered_seconds: float = 0.5
     bug: str = ""
     """What is planted in the dispatchers, by name."""
+    finished_live_seconds: float = 0.2
     wakeups: str = "stream"
     """The adapter of wake-ups; the built-in stream is the only one here yet."""
 
@@ -90,6 +91,7 @@ class Cluster:
             "TRACE_READY_FILE": str(ready_file),
             "TRACE_LEASE_SECONDS": str(self.settings.lease_seconds),
             "TRACE_UNANSWERED_WAKEUP_SECONDS": str(self.settings.unanswered_seconds),
+            "TRACE_FINISHED_LIVE_SECONDS": str(self.settings.finished_live_seconds),
             "TRACE_WORKER_ID": name,
             "TRACE_WORK_DIR": str(self.home.root / name),
             "TRACE_CAPACITY": "4",

@@ -85,6 +85,7 @@ def collect(conninfo: str, store: ArtifactStore | None, history: Path | None, bo
         connection.execute("set transaction isolation level repeatable read")
         evidence.now = _one(connection, "select extract(epoch from clock_timestamp())::float")
         evidence.tasks = [Task(*row) for row in connection.execute(_sql.tasks)]
+        evidence.moved_tasks = _one(connection, _sql.moved_tasks)
         evidence.attempts = [Attempt(*row) for row in connection.execute(_sql.attempts)]
         evidence.events = [_event(row) for row in connection.execute(_sql.events)]
         evidence.subscriptions = [Subscription(*row) for row in connection.execute(_sql.subscriptions)]

@@ -5,16 +5,19 @@ select t.task_id::text, t.job_version_id::text, coalesce(t.event_id::text, ''), 
     t.failed_attempts, t.lost_leases, s.max_attempts, s.max_lost_leases,
     extract(epoch from coalesce(t.lease_until, o.lease_until))::float, extract(epoch from t.released_at)::float, t.reason,
     t.scope_first
-from task t
+from any_task t
 join job_version j using (job_version_id)
 join dag d on d.dag = j.dag
 join dag_version_job s on s.dag_version_id = d.active_version_id and s.job_version_id = t.job_version_id
 left join ordered_stream o on t.state = 'running' and o.job_version_id = t.job_version_id and o.stream_key = t.stream_key;
 
+-- name: moved_tasks
+select count(*) from finished_task;
+
 -- name: attempts
 select task_id::text, attempt, lease_token_digest, extract(epoch from started_at)::float,
     extract(epoch from ended_at)::float, outcome::text
-from attempt;
+from any_attempt;
 
 -- name: events
 select e.event_id::text, v.dataset_id, e.producer_task_id::text, e.scope_kind, e.scope_first, e.scope_last, e.revision,

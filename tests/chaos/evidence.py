@@ -210,7 +210,8 @@ class Bounds:
 
 @dataclass(slots=True)
 class Evidence:
-    """All of it. `now` is when the database was read; `drained` whether faults had stopped and time was given."""
+    """All of it. `now` is when the database was read; `drained` whether faults had stopped and time was given.
+    `moved_tasks`: how many of `tasks` were found among the finished ones."""
 
     now: float = 0.0
     drained: bool = True
@@ -223,6 +224,7 @@ class Evidence:
     watermark_changes: list[WatermarkChange] = field(default_factory=list)
     written: list[Written] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
+    moved_tasks: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     subscriptions: list[Subscription] = field(default_factory=list)

@@ -22,6 +22,7 @@ LEAST = {
     "outcomes unknown": 1,
     "cancelled": 1,
     "wake-ups doubled": 1,
+    "tasks moved": 1,
 }
 """What each run has to reach."""
 
@@ -47,6 +48,7 @@ def rarities_of(evidence: Evidence, history: Path, injected: Sequence[Injected])
     hits = [fault for fault in injected if fault.in_flight > 0]
     return {
         "tasks": len(evidence.tasks),
+        "tasks moved": evidence.moved_tasks,
         "attempts": len(evidence.attempts),
         "events": len(evidence.events),
         "faults": len(injected),

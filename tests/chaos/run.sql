@@ -10,12 +10,12 @@ where t.state = 'running' and t.event_id is not null and coalesce(t.lease_until,
 
 -- name: ended
 -- Tasks that are at their end.
-select count(*) from task where state in ('succeeded', 'dead', 'canceled', 'skipped');
+select count(*) from any_task where state in ('succeeded', 'dead', 'canceled', 'skipped');
 
 -- name: settled
 -- Nothing is left to do: the sources' runs and everything that they caused have ended.
 select not exists (select 1 from task where state not in ('succeeded', 'dead', 'canceled', 'skipped'))
-    and exists (select 1 from task where origin = 'source_run');
+    and exists (select 1 from any_task where origin = 'source_run');
 
 -- name: died_of_lost_leases
 -- Tasks whose workers were killed, stopped or cut off once too often.

@@ -20,6 +20,7 @@ from dispatcher.events.watermarks import derive_watermarks
 from dispatcher.main import HotPath, build_control, build_hot_path, build_internal
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.ending import expire_leases
+from dispatcher.tasks.keeping import move_finished
 from dispatcher.wakeups.release import Releaser
 from kernel.artifacts.local import LocalArtifactStore
 from kernel.channels import aio_channel
@@ -132,6 +133,16 @@ class InProcess:
         async with transaction(self.pool) as connection:
             return await tasks_store.end_backoffs(connection, 1000)
 
+    async def keep(self) -> int:
+        """Moves all finished tasks out of the hot tables; answers how many."""
+        moved = 0
+        while True:
+            async with transaction(self.pool) as connection:
+                batch = await move_finished(connection, timedelta())
+            if batch.first is None:
+                return moved
+            moved += batch.tasks
+
     async def derive(self) -> int:
         """Moves the watermarks of stateless jobs."""
         async with transaction(self.pool) as connection:
@@ -163,10 +174,10 @@ class InProcess:
             await connection.execute(statement, parameters or None)
 
     async def task_of(self, dag: str, job: str, number: int) -> str:
-        """The task of a job for an int64 cursor."""
+        """The task of a job for an int64 cursor, also a moved one."""
         return str(
             await self.value(
-                "select t.task_id::text from task t join job_version j using (job_version_id)"
+                "select t.task_id::text from any_task t join job_version j using (job_version_id)"
                 " where j.dag = %s and j.job = %s and t.scope_first = %s",
                 dag,
                 job,

@@ -7,6 +7,7 @@ import pytest
 
 from dispatcher.db.pool import transaction
 from dispatcher.duties import Lookout, build_duties, run_duties
+from dispatcher.tasks.keeping import Keeping
 from dispatcher.wakeups.lookout import Due, find_due
 from dispatcher.wakeups.release import Releaser
 from kernel.ids import new_id
@@ -96,7 +97,7 @@ async def test_running_duties_take_a_lease_back_once_it_has_run_out(
     task = await Worker(dispatcher).claim_one(await dispatcher.task_of("chain", "copies", 1))
     channel = Workers({})
     releaser = Releaser(dispatcher.pool, channel, unanswered=UNANSWERED)
-    duties = build_duties(dispatcher.pool, releaser, UNANSWERED, new_id())
+    duties = build_duties(dispatcher.pool, releaser, UNANSWERED, new_id(), Keeping(timedelta(hours=1), 0))
     running = asyncio.create_task(run_duties(duties.all))
     await dispatcher.run(
         "update task set lease_until = clock_timestamp() + %s::interval where task_id = %s", left, task.task_id

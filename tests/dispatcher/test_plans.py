@@ -1,6 +1,5 @@
 """The hot statements find their rows by the indexes that they name, on tables of 10^5 rows with fresh statistics."""
 
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from dispatcher.events.store import (
 )
 from tests.dispatcher.builders import CHAIN, READER
 from tests.dispatcher.in_process import InProcess, in_process_dispatcher
+from tests.dispatcher.plans import plan_of
 
 pytestmark = pytest.mark.slow
 
@@ -84,26 +84,8 @@ async def filled(pool: Pool, tmp_path: Path) -> AsyncIterator[InProcess]:
         yield dispatcher
 
 
-async def _plan(
-    dispatcher: InProcess, statement: str, *, analyze: bool = False, **parameters: object
-) -> list[dict[str, Any]]:
-    """The nodes of the statement's plan for these values; where it is analyzed, the statement is run and undone."""
-    nodes: list[dict[str, Any]] = []
-    options = "format json, verbose" + (", analyze" if analyze else "")
-    async with transaction(dispatcher.pool) as connection:
-        cursor = await connection.execute(f"explain ({options}) {statement}", parameters)
-        ((found,),) = await cursor.fetchall()
-        await connection.rollback()
-    stack = [(found if isinstance(found, list) else json.loads(found))[0]["Plan"]]
-    while stack:
-        node = stack.pop()
-        nodes.append(node)
-        stack += node.get("Plans", [])
-    return nodes
-
-
 async def _check(dispatcher: InProcess, indexes: set[str], statement: str, **parameters: Any) -> None:
-    nodes = await _plan(dispatcher, statement, **parameters)
+    nodes = await plan_of(dispatcher, statement, **parameters)
     scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     assert not scanned & BIG, (scanned, [n["Node Type"] for n in nodes])
@@ -165,7 +147,7 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
         publication_ids=[job],
     )
     await _check(filled, {"artifact_scope", "artifact_pkey"}, events.overlapping_artifacts, artifact_ids=ids)
-    replay = {"replay_key": keys[0][1], "replay_event_id": job, "limit": 2000, "from_number": ROWS}
+    replay = {"replay_key": keys[0][1], "replay_event_id": job, "limit": 2000, "after_number": 0, "from_number": ROWS}
     await _check(filled, {"event_scope"}, events.replay_events, input_version_id=version, job_version_id=job, **replay)
     for bounds in (Bounds(keys[0][1], keys[0][1]), Bounds(keys[0][1], keys[9][1])):
         page = {"lower": bounds.lower, "upper": bounds.upper, "after_first": b"", "after_id": BEFORE_ALL}
@@ -193,7 +175,7 @@ async def test_a_live_task_is_found_without_passing_a_backlog(filled: InProcess)
 
 async def _rows_read(dispatcher: InProcess, statement: str, index: str, **parameters: Any) -> int:
     """Rows that the statement takes from an index, those that a condition removes included."""
-    nodes = await _plan(dispatcher, statement, analyze=True, **parameters)
+    nodes = await plan_of(dispatcher, statement, analyze=True, **parameters)
     return sum(
         round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
         for node in nodes

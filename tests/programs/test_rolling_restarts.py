@@ -70,7 +70,7 @@ class Flow:
 
     async def until_succeeded(self, tasks: int) -> None:
         """Waits until so many tasks have ended well."""
-        statement = "select job, state, count(*) from task join job_version using (job_version_id) group by 1, 2"
+        statement = "select job, state, count(*) from any_task join job_version using (job_version_id) group by 1, 2"
         counts: list[tuple[str, str, int]] = []
         try:
             async with asyncio.timeout(DEADLINE):
@@ -94,8 +94,8 @@ class Flow:
 
     async def assert_nothing_was_lost(self) -> None:
         """Every event is one task for each consumer, and each attempt ended well or was returned."""
-        assert await self.value("select count(*) from task") == TASKS
-        assert await self.value("select count(*) from task where failed_attempts > 0 or lost_leases > 0") == 0
+        assert await self.value("select count(*) from any_task") == TASKS
+        assert await self.value("select count(*) from any_task where failed_attempts > 0 or lost_leases > 0") == 0
         assert await self.value("select count(*) from event") == 2 * NUMBERS + NUMBERS // 50
         logged = [event for program in self.fleet.programs for event in program.events()]
         assert [event for event in logged if event["level"] in ("error", "critical")] == []
@@ -132,7 +132,7 @@ async def test_dispatchers_in_turn(flow: Flow) -> None:
         deploying.cancel()
     await flow.until_succeeded(TASKS)
     await flow.assert_nothing_was_lost()
-    assert await flow.value("select max(attempt) from task") == 1
+    assert await flow.value("select max(attempt) from any_task") == 1
     async with flow.fleet.channel("control", "user") as channel:
         for name, deployment_id in flow.deployed.items():
             found = await DagServiceStub(channel).GetDag(dag_pb.GetDagRequest(dag=name), timeout=20)

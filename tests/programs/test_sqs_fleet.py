@@ -94,11 +94,11 @@ async def _runs_through(fleet: Fleet, database: str, tmp_path: Path) -> None:
     async with asyncio.timeout(DEADLINE), await psycopg.AsyncConnection.connect(database, autocommit=True) as watching:
         while not await _done(watching):
             pass
-        cursor = await watching.execute("select max(attempt) from task")
+        cursor = await watching.execute("select max(attempt) from any_task")
         assert await cursor.fetchone() == (1,)
 
 
 async def _done(connection: psycopg.AsyncConnection) -> bool:
-    cursor = await connection.execute("select count(*) filter (where state = 'succeeded') from task")
+    cursor = await connection.execute("select count(*) filter (where state = 'succeeded') from any_task")
     row = await cursor.fetchone()
     return row is not None and row[0] == 1 + 2 * NUMBERS

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from dispatcher.db.pool import Pool
 from dispatcher.duties import Duty, build_duties, run_duties
+from dispatcher.tasks.keeping import Keeping
 from dispatcher.wakeups.release import Releaser
 from dispatcher.wakeups.sqs import SqsChannel
 from dispatcher.wakeups.stream import StreamChannel
@@ -118,7 +119,7 @@ async def _duties(
 ) -> AsyncIterator[None]:
     releaser = Releaser(pool, channel or stream, unanswered=unanswered, again=stream)
     stream.on_credit(releaser.signal)
-    duties = build_duties(pool, releaser, unanswered, new_id()).all
+    duties = build_duties(pool, releaser, unanswered, new_id(), Keeping(timedelta(hours=1), 0)).all
     if channel is not None:
         channel.on_credit(releaser.signal)
         duties += [

@@ -77,21 +77,21 @@ class TaskServiceServicer:
     """
 
     def GetTask(self, request, context):
-        """One task with its attempts and the events it caused. TASK_NOT_FOUND.
+        """One task with its attempts and the events it caused. TASK_NOT_FOUND, also for one that ended longer ago than finished tasks are kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
-        """Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND.
+        """Tasks by filter, newest first, of those that are still kept. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountTasks(self, request, context):
-        """How many tasks each job has in each state. DAG_NOT_FOUND.
+        """How many tasks each job has in each state, finished ones that are no longer kept included. DAG_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,11 +34,11 @@ class TaskServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TaskServiceAsyncStub: ...
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_service_pb2.GetTaskResponse]
-    """One task with its attempts and the events it caused. TASK_NOT_FOUND."""
+    """One task with its attempts and the events it caused. TASK_NOT_FOUND, also for one that ended longer ago than finished tasks are kept."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ListTasksRequest, _task_service_pb2.ListTasksResponse]
-    """Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+    """Tasks by filter, newest first, of those that are still kept. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     CountTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CountTasksRequest, _task_service_pb2.CountTasksResponse]
-    """How many tasks each job has in each state. DAG_NOT_FOUND."""
+    """How many tasks each job has in each state, finished ones that are no longer kept included. DAG_NOT_FOUND."""
     CancelTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]
     """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     RetryTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RetryTasksRequest, _task_service_pb2.RetryTasksResponse]
@@ -54,11 +54,11 @@ class TaskServiceAsyncStub(TaskServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_service_pb2.GetTaskResponse]  # type: ignore[assignment]
-    """One task with its attempts and the events it caused. TASK_NOT_FOUND."""
+    """One task with its attempts and the events it caused. TASK_NOT_FOUND, also for one that ended longer ago than finished tasks are kept."""
     ListTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ListTasksRequest, _task_service_pb2.ListTasksResponse]  # type: ignore[assignment]
-    """Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+    """Tasks by filter, newest first, of those that are still kept. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     CountTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CountTasksRequest, _task_service_pb2.CountTasksResponse]  # type: ignore[assignment]
-    """How many tasks each job has in each state. DAG_NOT_FOUND."""
+    """How many tasks each job has in each state, finished ones that are no longer kept included. DAG_NOT_FOUND."""
     CancelTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.CancelTasksRequest, _task_service_pb2.CancelTasksResponse]  # type: ignore[assignment]
     """Cancels tasks: queued ones at once, running ones by telling their worker. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     RetryTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RetryTasksRequest, _task_service_pb2.RetryTasksResponse]  # type: ignore[assignment]
@@ -77,7 +77,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.GetTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.GetTaskResponse, _abc.Awaitable[_task_service_pb2.GetTaskResponse]]:
-        """One task with its attempts and the events it caused. TASK_NOT_FOUND."""
+        """One task with its attempts and the events it caused. TASK_NOT_FOUND, also for one that ended longer ago than finished tasks are kept."""
 
     @_abc_1.abstractmethod
     def ListTasks(
@@ -85,7 +85,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.ListTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.ListTasksResponse, _abc.Awaitable[_task_service_pb2.ListTasksResponse]]:
-        """Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+        """Tasks by filter, newest first, of those that are still kept. DAG_NOT_FOUND, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def CountTasks(
@@ -93,7 +93,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _task_service_pb2.CountTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.CountTasksResponse, _abc.Awaitable[_task_service_pb2.CountTasksResponse]]:
-        """How many tasks each job has in each state. DAG_NOT_FOUND."""
+        """How many tasks each job has in each state, finished ones that are no longer kept included. DAG_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def CancelTasks(

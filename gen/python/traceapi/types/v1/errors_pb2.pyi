@@ -52,7 +52,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DAG_NOT_FOUND: _ErrorReason.ValueType  # 12
     """No DAG has this name."""
     ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 13
-    """No task has this id."""
+    """No task has this id, or it ended longer ago than finished tasks are kept."""
     ERROR_REASON_DATASET_NOT_FOUND: _ErrorReason.ValueType  # 14
     """No dataset has this id."""
     ERROR_REASON_DATASET_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 15
@@ -170,7 +170,7 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 11
 ERROR_REASON_DAG_NOT_FOUND: ErrorReason.ValueType  # 12
 """No DAG has this name."""
 ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 13
-"""No task has this id."""
+"""No task has this id, or it ended longer ago than finished tasks are kept."""
 ERROR_REASON_DATASET_NOT_FOUND: ErrorReason.ValueType  # 14
 """No dataset has this id."""
 ERROR_REASON_DATASET_VERSION_NOT_FOUND: ErrorReason.ValueType  # 15

@@ -708,7 +708,7 @@ export const HoldKindSchema: GenEnum<HoldKind> = /*@__PURE__*/
  */
 export const TaskService: GenService<{
   /**
-   * One task with its attempts and the events it caused. TASK_NOT_FOUND.
+   * One task with its attempts and the events it caused. TASK_NOT_FOUND, also for one that ended longer ago than finished tasks are kept.
    *
    * @generated from rpc traceapi.control.v1.TaskService.GetTask
    */
@@ -718,7 +718,7 @@ export const TaskService: GenService<{
     output: typeof GetTaskResponseSchema;
   },
   /**
-   * Tasks by filter, newest first. DAG_NOT_FOUND, JOB_NOT_FOUND.
+   * Tasks by filter, newest first, of those that are still kept. DAG_NOT_FOUND, JOB_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.TaskService.ListTasks
    */
@@ -728,7 +728,7 @@ export const TaskService: GenService<{
     output: typeof ListTasksResponseSchema;
   },
   /**
-   * How many tasks each job has in each state. DAG_NOT_FOUND.
+   * How many tasks each job has in each state, finished ones that are no longer kept included. DAG_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.TaskService.CountTasks
    */
