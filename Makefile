@@ -114,3 +114,7 @@ bench-million: venv ## A source of 10^6 events through an aggregator and a sql j
 bench-dispatch: venv ## How fast tasks are delivered, beside other queues (ARGS="--quick --only noop")
 	@tools/bench_venv.sh
 	@$(BIN)/python -m bench.dispatch $(ARGS)
+
+.PHONY: bench-churn
+bench-churn: venv ## Whether the hot tables stay flat while 2*10^6 tasks come and go (ARGS="--tasks 200000")
+	@$(BIN)/python -m bench.churn $(ARGS)

@@ -113,3 +113,27 @@ insert into task (task_id, job_version_id, origin, scope_first, scope_last, stat
 select %(task_id)s, job_version_id, 'source_run', '', '', 'dead', 1, 'it only stands for a source', clock_timestamp()
 from job_version
 where dag = %(dag)s and job = 'source';
+
+-- name: hold_back
+-- For as long as the session lives no dispatcher moves finished tasks.
+select pg_advisory_lock(%(key)s);
+
+-- name: unmoved
+-- How many finished tasks are still among the live ones. Index task_finished.
+select count(*) from task where state in ('succeeded', 'canceled', 'skipped');
+
+-- name: sizes
+-- Bytes of the hot tables, and of all indexes of each.
+select pg_table_size('task'), pg_indexes_size('task'), pg_table_size('attempt'), pg_indexes_size('attempt');
+
+-- name: index_sizes
+-- Bytes of each index of the hot tables.
+select indexrelname, pg_relation_size(indexrelid) from pg_stat_user_indexes where relname in ('task', 'attempt');
+
+-- name: tasks_of
+-- Tasks of the job `work` that succeeded, wherever they are, distinct ones, what is counted of moved ones, and their attempts.
+select count(*), count(distinct t.event_id),
+    (select coalesce(sum(c.tasks), 0)::bigint from finished_count c where c.job_version_id = %(job_version_id)s),
+    (select count(*) from any_attempt a join any_task t using (task_id) where t.job_version_id = %(job_version_id)s)
+from any_task t
+where t.job_version_id = %(job_version_id)s and t.state = 'succeeded';
