@@ -174,7 +174,9 @@ def test_kills_leave_no_trace_in_the_results(
             programs.start(victim)
         wait_until(programs, lambda: one(database, FINISHED, tasks=TASKS), "everything has succeeded")
         assert one(database, UNDELIVERED) == 0
-        assert one(database, "select count(*) from any_attempt where outcome = 'lease_lost'") > 0 or victim == "dispatcher"
+        assert (
+            one(database, "select count(*) from any_attempt where outcome = 'lease_lost'") > 0 or victim == "dispatcher"
+        )
         assert outcome(programs, database) == undisturbed
 
 

@@ -137,7 +137,7 @@ async def test_dispatchers_in_turn(flow: Flow) -> None:
         for name, deployment_id in flow.deployed.items():
             found = await DagServiceStub(channel).GetDag(dag_pb.GetDagRequest(dag=name), timeout=20)
             assert found.deployment.deployment_id == deployment_id
-    assert during > 10  # the restarts were met by calls
+    assert during >= 2  # each restart was met by a call, at least
 
 
 async def test_workers_in_turn(flow: Flow) -> None:
