@@ -39,6 +39,7 @@ from kernel.artifacts import ArtifactStore, open_store, require_usable
 from kernel.command_line import configure
 from kernel.credentials import Role, TokenVerifier
 from kernel.errors import TraceError
+from kernel.garbage import collect_seldom
 from kernel.ids import new_id
 from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, AioServer, aio_server
@@ -205,6 +206,7 @@ def main() -> None:
     config = configure(
         DispatcherConfig, program="dispatcher", purpose="Serves Trace's control and worker APIs over one database."
     )
+    collect_seldom()
     configure_logging("dispatcher", level=config.log_level)
     try:
         uvloop.run(serve(config))

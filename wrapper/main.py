@@ -13,6 +13,7 @@ from kernel.channels import aio_channel
 from kernel.command_line import configure
 from kernel.credentials import CredentialError, Role, TokenVerifier, read_token
 from kernel.errors import TraceError
+from kernel.garbage import collect_seldom
 from kernel.ids import new_id
 from kernel.ready import write_ready_file
 from kernel.servers import AccessPolicy, AioServer, aio_server
@@ -202,6 +203,7 @@ def main() -> int:
     """The command. Exit codes: 0 after a drain, 2 for a faulty configuration, 1 for what keeps it from serving."""
     config = configure(WrapperConfig, program="wrapper", purpose="Runs operators' tasks for a Trace dispatcher.")
     try:
+        collect_seldom()
         configure_logging("wrapper", level=config.log_level)
         # Not uvloop: it starts processes in a way of its own, which does not close inherited descriptors.
         asyncio.run(serve(config))

@@ -38,6 +38,8 @@ class ArtifactVerifier:
             first = next((refusal for refusal in refusals if refusal is not None), None)
             return op if first is None else op._replace(unverified=first)
 
+        if not any(op.artifacts for op in ops):  # most calls: a task for each emit would cost more than the emit
+            return list(ops)
         return list(await asyncio.gather(*map(verified, ops)))
 
     def _judge(self, artifact: NewArtifact) -> Refusal | None:
