@@ -10,5 +10,4 @@ def collect_seldom() -> None:
     """A batch on the hot path makes tens of thousands of objects and frees them by itself. At Python's default of 700
     they are gone through dozens of times, and nothing is found; cycles, which errors leave behind, can wait.
     """
-    gc.freeze()  # what is loaded stays
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)

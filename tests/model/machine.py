@@ -74,6 +74,7 @@ class Machine(RuleBasedStateMachine):
         steps += ["expire", "expire"] * self._any("running") + ["end_backoffs"] * self._any("backoff")
         steps += ["pass_time", "pass_time"] * self._any("running", "released", "backoff")
         steps += ["retry", "skip"] * self._any("dead") + ["retry"] * self._any("succeeded")
+        steps += ["move_finished"] * self._any("succeeded", "canceled", "skipped")
         steps += ["publish"] * (self._model.published < _MOST_NUMBERS)
         steps += ["cancel"] * (len(self._in("canceled")) < _MOST_CANCELED)
         steps += ["resume", "resume"] if self._model.paused else ["pause"]
@@ -111,6 +112,11 @@ class Machine(RuleBasedStateMachine):
 
     def _end_backoffs(self) -> None:
         assert self._do(self._world.end_backoffs(self._replica)) == self._model.end_backoffs()
+
+    def _move_finished(self) -> None:
+        """Out of the hot tables; to whoever calls nothing has changed."""
+        self._do(self.replicas[self._replica].keep())
+        self._model.move_finished()
 
     # Workers.
 
@@ -204,6 +210,7 @@ _ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "release": (st.integers(1, 6),),
     "expire": (),
     "end_backoffs": (),
+    "move_finished": (),
     "claim": (_INDEX,),
     "claim_whatever_it_is": (_INDEX,),
     "claim_once_more": (_INDEX,),

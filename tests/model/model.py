@@ -120,8 +120,8 @@ class Model:
         """Of a job that is not ordered: a lease, or why not."""
         task = self.tasks[key]
         if not (task.state == "running" and task.claim == claim):
-            if any(end.claim == claim for end in task.ends):
-                return "STALE_LEASE"
+            if any(end.claim == claim for end in task.ends) and not task.moved:
+                return "STALE_LEASE"  # of what has moved it is only said that it has ended
             if refusal := self._claim_refusal(task):
                 return refusal
             task.start(claim, self.now + LEASE, None)
@@ -237,6 +237,10 @@ class Model:
         for task in over:
             task.state = "queued"
         return len(over)
+
+    def move_finished(self) -> None:
+        for task in self.tasks.values():
+            task.moved = task.state in PASSED
 
     def derive(self) -> None:
         """The watermark of what `hops` makes."""

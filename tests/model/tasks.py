@@ -70,6 +70,8 @@ class Task:
     refused_attempt: int = 0
     released_at: int = 0
     retry_at: int = 0
+    moved: bool = False
+    """Out of the hot tables."""
     ends: list[End] = field(default_factory=list)
 
     @property

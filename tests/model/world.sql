@@ -16,7 +16,7 @@ where lease_until is not null and job_version_id in (select job_version_id from 
 -- name: tasks
 select j.job, t.scope_first, t.task_id::text, t.state::text, t.attempt, t.failed_attempts, t.lost_leases,
     t.cancel_reason is not null and t.state = 'running', t.accepted_events
-from task t
+from any_task t
 join job_version j using (job_version_id)
 where j.dag = %(dag)s and j.job <> 'numbers';
 
