@@ -84,11 +84,21 @@ async def _run(duty: Duty) -> None:
             _log.exception("duty met a defect, it will be tried again", duty=duty.name)
             await _pause()
             continue
+        _heed_cancellation()
         if done == 0:
             await duty.wait()
 
 
+def _heed_cancellation() -> None:
+    """A round may lose it: `asyncio.wait_for` does before Python 3.12, by which the pool waits, where a connection
+    comes free at the very moment. A dispatcher that drains would wait for the duty without end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def _pause() -> None:
+    _heed_cancellation()
     await asyncio.sleep(FULL_RETRY * (0.5 + random.random()))
 
 

@@ -39,3 +39,27 @@ async def test_a_duty_that_fails_is_tried_again_and_hinders_no_other(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+@pytest.mark.parametrize("instead", [None, psycopg.OperationalError("it was under way")])
+async def test_a_duty_whose_round_loses_its_cancellation_ends_all_the_same(instead: Exception | None) -> None:
+    begun = asyncio.Event()
+
+    async def loses_it() -> int:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if instead is not None:
+                raise instead from None
+        return 0
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(run_duties([Duty("loses-it", loses_it, forever)]))
+    async with asyncio.timeout(10):
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
