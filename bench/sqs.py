@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from bench.life import BUILT_IN, live
 from bench.settings import Settings
@@ -21,6 +22,12 @@ from bench.table import Measure
 from kernel.ids import new_id
 from kernel.sqs import BATCH, sqs_client
 from tests.sqs_server import CREDENTIAL, SqsServer, running_sqs_server
+
+if TYPE_CHECKING:  # packages of types only
+    from types_boto3_sqs.type_defs import (
+        DeleteMessageBatchRequestEntryTypeDef,
+        SendMessageBatchRequestEntryTypeDef,
+    )
 
 _LIMIT_SECONDS = 180.0
 _THREADS = 4
@@ -55,16 +62,20 @@ def _at_best(server: SqsServer, count: int) -> float:
 
     def send(batches: int) -> None:
         for _ in range(batches):
-            entries = [{"Id": str(number), "MessageBody": new_id()} for number in range(BATCH)]
-            client.send_message_batch(QueueUrl=url, Entries=entries)  # type: ignore[arg-type]
+            entries: list[SendMessageBatchRequestEntryTypeDef] = [
+                {"Id": str(number), "MessageBody": new_id()} for number in range(BATCH)
+            ]
+            client.send_message_batch(QueueUrl=url, Entries=entries)
 
     def receive() -> None:
         nonlocal left
         while left > 0:
             messages = client.receive_message(QueueUrl=url, MaxNumberOfMessages=BATCH).get("Messages", [])
             if messages:
-                entries = [{"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)]
-                client.delete_message_batch(QueueUrl=url, Entries=entries)  # type: ignore[arg-type]
+                entries: list[DeleteMessageBatchRequestEntryTypeDef] = [
+                    {"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]} for n, m in enumerate(messages)
+                ]
+                client.delete_message_batch(QueueUrl=url, Entries=entries)
                 with lock:
                     left -= len(messages)
 

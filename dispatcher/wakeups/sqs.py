@@ -24,6 +24,7 @@ from kernel.sqs import BATCH, SqsLocation, sqs_client
 
 if TYPE_CHECKING:
     from types_boto3_sqs.client import SQSClient
+    from types_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 _sql = Statements.load("dispatcher.wakeups", "sqs.sql")
 _log = structlog.get_logger(__name__)
@@ -196,9 +197,11 @@ class SqsChannel:
         url = self._url(queue)
         if url is None:
             return
-        entries = [{"Id": str(number), "MessageBody": task_id} for number, task_id in enumerate(task_ids)]
+        entries: list[SendMessageBatchRequestEntryTypeDef] = [
+            {"Id": str(number), "MessageBody": task_id} for number, task_id in enumerate(task_ids)
+        ]
         try:
-            answer = self._client.send_message_batch(QueueUrl=url, Entries=entries)  # type: ignore[arg-type]
+            answer = self._client.send_message_batch(QueueUrl=url, Entries=entries)
         except (BotoCoreError, ClientError) as error:
             self._note_failure(queue, error)
             return

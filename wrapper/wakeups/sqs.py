@@ -22,7 +22,11 @@ from wrapper.wakeups.port import Inbox
 
 if TYPE_CHECKING:
     from types_boto3_sqs.client import SQSClient
-    from types_boto3_sqs.type_defs import MessageTypeDef
+    from types_boto3_sqs.type_defs import (
+        ChangeMessageVisibilityBatchRequestEntryTypeDef,
+        DeleteMessageBatchRequestEntryTypeDef,
+        MessageTypeDef,
+    )
 
 RECEIVERS = 4
 """Long polls that are open for each queue."""
@@ -101,9 +105,11 @@ class SqsWakeups:
         return batches
 
     def _delete_batch(self, url: str, handles: Sequence[str]) -> None:
-        entries = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles)]
+        entries: list[DeleteMessageBatchRequestEntryTypeDef] = [
+            {"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles)
+        ]
         try:
-            self._client.delete_message_batch(QueueUrl=url, Entries=entries)  # type: ignore[arg-type]
+            self._client.delete_message_batch(QueueUrl=url, Entries=entries)
         except (BotoCoreError, ClientError) as error:
             _log.warning("SQS messages not deleted, they come again", count=len(handles), error=str(error))
 
@@ -118,12 +124,12 @@ class SqsWakeups:
 
     def give_back(self, url: str, messages: "Sequence[MessageTypeDef]") -> None:
         """Others may receive them at once: this worker drains. Blocks."""
-        entries = [
+        entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
             {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0}
             for number, message in enumerate(messages)
         ]
         try:
-            self._client.change_message_visibility_batch(QueueUrl=url, Entries=entries)  # type: ignore[arg-type]
+            self._client.change_message_visibility_batch(QueueUrl=url, Entries=entries)
         except (BotoCoreError, ClientError) as error:
             _log.warning("SQS messages not given back, they come again later", count=len(entries), error=str(error))
 
