@@ -73,6 +73,7 @@ class SqsWakeups:
         finally:
             for receiver in receivers:
                 receiver.stop()
+            shares.close()
             self._reached.clear()
 
     def answered(self, task_ids: Sequence[str]) -> None:
@@ -170,18 +171,30 @@ class _Shares:
     def __init__(self, inbox: Inbox) -> None:
         self.inbox = inbox
         self._asked = 0
+        self._takings: set[asyncio.Task[None]] = set()
 
-    async def take(self) -> int:
-        """So many messages may be asked for, once there is room."""
+    def take(self, taken: "Future[int]") -> None:
+        """`taken` becomes how many messages may be asked for, once there is room."""
+        taking = asyncio.get_running_loop().create_task(self._take(taken))
+        self._takings.add(taking)
+        taking.add_done_callback(self._takings.discard)
+
+    async def _take(self, taken: "Future[int]") -> None:
         while (left := self.inbox.room_left() - self._asked) < 1:
             await self.inbox.room_changes()
-        share = min(left, BATCH)
-        self._asked += share
-        return share
+        if taken.set_running_or_notify_cancel():
+            share = min(left, BATCH)
+            self._asked += share
+            taken.set_result(share)
 
     def return_(self, share: int) -> None:
         """The poll has ended."""
         self._asked -= share
+
+    def close(self) -> None:
+        """Nobody waits for room any more."""
+        for taking in self._takings:
+            taking.cancel()
 
 
 class _Receiver:
@@ -220,7 +233,8 @@ class _Receiver:
             return  # the loop has ended, or nobody listens any more
 
     def _receive(self, url: str) -> None:
-        self._taking = asyncio.run_coroutine_threadsafe(self._shares.take(), self._loop)
+        self._taking = Future()
+        self._tell(self._shares.take, self._taking)
         if self._stopped.is_set():
             self._taking.cancel()
         share = self._taking.result()
