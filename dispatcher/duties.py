@@ -139,7 +139,6 @@ class Lookout:
         self._idle = idle
         self._rest = rest
         self._next = 0.0
-        self._hurried = False
         self.hurry, self.leases, self.backoffs, self.replay = Nudge(), Nudge(), Nudge(), Nudge()
 
     async def run_once(self) -> int:
@@ -151,7 +150,7 @@ class Lookout:
             (due.wakeups, self._releaser.signal_unanswered),
             (0.0 if due.replay else None, self.replay),
             # What this dispatcher's commits made ready is known: here is what others' did.
-            (0.0 if due.queued and not self._hurried else None, self._releaser.signal),
+            (0.0 if due.queued else None, self._releaser.signal),
         )
         for seconds, call in calls:
             if seconds is not None and seconds <= 0:
@@ -161,8 +160,7 @@ class Lookout:
 
     async def wait(self) -> None:
         """Until something is due as far as is known, or until something has changed, which is not known yet."""
-        self._hurried = await self.hurry.wait(_jittered(self._next))
-        if self._hurried:
+        if await self.hurry.wait(_jittered(self._next)):
             await asyncio.sleep(self._rest)
 
 

@@ -5,6 +5,7 @@ import contextlib
 import random
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from dispatcher.rpc.task_service import TaskService
 from dispatcher.rpc.worker_service import WorkerService
 from dispatcher.tasks.ending import AttemptEnder, Completion, CompletionResult
 from dispatcher.tasks.keeping import Keeping
+from dispatcher.tasks.state import TaskState
 from dispatcher.wakeups.release import Releaser
 from dispatcher.wakeups.stream import StreamChannel
 from kernel.artifacts import ArtifactStore, open_store, require_usable
@@ -89,16 +91,23 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
     unanswered = timedelta(seconds=config.unanswered_wakeup_seconds)
     sqs = build_sqs(config, channel, pool, unanswered)
     releaser = Releaser(pool, sqs.channel if sqs else channel, unanswered=unanswered, again=channel)
-    channel.on_credit(releaser.signal)
+    channel.on_credit(releaser.signal_place)
     keeping = Keeping(timedelta(seconds=config.finished_live_seconds), config.finished_days)
     duties = build_duties(pool, releaser, unanswered, new_id(), keeping)
     if sqs is not None:
-        sqs.channel.on_credit(releaser.signal)
+        sqs.channel.on_credit(releaser.signal_place)
         duties.all.extend(sqs.duties)
     acceptance = Acceptance(new_id)
 
-    def wake(_ops: object, _results: object) -> None:
-        releaser.signal()
+    def emitted(ops: Sequence[Emit], _results: object) -> None:
+        if any(op.consumers or op.watermarks for op in ops):
+            releaser.signal()
+            duties.progressed()
+
+    def ended(_ops: object, results: Sequence[CompletionResult]) -> None:
+        if TaskState.QUEUED in results:
+            releaser.signal()
+        releaser.signal_place()
         duties.progressed()
 
     emit: Kind[Emit, EmitResult] = Kind(
@@ -108,14 +117,14 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
         key=lambda op: op.key,
         holds=lambda result: isinstance(result, ConsumersChanged),
         finish=acceptance.publish,
-        after_commit=wake,
+        after_commit=emitted,
     )
     complete: Kind[Completion, CompletionResult] = Kind(
         name="complete",
         apply=AttemptEnder(random.random).complete,
         cost=lambda op: op.cost,
         key=lambda op: op.key,
-        after_commit=wake,
+        after_commit=ended,
     )
     batcher = Batcher(pool, [emit, complete], BatcherConfig(workers=2), prepare=lock_producers)
     return HotPath(batcher, emit, complete, channel, releaser, duties.all)

@@ -10,6 +10,12 @@ order by name;
 begin;
 set local synchronous_commit = off;
 
+-- name: plan_once
+-- For statements whose plan takes longer than their work: they are planned once for a connection, not for each execution anew, and by
+-- indexes only, because what is planned while the tables are empty must do when they are full. Until the end of the transaction.
+set local plan_cache_mode = force_generic_plan;
+set local enable_seqscan = off;
+
 -- name: set_migration_limits
 -- Migrations may run long, but never wait long for a lock that the running dispatchers hold.
 select set_config('lock_timeout', %(lock_timeout)s, false),

@@ -1,7 +1,8 @@
 """The release loop: picks who may go next and hands the ids to the channel, after the commit.
 
-It runs when something may have changed: tasks were made or ended, a watermark moved, a worker granted credits; and when
-the lookout finds what other replicas caused. Signals that arrive while it works are one more round, not one each.
+It runs when something may have become ready: tasks were made, a watermark moved; when a place became free, by an end or
+a worker's credits, and something waits for one; and when the lookout finds what other replicas caused. Signals that
+arrive while it works are one more round, not one each.
 Wake-ups without an answer are looked for only when some are due. Its commits do not wait for the disk: a crash of the
 server that undoes one leaves its tasks queued, and their wake-ups do nothing.
 """
@@ -10,8 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
-from dispatcher.db.pool import Pool, unflushed_transaction
+from dispatcher.db.pool import Pool, plan_once, unflushed_transaction
 from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
 from dispatcher.wakeups.dealing import JobLine, deal
@@ -39,10 +41,16 @@ class Releaser:
         self._unanswered = unanswered
         self._wake = asyncio.Event()
         self._resend = True
+        self._done: set[str] = set()  # queues in which nothing waited for a place, as far as is known
 
     def signal(self) -> None:
         """Something may have become ready."""
         self._wake.set()
+
+    def signal_place(self) -> None:
+        """A place has become free. Most of the time nothing has waited for one, and there is no round."""
+        if any(room > 0 and queue not in self._done for queue, room in self._channel.room().items()):
+            self._wake.set()
 
     def watched(self) -> Mapping[str, int]:
         """By queue that some worker watches from here, how many wake-ups it can take now."""
@@ -69,9 +77,10 @@ class Releaser:
         Answers how many; with more room than that, nothing is left that may go.
         """
         self._wake.clear()
+        self._done.clear()
         resend, self._resend = self._resend, False
         again = await self._hand_out(self._again, self._release_again) if resend else _Handed()
-        first = await self._hand_out(self._channel, release)
+        first = await self._hand_out(self._channel, self._release)
         if again.room_used or first.room_used:
             self._resend |= again.room_used
             self._wake.set()
@@ -86,6 +95,7 @@ class Releaser:
             if room == 0:
                 continue
             async with unflushed_transaction(self._pool) as connection:
+                await plan_once(connection)
                 task_ids = await pick(connection, queue, room)
                 crash("release.written")
             crash("release.committed")
@@ -94,6 +104,12 @@ class Releaser:
                 handed.tasks += len(task_ids)
                 handed.room_used |= len(task_ids) == room
         return handed
+
+    async def _release(self, connection: Connection, queue: str, room: int) -> list[str]:
+        released = await release(connection, queue, room)
+        if released.done:
+            self._done.add(queue)
+        return released.task_ids
 
     async def _release_again(self, connection: Connection, queue: str, room: int) -> list[str]:
         parameters = {"queue": queue, "room": room, "unanswered": self._unanswered}
@@ -112,18 +128,25 @@ class _Handed:
     room_used: bool = False
 
 
-async def release(connection: Connection, queue: str, room: int) -> list[str]:
-    """The ids of what was released, the most urgent first.
+class Released(NamedTuple):
+    """What went, the most urgent first. `done` where nothing is left that waits for a place of any kind."""
 
-    Locks what is limited, then counts, then deals: what a replica counts at the same time is what is committed then.
-    """
+    task_ids: list[str]
+    done: bool
+
+
+async def release(connection: Connection, queue: str, room: int) -> Released:
+    """Locks what is limited, then counts, then deals: what a replica counts meanwhile is what is committed then."""
     settings = await own_queue(connection, queue)
     cursor = await connection.execute(_sql.own_limits, {"queue": queue})
     limited = [row[0] for row in await cursor.fetchall()]
     lines = await rows(connection, _sql.job_lines, JobLine, queue=queue, room=room, limited=limited)
     picks = deal(lines, settings, room)
+    taken = sum(pick.tasks for pick in picks)
+    unlimited = not any(line.ordered or line.max_concurrency is not None for line in lines)
+    done = unlimited and taken < room and taken == sum(line.ready for line in lines)
     if not picks:
-        return []
+        return Released([], done)
     parameters = {
         "job_version_ids": [pick.line.job_version_id for pick in picks],
         "origins": [pick.line.origin for pick in picks],
@@ -133,4 +156,4 @@ async def release(connection: Connection, queue: str, room: int) -> list[str]:
     }
     cursor = await connection.execute(_sql.release, parameters)
     released = sorted(await cursor.fetchall(), key=lambda row: urgency(row[1]))
-    return [row[0] for row in released]
+    return Released([row[0] for row in released], done)

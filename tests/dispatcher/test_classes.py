@@ -126,7 +126,7 @@ async def test_two_replicas_do_not_fill_a_window_twice(dispatcher: InProcess, so
     workers = Workers()
     second = Releaser(dispatcher.pool, workers, unanswered=timedelta(seconds=10))
     async with transaction(dispatcher.pool) as first:
-        assert len(await release(first, "default", 100)) == 4
+        assert len((await release(first, "default", 100)).task_ids) == 4
         rival = asyncio.create_task(second.run_once())
         await dispatcher.until_waiting_or_done(rival)
     await rival
@@ -136,5 +136,5 @@ async def test_two_replicas_do_not_fill_a_window_twice(dispatcher: InProcess, so
 async def test_a_queue_without_settings_keeps_nobody_waiting(dispatcher: InProcess, source: Source) -> None:
     await _backlog(dispatcher, source, range(20), "live")
     async with transaction(dispatcher.pool) as first:
-        assert len(await release(first, "default", 5)) == 5
+        assert len((await release(first, "default", 5)).task_ids) == 5
         assert len(await dispatcher.release(5)) == 5

@@ -176,6 +176,32 @@ async def test_two_replicas_do_not_give_one_room_twice(dispatcher: InProcess) ->
     assert await dispatcher.value(released) == 2
 
 
+async def _asks_for_a_round(releaser: Releaser) -> bool:
+    asked = asyncio.ensure_future(releaser.wait())
+    await asyncio.sleep(0)
+    return not asked.cancel()
+
+
+async def test_a_free_place_is_a_round_only_where_something_waits_for_one(dispatcher: InProcess) -> None:
+    await dispatcher.deploy("\n".join(line for line in CHAIN.splitlines() if "ranges" not in line))
+    source = await start_source(dispatcher)
+    workers = Workers({"default": 2})
+    releaser = Releaser(dispatcher.pool, workers, unanswered=timedelta(seconds=10))
+    await source.publish(range(3))
+    assert await releaser.run_once() == 2
+    workers.credits = {"default": 0}
+    assert await releaser.run_once() == 0
+    workers.credits = {"default": 2}
+    releaser.signal_place()
+    assert await _asks_for_a_round(releaser)
+    assert await releaser.run_once() == 1
+    releaser.signal_place()
+    assert not await _asks_for_a_round(releaser)
+    workers.credits = {"default": 2, "other": 1}
+    releaser.signal_place()
+    assert await _asks_for_a_round(releaser)
+
+
 async def test_jobs_take_turns(dispatcher: InProcess, source: Source) -> None:
     await source.publish(range(50))
     other = CHAIN.replace("dag: chain", "dag: other").replace("blocks", "blips").replace("ranges", "spans")

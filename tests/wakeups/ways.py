@@ -118,10 +118,10 @@ async def _duties(
     pool: Pool, channel: SqsChannel | None, stream: StreamChannel, unanswered: timedelta
 ) -> AsyncIterator[None]:
     releaser = Releaser(pool, channel or stream, unanswered=unanswered, again=stream)
-    stream.on_credit(releaser.signal)
+    stream.on_credit(releaser.signal_place)
     duties = build_duties(pool, releaser, unanswered, new_id(), Keeping(timedelta(hours=1), 0)).all
     if channel is not None:
-        channel.on_credit(releaser.signal)
+        channel.on_credit(releaser.signal_place)
         duties += [
             Duty("sqs-send", channel.send_pending, channel.wait_to_send),
             Duty("sqs-count", channel.count, channel.wait_to_count),
