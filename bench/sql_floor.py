@@ -106,8 +106,6 @@ def run_batch(connection: psycopg.Connection[TupleRow], job: Job, number: int, s
     connection.execute(_events.share_dags, {"class": 1, "dags": [job.dag]})
     connection.execute(_tasks.lock_tasks, {"task_ids": task_ids}).fetchall()
     _accept(connection, job, job.output_version_id, task_ids, keys)
-    counts = {"task_ids": task_ids, "accepted": [1] * size, "differs": [False] * size}
-    connection.execute(_events.record_emits, counts)
     _end(connection, job, task_ids)
     connection.commit()
 
@@ -191,5 +189,7 @@ def _end(connection: psycopg.Connection[TupleRow], job: Job, task_ids: list[str]
             "messages": [""] * size,
             "tracebacks": [""] * size,
             "usages": [None] * size,
+            "accepted": [1] * size,
+            "differs": [False] * size,
         },
     )

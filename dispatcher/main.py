@@ -21,7 +21,7 @@ from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import Pool, PoolConfig, open_pool
 from dispatcher.duties import Duty, build_duties, run_duties
 from dispatcher.events.accept import Acceptance
-from dispatcher.events.locks import lock_producers
+from dispatcher.events.producers import lock_producers
 from dispatcher.events.values import ConsumersChanged, Emit, EmitResult
 from dispatcher.events.verify import ArtifactVerifier
 from dispatcher.rpc.dag_service import DagService

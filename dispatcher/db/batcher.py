@@ -66,9 +66,9 @@ class LoopClock:
 class Batcher:
     """`run()` belongs into a TaskGroup; `stop()` drains. `kinds` stand in the order in which a transaction runs them.
 
-    `jitter` is a random number from 0 to 1; `observe` hears of every commit. `prepare` runs before the kinds of a mixed
-    transaction, with all of its operations: the place to take their locks in one order, since each kind alone would
-    order only its own.
+    `jitter` is a random number from 0 to 1; `observe` hears of every commit. `prepare` runs before the kinds, with all
+    of their operations: the place to take their locks in one order, since each kind alone would order only its own; the
+    kinds get what it answers. Where a bad operation is searched it runs for each piece, and at the end for none.
     """
 
     def __init__(

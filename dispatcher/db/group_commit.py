@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 _PIECES = 8
 
-Prepare = Callable[[Connection, Sequence[Any]], Awaitable[None]]
+Prepare = Callable[[Connection, Sequence[Any]], Awaitable[Any]]
 
 
 class Clock(Protocol):
@@ -132,8 +132,8 @@ class GroupCommit:
         try:
             if careful:  # otherwise a deferred constraint would fail in COMMIT, where no savepoint helps
                 await connection.execute("set constraints all immediate")
-            if self._prepare is not None and len({item.rank for item in part}) > 1:
-                await self._prepare(connection, [item.op for item in part])
+            # Carefully, each kind has a ground of its own: what the savepoints undo is not to be remembered.
+            ground = await self._ground(connection, [] if careful else part)
             for rank, kind in enumerate(self._kinds):
                 items = outcome.runnable([item for item in part if item.rank == rank])
                 if not items:
@@ -141,10 +141,10 @@ class GroupCommit:
                 if careful:
                     await self._apply_carefully(connection, kind, items, outcome, deadline)
                 else:
-                    outcome.add(kind, items, await _apply(connection, kind, items))
+                    outcome.add(kind, items, await _apply(ground, kind, items))
             for group in outcome.groups:
                 if group.kind.finish is not None:
-                    await group.kind.finish(connection, group.ops, group.results)
+                    await group.kind.finish(ground, group.ops, group.results)
         except Exception:
             with contextlib.suppress(psycopg.Error):
                 await connection.rollback()
@@ -167,7 +167,7 @@ class GroupCommit:
             if not part:
                 continue
             try:
-                results = await _apply(connection, kind, part)
+                results = await _apply(await self._ground(connection, part), kind, part)
             except Exception as error:
                 if isinstance(error, psycopg.Error) and self._is_nobodys_fault(error):
                     raise
@@ -182,6 +182,10 @@ class GroupCommit:
                 await connection.execute("release savepoint searched; savepoint searched")
                 outcome.add(kind, part, results)
         await connection.execute("release savepoint searched")
+
+    async def _ground(self, connection: Connection, items: Sequence[Item]) -> Any:
+        """What operations are applied to."""
+        return connection if self._prepare is None else await self._prepare(connection, [item.op for item in items])
 
     def _answer(self, outcome: "_Outcome") -> None:
         if self._observe is not None and outcome.committed is not None:
@@ -227,8 +231,8 @@ def _cut(part: list[Item]) -> list[list[Item]]:
     return [part[start : start + size] for start in range(0, len(part), size)][::-1]
 
 
-async def _apply(connection: Connection, kind: Kind[Any, Any], items: Sequence[Item]) -> Sequence[Any]:
-    results = await kind.apply(connection, [item.op for item in items])
+async def _apply(ground: Any, kind: Kind[Any, Any], items: Sequence[Item]) -> Sequence[Any]:
+    results = await kind.apply(ground, [item.op for item in items])
     if len(results) != len(items):
         raise RuntimeError(f"{kind.name}: {len(results)} results for {len(items)} operations")
     return results

@@ -29,15 +29,16 @@ class Kind(Generic[Op, Result]):
     """
 
     name: str
-    apply: Callable[[Connection, Sequence[Op]], Awaitable[Sequence[Result]]]
-    """One result per operation, in the operations' order."""
+    apply: Callable[[Any, Sequence[Op]], Awaitable[Sequence[Result]]]
+    """One result per operation, in the operations' order. On what the batcher's `prepare` has made for them; on the
+    connection, where there is none."""
     cost: Callable[[Op], int]
     """An upper bound of the rows that the operation writes."""
     key: Callable[[Op], Hashable] = _unordered
     """Operations of one key keep their order, across kinds; None has no order."""
     holds: Callable[[Result], bool] = _never
     """Whether a result leaves its operation undone, to be repeated: what follows it under its key is Held with it."""
-    finish: Callable[[Connection, Sequence[Op], Sequence[Result]], Awaitable[None]] | None = None
+    finish: Callable[[Any, Sequence[Op], Sequence[Result]], Awaitable[None]] | None = None
     """Runs after the `apply` of all kinds, right before COMMIT, with what `apply` got and answered."""
     after_commit: Callable[[Sequence[Op], Sequence[Result]], None] | None = None
     """Hears what was committed, before the callers are answered; must not wait, and its exceptions are only logged."""

@@ -119,8 +119,8 @@ async def single_statements(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRo
 
 
 async def plan_once(connection: AsyncConnection[TupleRow]) -> None:
-    """The statements of this transaction are planned once for each connection: for those whose plan is the same whatever
-    their parameters are."""
+    """The statements of this transaction are planned once for each connection: where one plan is good for whatever
+    parameters come."""
     await connection.execute(_sql.plan_once, prepare=False)
 
 

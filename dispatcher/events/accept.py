@@ -4,8 +4,9 @@ The order of the steps is the proof:
 
 1. the DAGs' locks, shared: the set of consumers cannot change until this transaction ends. An item whose cost was
    counted for fewer consumers is not judged: with it the transaction could exceed its rows;
-2. the producers' streams and tasks, locked in the order of their keys: from here on nobody else can write under their
-   event keys, their artifact keys or their state, so that what is read next is still true when it is written;
+2. the producers' streams and tasks, locked in the order of their keys (both in `producers`): from here on nobody else
+   can write under their event keys, their artifact keys or their state, so that what is read next is still true when
+   it is written;
 3. a verdict per item, from values only (`verdicts`): an item is accepted or refused as a whole, the others stand for
    themselves;
 4. the inserts of all accepted items, one statement per table, and a mark on the producers of refused ones;
@@ -17,16 +18,17 @@ A repetition of an accepted call finds its keys taken and gets the first answer.
 a rollback.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-from dispatcher.db.rows import Connection
 from dispatcher.events import store
+from dispatcher.events.producers import Producers
 from dispatcher.events.rows import EventKey, JobOutputRow
 from dispatcher.events.values import Accepted, ConsumersChanged, Emit, EmitResult, Publication
 from dispatcher.events.verdicts import Found, judge
 from dispatcher.events.writes import Writes
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, lease_refusal
+from dispatcher.tasks.rows import Emitted
 from kernel.crash import crash
 from kernel.scopes import ScopeKey
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -51,21 +53,15 @@ class Acceptance:
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
 
-    async def accept(self, connection: Connection, ops: Sequence[Emit]) -> list[EmitResult]:
+    async def accept(self, producers: Producers, ops: Sequence[Emit]) -> list[EmitResult]:
         """One verdict per emit, in order."""
-        owners = await tasks_store.job_versions_of(connection, [lease.task_id for op in ops for lease in op.leases])
-        outputs = await store.job_outputs(connection, {owner.job_version_id for owner in owners.values()})
-        rows = [row for by_dataset in outputs.values() for row in by_dataset.values()]
-        await store.share_dags(connection, {row.dag for row in rows})
-        consumers = await store.consumers(connection, {row.dataset_version_id for row in rows})
-        streams = await tasks_store.lock_streams(connection, {op.stream.key for op in ops if op.stream is not None})
-        tasks = await tasks_store.lock_tasks(connection, set(owners))
+        tasks, streams, outputs = producers.tasks, producers.streams, producers.outputs
         refusals = [
             next((r for lease in op.leases if (r := lease_refusal(lease, op.stream, tasks, streams))), None)
             or op.unverified
             for op in ops
         ]
-        found = await _find(connection, ops, refusals, tasks, outputs)
+        found = await _find(producers, ops, refusals)
         writes = Writes()
         results: list[EmitResult] = []
         postponed: set[Hashable] = set()
@@ -76,7 +72,7 @@ class Acceptance:
                 continue
             first = tasks[op.leases[0].task_id]
             produced = outputs.get(first.job_version_id, {})
-            fan_out = _fan_out(op, produced, consumers)
+            fan_out = _fan_out(op, produced, producers.consumers)
             if fan_out > op.consumers or op.key in postponed:  # and so waits what follows it under its key
                 postponed.add(op.key)
                 results.append(ConsumersChanged(fan_out))
@@ -87,17 +83,21 @@ class Acceptance:
             else:
                 writes.refused |= {lease.task_id for lease in op.leases}
             results.append(result)
-        publication = await self._write(connection, writes)
+        publication = await self._write(producers, writes)
         crash("accept.written")
-        return [
-            result._replace(publication=publication) if isinstance(result, Accepted) else result for result in results
-        ]
+        for number, written in enumerate(results):
+            if isinstance(written, Accepted):  # one of them is enough to find it by
+                results[number] = written._replace(publication=publication)
+                break
+        return results
 
-    async def publish(self, connection: Connection, ops: Sequence[Emit], results: Sequence[EmitResult]) -> None:
-        """Numbers what `accept` wrote, and settles which artifacts are visible.
+    async def publish(self, producers: Producers, ops: Sequence[Emit], results: Sequence[EmitResult]) -> None:
+        """Numbers what `accept` wrote, and settles which artifacts are visible; before that, writes what no end has.
 
         Raises ScopeOverlap, which only here can be seen for certain.
         """
+        connection = producers.connection
+        await store.record_emits(connection, producers.emitted)
         publications = {result.publication for result in results if isinstance(result, Accepted)} - {None}
         numbered = sorted(
             (version_id, publication.publication_id)
@@ -116,24 +116,33 @@ class Acceptance:
             if object_key is not None:
                 raise ScopeOverlap(object_key)
 
-    async def _write(self, connection: Connection, writes: Writes) -> Publication:
-        publication_id = self._new_id()
+    async def _write(self, producers: Producers, writes: Writes) -> Publication:
+        connection, publication_id = producers.connection, self._new_id()
         if writes.schemas:
             await store.freeze_schemas(connection, writes.schemas)
         if writes.artifacts:
             await store.insert_artifacts(connection, publication_id, writes.artifacts)
         if writes.events:
             await store.insert_events(connection, publication_id, writes.events)
-        if writes.emitted:
-            await store.record_emits(connection, writes.emitted)
-        if writes.refused:
-            await store.record_refusals(connection, writes.refused)
+        await _note(producers, writes)
         if writes.states:
             await store.write_states(connection, writes.states)
         await store.move_watermarks(connection, writes.watermarks)
         version_ids = {item.dataset_version_id for item in writes.artifacts}
         version_ids |= {item.key.dataset_version_id for item in writes.events}
         return Publication(publication_id, frozenset(version_ids), frozenset(writes.replacing))
+
+
+async def _note(producers: Producers, writes: Writes) -> None:
+    """What the producers' own rows remember. A source's run may have its failures forgiven, which its end must see."""
+    now: dict[str, Emitted] = {}
+    for task_id, emitted in writes.emitted.items():
+        by_end = task_id in producers.ending and producers.tasks[task_id].origin != "source_run"
+        (producers.emitted if by_end else now)[task_id] = emitted
+    await store.record_emits(producers.connection, now)
+    await store.record_refusals(producers.connection, writes.refused)
+    changed = (now.keys() | writes.refused) & producers.ending
+    producers.tasks.update(await tasks_store.lock_tasks(producers.connection, changed))
 
 
 def _refused_with(
@@ -162,13 +171,7 @@ def _fan_out(op: Emit, produced: Mapping[str, JobOutputRow], consumers: Mapping[
     return max((consumers.get(row.dataset_version_id, 0) for row in rows), default=0)
 
 
-async def _find(
-    connection: Connection,
-    ops: Sequence[Emit],
-    refusals: Sequence[Refusal | None],
-    tasks: dict[str, LockedTask],
-    outputs: dict[str, dict[str, JobOutputRow]],
-) -> Found:
+async def _find(producers: Producers, ops: Sequence[Emit], refusals: Sequence[Refusal | None]) -> Found:
     """Reads what the verdicts need, one statement per kind of fact."""
     keys: list[EventKey] = []
     extents: list[tuple[str, ScopeKey]] = []
@@ -179,13 +182,11 @@ async def _find(
     for op, refusal in zip(ops, refusals, strict=True):
         if refusal is not None:
             continue
-        task = tasks[op.leases[0].task_id]
-        produced = outputs.get(task.job_version_id, {})
-        states.add((task.job_version_id, task.stream_key or ""))
-        for event in op.events:
-            row = produced.get(event.dataset_id)
-            if row is not None and event.task_index < len(op.leases):
-                keys.append(EventKey(row.dataset_version_id, op.leases[event.task_index].task_id, event.scope))
+        task = producers.tasks[op.leases[0].task_id]
+        produced = producers.outputs.get(task.job_version_id, {})
+        if op.state is not None:
+            states.add((task.job_version_id, task.stream_key or ""))
+        keys += _taken_perhaps(op, producers.tasks, produced)
         for artifact in op.artifacts:
             object_keys.append(artifact.object_key)
             row = produced.get(artifact.dataset_id)
@@ -196,6 +197,7 @@ async def _find(
         version_ids |= {
             produced[move.dataset_id].dataset_version_id for move in op.watermarks if move.dataset_id in produced
         }
+    connection = producers.connection
     nearest = await store.nearest_artifacts(connection, extents)
     return Found(
         events=await store.existing_events(connection, keys),
@@ -205,3 +207,16 @@ async def _find(
         states=await tasks_store.operator_states(connection, states),
         watermarks=await store.watermarks(connection, version_ids),
     )
+
+
+def _taken_perhaps(
+    op: Emit, tasks: Mapping[str, LockedTask], produced: Mapping[str, JobOutputRow]
+) -> Iterator[EventKey]:
+    """The keys of its events under which something may stand: there is nothing of a task of which nothing was ever
+    accepted."""
+    for event in op.events:
+        row = produced.get(event.dataset_id)
+        if row is not None and event.task_index < len(op.leases):
+            task_id = op.leases[event.task_index].task_id
+            if tasks[task_id].accepted_events > 0:
+                yield EventKey(row.dataset_version_id, task_id, event.scope)

@@ -20,6 +20,7 @@ from dispatcher.events.rows import (
     Replay,
 )
 from dispatcher.events.values import NewArtifact
+from dispatcher.tasks.rows import Emitted
 from kernel.scopes import ScopeKey
 
 _sql = Statements.load("dispatcher.events")
@@ -28,6 +29,8 @@ DAG_LOCK_CLASS = 0x7472  # advisory locks of two keys: this class, and the hash 
 
 
 async def share_dags(connection: Connection, dags: set[str]) -> None:
+    if not dags:
+        return
     await connection.execute(_sql.share_dags, {"class": DAG_LOCK_CLASS, "dags": sorted(dags)})
 
 
@@ -44,6 +47,8 @@ async def job_outputs(connection: Connection, job_version_ids: set[str]) -> dict
 
 async def consumers(connection: Connection, version_ids: set[str]) -> dict[str, int]:
     """By dataset version, where it has any."""
+    if not version_ids:
+        return {}
     cursor = await connection.execute(_sql.consumers, {"version_ids": sorted(version_ids)})
     return dict(await cursor.fetchall())
 
@@ -165,20 +170,24 @@ async def insert_events(connection: Connection, publication_id: str, inserts: Se
     return cursor.rowcount
 
 
-async def record_emits(connection: Connection, counts: Mapping[str, tuple[int, bool]]) -> None:
-    """By producer: how many events were new, and whether a repeated one differed."""
-    task_ids = sorted(counts)
+async def record_emits(connection: Connection, emitted: Mapping[str, Emitted]) -> None:
+    """By producer."""
+    if not emitted:
+        return
+    task_ids = sorted(emitted)
     await connection.execute(
         _sql.record_emits,
         {
             "task_ids": task_ids,
-            "accepted": [counts[task_id][0] for task_id in task_ids],
-            "differs": [counts[task_id][1] for task_id in task_ids],
+            "accepted": [emitted[task_id].accepted for task_id in task_ids],
+            "differs": [emitted[task_id].differs for task_id in task_ids],
         },
     )
 
 
 async def record_refusals(connection: Connection, task_ids: set[str]) -> None:
+    if not task_ids:
+        return
     await connection.execute(_sql.record_refusals, {"task_ids": sorted(task_ids)})
 
 

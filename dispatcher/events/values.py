@@ -127,7 +127,8 @@ class Publication:
 
 
 class Accepted(NamedTuple):
-    """One verdict per event; the state's version, 0 where none was written."""
+    """One verdict per event; the state's version, 0 where none was written. The publication of all that was accepted
+    together is with the first."""
 
     events: tuple[EventVerdict, ...]
     state_version: int

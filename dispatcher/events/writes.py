@@ -14,9 +14,7 @@ from dispatcher.events.rows import (
 from dispatcher.events.values import Accepted, Emit, NewArtifact
 from dispatcher.events.verdicts import Found
 from dispatcher.tasks.leases import LockedTask
-from dispatcher.tasks.rows import (
-    StateRow,
-)
+from dispatcher.tasks.rows import Emitted, StateRow
 
 
 @dataclass(slots=True)
@@ -26,7 +24,7 @@ class Writes:
     artifacts: list[ArtifactInsert] = field(default_factory=list)
     replacing: list[str] = field(default_factory=list)
     events: list[EventInsert] = field(default_factory=list)
-    emitted: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    emitted: dict[str, Emitted] = field(default_factory=dict)
     states: dict[tuple[str, str], tuple[bytes, int]] = field(default_factory=dict)
     watermarks: dict[str, bytes] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
@@ -37,7 +35,7 @@ class Writes:
     ) -> None:
         """`first` is the item's first task, `produced` what its job produces."""
         for lease in op.leases:
-            self.emitted.setdefault(lease.task_id, (0, False))
+            self.emitted.setdefault(lease.task_id, Emitted())
         artifact_ids = self._add_artifacts(op, accepted, produced, found)
         self._add_events(op, accepted, artifact_ids, produced, found)
         if op.state is not None:
@@ -87,7 +85,7 @@ class Writes:
         for event, verdict in zip(op.events, accepted.events, strict=True):
             producer = op.leases[event.task_index]
             count, differs = self.emitted[producer.task_id]
-            self.emitted[producer.task_id] = (count + (not verdict.duplicate), differs or verdict.differs)
+            self.emitted[producer.task_id] = Emitted(count + (not verdict.duplicate), differs or verdict.differs)
             if verdict.duplicate:
                 continue
             key = EventKey(produced[event.dataset_id].dataset_version_id, producer.task_id, event.scope)

@@ -6,16 +6,16 @@ left is charged with the failure, the others go back in line uncharged, and a ch
 next time.
 """
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
 from dispatcher.tasks.leases import LeaseRef, LockedStream, LockedTask, Refusal, StreamRef, lease_refusal
 from dispatcher.tasks.retries import ErrorClass, RetryPolicy, after_failure, after_lost_lease
-from dispatcher.tasks.rows import Ended
+from dispatcher.tasks.rows import Emitted, Ended
 from dispatcher.tasks.state import TaskEvent, TaskState, after_running
 from kernel.crash import crash
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -76,24 +76,39 @@ class Completion(NamedTuple):
 CompletionResult = TaskState | Refusal
 
 
+class Attempts(Protocol):
+    """What the transaction of ends has locked, by their keys, and what is not written yet of the tasks' emits."""
+
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def streams(self) -> Mapping[tuple[str, str], LockedStream]: ...
+    @property
+    def tasks(self) -> Mapping[str, LockedTask]: ...
+    @property
+    def emitted(self) -> MutableMapping[str, Emitted]:
+        """Ends write it, and take it out of here."""
+        ...
+
+
 class AttemptEnder:
     """Completions as operations of the batcher."""
 
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter = jitter
 
-    async def complete(self, connection: Connection, ops: Sequence[Completion]) -> list[CompletionResult]:
+    async def complete(self, attempts: Attempts, ops: Sequence[Completion]) -> list[CompletionResult]:
         """One verdict per completion, in order."""
-        streams = await store.lock_streams(connection, {op.stream.key for op in ops if op.stream is not None})
-        tasks = await store.lock_tasks(connection, {op.lease.task_id for op in ops})
-        policies = await store.retry_policies(connection, {task.job_version_id for task in tasks.values()})
+        connection, tasks, emitted = attempts.connection, attempts.tasks, attempts.emitted
+        failing = {op.lease.task_id for op in ops if isinstance(op.outcome, Failed)} & tasks.keys()
+        policies = await store.retry_policies(connection, {tasks[task_id].job_version_id for task_id in failing})
         ends: list[Ended] = []
         results: list[CompletionResult] = []
         stale: list[LeaseRef] = []
         seen: set[str] = set()
         blamed: set[Hashable] = set()
         for op in ops:
-            refusal = _refusal(op, tasks, streams, seen)
+            refusal = _refusal(op, attempts, seen)
             if refusal is not None:
                 stale.append(op.lease)
                 results.append(refusal)
@@ -106,7 +121,9 @@ class AttemptEnder:
                 blamed.add(op.key)
             ends.append(end)
             results.append(end.state)
-        await store.record_ends(connection, ends)
+        await store.record_ends(connection, ends, emitted)
+        for end in ends:
+            emitted.pop(end.task.task_id, None)
         done = [end.task for end in ends if end.state is TaskState.SUCCEEDED]
         await store.advance_streams(connection, [task.task_id for task in done if task.stream_key is not None])
         await store.free_streams(connection, {op.stream.key for op in ops if op.stream is not None})
@@ -149,20 +166,15 @@ class AttemptEnder:
                 )
 
 
-def _refusal(
-    op: Completion,
-    tasks: Mapping[str, LockedTask],
-    streams: Mapping[tuple[str, str], LockedStream],
-    seen: Collection[str],
-) -> Refusal | None:
+def _refusal(op: Completion, attempts: Attempts, seen: Collection[str]) -> Refusal | None:
     """Why the completion is refused; None where it stands. `seen` are the tasks that the batch has ended already."""
-    task_id = op.lease.task_id
-    refusal = lease_refusal(op.lease, op.stream, tasks, streams)
+    task_id, tasks = op.lease.task_id, attempts.tasks
+    refusal = lease_refusal(op.lease, op.stream, tasks, attempts.streams)
     if refusal is not None and not _has_stopped(tasks.get(task_id), op):
         return refusal
     if task_id in seen:
         return Refusal(ErrorReason.ERROR_REASON_STALE_LEASE, "the same batch completes this attempt twice")
-    return _success_refusal(tasks[task_id], op.outcome)
+    return _success_refusal(tasks[task_id], op.outcome, attempts.emitted.get(task_id))
 
 
 def _has_stopped(task: LockedTask | None, op: Completion) -> bool:
@@ -184,16 +196,17 @@ def _message(outcome: Outcome) -> str:
     return "" if isinstance(outcome, Succeeded) else outcome.message
 
 
-def _success_refusal(task: LockedTask, outcome: Outcome) -> Refusal | None:
+def _success_refusal(task: LockedTask, outcome: Outcome, emitted: Emitted | None) -> Refusal | None:
     """A success must not pass while an emit of the same attempt was refused or is missing."""
     if not isinstance(outcome, Succeeded):
         return None
     if task.refused_attempt == task.attempt:
         return Refusal(ErrorReason.ERROR_REASON_EMIT_REFUSED, "an emit of this attempt was refused")
-    if task.accepted_events < outcome.emitted_events:
+    accepted = task.accepted_events + (emitted.accepted if emitted is not None else 0)
+    if accepted < outcome.emitted_events:
         return Refusal(
             ErrorReason.ERROR_REASON_EVENTS_MISSING,
-            f"{task.accepted_events} of {outcome.emitted_events} events are accepted",
+            f"{accepted} of {outcome.emitted_events} events are accepted",
         )
     return None
 
@@ -252,7 +265,7 @@ async def expire_leases(connection: Connection, limit: int) -> int:
         for task in tasks.values()
         if task.state is TaskState.RUNNING
     ]
-    await store.record_ends(connection, ends)
+    await store.record_ends(connection, ends, {})
     await store.free_streams(connection, set(members))
     crash("expire.written")
     return len(ends)

@@ -210,7 +210,8 @@ where s.job_version_id = any(%(job_version_ids)s::uuid[]);
 
 -- name: record_ends
 -- SUCCEED, FAIL, FAIL_FINALLY, YIELD, RETURN, LOSE_LEASE, LOSE_LEASE_FINALLY, CONFIRM_CANCEL: running to what was decided on the locked
--- row; and the attempt that has ended, as the row knew it until now. Primary key.
+-- row; and the attempt that has ended, as the row knew it until now. With it what the emits before it added, as record_emits would; null
+-- where there were none. Primary key.
 with ended as (
     update task t
     set state = e.state::task_state, claim_request_id = null, lease_token_digest = null, lease_until = null,
@@ -218,12 +219,14 @@ with ended as (
         failed_attempts = t.failed_attempts + e.failed, lost_leases = t.lost_leases + e.lost,
         retry_at = case when e.state = 'backoff' then clock_timestamp() + e.wait end,
         finished_at = case when e.state in ('succeeded', 'dead', 'canceled') then clock_timestamp() end,
-        reason = e.reason, cancel_reason = case when e.state = 'canceled' then t.cancel_reason end
+        reason = e.reason, cancel_reason = case when e.state = 'canceled' then t.cancel_reason end,
+        accepted_events = t.accepted_events + coalesce(e.accepted, 0), nondeterministic = t.nondeterministic or e.differs,
+        run_emitted = t.run_emitted or (e.accepted is not null and t.stream_epoch is not null)
     from unnest(
         %(task_ids)s::uuid[], %(states)s::text[], %(failed)s::int[], %(lost)s::int[], %(waits)s::interval[],
         %(reasons)s::text[], %(outcomes)s::text[], %(error_classes)s::text[], %(messages)s::text[], %(tracebacks)s::text[],
-        %(usages)s::bytea[]
-    ) as e (task_id, state, failed, lost, wait, reason, outcome, error_class, message, traceback, usage)
+        %(usages)s::bytea[], %(accepted)s::int[], %(differs)s::boolean[]
+    ) as e (task_id, state, failed, lost, wait, reason, outcome, error_class, message, traceback, usage, accepted, differs)
     where t.task_id = e.task_id and t.state = 'running'
     returning t.task_id, t.attempt, old.worker_id, old.claim_request_id, old.lease_token_digest, t.started_at, e.outcome, t.state, e.error_class,
         e.message, e.traceback, e.usage

@@ -93,6 +93,13 @@ class StateRow:
     version: int
 
 
+class Emitted(NamedTuple):
+    """What a task's emits add to its row: how many events were new, and whether a repeated one differed."""
+
+    accepted: int = 0
+    differs: bool = False
+
+
 class Ended(NamedTuple):
     """An attempt's end as it is written: the transition on the task, and the row of the attempt."""
 

@@ -19,6 +19,7 @@ from dispatcher.tasks.rows import (
     AttemptRow,
     ClaimedRow,
     CountRow,
+    Emitted,
     Ended,
     EndedAttempt,
     InputHead,
@@ -36,7 +37,9 @@ _sql = Statements.load("dispatcher.tasks")
 _STATES = {state.value: state for state in TaskState}
 
 
-async def job_versions_of(connection: Connection, task_ids: Sequence[str]) -> dict[str, TaskOwner]:
+async def job_versions_of(connection: Connection, task_ids: Collection[str]) -> dict[str, TaskOwner]:
+    if not task_ids:
+        return {}
     found = await rows(connection, _sql.job_versions_of, TaskOwner, task_ids=list(task_ids))
     owners = {row.task_id: row for row in found}
     if missing := set(task_ids) - owners.keys():
@@ -213,11 +216,13 @@ async def retry_policies(connection: Connection, job_version_ids: set[str]) -> d
     return {row[0]: RetryPolicy(*row[1:]) for row in await cursor.fetchall()}
 
 
-async def record_ends(connection: Connection, ends: Sequence[Ended]) -> None:
-    """Writes the transitions and the attempts' rows; the caller holds the tasks' locks."""
+async def record_ends(connection: Connection, ends: Sequence[Ended], emitted: Mapping[str, Emitted]) -> None:
+    """Writes the transitions and the attempts' rows; the caller holds the tasks' locks. `emitted` is by task, where
+    there is something of it that is not written yet."""
     if not ends:
         return
     ends = sorted(ends, key=lambda end: end.task.task_id)
+    emits = [emitted.get(end.task.task_id) for end in ends]
     await connection.execute(
         _sql.record_ends,
         {
@@ -232,6 +237,8 @@ async def record_ends(connection: Connection, ends: Sequence[Ended]) -> None:
             "messages": [end.message for end in ends],
             "tracebacks": [end.traceback for end in ends],
             "usages": [end.usage for end in ends],
+            "accepted": [emit.accepted if emit is not None else None for emit in emits],
+            "differs": [emit is not None and emit.differs for emit in emits],
         },
     )
 

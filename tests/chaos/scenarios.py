@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dispatcher.db.pool import transaction
 from dispatcher.events import store as events_store
 from dispatcher.events.accept import Acceptance
+from dispatcher.events.producers import lock_producers
 from dispatcher.rpc import convert
 from dispatcher.tasks import store as tasks_store
 from kernel.ids import new_id
@@ -96,7 +97,8 @@ async def a_takeover_within_an_emit(stage: Stage) -> None:
 
     async def emit() -> None:
         async with transaction(stage.dispatcher.pool) as connection:
-            await acceptance.publish(connection, ops, await acceptance.accept(connection, ops))
+            producers = await lock_producers(connection, ops)
+            await acceptance.publish(producers, ops, await acceptance.accept(producers, ops))
 
     with paused(events_store, "existing_events") as pause:
         emitting = asyncio.create_task(emit())
@@ -181,10 +183,11 @@ async def a_consumer_is_deployed_within_an_emit(stage: Stage) -> None:
     await stage.source.publish([1])
     acceptance, ops = Acceptance(new_id), [convert.emit(await stage.source.item([2]), new_id).with_consumers(2)]
     async with transaction(stage.dispatcher.pool) as connection:
-        results = await acceptance.accept(connection, ops)
+        producers = await lock_producers(connection, ops)
+        results = await acceptance.accept(producers, ops)
         deploying = asyncio.create_task(stage.dispatcher.deploy(READER))
         await stage.dispatcher.until_waiting_or_done(deploying)
-        await acceptance.publish(connection, ops, results)
+        await acceptance.publish(producers, ops, results)
     await deploying
     await _replay(stage)
 

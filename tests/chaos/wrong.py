@@ -75,9 +75,9 @@ def as_if_not_cancelled(right: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def committed_at_once(right: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def accept(self: Any, connection: Any, ops: Any) -> Any:
-        results = await right(self, connection, ops)
-        await connection.commit()
+    async def accept(self: Any, producers: Any, ops: Any) -> Any:
+        results = await right(self, producers, ops)
+        await producers.connection.commit()
         return results
 
     return accept

@@ -407,6 +407,12 @@ async def test_a_refused_emit_refuses_the_success_that_came_with_it(dispatcher: 
     assert await copy.worker.complete(failure(copy.lease)) == ["backoff"]
 
 
+async def test_an_emit_counts_also_where_the_end_that_came_with_it_is_refused(copy: Copy) -> None:
+    emits, ends = await copy.worker.end([await copy.item()], [success(copy.lease, 2)])
+    assert (emits, ends) == (["accepted"], ["EVENTS_MISSING"])
+    assert await copy.worker.complete(success(copy.lease, 1)) == ["succeeded"]
+
+
 async def test_an_end_that_is_repeated_after_it_took_effect_gets_its_first_answer(copy: Copy) -> None:
     item = await copy.item()
     await copy.worker.end([item], [success(copy.lease, 1)])

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from dispatcher.db.pool import transaction
+from dispatcher.events.producers import lock_producers
 from dispatcher.rpc import convert, task_service
 from dispatcher.tasks import store
 from dispatcher.tasks.cancel import cancel_tasks
@@ -161,7 +162,7 @@ async def test_a_completion_that_came_first_wins_over_a_cancel_that_waits_for_it
     _, lease = await _claimed(dispatcher, task_id)
     completion = convert.completion(success(lease), "worker-1")
     async with transaction(dispatcher.pool) as connection:
-        await dispatcher.hot.complete.apply(connection, [completion])
+        await dispatcher.hot.complete.apply(await lock_producers(connection, [completion]), [completion])
         cancelling = asyncio.create_task(_cancel(dispatcher, task_id))
         await dispatcher.until_waiting_or_done(cancelling)
     assert await cancelling == 0
@@ -210,7 +211,8 @@ async def test_a_page_that_found_less_than_it_looked_at_is_not_the_last(
     lease = worker.lease(await worker.claim_one(str(await dispatcher.value(query))))
     request = tasks.CancelTasksRequest(filter=tasks.TaskFilter(dag="chain", job="copies"))
     async with transaction(dispatcher.pool) as connection:
-        await dispatcher.hot.complete.apply(connection, [convert.completion(success(lease), "worker-1")])
+        completion = convert.completion(success(lease), "worker-1")
+        await dispatcher.hot.complete.apply(await lock_producers(connection, [completion]), [completion])
         cancelling = asyncio.create_task(_page(dispatcher, request))
         await dispatcher.until_waiting_or_done(cancelling)
     answer = await cancelling

@@ -11,6 +11,7 @@ from dispatcher.db.pool import transaction
 from dispatcher.db.rows import Connection
 from dispatcher.events import store as events_store
 from dispatcher.events.accept import Acceptance
+from dispatcher.events.producers import lock_producers
 from dispatcher.events.values import Accepted, Emit
 from dispatcher.rpc import convert
 from kernel.ids import new_id
@@ -25,6 +26,7 @@ from tests.dispatcher.builders import (
     event,
     reason_of,
     start_source,
+    success,
     verdict,
 )
 from tests.dispatcher.in_process import DEADLINE, InProcess
@@ -56,11 +58,12 @@ async def test_a_consumer_deployed_while_an_event_is_accepted_gets_it(
     await source.publish([1])
     acceptance, ops = Acceptance(new_id), [convert.emit(await source.item([2]), new_id).with_consumers(2)]
     async with transaction(dispatcher.pool) as connection:
-        results = await acceptance.accept(connection, ops)
+        producers = await lock_producers(connection, ops)
+        results = await acceptance.accept(producers, ops)
         deploying = asyncio.create_task(dispatcher.deploy(READER))
         await dispatcher.until_waiting_or_done(deploying)
         assert deploying.done() is not locked
-        await acceptance.publish(connection, ops, results)
+        await acceptance.publish(producers, ops, results)
     await deploying
     while await dispatcher.replay():
         pass
@@ -103,9 +106,10 @@ async def test_publication_numbers_are_in_commit_order(dispatcher: InProcess, so
     slow, quick = await _copy(dispatcher, 1, at(1)), await _copy(dispatcher, 2, at(2))
     acceptance = Acceptance(new_id)
     async with transaction(dispatcher.pool) as connection:
-        results = await acceptance.accept(connection, [slow.op])
+        producers = await lock_producers(connection, [slow.op])
+        results = await acceptance.accept(producers, [slow.op])
         assert verdict(await quick.emit()) == "accepted"
-        await acceptance.publish(connection, [slow.op], results)
+        await acceptance.publish(producers, [slow.op], results)
     numbers = await dispatcher.rows(
         "select p.number, e.scope_first from event e join publication p using (publication_id, dataset_version_id)"
         " join dataset_version v using (dataset_version_id) where v.dataset_id = 'copies' order by 1"
@@ -129,8 +133,9 @@ async def test_overlaps_are_refused_also_when_two_transactions_race(dispatcher: 
     first, second = await _copy(dispatcher, 1, between(0, 9)), await _copy(dispatcher, 2, between(9, 19))
     acceptance = Acceptance(new_id)
     async with transaction(dispatcher.pool) as connection:
-        results = await acceptance.accept(connection, [first.op])
-        await acceptance.publish(connection, [first.op], results)
+        producers = await lock_producers(connection, [first.op])
+        results = await acceptance.accept(producers, [first.op])
+        await acceptance.publish(producers, [first.op], results)
         rival = asyncio.create_task(second.emit())
         await dispatcher.until_waiting_or_done(rival)
         assert not rival.done()
@@ -144,9 +149,10 @@ async def test_of_two_racing_files_of_one_scope_one_is_visible(dispatcher: InPro
     first, second = await _copy(dispatcher, 1, between(0, 9)), await _copy(dispatcher, 2, between(0, 9))
     acceptance = Acceptance(new_id)
     async with transaction(dispatcher.pool) as connection:
-        results = await acceptance.accept(connection, [first.op])
+        producers = await lock_producers(connection, [first.op])
+        results = await acceptance.accept(producers, [first.op])
         assert verdict(await second.emit()) == "accepted"
-        await acceptance.publish(connection, [first.op], results)
+        await acceptance.publish(producers, [first.op], results)
     visible = await dispatcher.rows(
         "select producer_task_id::text from artifact join dataset_version v using (dataset_version_id)"
         " where v.dataset_id = 'copies' and removed_publication_id is null"
@@ -162,11 +168,12 @@ async def test_two_racing_first_commits_freeze_one_schema(dispatcher: InProcess)
     second = await _copy(dispatcher, 2, at(2), schema={"number": "int64", "more": "string"})
     acceptance = Acceptance(new_id)
     async with transaction(dispatcher.pool) as connection:
-        results = await acceptance.accept(connection, [first.op])
+        producers = await lock_producers(connection, [first.op])
+        results = await acceptance.accept(producers, [first.op])
         rival = asyncio.create_task(second.emit())
         await dispatcher.until_waiting_or_done(rival)
         assert not rival.done()
-        await acceptance.publish(connection, [first.op], results)
+        await acceptance.publish(producers, [first.op], results)
     assert reason_of((await rival).error) == "SCHEMA_DRIFT"
     frozen = "select schema from dataset_version where dataset_id = 'copies'"
     assert await dispatcher.value(frozen) == {"number": "int64"}
@@ -188,14 +195,30 @@ async def test_a_takeover_waits_for_the_emit_that_holds_the_task(dispatcher: InP
     copy = await _copy(dispatcher, 1, at(1))
     acceptance = Acceptance(new_id)
     async with transaction(dispatcher.pool) as connection:
-        results = await acceptance.accept(connection, [copy.op])
+        producers = await lock_producers(connection, [copy.op])
+        results = await acceptance.accept(producers, [copy.op])
         assert isinstance(results[0], Accepted)
         expiring = asyncio.create_task(dispatcher.expire())
         await dispatcher.until_waiting_or_done(expiring)
         assert not expiring.done()
-        await acceptance.publish(connection, [copy.op], results)
+        await acceptance.publish(producers, [copy.op], results)
     assert await expiring == 2
     assert verdict(await copy.emit()) == "STALE_LEASE"
+
+
+async def test_who_waits_for_a_dag_holds_no_task(dispatcher: InProcess, source: Source) -> None:
+    """An emit and the end after it, in one transaction. Who has the DAG's lock may come to wait for the task's row."""
+    await source.publish([1])
+    copy = await _copy(dispatcher, 1, at(1))
+    (lease,) = copy.item.tasks
+    async with transaction(dispatcher.pool) as deploying:
+        lock = "select pg_advisory_xact_lock(%s, hashtext('chain'))"
+        await deploying.execute(lock, (events_store.DAG_LOCK_CLASS,))
+        settling = asyncio.create_task(copy.worker.end([copy.item], [success(lease, events=1)]))
+        await dispatcher.until_waiting_or_done(settling)
+        assert not settling.done()
+        await deploying.execute("select from task where task_id = %s for update nowait", (copy.task_id,))
+    assert await settling == (["accepted"], ["succeeded"])
 
 
 class _Copy:

@@ -75,7 +75,7 @@ def _ends(event: TaskEvent) -> Step:
 
     async def step(connection: Connection, task_id: str) -> None:
         locked: LockedTask = (await store.lock_tasks(connection, {task_id}))[task_id]
-        await store.record_ends(connection, [Ended(locked, after, "canceled", reason="why")])
+        await store.record_ends(connection, [Ended(locked, after, "canceled", reason="why")], {})
 
     return step
 
