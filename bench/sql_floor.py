@@ -162,7 +162,8 @@ def _claim(connection: psycopg.Connection[TupleRow], job: Job, task_ids: list[st
         {
             "task_ids": task_ids,
             "stream_epochs": [None] * size,
-            "pins": [None] * size,
+            "job_version_ids": [job.job_version_id],
+            "pins": [None],
             "request_id": new_id(),
             "token_digest": _TOKEN,
             "worker_id": "floor",

@@ -70,16 +70,9 @@ def cursor_key(value: CursorValue) -> bytes:
 
 def cursor_value(cursor_type: CursorType, key: bytes) -> CursorValue:
     """The cursor value of a key: the inverse of `cursor_key`."""
-    if cursor_type == scope_pb2.CURSOR_TYPE_STRING:
-        return CursorValue(string_value=_key_string(key))
-    if cursor_type not in (scope_pb2.CURSOR_TYPE_INT64, scope_pb2.CURSOR_TYPE_TIMESTAMP):
-        raise _mismatch("a dataset without a cursor has partition keys only")
-    if len(key) != 8:
-        raise _invalid("key", f"the key of a cursor of type {_type_name(cursor_type)} has 8 bytes, this one {len(key)}")
-    number = int.from_bytes(key, "big") - _INT64_BIAS
-    if cursor_type == scope_pb2.CURSOR_TYPE_INT64:
-        return CursorValue(int64_value=number)
-    return CursorValue(timestamp_value=_timestamp(number))
+    value = CursorValue()
+    _fill_cursor(value, cursor_type, key)
+    return value
 
 
 def scope_key(scope: Scope) -> ScopeKey:
@@ -102,12 +95,21 @@ def scope_key(scope: Scope) -> ScopeKey:
 
 def scope(cursor_type: CursorType, key: ScopeKey) -> Scope:
     """The scope of a key in a dataset of this cursor type: the inverse of `scope_key`."""
-    if key.kind == ScopeKind.PARTITION:
-        return Scope(partition_key=_key_string(key.first), revision=key.revision)
-    if key.kind == ScopeKind.CURSOR:
-        return Scope(cursor=cursor_value(cursor_type, key.first), revision=key.revision)
-    ends = scope_pb2.CursorRange(first=cursor_value(cursor_type, key.first), last=cursor_value(cursor_type, key.last))
-    return Scope(range=ends, revision=key.revision)
+    message = Scope()
+    fill_scope(message, cursor_type, key)
+    return message
+
+
+def fill_scope(message: Scope, cursor_type: CursorType, key: ScopeKey) -> None:
+    """The same into a message that is there, and empty."""
+    message.revision = key.revision
+    if key.kind is ScopeKind.CURSOR:
+        _fill_cursor(message.cursor, cursor_type, key.first)
+    elif key.kind is ScopeKind.PARTITION:
+        message.partition_key = _key_string(key.first)
+    else:
+        _fill_cursor(message.range.first, cursor_type, key.first)
+        _fill_cursor(message.range.last, cursor_type, key.last)
 
 
 def cursor_type_of(scope: Scope) -> CursorType:
@@ -158,6 +160,21 @@ def parse_cursor(text: str, cursor_type: CursorType) -> CursorValue:
     if cursor_type == scope_pb2.CURSOR_TYPE_STRING:
         return CursorValue(string_value=_string_key(text, "cursor").decode())
     raise _mismatch("a dataset without a cursor has partition keys only")
+
+
+def _fill_cursor(value: CursorValue, cursor_type: CursorType, key: bytes) -> None:
+    if cursor_type == scope_pb2.CURSOR_TYPE_STRING:
+        value.string_value = _key_string(key)
+        return
+    if cursor_type not in (scope_pb2.CURSOR_TYPE_INT64, scope_pb2.CURSOR_TYPE_TIMESTAMP):
+        raise _mismatch("a dataset without a cursor has partition keys only")
+    if len(key) != 8:
+        raise _invalid("key", f"the key of a cursor of type {_type_name(cursor_type)} has 8 bytes, this one {len(key)}")
+    number = int.from_bytes(key, "big") - _INT64_BIAS
+    if cursor_type == scope_pb2.CURSOR_TYPE_INT64:
+        value.int64_value = number
+    else:
+        value.timestamp_value.CopyFrom(_timestamp(number))
 
 
 def _int64_key(number: int) -> bytes:

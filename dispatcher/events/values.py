@@ -1,6 +1,7 @@
 """What an emit says and what becomes of it, as values."""
 
 import hashlib
+import struct
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ _OTHER_ROWS = 1_250  # what comes beside events: the leases of a run, watermarks
 _EVENT_ROWS = 3  # itself, and its file, which may replace another
 _EXPECTED_CONSUMERS = 3  # that an emit's size allows for even where there are fewer: they may come later
 _MAX_EVENTS = 1_000
+_SIZES = struct.Struct(">QQQ")
 
 
 def max_events_per_emit(consumers: int) -> int:
@@ -52,8 +54,9 @@ class NewEvent(NamedTuple):
 
     def payload_digest(self, artifact_sha256: bytes) -> bytes:
         """What tells a repetition from a contradiction: the rows, the units and the time that the event speaks of."""
-        parts = (artifact_sha256, self.manifest, self.event_time.isoformat().encode() if self.event_time else b"")
-        return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
+        time = self.event_time.isoformat().encode() if self.event_time else b""
+        sizes = len(artifact_sha256), len(self.manifest), len(time)
+        return hashlib.sha256(_SIZES.pack(*sizes) + artifact_sha256 + self.manifest + time).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,9 @@ class Emit(NamedTuple):
     def cost(self) -> int:
         """An upper bound of the rows that it writes: an artifact may replace another; of each dataset the publication,
         the version's head and its schema."""
-        published = len({one.dataset_id for one in self.artifacts} | {one.dataset_id for one in self.events})
+        published = len(self.events)  # most emits: one, or none
+        if published > 1 or self.artifacts:
+            published = len({one.dataset_id for one in self.artifacts} | {one.dataset_id for one in self.events})
         made = len(self.events) * (1 + self.consumers) + 2 * len(self.artifacts) + 3 * published
         return len(self.leases) + made + len(self.watermarks) + (self.state is not None)
 

@@ -1,9 +1,11 @@
 """Between the contracts' messages and the slices' values. Pure; a message that cannot be a value raises TraceError."""
 
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -16,7 +18,6 @@ from dispatcher.tasks.leases import LeaseRef, Refusal, StreamRef
 from dispatcher.tasks.retries import ErrorClass
 from dispatcher.tasks.rows import (
     AttemptRow,
-    ClaimedRow,
     StateRow,
     TaskRow,
 )
@@ -28,14 +29,24 @@ from traceapi.types.v1 import artifact_pb2, errors_pb2, event_pb2, scope_pb2, ta
 from traceapi.worker.v1 import worker_service_pb2 as worker
 
 MAX_INT64 = 2**63 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ORIGINS = {name.removeprefix("TASK_ORIGIN_").lower(): value for name, value in task_pb2.TaskOrigin.items()}
+_TASK_STATES = {name.removeprefix("TASK_STATE_").lower(): value for name, value in task_pb2.TaskState.items()}
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
     if moment is None:
         return None
     message = Timestamp()
-    message.FromDatetime(moment)
+    set_time(message, moment)
     return message
+
+
+def set_time(message: Timestamp, moment: datetime) -> None:
+    """`Timestamp.FromDatetime` for an aware one, in a fifth of the time."""
+    since = moment - _EPOCH
+    message.seconds = since.days * 86_400 + since.seconds
+    message.nanos = since.microseconds * 1_000
 
 
 def moment(message: Timestamp) -> datetime:
@@ -63,17 +74,19 @@ def emit(item: worker.EmitItem, new_id: IdSource) -> Emit:
 
     An item that cannot be a value is one that is refused: the others of its call have nothing to do with it.
     """
-    leases, stream = tuple(lease_ref(lease) for lease in item.tasks), stream_ref(item)
+    leases, stream = tuple([lease_ref(lease) for lease in item.tasks]), stream_ref(item)
     try:
         return Emit(
             leases=leases,
             stream=stream,
-            artifacts=tuple(_artifact(artifact, new_id()) for artifact in item.artifacts),
-            events=tuple(_event(event, new_id()) for event in item.events),
+            artifacts=tuple([_artifact(artifact, new_id()) for artifact in item.artifacts]),
+            events=tuple([_event(event, new_id()) for event in item.events]),
             state=StateChange(item.state.data, item.state.expected_version) if item.HasField("state") else None,
             watermarks=tuple(
-                WatermarkMove(move.dataset_id, scopes.cursor_key(move.cursor), int(_cursor_type(move.cursor)))
-                for move in item.watermarks
+                [
+                    WatermarkMove(move.dataset_id, scopes.cursor_key(move.cursor), int(_cursor_type(move.cursor)))
+                    for move in item.watermarks
+                ]
             ),
         )
     except TraceError as error:
@@ -100,11 +113,12 @@ def _artifact(message: artifact_pb2.Artifact, artifact_id: str) -> NewArtifact:
 
 
 def _event(message: worker.EmittedEvent, event_id: str) -> NewEvent:
+    scope = message.scope
     return NewEvent(
         event_id=event_id,
         dataset_id=message.dataset_id,
-        scope=_scope_key(message.scope),
-        cursor_type=int(scopes.cursor_type_of(message.scope)),
+        scope=_scope_key(scope),
+        cursor_type=int(scopes.cursor_type_of(scope)),
         artifact_index=message.artifact_index if message.HasField("artifact_index") else None,
         task_index=message.task_index,
         manifest=message.manifest.SerializeToString(deterministic=True) if message.HasField("manifest") else b"",
@@ -173,10 +187,19 @@ class ScopedRow(Protocol):
 
 
 def scope(row: ScopedRow) -> scope_pb2.Scope | None:
-    if row.scope_kind is None or row.scope_first is None or row.scope_last is None:
+    if row.scope_kind is None:
         return None
-    cursor_type = scope_pb2.CursorType.ValueType(row.cursor_type or 0)
-    return scopes.scope(cursor_type, ScopeKey(ScopeKind(row.scope_kind), row.scope_first, row.scope_last, row.revision))
+    message = scope_pb2.Scope()
+    fill_scope(message, row)
+    return message
+
+
+def fill_scope(message: scope_pb2.Scope, row: ScopedRow) -> None:
+    """The scope of a row that has one, into a message that is there."""
+    if row.scope_kind is not None and row.scope_first is not None and row.scope_last is not None:
+        cursor_type = scope_pb2.CursorType.ValueType(row.cursor_type or 0)
+        key = ScopeKey(ScopeKind(row.scope_kind), row.scope_first, row.scope_last, row.revision)
+        scopes.fill_scope(message, cursor_type, key)
 
 
 class EventFields(ScopedRow, Protocol):
@@ -207,20 +230,29 @@ class EventFields(ScopedRow, Protocol):
 
 
 def event(row: EventFields) -> event_pb2.Event:
-    return event_pb2.Event(
-        event_id=row.event_id or "",
-        dataset_id=row.dataset_id or "",
-        dataset_version_id=row.dataset_version_id or "",
-        scope=scope(row),
-        producer_task_id=row.producer_task_id or "",
-        producer_attempt=row.producer_attempt or 0,
-        artifact_id=row.artifact_id or "",
-        publication_number=row.publication_number or 0,
-        manifest=scope_pb2.RangeManifest.FromString(row.manifest) if row.manifest else None,
-        event_time=timestamp(row.event_time),
-        origin=task_pb2.TaskOrigin.Value(f"TASK_ORIGIN_{(row.event_origin or 'unspecified').upper()}"),
-        accepted_time=timestamp(row.accepted_at),
-    )
+    message = event_pb2.Event()
+    fill_event(message, row)
+    return message
+
+
+def fill_event(message: event_pb2.Event, row: EventFields) -> None:
+    """The same into a message that is there."""
+    message.event_id = row.event_id or ""
+    message.dataset_id = row.dataset_id or ""
+    message.dataset_version_id = row.dataset_version_id or ""
+    fill_scope(message.scope, row)
+    message.producer_task_id = row.producer_task_id or ""
+    message.producer_attempt = row.producer_attempt or 0
+    if row.artifact_id is not None:
+        message.artifact_id = row.artifact_id
+    message.publication_number = row.publication_number or 0
+    if row.manifest:
+        message.manifest.MergeFromString(row.manifest)
+    if row.event_time is not None:
+        set_time(message.event_time, row.event_time)
+    message.origin = _ORIGINS[row.event_origin or "unspecified"]
+    if row.accepted_at is not None:
+        set_time(message.accepted_time, row.accepted_at)
 
 
 def artifact(row: ArtifactRow) -> artifact_pb2.Artifact:
@@ -240,32 +272,15 @@ def artifact(row: ArtifactRow) -> artifact_pb2.Artifact:
     )
 
 
-def pins(found: Sequence[Mapping[str, Any]] | None) -> list[task_pb2.InputPin]:
+@functools.lru_cache(maxsize=256)
+def pins(found: str) -> Sequence[task_pb2.InputPin]:
+    """Of JSON, which is the same for many tasks."""
     return [
         task_pb2.InputPin(
             dataset_id=pin["dataset_id"], dataset_version_id=pin["version"], publication_number=pin["number"]
         )
-        for pin in found or ()
+        for pin in json.loads(found)
     ]
-
-
-def claimed_task(row: ClaimedRow, details_id: str, state: StateRow | None) -> worker.ClaimedTask:
-    message = worker.ClaimedTask(
-        task_id=row.task_id,
-        attempt=row.attempt,
-        lease_until_time=timestamp(row.lease_until),
-        job_version_id=row.job_version_id,
-        details_id=details_id,
-        pins=pins(row.pins),
-        accepted_event_count=row.accepted_events,
-        already_emitted=row.run_emitted,
-    )
-    if row.event_id is not None:
-        message.event.CopyFrom(event(row))
-        message.scope.CopyFrom(message.event.scope)
-    if state is not None:
-        message.state.CopyFrom(operator_state(state))
-    return message
 
 
 def operator_state(row: StateRow) -> task_pb2.OperatorState:
@@ -273,7 +288,7 @@ def operator_state(row: StateRow) -> task_pb2.OperatorState:
 
 
 def task_state(state: str) -> task_pb2.TaskState.ValueType:
-    return task_pb2.TaskState.Value(f"TASK_STATE_{state.upper()}")
+    return _TASK_STATES[state]
 
 
 def task_state_name(state: task_pb2.TaskState.ValueType) -> str:
@@ -286,7 +301,7 @@ def task(row: TaskRow) -> task_pb2.Task:
         dag=row.dag,
         job=row.job,
         job_version_id=row.job_version_id,
-        origin=task_pb2.TaskOrigin.Value(f"TASK_ORIGIN_{row.origin.upper()}"),
+        origin=_ORIGINS[row.origin],
         event_id=row.event_id or "",
         trigger_dataset_id=row.trigger_dataset_id or "",
         scope=scope(row),

@@ -9,7 +9,7 @@ import bisect
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dispatcher.db.batcher import Batcher, Held, Kind, Quarantined
 from dispatcher.db.pool import Pool, transaction
@@ -114,8 +114,7 @@ class Settling:
         await self.batcher.submit(self.emit_kind, left)
 
 
-@dataclass(frozen=True, slots=True)
-class _Numbered:
+class _Numbered(NamedTuple):
     """An operation, and where its answer belongs: emits first, then ends."""
 
     number: int
@@ -135,7 +134,7 @@ def _in_order(emits: Sequence[Emit], ends: Sequence[Completion]) -> list[_Number
 
 def _first_rows(waiting: "list[_Numbered]") -> "tuple[list[_Numbered], list[_Numbered]]":
     """As many as MAX_CALL_ROWS allow, and the others."""
-    rows = list(itertools.accumulate(one.op.cost for one in waiting))
+    rows = list(itertools.accumulate([one.op.cost for one in waiting]))
     count = max(1, bisect.bisect_right(rows, MAX_CALL_ROWS))
     return waiting[:count], waiting[count:]
 

@@ -54,7 +54,7 @@ class TaskService(TaskServiceServicer):
             task=convert.task(row),
             attempts=[convert.attempt(item) for item in attempts],
             events=[convert.event(item) for item in events],
-            pins=convert.pins(row.pins),
+            pins=convert.pins(row.pins) if row.pins is not None else (),
         )
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:

@@ -12,22 +12,21 @@ from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.manifest import Manifest, read_bounds
 from dispatcher.db.batcher import Quarantined
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.events.values import MAX_ROWS, max_events_per_emit
+from dispatcher.events.values import MAX_ROWS
 from dispatcher.rpc import convert
+from dispatcher.rpc.claiming import claim_response, details, details_id
 from dispatcher.rpc.faults import quarantined, translated
 from dispatcher.rpc.settling import EmitAnswer, EndAnswer, Settling
 from dispatcher.tasks import store as tasks_store
-from dispatcher.tasks.claim import Claim, Claimed, claim_tasks
+from dispatcher.tasks.claim import Claim, claim_tasks
 from dispatcher.tasks.ending import Completion
 from dispatcher.tasks.heartbeat import Beat, BeatResult, beat
 from dispatcher.tasks.leases import Refusal
-from dispatcher.tasks.rows import JobSettings
 from dispatcher.wakeups.stream import StreamChannel, Watcher
 from kernel.crash import crash
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
-from traceapi.types.v1.job_pb2 import JobDetails
 from traceapi.worker.v1 import worker_service_pb2 as pb
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceServicer
 
@@ -93,12 +92,11 @@ class WorkerService(WorkerServiceServicer):
             async with transaction(self._pool) as connection:
                 claimed = await claim_tasks(connection, claim)
                 known = set(request.known_details_ids)
-                unknown = [row for row in claimed.settings.values() if _details_id(row) not in known]
+                unknown = [row for row in claimed.settings.values() if details_id(row) not in known]
                 found = await tasks_store.job_details(connection, unknown)
                 crash("claim.written")
         crash("claim.committed")
-        details = [_details(row, found[row.job_version_id]) for row in unknown]
-        return _claim_response(request.task_ids, claimed, details, request)
+        return claim_response(request, claimed, [details(row, found[row.job_version_id]) for row in unknown])
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Context) -> pb.HeartbeatResponse:
         lease = min(request.lease_duration.ToTimedelta(), MAX_LEASE)
@@ -170,14 +168,13 @@ class WorkerService(WorkerServiceServicer):
 def _end_results(ends: Sequence[Completion], answers: Sequence[EndAnswer]) -> list[pb.CompleteTaskResult]:
     results: list[pb.CompleteTaskResult] = []
     for op, answer in zip(ends, answers, strict=True):
-        result = pb.CompleteTaskResult(task_id=op.lease.task_id)
+        task_id = op.lease.task_id
         if isinstance(answer, Quarantined):
-            result.error.CopyFrom(quarantined(answer))
+            results.append(pb.CompleteTaskResult(task_id=task_id, error=quarantined(answer)))
         elif isinstance(answer, Refusal):
-            result.error.CopyFrom(convert.item_error(answer))
+            results.append(pb.CompleteTaskResult(task_id=task_id, error=convert.item_error(answer)))
         else:
-            result.state = convert.task_state(answer)
-        results.append(result)
+            results.append(pb.CompleteTaskResult(task_id=task_id, state=convert.task_state(answer)))
     return results
 
 
@@ -191,49 +188,8 @@ def _not_found(task_id: str) -> ItemError:
     return ItemError(reason=ErrorReason.ERROR_REASON_TASK_NOT_FOUND, message=f"task {task_id} does not exist")
 
 
-def _details_id(settings: JobSettings) -> str:
-    """Another one as soon as anything in the details is another."""
-    limit = max_events_per_emit(settings.consumers)
-    return f"{settings.dag_version_id}/{settings.job_version_id}/{limit}"
-
-
-def _details(settings: JobSettings, stored: bytes) -> JobDetails:
-    details = JobDetails.FromString(stored)
-    details.details_id = _details_id(settings)
-    details.max_events_per_emit = max_events_per_emit(settings.consumers)
-    return details
-
-
 def _unresolved(index: int, reason: ErrorReason.ValueType, message: str) -> pb.ResolveInputsResponse:
     return pb.ResolveInputsResponse(item_index=index, last=True, error=ItemError(reason=reason, message=message))
-
-
-def _claim_response(
-    task_ids: Sequence[str], claimed: Claimed, details: Sequence[JobDetails], request: pb.ClaimTasksRequest
-) -> pb.ClaimTasksResponse:
-    response = pb.ClaimTasksResponse(jobs=details)
-    details_ids = {id_: _details_id(settings) for id_, settings in claimed.settings.items()}
-    for task_id in task_ids:
-        result = response.results.add(task_id=task_id)
-        outcome = claimed.outcomes[task_id]
-        if isinstance(outcome, Refusal):
-            result.error.CopyFrom(convert.item_error(outcome))
-        elif isinstance(outcome, int):
-            result.run_index = outcome
-        else:
-            state = claimed.states.get((outcome.job_version_id, "")) if outcome.origin == "source_run" else None
-            result.claimed.CopyFrom(convert.claimed_task(outcome, details_ids[outcome.job_version_id], state))
-            result.claimed.lease_duration.CopyFrom(request.lease_duration)
-    for run in claimed.runs:
-        details_id = details_ids[run.stream[0]]
-        message = response.runs.add(tasks=[convert.claimed_task(row, details_id, None) for row in run.tasks])
-        message.stream.job_version_id, message.stream.stream_key = run.stream
-        message.stream.epoch = run.epoch
-        if run.state is not None:
-            message.state.CopyFrom(convert.operator_state(run.state))
-        for task in message.tasks:
-            task.lease_duration.CopyFrom(request.lease_duration)
-    return response
 
 
 def _heartbeat_result(result: BeatResult) -> pb.HeartbeatResult:
@@ -250,12 +206,9 @@ def _emit_result(verdict: EmitAnswer) -> pb.EmitResult:
         return pb.EmitResult(error=quarantined(verdict))
     if isinstance(verdict, Refusal):
         return pb.EmitResult(error=convert.item_error(verdict))
-    return pb.EmitResult(
-        accepted=pb.EmitAccepted(
-            events=[
-                pb.EventVerdict(event_id=event.event_id, duplicate=event.duplicate, differs=event.differs)
-                for event in verdict.events
-            ],
-            state_version=verdict.state_version,
-        )
-    )
+    result = pb.EmitResult()
+    accepted = result.accepted
+    accepted.state_version = verdict.state_version
+    for event in verdict.events:
+        accepted.events.add(event_id=event.event_id, duplicate=event.duplicate, differs=event.differs)
+    return result

@@ -86,7 +86,7 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
         epoch = await _lease_run(connection, streams[key], [locked[task_id] for task_id in ids], claim)
         epochs |= {task_id: epoch for task_id in ids if epoch is not None}
     if epochs:
-        pins = await _pins(connection, {task_id: locked[task_id].job_version_id for task_id in epochs})
+        pins = await _pins(connection, {locked[task_id].job_version_id for task_id in epochs})
         await store.mark_claimed(
             connection, epochs, pins, claim.worker_id, claim.request_id, claim.token_digest, claim.lease
         )
@@ -191,14 +191,14 @@ async def _lease_run(connection: Connection, stream: LockedStream, tasks: list[L
     )
 
 
-async def _pins(connection: Connection, jobs: dict[str, str]) -> dict[str, list[dict[str, Any]] | None]:
-    """By task, what its inputs are at: kept from the first claim on, so that every attempt reads the same."""
+async def _pins(connection: Connection, job_version_ids: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """By job version, what its inputs are at: kept from a task's first claim on, so that all attempts read the same."""
     by_job: dict[str, list[dict[str, Any]]] = {}
-    for head in await store.input_heads(connection, set(jobs.values())):
+    for head in await store.input_heads(connection, job_version_ids):
         by_job.setdefault(head.job_version_id, []).append(
             {"dataset_id": head.dataset_id, "version": head.dataset_version_id, "number": head.number}
         )
-    return {task_id: by_job.get(job_version_id) for task_id, job_version_id in jobs.items()}
+    return by_job
 
 
 async def _answer(

@@ -140,9 +140,10 @@ set state = 'running', attempt = t.attempt + 1, claim_request_id = %(request_id)
     lease_token_digest = %(token_digest)s, worker_id = %(worker_id)s, started_at = clock_timestamp(),
     lease_until = case when c.stream_epoch is null then clock_timestamp() + %(lease)s::interval end,
     stream_epoch = c.stream_epoch, run_epoch = r.epoch, released_at = null, progress = null,
-    pins = coalesce(t.pins, c.pins)
-from unnest(%(task_ids)s::uuid[], %(stream_epochs)s::bigint[], %(pins)s::jsonb[]) as c (task_id, stream_epoch, pins),
+    pins = coalesce(t.pins, p.pins)
+from unnest(%(task_ids)s::uuid[], %(stream_epochs)s::bigint[]) as c (task_id, stream_epoch),
     job_version_run r
+    left join unnest(%(job_version_ids)s::uuid[], %(pins)s::jsonb[]) as p (job_version_id, pins) using (job_version_id)
 where t.task_id = c.task_id and r.job_version_id = t.job_version_id and t.state in ('queued', 'released');
 
 -- name: lease_stream
@@ -166,7 +167,7 @@ order by b.job_version_id, b.dataset_id;
 -- name: claimed
 -- What a claim answers, also a repeated one. Primary keys.
 select t.task_id::text, t.attempt, t.job_version_id::text, t.stream_key, t.stream_epoch, t.claim_request_id::text,
-    coalesce(t.lease_until, o.lease_until) as lease_until, t.scope_kind, t.scope_first, t.scope_last, t.revision, t.pins,
+    coalesce(t.lease_until, o.lease_until) as lease_until, t.scope_kind, t.scope_first, t.scope_last, t.revision, t.pins::text,
     t.accepted_events, t.run_emitted, t.origin::text, e.event_id::text, v.dataset_id,
     e.dataset_version_id::text, v.cursor_type, e.producer_task_id::text, e.producer_attempt, e.artifact_id::text,
     p.number as publication_number, e.manifest, e.event_time,
@@ -430,7 +431,7 @@ select t.task_id::text, j.dag, j.job, t.job_version_id::text, t.origin::text, t.
     t.attempt, t.worker_id, t.created_at, t.finished_at, coalesce(t.lease_until, o.lease_until) as lease_until, t.retry_at,
     t.reason, t.accepted_events, t.failed_attempts, t.lost_leases, t.progress, t.nondeterministic, r.run_state::text,
     t.run_epoch, r.epoch as job_epoch,
-    exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused, t.cancel_reason, t.pins
+    exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused, t.cancel_reason, t.pins::text
 from any_task t
 join job_version j using (job_version_id)
 join job_version_run r using (job_version_id)

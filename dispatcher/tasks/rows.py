@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from dispatcher.tasks.leases import LockedTask, attempt_fence, fence
 from dispatcher.tasks.state import TaskState
@@ -65,7 +65,7 @@ class ClaimedRow(NamedTuple):
     scope_first: bytes | None
     scope_last: bytes | None
     revision: int
-    pins: list[dict[str, Any]] | None
+    pins: str | None
     accepted_events: int
     run_emitted: bool
     origin: str
@@ -205,7 +205,7 @@ class TaskRow:
     job_epoch: int
     paused: bool
     cancel_reason: str | None
-    pins: list[dict[str, Any]] | None
+    pins: str | None
 
     @property
     def fence(self) -> str | None:

@@ -144,20 +144,21 @@ async def lease_stream(
 async def mark_claimed(
     connection: Connection,
     epochs: Mapping[str, int | None],
-    pins: Mapping[str, list[dict[str, Any]] | None],
+    pins: Mapping[str, list[dict[str, Any]]],
     worker_id: str,
     request_id: str,
     token_digest: bytes,
     lease: timedelta,
 ) -> None:
-    """`epochs` and `pins` by task; None is a task of its own, and no read-only inputs."""
+    """`epochs` by task, where None is a task of its own; `pins` by job version."""
     task_ids = sorted(epochs)
     await connection.execute(
         _sql.mark_claimed,
         {
             "task_ids": task_ids,
             "stream_epochs": [epochs[task_id] for task_id in task_ids],
-            "pins": [Jsonb(value) if (value := pins.get(task_id)) is not None else None for task_id in task_ids],
+            "job_version_ids": list(pins),
+            "pins": [Jsonb(value) for value in pins.values()],
             "worker_id": worker_id,
             "request_id": request_id,
             "token_digest": token_digest,

@@ -114,7 +114,14 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
     await _check(filled, due, lookout.due, unanswered="10 s")
     await _check(filled, {"task_pkey"}, tasks.lock_tasks, task_ids=some)
     await _check(filled, {"task_pkey"}, tasks.claimed, task_ids=some)
-    claim = {"stream_epochs": [None] * 50, "pins": [None] * 50, "worker_id": "w", "request_id": job, "lease": "60 s"}
+    claim = {
+        "stream_epochs": [None] * 50,
+        "job_version_ids": [job],
+        "pins": [None],
+        "worker_id": "w",
+        "request_id": job,
+        "lease": "60 s",
+    }
     await _check(filled, {"task_pkey"}, tasks.mark_claimed, task_ids=some, token_digest=b"x", **claim)
     await _check(
         filled, {"task_queued", "task_open"}, tasks.run_candidates, job_version_id=stream, stream_key="", limit=500
