@@ -16,7 +16,7 @@ from traceapi.types.v1 import errors_pb2
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.errors_pb2 import ItemError
 from traceapi.types.v1.task_pb2 import OperatorState
-from traceapi.worker.v1.worker_service_pb2 import EmitItem, EmitResult, EmittedEvent, StateWrite, WatermarkMove
+from traceapi.worker.v1.worker_service_pb2 import EmitItem, EmitResult, StateWrite, WatermarkMove
 from wrapper.outbox import Outbox
 from wrapper.unit import Unit
 
@@ -184,19 +184,19 @@ def _item(unit: Unit, events: Sequence[OperatorEvent], covered: int, artifacts: 
         if event.output_id and event.output_id not in indexes:
             indexes[event.output_id] = len(item.artifacts)
             item.artifacts.append(artifacts[event.output_id])
-        item.events.append(
-            EmittedEvent(
-                dataset_id=event.dataset_id,
-                scope=event.scope,
-                artifact_index=indexes[event.output_id] if event.output_id else None,
-                task_index=index,
-                manifest=event.manifest if event.HasField("manifest") else None,
-                event_time=event.event_time if event.HasField("event_time") else None,
-            )
-        )
-    for emitted in item.events:
-        emitted.scope.revision = unit.tasks[emitted.task_index].scope.revision
+        _add(item, event, index, indexes.get(event.output_id), unit.tasks[index].scope.revision)
     return item
+
+
+def _add(item: EmitItem, event: OperatorEvent, task_index: int, artifact_index: int | None, revision: int) -> None:
+    """In place: protobuf copies what is set as a message."""
+    emitted = item.events.add(dataset_id=event.dataset_id, artifact_index=artifact_index, task_index=task_index)
+    emitted.scope.CopyFrom(event.scope)
+    emitted.scope.revision = revision
+    if event.HasField("manifest"):
+        emitted.manifest.CopyFrom(event.manifest)
+    if event.HasField("event_time"):
+        emitted.event_time.CopyFrom(event.event_time)
 
 
 def _check_output(unit: Unit, dataset_id: str) -> None:

@@ -15,7 +15,6 @@ from traceapi.worker.v1.worker_service_pb2 import (
     EmitResult,
     TaskCanceled,
     TaskReturned,
-    TaskSuccess,
 )
 from wrapper.unit import Stop, Unit
 
@@ -207,7 +206,8 @@ def completions(unit: Unit, ending: Reported, finished: FinishedUnit | None) -> 
         item = CompleteItem(lease=unit.leases[index], stream=unit.stream)
         emitted = unit.is_run and (index < unit.covered_tasks or task.already_emitted)
         if isinstance(ending, Succeeded) or emitted:
-            item.success.CopyFrom(TaskSuccess(emitted_event_count=unit.emitted[index].count))
+            item.success.SetInParent()  # also where it emitted nothing
+            item.success.emitted_event_count = unit.emitted[index].count
         elif isinstance(ending, Canceled):
             item.canceled.CopyFrom(TaskCanceled(message=ending.message[:_MESSAGE_BYTES]))
         elif isinstance(ending, Returned):

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from traceapi.operator.v1.operator_service_pb2 import CancelNotice, OperatorTask, ReceiveWorkResponse, WorkUnit
+from traceapi.operator.v1.operator_service_pb2 import CancelNotice, ReceiveWorkResponse
 from wrapper.unit import Unit
 
 _MESSAGE_BYTES = 2 << 20
@@ -126,32 +126,30 @@ class Handover:
         """What the process is to hear next; None when it is to leave."""
         while True:
             self._changed.clear()
-            message = ReceiveWorkResponse(units=self._hand_over(), cancellations=self._cancellations)
+            message = ReceiveWorkResponse(cancellations=self._cancellations)
             self._cancellations = []
+            self._hand_over(message)
             if message.units or message.cancellations:
                 return message
             if self._closing and self.idle:
                 return None
             await self._changed.wait()
 
-    def _hand_over(self) -> list[WorkUnit]:
-        """Units for which there is credit, if the process may work."""
+    def _hand_over(self, message: ReceiveWorkResponse) -> None:
+        """Adds units for which there is credit, if the process may work."""
         if not (self._waiting and self._credits):
             self._slots.leave_line(self._changed.set)
-            return []
+            return
         if not self._may_work():
-            return []
-        handed: list[WorkUnit] = []
+            return
         size = 0
         for unit in list(self._waiting.values())[: self._credits]:
             if size >= _MESSAGE_BYTES:
                 self._changed.set()
                 break
-            handed.append(_work_unit(unit))
-            size += handed[-1].ByteSize()
+            size += _add_unit(message, unit)
             self._take_in_hand(unit)
         self._begin_head()
-        return handed
 
     def _may_work(self) -> bool:
         if self._working:
@@ -198,17 +196,13 @@ class Handover:
         return next(iter(self._in_hand.values()), None)
 
 
-def _work_unit(unit: Unit) -> WorkUnit:
-    """The unit without its lease."""
-    message = WorkUnit(unit_id=unit.unit_id, state=unit.state)
+def _add_unit(message: ReceiveWorkResponse, unit: Unit) -> int:
+    """The unit without its lease, in place: protobuf copies what is set as a message. Answers its size."""
+    added = message.units.add(unit_id=unit.unit_id, state=unit.state)
     for task in unit.tasks:
-        message.tasks.append(
-            OperatorTask(
-                task_id=task.task_id,
-                attempt=task.attempt,
-                scope=task.scope if task.HasField("scope") else None,
-                event=task.event if task.HasField("event") else None,
-                already_emitted=task.already_emitted,
-            )
-        )
-    return message
+        told = added.tasks.add(task_id=task.task_id, attempt=task.attempt, already_emitted=task.already_emitted)
+        if task.HasField("scope"):
+            told.scope.CopyFrom(task.scope)
+        if task.HasField("event"):
+            told.event.CopyFrom(task.event)
+    return added.ByteSize()

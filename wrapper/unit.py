@@ -39,6 +39,8 @@ class EmittedEvents:
     """Counts the distinct events of one task. Beyond a limit it counts only those that the dispatcher called new: a
     lower bound in constant memory, for sources that emit millions."""
 
+    __slots__ = ("_beyond", "_keys")
+
     def __init__(self) -> None:
         self._keys: set[tuple[str, bytes]] = set()
         self._beyond = 0
