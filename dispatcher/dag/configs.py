@@ -99,17 +99,19 @@ def _number_fault(key: ConfigKey, value: Value, *, whole: bool) -> tuple[str, st
 def _width_fault(key: ConfigKey, value: Value, cursor_type: CursorType.ValueType) -> tuple[str, str] | None:
     if cursor_type == CursorType.CURSOR_TYPE_INT64:
         return _number_fault(key, value, whole=True)
-    if cursor_type != CursorType.CURSOR_TYPE_TIMESTAMP and value.HasField("number_value"):
-        return _number_fault(key, value, whole=True)  # the trigger is not known, but a number is judged as one
+    of_timestamp = cursor_type == CursorType.CURSOR_TYPE_TIMESTAMP
+    if value.HasField("number_value") and not of_timestamp and _number_fault(key, value, whole=True) is None:
+        return None
     nanos = duration_nanos(value.string_value) if value.HasField("string_value") else None
-    if nanos is None or nanos <= 0 or nanos % 1000:
-        shown = _shown(value)
-        if cursor_type == CursorType.CURSOR_TYPE_TIMESTAMP:
-            message = f"a duration of whole microseconds is wanted here, and this is {shown}"
-            return message, "the trigger's cursor is a timestamp: write it like `1h` or `300s`"
-        message = f"a whole number or a duration is wanted here, and this is {shown}"
-        return message, "write it as the trigger's cursor is: like `100`, or like `1h` where that is a timestamp"
-    return None
+    if nanos is not None and nanos > 0 and nanos % 1000 == 0:
+        return None
+    shown = _shown(value)
+    if of_timestamp:
+        message = f"a duration of whole microseconds is wanted here, and this is {shown}"
+        return message, "the trigger's cursor is a timestamp: write it like `1h` or `300s`"
+    # Nothing is said of the trigger's cursor, which is not known.
+    message = f"a whole number from 1 or a duration of whole microseconds is wanted here, and this is {shown}"
+    return message, "write it as the trigger's cursor is: like `100`, or like `1h` where that is a timestamp"
 
 
 def _cursor_fault(value: Value, cursor_type: CursorType.ValueType) -> tuple[str, str] | None:

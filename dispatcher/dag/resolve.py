@@ -38,8 +38,7 @@ def _check_inputs_exist(spec: DagSpec, names: Names, known: KnownDatasets, findi
         return  # what looks missing may be produced by what could not be read
     for job in sorted(name for name in spec.jobs if kind_of(spec.jobs[name]) in (None, JobKind.OPERATOR)):
         for dataset_id in sorted(spec.jobs[job].inputs):
-            unread = any(findings.unread(("jobs", name, "outputs", dataset_id)) for name in spec.jobs)
-            if dataset_id in names or unread:
+            if dataset_id in names:
                 continue
             path: Path = ("jobs", job, "inputs", dataset_id)
             message = f"no job of this DAG produces `{clip(dataset_id)}`, nor does another DAG"

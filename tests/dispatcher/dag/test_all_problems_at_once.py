@@ -136,6 +136,28 @@ jobs:
     assert [problem.path for problem in problems] == ["jobs.a.operator"]
 
 
+@pytest.mark.parametrize("size", ["abc", "0", "1.5", "-3s", "1ns", "[1]"])
+def test_of_a_trigger_that_nobody_knows_no_type_is_said(size: str) -> None:
+    text = UNKNOWN.format(source="zzz", operator="aggregator").replace(
+        "config: {sql: 'selec 1'}", f"config: {{size: {size}}}"
+    )
+    problems = read_document(text, "dag.yaml", KnownDatasets()).problems
+    (found,) = [problem for problem in problems if problem.path == "jobs.b.config.size"]
+    assert found.message.startswith(
+        "a whole number from 1 or a duration of whole microseconds is wanted here, and this"
+    )
+    assert found.remedy == ("write it as the trigger's cursor is: like `100`, or like `1h` where that is a timestamp")
+
+
+@pytest.mark.parametrize("size", ["7", "1h"])
+def test_a_size_that_can_be_right_is_no_problem(size: str) -> None:
+    text = UNKNOWN.format(source="zzz", operator="aggregator").replace(
+        "config: {sql: 'selec 1'}", f"config: {{size: {size}}}"
+    )
+    found = [problem.path for problem in read_document(text, "dag.yaml", KnownDatasets()).problems]
+    assert "jobs.b.config.size" not in found
+
+
 def test_two_producers_of_a_dataset_are_one_problem() -> None:
     text = """\
 dag: faulty
