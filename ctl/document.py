@@ -18,6 +18,7 @@ from traceapi.control.v1 import dag_service_pb2 as dags
 MAX_BYTES = 1024 * 1024
 _PART_BYTES = 1024 * 1024
 _UPLOAD_SECONDS = 600.0
+_ANOTHER_FILE = "name the file of a DAG document"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +30,54 @@ class Document:
 
     @classmethod
     def read(cls, path: Path) -> "Document":
-        """Raises CtlError where there is no such text."""
+        """Raises UnreadableDocument where there is no such text."""
+        no_text = cls(path, "")
         try:
             with path.open("rb") as file:  # and no more than is looked at: it may have no end
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise CtlError(
-                f"cannot read the document: {error.strerror}",
-                where=str(path),
-                remedy="name the file of a DAG document",
-                exit_code=ExitCode.USAGE,
-            ) from None
-        if not data or len(data) > MAX_BYTES:
-            size = "is empty" if not data else f"is too long: at most {MAX_BYTES:,} bytes are read"
-            raise CtlError(f"the document {size}", where=str(path), remedy="name the file of a DAG document")
+            fault = f"cannot read the document: {error.strerror}"
+            raise UnreadableDocument(no_text, fault, _ANOTHER_FILE, exit_code=ExitCode.USAGE) from None
+        if not data:
+            raise UnreadableDocument(no_text, "the document is empty", "begin with `dag: name`")
+        if len(data) > MAX_BYTES:
+            fault = f"the document is too long: at most {MAX_BYTES:,} bytes are read"
+            raise UnreadableDocument(no_text, fault, _ANOTHER_FILE)
         try:
             return cls(path, data.decode())
         except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise CtlError("the document is not UTF-8", where=f"{path}:{line}", remedy="save it as UTF-8") from None
+            before = f"{data[: error.start].decode()}.".splitlines()
+            shown = cls(path, data.decode(errors="replace"))
+            fault, line, column = "the document is not UTF-8", len(before), len(before[-1])
+            raise UnreadableDocument(shown, fault, "save it as UTF-8", line=line, column=column) from None
+
+    @property
+    def name(self) -> str:
+        """As messages carry it, also where the path is no text."""
+        return os.fsencode(self.path).decode(errors="replace")
 
     def message(self) -> dags.DagDocument:
-        return dags.DagDocument(text=self.text, file_name=os.fsencode(self.path).decode(errors="replace"))
+        return dags.DagDocument(text=self.text, file_name=self.name)
+
+
+class UnreadableDocument(CtlError):
+    """There is no text of a document: a problem with its place, as those are that stand in the text."""
+
+    def __init__(
+        self,
+        document: Document,
+        message: str,
+        remedy: str,
+        *,
+        line: int = 1,
+        column: int = 1,
+        exit_code: ExitCode = ExitCode.FAULTY,
+    ) -> None:
+        super().__init__(message, where=f"{document.path}:{line}:{column}", remedy=remedy, exit_code=exit_code)
+        self.document = document
+        self.problem = dags.DagProblem(
+            file_name=document.name, line=line, column=column, message=message, remedy=remedy
+        )
 
 
 def validate(connection: Connection, document: Document) -> dags.ValidateDagResponse:
@@ -58,21 +85,23 @@ def validate(connection: Connection, document: Document) -> dags.ValidateDagResp
         return connection.dags.ValidateDag(dags.ValidateDagRequest(document=document.message()), timeout=CALL_SECONDS)
 
 
-def problems(document: Document, found: Sequence[dags.DagProblem]) -> RenderableType:
-    """Each as file:line:column: what, the line with a caret below the place, and what would be right."""
+def problems(document: Document, found: Sequence[dags.DagProblem], *, more: bool = False) -> RenderableType:
+    """Each as file:line:column: what, the line with a caret below the place, and what would be right.
+
+    `more`: the document may have more than these.
+    """
     lines = document.text.splitlines()
     blocks: list[RenderableType] = []
     for problem in found:
-        place = f"{problem.file_name or document.path}"
+        place = problem.file_name or document.name
         place += f":{problem.line}:{problem.column}" if problem.line else f" ({problem.path})" if problem.path else ""
         blocks.append(Text.assemble((f"{place}: ", "bold"), (printable(problem.message, keep=LINES), "bad")))
         if 0 < problem.line <= len(lines):
             blocks.append(_source(lines[problem.line - 1], problem.line, problem.column))
         if problem.remedy:
             blocks.append(Text(f"  {printable(problem.remedy, keep=LINES)}", "hint"))
-    # What has no place in the document says that there are more.
-    count = sum(bool(problem.line or problem.path) for problem in found) or len(found)
-    blocks.append(Text(f"{count} problem{'s' if count != 1 else ''}", "bad"))
+    count = f"{len(found)} problem{'s' if len(found) != 1 else ''}"
+    blocks.append(Text(count + (" shown; more were not looked for: correct these first" if more else ""), "bad"))
     return Group(*blocks)
 
 

@@ -1,5 +1,7 @@
 """`tracectl dag`: check a document, deploy it, and look at what is deployed."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +12,14 @@ from ctl import document as documents
 from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption
 from ctl.commands.registry import command
 from ctl.connection import CALL_SECONDS, Connection, connect
-from ctl.document import Document
+from ctl.document import Document, UnreadableDocument
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.local_paths import pack_local_paths
 from ctl.paging import collect
 from ctl.render import console, graph, machine, tables, values
 from ctl.watch import Followed, follow_deployment
+from kernel.bundles import Bundle
 from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as api
 
@@ -33,28 +36,33 @@ DocumentArgument = Annotated[
 def validate_dag(file: DocumentArgument, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
     """Checks a document and prints all its problems, each with file, line and column. Changes nothing.
 
-    Exits with 1 when there are any.
+    Exits with 1 when there are any, and with 2 when the file cannot be read.
 
     \b
     Examples:
       tracectl dag validate examples/ethereum/dag.yaml
       tracectl dag validate dag.yaml --output json
     """
-    document = Document.read(file)
-    with connect(home) as connection:
-        answer = documents.validate(connection, document)
-    answer.problems.extend(pack_local_paths(document.path, answer.spec, answer.local_paths).problems)
+    exit_code = ExitCode.FAULTY
+    try:
+        document = Document.read(file)
+    except UnreadableDocument as error:
+        document, exit_code = error.document, error.exit_code
+        answer = api.ValidateDagResponse(problems=[error.problem])
+    else:
+        with connect(home) as connection:
+            answer = _checked(connection, document).answer
     if output is Output.JSON:
         machine.print_message(answer)
     elif answer.problems:
-        console.stdout().print(documents.problems(document, answer.problems))
+        console.stdout().print(documents.problems(document, answer.problems, more=answer.more_problems))
     else:
         spec = answer.spec
         datasets = sum(len(job.outputs) for job in spec.jobs.values())
         what = f"DAG {spec.dag}, {len(spec.jobs)} jobs, {datasets} datasets"
         console.stdout().print(Text.assemble((f"{file} can be deployed", "good"), f": {what}"))
     if answer.problems:
-        raise typer.Exit(ExitCode.FAULTY)
+        raise typer.Exit(exit_code)
 
 
 @command(app, "deploy")
@@ -75,7 +83,10 @@ def deploy_dag(
       tracectl dag deploy examples/ethereum/dag.yaml --wait
       tracectl dag deploy dag.yaml --output json
     """
-    document = Document.read(file)
+    try:
+        document = Document.read(file)
+    except UnreadableDocument as error:
+        raise _not_deployed(error.document, [error.problem], exit_code=error.exit_code) from None
     with connect(home) as connection:
         answer = deploy_document(connection, document)
         if output is Output.TABLE:
@@ -88,17 +99,47 @@ def deploy_dag(
 
 def deploy_document(connection: Connection, document: Document) -> api.DeployDagResponse:
     """Validate, upload, deploy. Raises CtlError; a faulty document's problems are printed before."""
-    checked = documents.validate(connection, document)
-    packed = pack_local_paths(document.path, checked.spec, checked.local_paths)
-    if found := [*checked.problems, *packed.problems]:
-        console.stderr().print(documents.problems(document, found))
-        raise CtlError(
-            "the document was not deployed", where=str(document.path), remedy="correct the problems listed above"
-        )
-    bundles = documents.upload_bundles(connection, packed.bundles)
+    checked = _checked(connection, document)
+    if checked.answer.problems:
+        raise _not_deployed(document, checked.answer.problems, more=checked.answer.more_problems)
+    bundles = documents.upload_bundles(connection, checked.bundles)
     with connection.errors(str(document.path)):
         request = api.DeployDagRequest(document=document.message(), bundles=bundles, request_id=new_id())
         return connection.dags.DeployDag(request, timeout=_DEPLOY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """`answer` has the problems of the local paths too; `bundles` are by path, of those that have none."""
+
+    answer: api.ValidateDagResponse
+    bundles: Mapping[str, Bundle]
+
+
+def _checked(connection: Connection, document: Document) -> _Checked:
+    answer = documents.validate(connection, document)
+    packed = pack_local_paths(document, answer.spec, answer.local_paths)
+    found = sorted([*answer.problems, *packed.problems], key=lambda problem: (problem.line, problem.column))
+    del answer.problems[:]
+    answer.problems.extend(found)
+    return _Checked(answer, packed.bundles)
+
+
+def _not_deployed(
+    document: Document,
+    found: Sequence[api.DagProblem],
+    *,
+    more: bool = False,
+    exit_code: ExitCode = ExitCode.FAULTY,
+) -> CtlError:
+    """The error, after the problems were printed."""
+    console.stderr().print(documents.problems(document, found, more=more))
+    return CtlError(
+        "the document was not deployed",
+        where=str(document.path),
+        remedy="correct the problem above" if len(found) == 1 else "correct the problems listed above",
+        exit_code=exit_code,
+    )
 
 
 def _deployed(answer: api.DeployDagResponse) -> str:

@@ -162,3 +162,4 @@ class Reading:
     spec: DagSpec | None  # what could be read, defaults left as written; None where nothing could
     resolved: ResolvedDag | None
     local_paths: tuple[LocalPath, ...] = field(default=())
+    more_problems: bool = False  # there are as many as are looked for, so that more may be found later

@@ -15,7 +15,7 @@ def read_document(text: str, file_name: str, known: KnownDatasets) -> Reading:
     findings = Findings(Places(text), file_name)
     spec = read_text(text, findings)
     if spec is None:
-        return Reading(findings.problems, None, None)
+        return Reading(findings.problems, None, None, more_problems=findings.full)
     return _reading(spec, known, findings)
 
 
@@ -27,7 +27,7 @@ def read_spec(spec: DagSpec, known: KnownDatasets) -> Reading:
 def _reading(spec: DagSpec, known: KnownDatasets, findings: Findings) -> Reading:
     check_rules(spec, findings)
     resolved = resolve(spec, known, findings)
-    return Reading(findings.problems, spec, resolved, _local_paths(spec, findings.places))
+    return Reading(findings.problems, spec, resolved, _local_paths(spec, findings.places), findings.full)
 
 
 def _local_paths(spec: DagSpec, places: Places) -> tuple[LocalPath, ...]:

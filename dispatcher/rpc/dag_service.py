@@ -77,6 +77,7 @@ class DagService(DagServiceServicer):
                 )
                 for path in reading.local_paths
             ],
+            more_problems=reading.more_problems,
         )
 
     async def UploadBundle(
@@ -301,9 +302,10 @@ def _with_digests(spec: DagSpec, bundled: Mapping[str, str]) -> DagSpec:
 
 def _faulty(reading: Reading) -> TraceError:
     count = len(reading.problems)
+    shown = f"{count} problem{'s' if count != 1 else ''}" + (", or more" if reading.more_problems else "")
     return TraceError(
         ErrorReason.ERROR_REASON_INVALID_DOCUMENT,
-        f"the document has {count} problem{'s' if count != 1 else ''}; the first: {reading.problems[0]}",
+        f"the document has {shown}; the first: {reading.problems[0]}",
         violations=[Violation(problem.path, str(problem)) for problem in reading.problems],
     )
 

@@ -60,3 +60,10 @@ def make_cli(tmp_path: Path) -> Iterator[Callable[[str], Cli]]:
 @pytest.fixture
 def cli(make_cli: Callable[[str], Cli]) -> Cli:
     return make_cli("home")
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    file = tmp_path / "dag.yaml"
+    file.write_text("dag: ethereum\njobs:\n  ranges: {operater: aggregator}\n")
+    return file

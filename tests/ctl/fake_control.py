@@ -74,6 +74,7 @@ class Canned:
     """What the services answer, and what they were asked."""
 
     problems: list[dag_service_pb2.DagProblem] = field(default_factory=list)
+    more_problems: bool = False
     local_paths: list[dag_service_pb2.LocalPath] = field(default_factory=list)
     watched: list[dag_service_pb2.WatchDeploymentResponse] = field(default_factory=list)
     changeable: int = 5
@@ -167,10 +168,12 @@ class _Dags(dag_service_pb2_grpc.DagServiceServicer):
 
     def ValidateDag(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)
-        if self._canned.problems:
-            return dag_service_pb2.ValidateDagResponse(problems=self._canned.problems)
-        spec = json_format.ParseDict(SPEC, dag_pb2.DagSpec())
-        return dag_service_pb2.ValidateDagResponse(spec=spec, local_paths=self._canned.local_paths)
+        return dag_service_pb2.ValidateDagResponse(
+            problems=self._canned.problems,
+            spec=json_format.ParseDict(SPEC, dag_pb2.DagSpec()),
+            local_paths=self._canned.local_paths,
+            more_problems=self._canned.more_problems,
+        )
 
     def UploadBundle(self, request_iterator: Iterator[Any], context: Any) -> Any:
         parts = list(request_iterator)

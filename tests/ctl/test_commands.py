@@ -14,58 +14,6 @@ from traceapi.control.v1 import dag_service_pb2, dataset_service_pb2, queue_serv
 from traceapi.types.v1 import scope_pb2, task_pb2
 
 
-@pytest.fixture
-def document(tmp_path: Path) -> Path:
-    file = tmp_path / "dag.yaml"
-    file.write_text("dag: ethereum\njobs:\n  ranges: {operater: aggregator}\n")
-    return file
-
-
-def test_validate_names_every_problem_with_its_place_and_a_caret(run: Run, canned: Canned, document: Path) -> None:
-    canned.problems = [
-        dag_service_pb2.DagProblem(
-            file_name=str(document),
-            line=3,
-            column=12,
-            message="unknown key `operater`",
-            remedy="did you mean `operator`?",
-        ),
-        dag_service_pb2.DagProblem(file_name=str(document), line=2, column=1, message="second"),
-    ]
-    result = run("dag", "validate", str(document))
-    assert result.exit_code == 1
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith(str(document))
-    assert ":3:12: unknown key `operater`" in result.stdout.replace("\n", "")
-    source = next(index for index, line in enumerate(lines) if "ranges: {operater" in line)
-    assert lines[source + 1].index("▲") == lines[source].index("operater")
-    assert "did you mean `operator`?" in result.stdout
-    assert "2 problems" in result.stdout
-
-
-def test_validate_of_a_sound_document(run: Run, canned: Canned, document: Path) -> None:
-    result = run("dag", "validate", str(document))
-    assert result.exit_code == 0
-    assert "can be deployed" in result.stdout
-    request = canned.asked(dag_service_pb2.ValidateDagRequest)
-    assert request.document.text == document.read_text()
-    assert request.document.file_name == str(document)
-
-
-@pytest.mark.parametrize(("content", "word"), [(b"", "is empty"), (b"a: \xff", "UTF-8"), (b"#" * 1_048_577, "at most")])
-def test_an_unreadable_document_is_named(run: Run, canned: Canned, tmp_path: Path, content: bytes, word: str) -> None:
-    (tmp_path / "bad.yaml").write_bytes(content)
-    result = run("dag", "validate", str(tmp_path / "bad.yaml"))
-    assert result.exit_code == 1
-    assert word in result.stderr
-
-
-def test_a_missing_document_is_a_usage_error(run: Run, canned: Canned, tmp_path: Path) -> None:
-    result = run("dag", "validate", str(tmp_path / "none.yaml"))
-    assert result.exit_code == 2
-    assert "No such file" in result.stderr
-
-
 def test_deploy_uploads_the_paths_and_hands_over_their_digests(run: Run, canned: Canned, document: Path) -> None:
     folder = document.parent / "operators"
     folder.mkdir()
@@ -80,55 +28,6 @@ def test_deploy_uploads_the_paths_and_hands_over_their_digests(run: Run, canned:
     sent = canned.asked(dag_service_pb2.DeployDagRequest)
     assert set(sent.bundles) == {"operators", "rows.csv"}
     assert set(sent.bundles.values()) == set(canned.bundles)
-
-
-@pytest.mark.parametrize("command", ["deploy", "validate"])
-def test_every_path_that_is_not_there_is_a_problem_with_its_place(
-    run: Run, canned: Canned, document: Path, command: str
-) -> None:
-    canned.local_paths = [
-        dag_service_pb2.LocalPath(path="operators", job="checked", line=12, column=9),
-        dag_service_pb2.LocalPath(path="rows.csv", job="blocks", file=True, line=4, column=20),
-    ]
-    result = run("dag", command, str(document))
-    shown = " ".join((result.stdout + result.stderr).split())
-    assert result.exit_code == 1
-    assert f"{document}:12:9: job checked: there is no folder" in shown
-    assert f"{document}:4:20: job blocks: there is no file" in shown
-    assert "2 problems" in shown
-    assert canned.bundles == {}
-
-
-@pytest.mark.parametrize(
-    ("code", "fault"),
-    [
-        ("def links(task): ...", ""),
-        ("links, other = 1, 2", ""),
-        ("from elsewhere import work as links", ""),
-        ("try:\n    import fast\nexcept ImportError:\n    fast = None", ""),
-        ("def lnks(task): ...", "has no 'links'"),
-        ("def links(task: ...", "cannot read"),
-    ],
-)
-def test_an_entrypoint_that_cannot_be_there_is_a_problem(
-    run: Run, canned: Canned, document: Path, code: str, fault: str
-) -> None:
-    folder = document.parent / "operators"
-    folder.mkdir()
-    (folder / "checks.py").write_text(code)
-    canned.local_paths = [dag_service_pb2.LocalPath(path="operators", job="checked", line=12, column=9)]
-    result = run("dag", "validate", str(document))
-    assert result.exit_code == (1 if fault else 0)
-    assert fault in " ".join(result.stdout.split())
-
-
-def test_a_module_that_is_not_in_the_bundle_is_a_problem(run: Run, canned: Canned, document: Path) -> None:
-    (document.parent / "operators").mkdir()
-    (document.parent / "operators" / "other.py").write_text("def links(task): ...")
-    canned.local_paths = [dag_service_pb2.LocalPath(path="operators", job="checked", line=12, column=9)]
-    result = run("dag", "validate", str(document))
-    assert result.exit_code == 1
-    assert "checks.py" in result.stdout
 
 
 def test_deploy_prints_problems_and_deploys_nothing(run: Run, canned: Canned, document: Path) -> None:

@@ -197,7 +197,7 @@ def test_what_a_terminal_has_no_letter_for_is_no_failure(canned: Canned, tmp_pat
 
 def test_a_document_without_an_end_is_not_read_to_it(run: Run, canned: Canned) -> None:
     result = run("dag", "validate", "/dev/zero")
-    assert (result.exit_code, "is too long" in result.stderr) == (1, True)
+    assert (result.exit_code, "is too long" in result.stdout) == (1, True)
 
 
 @pytest.mark.parametrize("line", [["task", "cancel", "--dag", "", "--yes"], ["task", "retry", "", "--yes"]])

@@ -59,6 +59,18 @@ async def test_a_changed_document_is_refused_and_changes_nothing(dispatcher: InP
     assert await dispatcher.value("select count(*) from dag_version") == 1
 
 
+@pytest.mark.parametrize(("faults", "shown"), [(3, "3 problems;"), (500, "200 problems, or more;")])
+async def test_no_more_problems_are_counted_than_are_answered(dispatcher: InProcess, faults: int, shown: str) -> None:
+    request = _request(CHAIN + "".join(f"key{number}: 1\n" for number in range(faults)))
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await dispatcher.dags.DeployDag(request)
+    error = from_rpc_error(raised.value)
+    assert f"the document has {shown}" in error.message
+    assert len(error.violations) == min(faults, 200)
+    answer = await dispatcher.dags.ValidateDag(pb.ValidateDagRequest(document=request.document))
+    assert (len(answer.problems), answer.more_problems) == (min(faults, 200), faults > 200)
+
+
 @pytest.mark.parametrize("dataset", ["blocks", "BLOCKS"])
 async def test_a_dataset_of_another_dag_is_refused(dispatcher: InProcess, dataset: str) -> None:
     await dispatcher.deploy(CHAIN)

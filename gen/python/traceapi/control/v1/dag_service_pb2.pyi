@@ -254,9 +254,12 @@ class ValidateDagResponse(_message.Message):
     PROBLEMS_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     LOCAL_PATHS_FIELD_NUMBER: _builtins.int
+    MORE_PROBLEMS_FIELD_NUMBER: _builtins.int
+    more_problems: _builtins.bool
+    """`problems` is full: further ones were not looked for."""
     @_builtins.property
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___DagProblem]:
-        """Empty when the document can be deployed."""
+        """The problems, in the order of the document, at most 200. Empty when it can be deployed."""
 
     @_builtins.property
     def spec(self) -> _dag_pb2.DagSpec:
@@ -272,10 +275,11 @@ class ValidateDagResponse(_message.Message):
         problems: _abc.Iterable[Global___DagProblem] | None = ...,
         spec: _dag_pb2.DagSpec | None = ...,
         local_paths: _abc.Iterable[Global___LocalPath] | None = ...,
+        more_problems: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["local_paths", b"local_paths", "problems", b"problems", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["local_paths", b"local_paths", "more_problems", b"more_problems", "problems", b"problems", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
