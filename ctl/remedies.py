@@ -28,6 +28,7 @@ BY_COMMAND: Mapping[int, str] = {
     " and started by: tracectl down{home}; tracectl up{home}",
     errors.ERROR_REASON_DAG_NOT_FOUND: "correct the name; the DAGs are listed by: tracectl dag ls{home}",
     errors.ERROR_REASON_JOB_NOT_FOUND: "correct the name; a DAG's jobs are drawn by: tracectl dag show DAG{home}",
+    errors.ERROR_REASON_QUEUE_NOT_FOUND: "correct the name; the queues are listed by: tracectl queue ls{home}",
     errors.ERROR_REASON_TASK_NOT_FOUND: "correct the id; the tasks are listed by: tracectl task ls{home}",
     errors.ERROR_REASON_DATASET_NOT_FOUND: "correct the name; the datasets are listed by: tracectl dataset ls{home}",
     errors.ERROR_REASON_DATASET_VERSION_NOT_FOUND: "look at the dataset: tracectl dataset show DATASET{home}",

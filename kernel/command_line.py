@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from kernel.config import ConfigError, Loaded, nearest, read_config
+from kernel.config import ConfigError, Loaded, read_config
+from kernel.likeness import nearest
 from kernel.settings import PREFIX, Setting, meanings_of, settings_of, value_text
 
 T = TypeVar("T")

@@ -5,17 +5,17 @@ table named like the program, and `TRACE_LEASE_SECONDS` overrides it. All faults
 declared as `SecretStr`, which never shows its content by itself.
 """
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
+from kernel.likeness import nearest
 from kernel.settings import SecretStr, Setting, settings_of
 
-__all__ = ["ConfigError", "Loaded", "SecretStr", "load_config", "nearest", "read_config"]
+__all__ = ["ConfigError", "Loaded", "SecretStr", "load_config", "read_config"]
 
 T = TypeVar("T")
 
@@ -80,12 +80,6 @@ def read_config(cls: type[T], *, program: str, environ: Mapping[str, str], toml_
         return Loaded(cls(**values), sources)
     except ValueError as error:
         raise ConfigError(program, [f"  {fault}" for fault in error.args]) from error
-
-
-def nearest(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """`; did you mean ...?` where a known name is like this one, from 0 for anything to 1 for itself only."""
-    found = difflib.get_close_matches(name, known, n=1, cutoff=likeness)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _sound(setting: Setting, value: Any) -> Any:

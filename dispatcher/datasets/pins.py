@@ -1,11 +1,11 @@
 """Pins: a consistent state of several datasets, fixed at one moment. Owns its transaction's steps, not its commit."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dispatcher.datasets import store
+from dispatcher.datasets.names import no_dataset
 from dispatcher.datasets.rows import (
     PinnedRow,
 )
@@ -44,7 +44,7 @@ class PinWish:
 
 
 async def pin_datasets(connection: Connection, wish: PinWish, actor: str, pin_id: str) -> Pinned:
-    """Raises DATASET_NOT_FOUND with the nearest ids, PIN_COLLECTED."""
+    """Raises DATASET_NOT_FOUND with the nearest id, PIN_COLLECTED."""
     names = await _resolve_names(connection, wish.names)
     if wish.given is not None:
         rows = await _again(connection, wish.given, names)
@@ -67,14 +67,7 @@ async def _resolve_names(connection: Connection, names: Sequence[str]) -> dict[s
     spelled = await store.spelled(connection, names)
     missing = [name for name in names if name.casefold() not in spelled]
     if missing:
-        known = [row.dataset_id for row in await store.known_datasets(connection)]
-        near = difflib.get_close_matches(missing[0], known, n=3)
-        hint = f"; the nearest are {', '.join(near)}" if near else ""
-        raise TraceError(
-            ErrorReason.ERROR_REASON_DATASET_NOT_FOUND,
-            f"no dataset is called {missing[0]}{hint}",
-            metadata={"name": missing[0]},
-        )
+        raise await no_dataset(connection, missing[0])
     return {name: spelled[name.casefold()] for name in names}
 
 

@@ -123,6 +123,30 @@ select dataset_id, folded_id
 from dataset
 where folded_id = any(%(folded_ids)s::text[]);
 
+-- name: dags_like
+-- Names of about the same length as one that is not there, and that may have been meant. For people; reads a small table.
+select dag
+from dag
+where active_version_id is not null
+order by abs(length(dag) - length(%(name)s)), dag
+limit 500;
+
+-- name: jobs_like
+-- The same for jobs, of one DAG or of all. Unique index of (dag, job, fingerprint).
+select job
+from job_version
+where %(dag)s::text is null or dag = %(dag)s
+group by job
+order by abs(length(job) - length(%(name)s)), job
+limit 500;
+
+-- name: datasets_like
+-- The same for datasets that are served.
+select dataset_id
+from pointer
+order by abs(length(dataset_id) - length(%(name)s)), dataset_id
+limit 500;
+
 -- name: insert_pin
 insert into pin (pin_id, deploy_number, actor, expires_at)
 values (%(pin_id)s, %(deploy_number)s, %(actor)s, clock_timestamp() + %(lease)s::interval)

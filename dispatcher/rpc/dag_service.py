@@ -9,6 +9,7 @@ import grpc
 from dispatcher.dag.model import KnownDataset, KnownDatasets, Reading
 from dispatcher.dag.reading import read_document, read_spec
 from dispatcher.datasets import store as datasets_store
+from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import store
@@ -164,7 +165,7 @@ class DagService(DagServiceServicer):
             async with transaction(self._pool) as connection:
                 version = await store.active_version(connection, request.dag)
                 if version is None:
-                    raise _no_dag(request.dag)
+                    raise await no_dag(connection, request.dag)
                 found = await store.list_dags(connection, dag=request.dag, after=None, limit=1)
                 counts = await tasks_store.count_tasks(connection, request.dag)
                 deployment = await _deployment(connection, version)
@@ -189,7 +190,7 @@ class DagService(DagServiceServicer):
             async with transaction(self._pool) as connection:
                 found = await store.list_versions(connection, request.dag, number_token(request.page_token), limit)
                 if not found and not request.page_token:
-                    raise _no_dag(request.dag)
+                    raise await no_dag(connection, request.dag)
                 deployments = [await _deployment(connection, version) for version in found]
         token = str(found[-1].version) if len(found) == limit else ""
         return pb.ListDagHistoryResponse(deployments=deployments, next_page_token=token)
@@ -265,14 +266,10 @@ class DagService(DagServiceServicer):
             async with transaction(self._pool) as connection:
                 version = await store.active_version(connection, dag)
                 if version is None:
-                    raise _no_dag(dag)
+                    raise await no_dag(connection, dag)
                 known = {job.job for job in await store.deployed_jobs(connection, version.dag_version_id)}
                 if unknown := [job for job in jobs if job not in known]:
-                    raise TraceError(
-                        ErrorReason.ERROR_REASON_JOB_NOT_FOUND,
-                        f"{dag} has no job {', '.join(unknown)}; it has {', '.join(sorted(known))}",
-                        metadata={"dag": dag, "jobs": ",".join(unknown)},
-                    )
+                    raise no_jobs(dag, unknown, sorted(known))
                 if method == "PauseDag":
                     await store.pause(connection, dag, jobs, actor)
                 else:
@@ -308,10 +305,6 @@ def _faulty(reading: Reading) -> TraceError:
         f"the document has {shown}; the first: {reading.problems[0]}",
         violations=[Violation(problem.path, str(problem)) for problem in reading.problems],
     )
-
-
-def _no_dag(dag: str) -> TraceError:
-    return TraceError(ErrorReason.ERROR_REASON_DAG_NOT_FOUND, f"no DAG is called {dag}", metadata={"dag": dag})
 
 
 def _later(message: str) -> TraceError:

@@ -21,7 +21,7 @@ from dispatcher.events.rows import (
 )
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
-from dispatcher.rpc.naming import named_dataset, no_dataset, require_names, scope_in
+from dispatcher.rpc.naming import named_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
 from kernel.errors import TraceError
 from kernel.ids import IdSource
@@ -79,9 +79,8 @@ class DatasetService(DatasetServiceServicer):
         limit = page_size(request.page_size)
         with translated():
             async with transaction(self._pool) as connection:
-                found = await store.list_versions(connection, request.dataset_id, uuid_token(request.page_token), limit)
-        if not found and not request.page_token:
-            raise no_dataset(request.dataset_id)
+                dataset = await named_dataset(connection, request.dataset_id)
+                found = await store.list_versions(connection, dataset.dataset_id, uuid_token(request.page_token), limit)
         return pb.ListDatasetVersionsResponse(
             versions=[
                 dataset_pb2.DatasetVersion(
@@ -100,10 +99,9 @@ class DatasetService(DatasetServiceServicer):
     async def GetLineage(self, request: pb.GetLineageRequest, context: Context) -> pb.GetLineageResponse:
         with translated():
             async with transaction(self._pool) as connection:
-                if not await store.spelled(connection, [request.dataset_id]):
-                    raise no_dataset(request.dataset_id)
+                dataset = await named_dataset(connection, request.dataset_id)
                 edges = await store.lineage(connection)
-        reached, frontier = set[int](), {request.dataset_id}
+        reached, frontier = set[int](), {dataset.dataset_id}
         for _ in range(request.depth or 1):
             near = {
                 index

@@ -1,6 +1,7 @@
 """What a request names, looked up as people write it. What is mistyped is refused, and never answered with nothing."""
 
 from dispatcher.datasets import store as datasets_store
+from dispatcher.datasets.names import no_dag, no_dataset, no_job
 from dispatcher.datasets.rows import DatasetRow
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store as tasks_store
@@ -20,10 +21,9 @@ async def require_names(connection: Connection, dag: str, job: str = "") -> None
     """Raises DAG_NOT_FOUND, JOB_NOT_FOUND; empty is no name."""
     unknown_dag, unknown_job = await tasks_store.unknown_names(connection, dag or None, job or None)
     if unknown_dag:
-        raise TraceError(ErrorReason.ERROR_REASON_DAG_NOT_FOUND, f"no DAG is called {dag}", metadata={"dag": dag})
+        raise await no_dag(connection, dag)
     if unknown_job:
-        message = f"{dag} has no job called {job}" if dag else f"no job is called {job}"
-        raise TraceError(ErrorReason.ERROR_REASON_JOB_NOT_FOUND, message, metadata={"job": job})
+        raise await no_job(connection, dag, job)
 
 
 async def named_dataset(connection: Connection, name: str) -> DatasetRow:
@@ -32,14 +32,8 @@ async def named_dataset(connection: Connection, name: str) -> DatasetRow:
     dataset_id = spelled.get(name.casefold(), name)
     found = await datasets_store.list_datasets(connection, dataset_id=dataset_id)
     if not found:
-        raise no_dataset(name)
+        raise await no_dataset(connection, name)
     return found[0]
-
-
-def no_dataset(name: str) -> TraceError:
-    return TraceError(
-        ErrorReason.ERROR_REASON_DATASET_NOT_FOUND, f"no dataset is called {name}", metadata={"name": name}
-    )
 
 
 def scope_in(dataset: DatasetRow, scope: Scope) -> ScopeKey:

@@ -8,9 +8,12 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.wakeups.queues import QueueChange, QueueUse, queue_uses, set_queue
 from dispatcher.wakeups.release import Releaser
+from kernel.errors import TraceError
+from kernel.likeness import nearest
 from kernel.servers import current_actor
 from traceapi.control.v1 import queue_service_pb2 as pb
 from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceServicer
+from traceapi.types.v1.errors_pb2 import ErrorReason
 
 Context = grpc.aio.ServicerContext[object, object]
 
@@ -26,6 +29,8 @@ class QueueService(QueueServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 found = await queue_uses(connection, request.queue or None)
+                if request.queue and not found:
+                    raise _no_queue(request.queue, [use.queue for use in await queue_uses(connection, most_waiting=1)])
         return pb.ListQueuesResponse(queues=[_queue(use) for use in found])
 
     async def SetQueue(self, request: pb.SetQueueRequest, context: Context) -> pb.SetQueueResponse:
@@ -39,6 +44,11 @@ class QueueService(QueueServiceServicer):
                 (use,) = await queue_uses(connection, request.queue)
         self._releaser.signal()
         return pb.SetQueueResponse(queue=_queue(use))
+
+
+def _no_queue(queue: str, known: list[str]) -> TraceError:
+    message = f"no job and no worker uses a queue called {queue}{nearest(queue, known)}"
+    return TraceError(ErrorReason.ERROR_REASON_QUEUE_NOT_FOUND, message, metadata={"queue": queue})
 
 
 def _queue(use: QueueUse) -> pb.Queue:

@@ -61,16 +61,17 @@ class TaskService(TaskServiceServicer):
         limit = page_size(request.page_size)
         with translated():
             async with transaction(self._pool) as connection:
+                await require_names(connection, request.filter.dag, request.filter.job)
+                query = _query(request.filter, limit, uuid_token(request.page_token))
                 if request.filter.task_ids:
-                    task_ids = sorted(request.filter.task_ids, reverse=True)
+                    task_ids = sorted(set(request.filter.task_ids), reverse=True)
                     limit = len(task_ids) + 1
                 else:
-                    await require_names(connection, request.filter.dag, request.filter.job)
-                    query = _query(request.filter, limit, uuid_token(request.page_token))
                     task_ids = await store.find_tasks(connection, query)
                 found = await store.get_tasks(connection, task_ids)
+        tasks = [found[task_id] for task_id in task_ids if task_id in found]
         return pb.ListTasksResponse(
-            tasks=[convert.task(found[task_id]) for task_id in task_ids if task_id in found],
+            tasks=[convert.task(row) for row in tasks if query.finds(row)],
             next_page_token=task_page_token(task_ids, limit),
         )
 

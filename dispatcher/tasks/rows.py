@@ -237,3 +237,14 @@ class TaskQuery:
     before: str | None = None
     after: str | None = None
     limit: int = 100
+
+    def finds(self, row: TaskRow) -> bool:
+        """Whether all conditions but those of pages hold of a task."""
+        if self.dag not in (None, row.dag) or self.job not in (None, row.job):
+            return False
+        if self.states and row.state not in self.states:
+            return False
+        if self.first is None or self.last is None:
+            return True
+        first, last = row.scope_first, row.scope_last
+        return first is not None and last is not None and first <= self.last and last >= self.first

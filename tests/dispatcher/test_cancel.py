@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 import pytest
 
 from dispatcher.db.pool import transaction
@@ -13,7 +12,6 @@ from dispatcher.rpc import convert, task_service
 from dispatcher.tasks import store
 from dispatcher.tasks.cancel import cancel_tasks
 from dispatcher.tasks.rows import TaskQuery
-from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import Source, Worker, at, event, failure, success, verdict
 from tests.dispatcher.in_process import InProcess
 from tests.dispatcher.test_fences import canceled, returned
@@ -264,27 +262,3 @@ async def test_a_run_that_was_told_to_stop_and_never_answers_charges_nobody(
     await dispatcher.expire()
     rows = await dispatcher.rows("select state::text, lost_leases from task where stream_key = '' order by scope_first")
     assert rows == [("queued", 0), ("canceled", 0), ("queued", 0)]
-
-
-@pytest.mark.parametrize(
-    ("chosen", "reason"),
-    [
-        (tasks.TaskFilter(dag="chian"), "DAG_NOT_FOUND"),
-        (tasks.TaskFilter(job="copy"), "JOB_NOT_FOUND"),
-        (tasks.TaskFilter(dag="chain", job="echo"), "JOB_NOT_FOUND"),
-    ],
-)
-async def test_a_mistyped_name_is_no_empty_answer(
-    dispatcher: InProcess, source: Source, chosen: tasks.TaskFilter, reason: str
-) -> None:
-    calls = (
-        dispatcher.tasks.ListTasks(tasks.ListTasksRequest(filter=chosen)),
-        dispatcher.tasks.CancelTasks(tasks.CancelTasksRequest(filter=chosen)),
-        dispatcher.tasks.CancelTasks(tasks.CancelTasksRequest(filter=chosen, dry_run=True)),
-        dispatcher.tasks.RetryTasks(tasks.RetryTasksRequest(filter=chosen)),
-        dispatcher.tasks.SkipTasks(tasks.SkipTasksRequest(filter=chosen, reason="why")),
-    )
-    for call in calls:
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await call
-        assert from_rpc_error(raised.value).reason_name == reason

@@ -225,11 +225,3 @@ async def test_nothing_makes_a_virtual_dataset(dispatcher: InProcess) -> None:
         await _at(dispatcher, "ones", at(1))
     error = from_rpc_error(caught.value)
     assert (error.reason, "ones is virtual" in error.message) == (ErrorReason.ERROR_REASON_TASK_NOT_FOUND, True)
-
-
-async def test_datasets_of_a_dag_that_is_not_there_are_not_none(dispatcher: InProcess) -> None:
-    await dispatcher.deploy(CHAIN)
-    assert len((await dispatcher.datasets.ListDatasets(datasets.ListDatasetsRequest(dag="chain"))).datasets) == 3
-    with pytest.raises(grpc.RpcError) as caught:
-        await dispatcher.datasets.ListDatasets(datasets.ListDatasetsRequest(dag="chian"))
-    assert from_rpc_error(caught.value).reason == ErrorReason.ERROR_REASON_DAG_NOT_FOUND

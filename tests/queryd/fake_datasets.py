@@ -15,6 +15,7 @@ from kernel.artifacts import ArtifactStore, open_store
 from kernel.column_types import schema_digest
 from kernel.dataset_sql import table_names
 from kernel.errors import TraceError
+from kernel.likeness import nearest
 from kernel.scopes import parse_cursor
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceServicer
@@ -231,8 +232,8 @@ class FakeDatasets(DatasetServiceServicer):
     def _find(self, name: str) -> Version:
         version = self.versions.get(name.casefold())
         if version is None:
-            near = ", ".join(sorted(found.dataset.dataset_id for found in self.versions.values())[:3])
-            message = f"no dataset is called {name}; the nearest are {near}"
+            known = sorted(found.dataset.dataset_id for found in self.versions.values())
+            message = f"no dataset is called {name}{nearest(name, known)}"
             raise TraceError(ErrorReason.ERROR_REASON_DATASET_NOT_FOUND, message, metadata={"name": name})
         return version
 

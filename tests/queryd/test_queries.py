@@ -63,7 +63,7 @@ def test_an_ambiguous_bare_name_is_refused_with_its_place(client: Client, name: 
 def test_an_unknown_dataset_is_refused_with_its_place_and_the_nearest(client: Client) -> None:
     error = client.refused("select *\nfrom plain, eth.block")
     assert reason(error) == "DATASET_NOT_FOUND"
-    assert error.message.startswith("line 2, column 13: no dataset is called eth.block; the nearest are ")
+    assert error.message == "line 2, column 13: no dataset is called eth.block; did you mean eth.blocks?"
     assert (error.metadata["line"], error.metadata["column"]) == ("2", "13")
 
 

@@ -52,7 +52,7 @@ class QueueServiceServicer:
     """
 
     def ListQueues(self, request, context):
-        """All queues that a deployed job or a worker uses, or that were set, by name.
+        """All queues that a deployed job or a worker uses, or that were set, by name. QUEUE_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

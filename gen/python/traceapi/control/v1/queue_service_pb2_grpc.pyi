@@ -38,7 +38,7 @@ class QueueServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueueServiceAsyncStub: ...
     ListQueues: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ListQueuesRequest, _queue_service_pb2.ListQueuesResponse]
-    """All queues that a deployed job or a worker uses, or that were set, by name."""
+    """All queues that a deployed job or a worker uses, or that were set, by name. QUEUE_NOT_FOUND."""
     SetQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.SetQueueRequest, _queue_service_pb2.SetQueueResponse]
     """Changes what is set of a queue; fields that are unset stay as they are. Repeatable. What is out is not taken back."""
 
@@ -48,7 +48,7 @@ class QueueServiceAsyncStub(QueueServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListQueues: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ListQueuesRequest, _queue_service_pb2.ListQueuesResponse]  # type: ignore[assignment]
-    """All queues that a deployed job or a worker uses, or that were set, by name."""
+    """All queues that a deployed job or a worker uses, or that were set, by name. QUEUE_NOT_FOUND."""
     SetQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.SetQueueRequest, _queue_service_pb2.SetQueueResponse]  # type: ignore[assignment]
     """Changes what is set of a queue; fields that are unset stay as they are. Repeatable. What is out is not taken back."""
 
@@ -61,7 +61,7 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.ListQueuesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.ListQueuesResponse, _abc.Awaitable[_queue_service_pb2.ListQueuesResponse]]:
-        """All queues that a deployed job or a worker uses, or that were set, by name."""
+        """All queues that a deployed job or a worker uses, or that were set, by name. QUEUE_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def SetQueue(

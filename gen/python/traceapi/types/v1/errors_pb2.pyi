@@ -139,6 +139,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Other DAGs read datasets of this one."""
     ERROR_REASON_JOB_NOT_FOUND: _ErrorReason.ValueType  # 56
     """The DAG has no job of this name."""
+    ERROR_REASON_QUEUE_NOT_FOUND: _ErrorReason.ValueType  # 57
+    """No deployed job and no worker uses a queue of this name, and nobody has set one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed (google.rpc.ErrorInfo.reason is the name without its prefix, domain "trace") or why one item of a batch was refused."""
@@ -257,6 +259,8 @@ ERROR_REASON_DATASETS_READ: ErrorReason.ValueType  # 55
 """Other DAGs read datasets of this one."""
 ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 56
 """The DAG has no job of this name."""
+ERROR_REASON_QUEUE_NOT_FOUND: ErrorReason.ValueType  # 57
+"""No deployed job and no worker uses a queue of this name, and nobody has set one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -315,7 +315,7 @@ export const TaskClassSchema: GenEnum<TaskClass> = /*@__PURE__*/
  */
 export const QueueService: GenService<{
   /**
-   * All queues that a deployed job or a worker uses, or that were set, by name.
+   * All queues that a deployed job or a worker uses, or that were set, by name. QUEUE_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.QueueService.ListQueues
    */
