@@ -19,6 +19,7 @@ import psycopg
 
 from bench.memory import MemorySampler
 from bench.table import Measure, report
+from bench.written import RowsWritten
 from kernel.embedded_postgres import EmbeddedPostgres
 
 DOCUMENT = """
@@ -46,19 +47,6 @@ jobs:
     outputs:
       bench.sums:
         schema: {{number: int64, total: "decimal(38,0)", units: int64}}
-"""
-
-LARGEST_TRANSACTIONS = """
-with written as (
-    select xmin::text as tx, count(*) as n from event group by 1
-    union all select e.xmin::text, count(*) from any_task t join event e using (event_id) group by 1
-    union all select xmin::text, count(*) from artifact group by 1
-    union all select xmin::text, 2 * count(*) from attempt group by 1
-    union all select xmin::text, 2 * count(*) from finished_task group by 1
-    union all select xmin::text, 2 * count(*) from finished_attempt group by 1
-    union all select xmin::text, count(*) from publication group by 1
-)
-select max(n) from (select sum(n) as n from written group by tx) t
 """
 
 
@@ -98,15 +86,15 @@ def measure(folder: Path, events: int, seed: int) -> list[Measure]:
     )
     try:
         pids = {name: endpoints["pids"][name] for name in ("dispatcher", "wrapper", "queryd", "postgres")}
-        with MemorySampler(pids) as memory:
+        conninfo = EmbeddedPostgres(home).conninfo()
+        with MemorySampler(pids) as memory, RowsWritten(lambda: psycopg.connect(conninfo, autocommit=True)) as written:
             started = time.monotonic()
             ctl(home, "dag", "deploy", str(document), "--wait")
             seconds = time.monotonic() - started
         row = json.loads(
             ctl(home, "query", 'select sum(total) as total, sum(units) as units from "bench.sums"', "--output", "json")
         )
-        with psycopg.connect(EmbeddedPostgres(home).conninfo()) as connection:
-            largest = connection.execute(LARGEST_TRANSACTIONS).fetchone()
+        with psycopg.connect(conninfo) as connection:
             artifacts = connection.execute("select count(*) from artifact").fetchone()
             unfinished = connection.execute("select count(*) from any_task where state <> 'succeeded'").fetchone()
     finally:
@@ -115,7 +103,7 @@ def measure(folder: Path, events: int, seed: int) -> list[Measure]:
         Measure("events through three jobs", events, "events"),
         Measure("time from deploy to settled", seconds, "s"),
         Measure("events per second", events / seconds, "1/s"),
-        Measure("largest transaction", float(largest[0] if largest else -1), "rows", "<= 5000"),
+        Measure("largest transaction", written.largest.rows, "rows", "<= 5000", note=str(written.largest)),
         Measure("artifacts", float(artifacts[0] if artifacts else -1), "files", "<= 10000"),
         Measure("tasks that did not succeed", float(unfinished[0] if unfinished else -1), "tasks", "<= 0"),
         Measure("sum of values, difference to the source", abs(int(row["total"]) - source.total), "", "<= 0"),

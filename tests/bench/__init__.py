@@ -1,0 +1,1 @@
+"""Tests of the measures: what they say must be so."""
