@@ -28,6 +28,8 @@ from kernel.ids import new_id
 from traceapi.types.v1.errors_pb2 import ErrorReason
 from traceapi.types.v1.task_pb2 import TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.completion_pb2 import CompleteItem, CompleteTaskResult, TaskReturned, TaskSuccess
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult, EmittedEvent
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 if TYPE_CHECKING:  # the stubs' types for asyncio exist in the .pyi only
@@ -169,21 +171,21 @@ class _Worker:
             claimed += [result.claimed for result in response.results if result.HasField("claimed")]
         return claimed
 
-    def settling(self, dag: str, task: pb.ClaimedTask, kind: Kind) -> tuple[pb.EmitItem, pb.CompleteItem]:
+    def settling(self, dag: str, task: pb.ClaimedTask, kind: Kind) -> tuple[EmitItem, CompleteItem]:
         """One event about the task's own scope, and the end."""
         lease = self._lease(task)
         if kind is Kind.STALE:
             lease.lease_token = bytes(32)
         dataset = f"{dag}.ticks" if kind is Kind.FOREIGN else f"{dag}.done"
-        event = pb.EmittedEvent(dataset_id=dataset, scope=task.scope)
-        success = pb.TaskSuccess(emitted_event_count=2 if kind is Kind.MISSING else 1)
-        return pb.EmitItem(tasks=[lease], events=[event]), pb.CompleteItem(lease=lease, success=success)
+        event = EmittedEvent(dataset_id=dataset, scope=task.scope)
+        success = TaskSuccess(emitted_event_count=2 if kind is Kind.MISSING else 1)
+        return EmitItem(tasks=[lease], events=[event]), CompleteItem(lease=lease, success=success)
 
-    async def settle(self, pairs: Sequence[tuple[pb.EmitItem, pb.CompleteItem]]) -> list[tuple[Reason, Reason]]:
+    async def settle(self, pairs: Sequence[tuple[EmitItem, CompleteItem]]) -> list[tuple[Reason, Reason]]:
         """Why each emit and each end was refused, in order; None for what was accepted."""
         calls = asyncio.Semaphore(_CALLS_AT_ONCE)
 
-        async def send(part: Sequence[tuple[pb.EmitItem, pb.CompleteItem]]) -> pb.SettleTasksResponse:
+        async def send(part: Sequence[tuple[EmitItem, CompleteItem]]) -> pb.SettleTasksResponse:
             emits, items = zip(*part, strict=True)
             async with calls:
                 request = pb.SettleTasksRequest(worker_id=_WORKER, emits=emits, items=items)
@@ -198,7 +200,7 @@ class _Worker:
     async def give_back(self, tasks: Sequence[pb.ClaimedTask]) -> None:
         """What is not done belongs to nobody."""
         for part in _parts(tasks):
-            items = [pb.CompleteItem(lease=self._lease(task), returned=pb.TaskReturned()) for task in part]
+            items = [CompleteItem(lease=self._lease(task), returned=TaskReturned()) for task in part]
             await self._stub.CompleteTasks(pb.CompleteTasksRequest(worker_id=_WORKER, items=items))
 
     def _lease(self, task: pb.ClaimedTask) -> TaskLease:
@@ -209,5 +211,5 @@ def _parts(items: Sequence[Item]) -> list[Sequence[Item]]:
     return [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
 
 
-def _reason(result: pb.EmitResult | pb.CompleteTaskResult) -> Reason:
+def _reason(result: EmitResult | CompleteTaskResult) -> Reason:
     return result.error.reason if result.HasField("error") else None

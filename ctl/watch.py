@@ -20,6 +20,7 @@ from ctl.render.graph import in_order
 from ctl.render.progress import DeploymentProgress
 from kernel.errors import from_rpc_error
 from traceapi.control.v1 import dag_service_pb2 as dags
+from traceapi.control.v1.deployment_pb2 import Deployment
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 2.0
@@ -38,7 +39,7 @@ class Followed:
 
 
 def follow_deployment(
-    connection: Connection, deployment: dags.Deployment, console: Console, *, give_up_after: float = math.inf
+    connection: Connection, deployment: Deployment, console: Console, *, give_up_after: float = math.inf
 ) -> Followed:
     """Returns once it is settled, or stuck behind DEAD tasks.
 

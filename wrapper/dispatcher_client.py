@@ -15,6 +15,8 @@ from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.event_pb2 import Event
 from traceapi.types.v1.task_pb2 import TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as worker_pb2
+from traceapi.worker.v1.completion_pb2 import CompleteItem
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
 from wrapper.backoff import Backoff
 from wrapper.endings import UnitEnd, UnitVerdict
@@ -100,7 +102,7 @@ class Dispatcher:
             crash("heartbeat.answered")
             return _answers(response.results, items)
 
-    async def emit(self, items: Sequence[worker_pb2.EmitItem]) -> Sequence[worker_pb2.EmitResult]:
+    async def emit(self, items: Sequence[EmitItem]) -> Sequence[EmitResult]:
         """One verdict per item, in order."""
         request = worker_pb2.EmitEventsRequest(worker_id=self.worker_id, items=items)
         crash("emit.ready")
@@ -123,14 +125,12 @@ class Dispatcher:
             for end in ends
         ]
 
-    async def _settle(
-        self, emits: Sequence[worker_pb2.EmitItem], items: Sequence[worker_pb2.CompleteItem]
-    ) -> worker_pb2.SettleTasksResponse:
+    async def _settle(self, emits: Sequence[EmitItem], items: Sequence[CompleteItem]) -> worker_pb2.SettleTasksResponse:
         request = worker_pb2.SettleTasksRequest(worker_id=self.worker_id, emits=emits, items=items)
         async with _failures():
             return await self._stub.SettleTasks(request, timeout=_CALL_SECONDS)
 
-    async def _complete(self, items: Sequence[worker_pb2.CompleteItem]) -> worker_pb2.SettleTasksResponse:
+    async def _complete(self, items: Sequence[CompleteItem]) -> worker_pb2.SettleTasksResponse:
         request = worker_pb2.CompleteTasksRequest(worker_id=self.worker_id, items=items)
         async with _failures():
             response = await self._stub.CompleteTasks(request, timeout=_CALL_SECONDS)

@@ -16,7 +16,7 @@ from traceapi.types.v1 import errors_pb2
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.errors_pb2 import ItemError
 from traceapi.types.v1.task_pb2 import OperatorState
-from traceapi.worker.v1.worker_service_pb2 import EmitItem, EmitResult, StateWrite, WatermarkMove
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult, StateWrite, WatermarkMove
 from wrapper.outbox import Outbox
 from wrapper.unit import Unit
 

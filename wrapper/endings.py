@@ -8,14 +8,8 @@ from traceapi.operator.v1.operator_service_pb2 import FinishedUnit
 from traceapi.types.v1 import errors_pb2, task_pb2
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.types.v1.task_pb2 import TaskFailure
-from traceapi.worker.v1.worker_service_pb2 import (
-    CompleteItem,
-    CompleteTaskResult,
-    EmitItem,
-    EmitResult,
-    TaskCanceled,
-    TaskReturned,
-)
+from traceapi.worker.v1.completion_pb2 import CompleteItem, CompleteTaskResult, TaskCanceled, TaskReturned
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult
 from wrapper.unit import Stop, Unit
 
 _MESSAGE_BYTES = 4096

@@ -21,7 +21,7 @@ from kernel.servers.listening import ListenError
 from kernel.sqs import STREAM, SqsLocation
 from kernel.telemetry import configure_logging, get_logger
 from kernel.tls import client_tls, listener_tls
-from traceapi.worker.v1.worker_service_pb2 import EmitItem, EmitResult
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult
 from traceapi.wrapper.v1.wrapper_service_pb2_grpc import add_WrapperServiceServicer_to_server
 from wrapper.bundles import BundleFolders
 from wrapper.config import SandboxChoice, WrapperConfig

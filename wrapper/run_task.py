@@ -10,7 +10,8 @@ from typing import Any
 from kernel.telemetry import get_logger
 from traceapi.operator.v1.operator_service_pb2 import FinishedUnit
 from traceapi.types.v1 import task_pb2
-from traceapi.worker.v1.worker_service_pb2 import CompleteItem, CompleteTaskResult, EmitItem
+from traceapi.worker.v1.completion_pb2 import CompleteItem, CompleteTaskResult
+from traceapi.worker.v1.emit_pb2 import EmitItem
 from wrapper.emits import Emitter
 from wrapper.endings import (
     GONE,

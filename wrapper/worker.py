@@ -17,11 +17,7 @@ from kernel.ids import IdSource
 from kernel.telemetry import get_logger
 from traceapi.types.v1 import errors_pb2
 from traceapi.types.v1.task_pb2 import OperatorState, StreamLease
-from traceapi.worker.v1.worker_service_pb2 import (
-    ClaimedTask,
-    ClaimTasksRequest,
-    ClaimTasksResponse,
-)
+from traceapi.worker.v1.worker_service_pb2 import ClaimedTask, ClaimTasksRequest, ClaimTasksResponse
 from wrapper.dispatcher_client import Dispatcher, persist
 from wrapper.heartbeat import Heartbeat
 from wrapper.jobs import JobCatalog, seconds

@@ -22,6 +22,7 @@ from ctl.watch import Followed, follow_deployment
 from kernel.bundles import Bundle
 from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as api
+from traceapi.control.v1.deployment_pb2 import Deployment
 
 app = typer.Typer(help="DAGs: jobs that meet in datasets.", no_args_is_help=True)
 
@@ -150,7 +151,7 @@ def _deployed(answer: api.DeployDagResponse) -> str:
     return f"[good]{what} is deployed[/good] (deploy number {deployment.deploy_number or values.NOTHING})"
 
 
-def _wait(connection: Connection, deployment: api.Deployment, output: Output) -> None:
+def _wait(connection: Connection, deployment: Deployment, output: Output) -> None:
     screen = console.stdout() if output is Output.TABLE else console.stderr()
     try:
         followed = follow_deployment(connection, deployment, screen)

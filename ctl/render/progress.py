@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ctl.render import values
 from traceapi.control.v1 import dag_service_pb2 as dags
+from traceapi.control.v1.deployment_pb2 import TaskCount
 from traceapi.types.v1 import task_pb2
 
 _WINDOW_SECONDS = 8.0
@@ -31,7 +32,7 @@ class JobProgress:
     dead: int
 
     @classmethod
-    def of(cls, counts: Iterable[dags.TaskCount]) -> "JobProgress":
+    def of(cls, counts: Iterable[TaskCount]) -> "JobProgress":
         by_state = {entry.state: entry.count for entry in counts}
         return cls(
             total=sum(by_state.values()),

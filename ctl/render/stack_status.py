@@ -9,8 +9,8 @@ from ctl.home import Endpoints, Home
 from ctl.render import tables, values
 from ctl.render.values import NOTHING
 from ctl.stack_status import ProgramStatus, StackStatus
-from traceapi.control.v1 import dag_service_pb2 as dag_api
 from traceapi.control.v1 import task_service_pb2 as task_api
+from traceapi.control.v1.deployment_pb2 import TaskCount
 from traceapi.wrapper.v1 import wrapper_service_pb2 as wrapper_api
 
 _PHASE_STYLES = {
@@ -82,9 +82,9 @@ def counts(found: Sequence[task_api.JobTaskCount] | None) -> RenderableType:
         return tables.nothing("  not known: the dispatcher does not answer")
     if not found:
         return tables.nothing("  none yet")
-    by_job: dict[tuple[str, str], list[dag_api.TaskCount]] = {}
+    by_job: dict[tuple[str, str], list[TaskCount]] = {}
     for entry in found:
-        count = dag_api.TaskCount(state=entry.state, count=entry.count)
+        count = TaskCount(state=entry.state, count=entry.count)
         by_job.setdefault((entry.dag, entry.job), []).append(count)
     made = tables.table("DAG", "job", "tasks")
     for (dag, job), entries in sorted(by_job.items()):

@@ -13,6 +13,7 @@ from ctl.render.values import NOTHING
 from traceapi.control.v1 import dag_service_pb2 as dag_api
 from traceapi.control.v1 import dataset_service_pb2 as dataset_api
 from traceapi.control.v1 import task_service_pb2 as task_api
+from traceapi.control.v1.deployment_pb2 import Deployment
 from traceapi.types.v1 import artifact_pb2, dag_pb2, dataset_pb2, event_pb2, task_pb2
 
 
@@ -53,7 +54,7 @@ def dags(summaries: Sequence[dag_api.DagSummary]) -> Table:
     return made
 
 
-def deployment(of: dag_api.Deployment) -> Table:
+def deployment(of: Deployment) -> Table:
     return facts(
         {
             "DAG": Text(of.dag, "name"),
@@ -67,7 +68,7 @@ def deployment(of: dag_api.Deployment) -> Table:
     )
 
 
-def job_details(of: dag_api.Deployment) -> dict[str, list[Text]]:
+def job_details(of: Deployment) -> dict[str, list[Text]]:
     """For the picture of a DAG: what runs of each job, and whether it may."""
     details: dict[str, list[Text]] = {}
     for job in of.jobs:

@@ -9,7 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
 from kernel.scopes import format_cursor, format_scope
-from traceapi.control.v1 import dag_service_pb2 as dags
+from traceapi.control.v1 import deployment_pb2
+from traceapi.control.v1.deployment_pb2 import DeploymentState, TaskCount
 from traceapi.types.v1 import dag_pb2, scope_pb2, task_pb2
 
 NOTHING = "–"
@@ -33,9 +34,9 @@ FINAL_STATES = (
 )
 
 _DEPLOYMENT_STYLES = {
-    dags.DEPLOYMENT_STATE_BUILDING: "active",
-    dags.DEPLOYMENT_STATE_HELD: "waiting",
-    dags.DEPLOYMENT_STATE_ACTIVE: "good",
+    deployment_pb2.DEPLOYMENT_STATE_BUILDING: "active",
+    deployment_pb2.DEPLOYMENT_STATE_HELD: "waiting",
+    deployment_pb2.DEPLOYMENT_STATE_ACTIVE: "good",
 }
 
 _OUTCOME_STYLES = {
@@ -56,8 +57,8 @@ def task_state(state: task_pb2.TaskState.ValueType) -> Text:
     return Text(word(task_pb2.TaskState.Name(state), "TASK_STATE_"), TASK_STYLES.get(state, ""))
 
 
-def deployment_state(state: dags.DeploymentState.ValueType) -> Text:
-    return Text(word(dags.DeploymentState.Name(state), "DEPLOYMENT_STATE_"), _DEPLOYMENT_STYLES.get(state, "gone"))
+def deployment_state(state: DeploymentState.ValueType) -> Text:
+    return Text(word(DeploymentState.Name(state), "DEPLOYMENT_STATE_"), _DEPLOYMENT_STYLES.get(state, "gone"))
 
 
 def attempt_outcome(attempt: task_pb2.Attempt) -> Text:
@@ -147,7 +148,7 @@ def took(start: Timestamp, end: Timestamp) -> str:
     return duration(max(0.0, (end.ToNanoseconds() - start.ToNanoseconds()) / 1e9))
 
 
-def task_counts(counts: Iterable[dags.TaskCount]) -> Text:
+def task_counts(counts: Iterable[TaskCount]) -> Text:
     """`1,001 succeeded  3 running`, each in its colour."""
     parts = [
         Text(f"{count(entry.count)} ", TASK_STYLES.get(entry.state, "")) + task_state(entry.state)

@@ -27,6 +27,8 @@ from kernel.ids import IdSource
 from kernel.scopes import ScopeKey, ScopeKind
 from traceapi.types.v1 import artifact_pb2, errors_pb2, event_pb2, scope_pb2, task_pb2
 from traceapi.worker.v1 import worker_service_pb2 as worker
+from traceapi.worker.v1.completion_pb2 import CompleteItem
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmittedEvent
 
 MAX_INT64 = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,7 +63,7 @@ def lease_ref(message: task_pb2.TaskLease) -> LeaseRef:
     return LeaseRef(message.task_id.lower(), message.attempt, hashlib.sha256(message.lease_token).digest())
 
 
-def stream_ref(message: worker.EmitItem | worker.CompleteItem | worker.HeartbeatItem) -> StreamRef | None:
+def stream_ref(message: EmitItem | CompleteItem | worker.HeartbeatItem) -> StreamRef | None:
     if not message.HasField("stream"):
         return None
     stream = message.stream
@@ -69,7 +71,7 @@ def stream_ref(message: worker.EmitItem | worker.CompleteItem | worker.Heartbeat
     return StreamRef(stream.job_version_id.lower(), storable(stream.stream_key), min(stream.epoch, MAX_INT64))
 
 
-def emit(item: worker.EmitItem, new_id: IdSource) -> Emit:
+def emit(item: EmitItem, new_id: IdSource) -> Emit:
     """Ids of what it may make are taken here, so that a repeated transaction makes the same.
 
     An item that cannot be a value is one that is refused: the others of its call have nothing to do with it.
@@ -112,7 +114,7 @@ def _artifact(message: artifact_pb2.Artifact, artifact_id: str) -> NewArtifact:
     )
 
 
-def _event(message: worker.EmittedEvent, event_id: str) -> NewEvent:
+def _event(message: EmittedEvent, event_id: str) -> NewEvent:
     scope = message.scope
     return NewEvent(
         event_id=event_id,
@@ -149,7 +151,7 @@ def storable(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def completion(item: worker.CompleteItem, worker_id: str) -> Completion:
+def completion(item: CompleteItem, worker_id: str) -> Completion:
     outcome: Outcome
     match item.WhichOneof("outcome"):
         case "success":

@@ -31,6 +31,7 @@ from kernel.ids import IdSource
 from kernel.servers import current_actor
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceServicer
+from traceapi.control.v1.deployment_pb2 import DeployedJob, Deployment, DeploymentState, TaskCount
 from traceapi.types.v1.dag_pb2 import DagSpec, OutputSpec
 from traceapi.types.v1.errors_pb2 import ErrorReason
 from traceapi.types.v1.task_pb2 import RunState
@@ -311,22 +312,22 @@ def _later(message: str) -> TraceError:
     return TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
 
 
-async def _deployment(connection: Connection, version: VersionRow) -> pb.Deployment:
+async def _deployment(connection: Connection, version: VersionRow) -> Deployment:
     jobs = await store.deployed_jobs(connection, version.dag_version_id)
-    counts: dict[str, list[pb.TaskCount]] = {}
+    counts: dict[str, list[TaskCount]] = {}
     for row in await tasks_store.count_tasks(connection, version.dag):
         counts.setdefault(row.job, []).append(_task_count(row))
-    return pb.Deployment(
+    return Deployment(
         deployment_id=version.dag_version_id,
         dag=version.dag,
         version=version.version,
-        state=pb.DeploymentState.Value(f"DEPLOYMENT_STATE_{version.state.upper()}"),
+        state=DeploymentState.Value(f"DEPLOYMENT_STATE_{version.state.upper()}"),
         deploy_number=version.deploy_number,
         actor=version.actor,
         created_time=convert.timestamp(version.created_at),
         active_time=convert.timestamp(version.active_at),
         jobs=[
-            pb.DeployedJob(
+            DeployedJob(
                 job=job.job,
                 job_version_id="" if job.kind == "virtual" else job.job_version_id,
                 run_state=RunState.Value(f"RUN_STATE_{job.run_state.upper()}"),
@@ -338,8 +339,8 @@ async def _deployment(connection: Connection, version: VersionRow) -> pb.Deploym
     )
 
 
-def _task_count(row: CountRow) -> pb.TaskCount:
-    return pb.TaskCount(state=convert.task_state(row.state), count=row.count)
+def _task_count(row: CountRow) -> TaskCount:
+    return TaskCount(state=convert.task_state(row.state), count=row.count)
 
 
 def _summary(row: DagRow, counts: list[CountRow]) -> pb.DagSummary:
@@ -353,7 +354,7 @@ def _summary(row: DagRow, counts: list[CountRow]) -> pb.DagSummary:
         job_count=row.job_count,
         active_time=convert.timestamp(row.active_at),
         task_counts=[
-            pb.TaskCount(state=convert.task_state(state), count=count) for state, count in sorted(by_state.items())
+            TaskCount(state=convert.task_state(state), count=count) for state, count in sorted(by_state.items())
         ],
         paused=row.paused,
     )

@@ -28,6 +28,8 @@ from kernel.errors import TraceError
 from kernel.ids import IdSource
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.completion_pb2 import CompleteTaskResult
+from traceapi.worker.v1.emit_pb2 import EmitResult
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceServicer
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -165,16 +167,16 @@ class WorkerService(WorkerServiceServicer):
         )
 
 
-def _end_results(ends: Sequence[Completion], answers: Sequence[EndAnswer]) -> list[pb.CompleteTaskResult]:
-    results: list[pb.CompleteTaskResult] = []
+def _end_results(ends: Sequence[Completion], answers: Sequence[EndAnswer]) -> list[CompleteTaskResult]:
+    results: list[CompleteTaskResult] = []
     for op, answer in zip(ends, answers, strict=True):
         task_id = op.lease.task_id
         if isinstance(answer, Quarantined):
-            results.append(pb.CompleteTaskResult(task_id=task_id, error=quarantined(answer)))
+            results.append(CompleteTaskResult(task_id=task_id, error=quarantined(answer)))
         elif isinstance(answer, Refusal):
-            results.append(pb.CompleteTaskResult(task_id=task_id, error=convert.item_error(answer)))
+            results.append(CompleteTaskResult(task_id=task_id, error=convert.item_error(answer)))
         else:
-            results.append(pb.CompleteTaskResult(task_id=task_id, state=convert.task_state(answer)))
+            results.append(CompleteTaskResult(task_id=task_id, state=convert.task_state(answer)))
     return results
 
 
@@ -201,12 +203,12 @@ def _heartbeat_result(result: BeatResult) -> pb.HeartbeatResult:
     )
 
 
-def _emit_result(verdict: EmitAnswer) -> pb.EmitResult:
+def _emit_result(verdict: EmitAnswer) -> EmitResult:
     if isinstance(verdict, Quarantined):
-        return pb.EmitResult(error=quarantined(verdict))
+        return EmitResult(error=quarantined(verdict))
     if isinstance(verdict, Refusal):
-        return pb.EmitResult(error=convert.item_error(verdict))
-    result = pb.EmitResult()
+        return EmitResult(error=convert.item_error(verdict))
+    result = EmitResult()
     accepted = result.accepted
     accepted.state_version = verdict.state_version
     for event in verdict.events:

@@ -29,7 +29,7 @@ from ctl.local.programs import StackSettings
 from ctl.query_stream import QueryStream
 from ctl.render import console
 from ctl.watch import Followed, follow_deployment
-from traceapi.control.v1.dag_service_pb2 import Deployment
+from traceapi.control.v1.deployment_pb2 import Deployment
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "ethereum" / "dag.yaml"

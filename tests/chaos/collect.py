@@ -38,6 +38,8 @@ from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.types.v1.scope_pb2 import Scope
 from traceapi.types.v1.task_pb2 import TaskLease, TaskState
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.completion_pb2 import CompleteItem, CompleteTaskResult
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult
 
 _sql = Statements.load("tests.chaos", "collect.sql")
 _AUDIT = Path(__file__).with_name("audit.sql")
@@ -219,7 +221,7 @@ def _writes(call: Call) -> Iterator[Write]:
         yield _end(call, item, result)
 
 
-def _emits(call: Call, item: pb.EmitItem, result: pb.EmitResult | None) -> Iterator[Write]:
+def _emits(call: Call, item: EmitItem, result: EmitResult | None) -> Iterator[Write]:
     accepted = result is not None and result.HasField("accepted")
     by_task: dict[int, list[Emitted]] = {}
     for index, event in enumerate(item.events):
@@ -237,7 +239,7 @@ def _emits(call: Call, item: pb.EmitItem, result: pb.EmitResult | None) -> Itera
             yield _write("emit", call, lease, "refused", reason=_reason(result.error), events=events)
 
 
-def _end(call: Call, item: pb.CompleteItem, result: pb.CompleteTaskResult | None) -> Write:
+def _end(call: Call, item: CompleteItem, result: CompleteTaskResult | None) -> Write:
     outcome = str(item.WhichOneof("outcome"))
     facts = {"outcome": outcome, "emitted": item.success.emitted_event_count}
     if result is None:

@@ -21,6 +21,7 @@ from tests.dispatcher.builders import READER, Worker, at, between, event, failur
 from traceapi.control.v1 import task_service_pb2 as tasks
 from traceapi.types.v1.task_pb2 import TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem, StateWrite
 
 Scenario = Callable[[Stage], Awaitable[None]]
 _MOST_ATTEMPTS = 5
@@ -115,11 +116,11 @@ async def a_streams_lease_has_ended(stage: Stage) -> None:
     await stage.source.publish(range(10))
     worker, run = await _run(stage)
     await stage.age(100)
-    item = pb.EmitItem(
+    item = EmitItem(
         tasks=worker.leases(run),
         stream=run.stream,
         events=[event("ranges", between(0, 9), task=9, units=manifest(0, 9))],
-        state=pb.StateWrite(data=b"{}", expected_version=run.state.version),
+        state=StateWrite(data=b"{}", expected_version=run.state.version),
     )
     await worker.emit(item)
 
@@ -209,7 +210,7 @@ async def a_success_without_its_events(stage: Stage) -> None:
 async def a_success_after_a_refused_emit(stage: Stage) -> None:
     await stage.source.publish([1])
     worker, lease = await stage.claim("copies", 1)
-    await worker.emit(pb.EmitItem(tasks=[lease], events=[event("copies", at(1, revision=3))]))
+    await worker.emit(EmitItem(tasks=[lease], events=[event("copies", at(1, revision=3))]))
     await worker.complete(success(lease))
 
 

@@ -19,6 +19,7 @@ from tests.dispatcher.in_process import InProcess, in_process_dispatcher
 from traceapi.control.v1 import task_service_pb2 as tasks
 from traceapi.types.v1.task_pb2 import TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem
 
 _END_OTHERS = (
     "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -59,10 +60,10 @@ class Stage:
     async def task(self, job: str, number: int) -> str:
         return await self.dispatcher.task_of("chain", job, number)
 
-    async def copy(self, lease: TaskLease, number: int) -> pb.EmitItem:
+    async def copy(self, lease: TaskLease, number: int) -> EmitItem:
         """What a task of `copies` emits: a file and an event of its scope."""
         file = await artifact(self.dispatcher, "copies", at(number))
-        return pb.EmitItem(tasks=[lease], artifacts=[file], events=[event("copies", at(number), artifact=0)])
+        return EmitItem(tasks=[lease], artifacts=[file], events=[event("copies", at(number), artifact=0)])
 
     async def cancel(self, task_id: str) -> None:
         request = tasks.CancelTasksRequest(filter=tasks.TaskFilter(task_ids=[task_id]), reason="a change of mind")

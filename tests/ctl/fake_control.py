@@ -18,11 +18,13 @@ from traceapi.control.v1 import (
     dag_service_pb2_grpc,
     dataset_service_pb2,
     dataset_service_pb2_grpc,
+    deployment_pb2,
     queue_service_pb2,
     queue_service_pb2_grpc,
     task_service_pb2,
     task_service_pb2_grpc,
 )
+from traceapi.control.v1.deployment_pb2 import DeployedJob, Deployment, TaskCount
 from traceapi.query.v1 import query_service_pb2, query_service_pb2_grpc
 from traceapi.types.v1 import dag_pb2, dataset_pb2, errors_pb2, event_pb2, scope_pb2, task_pb2
 from traceapi.wrapper.v1 import wrapper_service_pb2, wrapper_service_pb2_grpc
@@ -94,15 +96,15 @@ class Canned:
         return next(request for request in reversed(self.requests) if isinstance(request, kind))
 
 
-def deployment(**counts: int) -> dag_service_pb2.Deployment:
+def deployment(**counts: int) -> Deployment:
     """Of SPEC, `checked` with so many tasks by state; the others have ended."""
     states = [
-        dag_service_pb2.TaskCount(state=task_pb2.TaskState.Value(f"TASK_STATE_{name.upper()}"), count=count)
+        TaskCount(state=task_pb2.TaskState.Value(f"TASK_STATE_{name.upper()}"), count=count)
         for name, count in counts.items()
     ]
-    done = [dag_service_pb2.TaskCount(state=task_pb2.TASK_STATE_SUCCEEDED, count=1001)]
+    done = [TaskCount(state=task_pb2.TASK_STATE_SUCCEEDED, count=1001)]
     jobs = [
-        dag_service_pb2.DeployedJob(
+        DeployedJob(
             job=name,
             job_version_id="" if "virtual" in job else task_id(number),
             run_state=task_pb2.RUN_STATE_RUNNING,
@@ -110,11 +112,11 @@ def deployment(**counts: int) -> dag_service_pb2.Deployment:
         )
         for number, (name, job) in enumerate(SPEC["jobs"].items())
     ]
-    return dag_service_pb2.Deployment(
+    return Deployment(
         deployment_id=task_id(900),
         dag="ethereum",
         version=1,
-        state=dag_service_pb2.DEPLOYMENT_STATE_ACTIVE,
+        state=deployment_pb2.DEPLOYMENT_STATE_ACTIVE,
         deploy_number=1,
         actor="user:somebody",
         jobs=jobs,
@@ -218,7 +220,7 @@ class _Dags(dag_service_pb2_grpc.DagServiceServicer):
         return dag_service_pb2.ListDagsResponse(dags=[self._summary()])
 
     def _summary(self) -> dag_service_pb2.DagSummary:
-        counts = [dag_service_pb2.TaskCount(state=task_pb2.TASK_STATE_SUCCEEDED, count=2012)]
+        counts = [TaskCount(state=task_pb2.TASK_STATE_SUCCEEDED, count=2012)]
         return dag_service_pb2.DagSummary(dag="ethereum", version=1, job_count=4, task_counts=counts)
 
 

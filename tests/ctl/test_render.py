@@ -15,7 +15,7 @@ from ctl.render.console import THEME
 from ctl.render.graph import Edge
 from ctl.render.progress import DeploymentProgress
 from tests.ctl.fake_control import SPEC, int64_range, watch_state
-from traceapi.control.v1 import dag_service_pb2 as dags
+from traceapi.control.v1.deployment_pb2 import TaskCount
 from traceapi.types.v1 import dag_pb2, task_pb2
 
 
@@ -123,8 +123,8 @@ def test_progress_lists_jobs_as_data_flows() -> None:
 
 def test_states_have_colours_that_mean_something(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = [
-        dags.TaskCount(state=task_pb2.TASK_STATE_DEAD, count=1),
-        dags.TaskCount(state=task_pb2.TASK_STATE_SUCCEEDED, count=2),
+        TaskCount(state=task_pb2.TASK_STATE_DEAD, count=1),
+        TaskCount(state=task_pb2.TASK_STATE_SUCCEEDED, count=2),
     ]
     monkeypatch.delenv("NO_COLOR", raising=False)
     coloured = drawn(values.task_counts(counts), color=True)

@@ -15,6 +15,8 @@ from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.types.v1.scope_pb2 import CursorRange, CursorValue, RangeManifest, Scope
 from traceapi.types.v1.task_pb2 import ErrorClass, StreamLease, TaskFailure, TaskLease, TaskState
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.completion_pb2 import CompleteItem, CompleteTaskResult, TaskSuccess
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult, EmittedEvent, StateWrite, WatermarkMove
 
 NUMBERS = {"number": "int64"}
 
@@ -67,12 +69,12 @@ def event(
     artifact: int | None = None,
     task: int = 0,
     units: RangeManifest | None = None,
-) -> pb.EmittedEvent:
-    return pb.EmittedEvent(dataset_id=dataset, scope=scope, artifact_index=artifact, task_index=task, manifest=units)
+) -> EmittedEvent:
+    return EmittedEvent(dataset_id=dataset, scope=scope, artifact_index=artifact, task_index=task, manifest=units)
 
 
-def success(lease: TaskLease, events: int = 0, stream: StreamLease | None = None) -> pb.CompleteItem:
-    return pb.CompleteItem(lease=lease, stream=stream, success=pb.TaskSuccess(emitted_event_count=events))
+def success(lease: TaskLease, events: int = 0, stream: StreamLease | None = None) -> CompleteItem:
+    return CompleteItem(lease=lease, stream=stream, success=TaskSuccess(emitted_event_count=events))
 
 
 def failure(
@@ -82,9 +84,9 @@ def failure(
     error_class: ErrorClass.ValueType = ErrorClass.ERROR_CLASS_USER,
     message: str = "it broke",
     traceback: str = "Traceback: it broke",
-) -> pb.CompleteItem:
+) -> CompleteItem:
     failed = TaskFailure(error_class=error_class, message=message, traceback=traceback)
-    return pb.CompleteItem(lease=lease, stream=stream, failure=failed)
+    return CompleteItem(lease=lease, stream=stream, failure=failed)
 
 
 def reason_of(error: ItemError) -> str:
@@ -92,11 +94,11 @@ def reason_of(error: ItemError) -> str:
     return ErrorReason.Name(error.reason).removeprefix("ERROR_REASON_")
 
 
-def verdict(result: pb.EmitResult | pb.CompleteTaskResult | pb.ClaimTaskResult) -> str:
+def verdict(result: EmitResult | CompleteTaskResult | pb.ClaimTaskResult) -> str:
     """`accepted`, `claimed`, `run_index`, a task state in lower case, or the reason of a refusal."""
     if result.HasField("error"):
         return reason_of(result.error)
-    if isinstance(result, pb.CompleteTaskResult):
+    if isinstance(result, CompleteTaskResult):
         return TaskState.Name(result.state).removeprefix("TASK_STATE_").lower()
     return str(result.WhichOneof("outcome"))
 
@@ -146,16 +148,16 @@ class Worker:
     def leases(self, run: pb.TaskRun) -> list[TaskLease]:
         return [self.lease(task) for task in run.tasks]
 
-    async def emit(self, *items: pb.EmitItem) -> list[pb.EmitResult]:
+    async def emit(self, *items: EmitItem) -> list[EmitResult]:
         request = pb.EmitEventsRequest(worker_id=self.worker_id, items=items)
         return list((await self.dispatcher.worker.EmitEvents(request)).results)
 
-    async def complete(self, *items: pb.CompleteItem) -> list[str]:
+    async def complete(self, *items: CompleteItem) -> list[str]:
         """The verdicts, as `verdict` names them."""
         request = pb.CompleteTasksRequest(worker_id=self.worker_id, items=items)
         return [verdict(result) for result in (await self.dispatcher.worker.CompleteTasks(request)).results]
 
-    async def end(self, emits: Sequence[pb.EmitItem], items: Sequence[pb.CompleteItem]) -> tuple[list[str], list[str]]:
+    async def end(self, emits: Sequence[EmitItem], items: Sequence[CompleteItem]) -> tuple[list[str], list[str]]:
         """Emits and completions in one call; the verdicts on both."""
         request = pb.SettleTasksRequest(worker_id=self.worker_id, items=items, emits=emits)
         response = await self.dispatcher.worker.SettleTasks(request)
@@ -210,14 +212,14 @@ class Source:
         self.version = result.accepted.state_version
         return [event.event_id for event in result.accepted.events]
 
-    async def item(self, numbers: Sequence[int], *, watermark: bool = True) -> pb.EmitItem:
+    async def item(self, numbers: Sequence[int], *, watermark: bool = True) -> EmitItem:
         file = await artifact(self.worker.dispatcher, "blocks", between(min(numbers), max(numbers)))
-        moves = [pb.WatermarkMove(dataset_id="blocks", cursor=int64(max(numbers)))] if watermark else []
-        return pb.EmitItem(
+        moves = [WatermarkMove(dataset_id="blocks", cursor=int64(max(numbers)))] if watermark else []
+        return EmitItem(
             tasks=[self.lease],
             artifacts=[file],
             events=[event("blocks", at(number), artifact=0) for number in numbers],
-            state=pb.StateWrite(data=str(max(numbers)).encode(), expected_version=self.version),
+            state=StateWrite(data=str(max(numbers)).encode(), expected_version=self.version),
             watermarks=moves,
         )
 

@@ -30,6 +30,7 @@ from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as dag_pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from traceapi.control.v1.deployment_pb2 import Deployment
 from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceStub
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -97,7 +98,7 @@ class InProcess:
     def worker(self) -> "WorkerServiceAsyncStub":
         return WorkerServiceStub(self.internal)
 
-    async def deploy(self, document: str) -> dag_pb.Deployment:
+    async def deploy(self, document: str) -> Deployment:
         """Deploys a document that needs no bundle."""
         source = dag_pb.DagDocument(text=document, file_name="dag.yaml")
         request = dag_pb.DeployDagRequest(document=source, request_id=new_id())

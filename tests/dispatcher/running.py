@@ -20,6 +20,7 @@ from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from traceapi.control.v1.deployment_pb2 import Deployment
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -62,7 +63,7 @@ class RunningDispatcher:
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
 
-    async def deploy(self, document: str, local_files: Path) -> pb.Deployment:
+    async def deploy(self, document: str, local_files: Path) -> Deployment:
         """Validates, uploads what the document names, deploys."""
         source = pb.DagDocument(text=document, file_name="dag.yaml")
         validated = await self.dags.ValidateDag(pb.ValidateDagRequest(document=source))

@@ -26,7 +26,7 @@ from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1.errors_pb2 import ErrorReason
 from traceapi.types.v1.scope_pb2 import CursorValue, Scope
 from traceapi.types.v1.task_pb2 import TaskLease
-from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult, StateWrite, WatermarkMove
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Copy:
     lease: TaskLease
     number: int
 
-    async def item(self, content: bytes = b"rows", scope: Scope | None = None) -> pb.EmitItem:
+    async def item(self, content: bytes = b"rows", scope: Scope | None = None) -> EmitItem:
         where = scope or at(self.number)
         key_number = hashlib.sha256(content).hexdigest()[:8]
         version = await self.worker.dispatcher.value(
@@ -46,9 +46,9 @@ class Copy:
         )
         key = f"data/{version}/{self.task_id}-{self.lease.attempt}-{key_number}.parquet"
         file = await artifact(self.worker.dispatcher, "copies", where, content=content, key=key)
-        return pb.EmitItem(tasks=[self.lease], artifacts=[file], events=[event("copies", where, artifact=0)])
+        return EmitItem(tasks=[self.lease], artifacts=[file], events=[event("copies", where, artifact=0)])
 
-    async def emit(self, content: bytes = b"rows", scope: Scope | None = None) -> pb.EmitResult:
+    async def emit(self, content: bytes = b"rows", scope: Scope | None = None) -> EmitResult:
         (result,) = await self.worker.emit(await self.item(content, scope))
         return result
 
@@ -267,7 +267,7 @@ async def test_state_is_compared_and_a_repeated_write_gets_the_first_answer(
     (first,) = await source.worker.emit(item)
     (again,) = await source.worker.emit(item)
     assert (first.accepted.state_version, again.accepted.state_version) == (1, 1)
-    stale = pb.EmitItem(tasks=[source.lease], state=pb.StateWrite(data=b"another", expected_version=0))
+    stale = EmitItem(tasks=[source.lease], state=StateWrite(data=b"another", expected_version=0))
     (refused,) = await source.worker.emit(stale)
     assert reason_of(refused.error) == "STATE_CONFLICT"
     assert await dispatcher.rows("select data, version from operator_state") == [(b"1", 1)]
@@ -286,10 +286,10 @@ async def test_a_stateless_job_keeps_no_state_and_declares_no_watermark(copy: Co
 
 async def test_a_watermark_never_goes_back(dispatcher: InProcess, source: Source) -> None:
     await source.publish([5])
-    back = pb.EmitItem(tasks=[source.lease], watermarks=[pb.WatermarkMove(dataset_id="blocks", cursor=int64(4))])
+    back = EmitItem(tasks=[source.lease], watermarks=[WatermarkMove(dataset_id="blocks", cursor=int64(4))])
     (refused,) = await source.worker.emit(back)
     assert reason_of(refused.error) == "WATERMARK_BACKWARDS"
-    same = pb.EmitItem(tasks=[source.lease], watermarks=[pb.WatermarkMove(dataset_id="blocks", cursor=int64(5))])
+    same = EmitItem(tasks=[source.lease], watermarks=[WatermarkMove(dataset_id="blocks", cursor=int64(5))])
     assert [verdict(result) for result in await source.worker.emit(same)] == ["accepted"]
 
 

@@ -18,6 +18,8 @@ from tests.dispatcher.test_fences import canceled, returned
 from traceapi.control.v1 import task_service_pb2 as tasks
 from traceapi.types.v1.task_pb2 import AttemptOutcome, TaskLease, TaskState
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.completion_pb2 import CompleteItem
+from traceapi.worker.v1.emit_pb2 import EmitItem, StateWrite
 
 REASON = "cancelled by user:tester: no longer wanted"
 
@@ -67,7 +69,7 @@ async def test_a_running_task_can_only_stop(dispatcher: InProcess, task_id: str)
     assert (await _state(dispatcher, task_id))[0] == "running"
     fetched = await dispatcher.worker.FetchTasks(pb.FetchTasksRequest(task_ids=[task_id]))
     assert fetched.results[0].task.canceled
-    (emitted,) = await worker.emit(pb.EmitItem(tasks=[lease], events=[event("copies", at(1))]))
+    (emitted,) = await worker.emit(EmitItem(tasks=[lease], events=[event("copies", at(1))]))
     assert verdict(emitted) == "TASK_CANCELED"
     assert await worker.complete(success(lease)) == ["TASK_CANCELED"]
     assert await worker.beat(pb.HeartbeatItem(lease=lease)) == ["cancel"]
@@ -79,7 +81,7 @@ async def test_a_running_task_can_only_stop(dispatcher: InProcess, task_id: str)
 
 @pytest.mark.parametrize("end", [failure, returned])
 async def test_however_a_cancelled_attempt_ends_it_is_cancelled(
-    dispatcher: InProcess, task_id: str, end: Callable[[TaskLease], pb.CompleteItem]
+    dispatcher: InProcess, task_id: str, end: Callable[[TaskLease], CompleteItem]
 ) -> None:
     worker, lease = await _claimed(dispatcher, task_id)
     await _cancel(dispatcher, task_id)
@@ -190,8 +192,8 @@ async def test_a_run_that_ends_after_one_of_its_tasks_was_cancelled_loses_nothin
     worker = Worker(dispatcher)
     run = await worker.claim_run(await dispatcher.task_of("chain", "ranges", 1))
     await _cancel(dispatcher, await dispatcher.task_of("chain", "ranges", 2))
-    state = pb.StateWrite(data=b"state", expected_version=run.state.version)
-    emit = pb.EmitItem(tasks=worker.leases(run), stream=run.stream, state=state)
+    state = StateWrite(data=b"state", expected_version=run.state.version)
+    emit = EmitItem(tasks=worker.leases(run), stream=run.stream, state=state)
     emits, ends = await worker.end([emit], [success(lease, stream=run.stream) for lease in worker.leases(run)])
     assert emits == ["TASK_CANCELED"]
     assert ends == ["EMIT_REFUSED", "TASK_CANCELED", "EMIT_REFUSED"]

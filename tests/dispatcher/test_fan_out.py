@@ -37,7 +37,7 @@ from tests.dispatcher.builders import (
 from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1.job_pb2 import JobDetails
 from traceapi.types.v1.task_pb2 import ErrorClass
-from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem, StateWrite
 
 
 def _readers(count: int) -> str:
@@ -190,11 +190,11 @@ async def test_no_end_passes_before_its_postponed_emit_also_where_they_need_two_
     worker = Worker(dispatcher)
     run = await worker.claim_run(await dispatcher.task_of("chain", "ranges", 0))
     assert len(run.tasks) == 1000
-    emit = pb.EmitItem(
+    emit = EmitItem(
         tasks=worker.leases(run),
         stream=run.stream,
         events=[event("ranges", between(0, 999), task=999, units=manifest(0, 999))],
-        state=pb.StateWrite(data=b"state", expected_version=run.state.version),
+        state=StateWrite(data=b"state", expected_version=run.state.version),
     )
     emits, ends = await worker.end([emit], [success(lease, stream=run.stream) for lease in worker.leases(run)])
     assert (emits, set(ends)) == (["accepted"], {"succeeded"})
@@ -209,7 +209,7 @@ async def test_an_emit_without_events_is_counted_once(dispatcher: InProcess) -> 
     await dispatcher.release()
     worker = Worker(dispatcher)
     run = await worker.claim_run(await dispatcher.task_of("chain", "ranges", 1))
-    state = pb.StateWrite(data=b"state", expected_version=run.state.version)
-    op = convert.emit(pb.EmitItem(tasks=worker.leases(run), stream=run.stream, state=state), new_id)
+    state = StateWrite(data=b"state", expected_version=run.state.version)
+    op = convert.emit(EmitItem(tasks=worker.leases(run), stream=run.stream, state=state), new_id)
     (answer,) = await dispatcher.hot.batcher.submit(dispatcher.hot.emit, [op])
     assert isinstance(answer, Accepted)

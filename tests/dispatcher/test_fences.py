@@ -9,6 +9,8 @@ from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import task_service_pb2 as tasks
 from traceapi.types.v1.task_pb2 import AttemptOutcome, StreamLease, TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.completion_pb2 import CompleteItem, TaskCanceled, TaskReturned
+from traceapi.worker.v1.emit_pb2 import EmitItem
 
 TAKE_BACK = "update job_version_run set run_state = 'superseded', epoch = epoch + 1"
 RESTORE = "update job_version_run set run_state = 'running', epoch = epoch + 1"
@@ -21,12 +23,12 @@ async def task_id(dispatcher: InProcess, source: Source) -> str:
     return await dispatcher.task_of("chain", "copies", 1)
 
 
-def returned(lease: TaskLease, stream: StreamLease | None = None) -> pb.CompleteItem:
-    return pb.CompleteItem(lease=lease, stream=stream, returned=pb.TaskReturned(message="the worker stops"))
+def returned(lease: TaskLease, stream: StreamLease | None = None) -> CompleteItem:
+    return CompleteItem(lease=lease, stream=stream, returned=TaskReturned(message="the worker stops"))
 
 
-def canceled(lease: TaskLease, stream: StreamLease | None = None) -> pb.CompleteItem:
-    return pb.CompleteItem(lease=lease, stream=stream, canceled=pb.TaskCanceled(message="it stopped"))
+def canceled(lease: TaskLease, stream: StreamLease | None = None) -> CompleteItem:
+    return CompleteItem(lease=lease, stream=stream, canceled=TaskCanceled(message="it stopped"))
 
 
 async def _counts(dispatcher: InProcess, task_id: str) -> tuple[str, int, int]:
@@ -71,7 +73,7 @@ async def test_an_attempt_from_before_a_take_back_stays_fenced_when_its_version_
     lease = worker.lease(await worker.claim_one(task_id))
     await dispatcher.run(TAKE_BACK)
     await dispatcher.run(RESTORE)
-    (emitted,) = await worker.emit(pb.EmitItem(tasks=[lease], events=[event("copies", at(1))]))
+    (emitted,) = await worker.emit(EmitItem(tasks=[lease], events=[event("copies", at(1))]))
     assert verdict(emitted) == "TASK_CANCELED"
     assert await worker.complete(success(lease)) == ["TASK_CANCELED"]
     assert await worker.beat(pb.HeartbeatItem(lease=lease)) == ["cancel"]
@@ -94,7 +96,7 @@ async def test_a_run_from_before_a_take_back_stays_fenced(dispatcher: InProcess,
     await dispatcher.run(TAKE_BACK)
     await dispatcher.run(RESTORE)
     assert await worker.beat(pb.HeartbeatItem(lease=worker.leases(run)[0], stream=run.stream)) == ["cancel"]
-    (emitted,) = await worker.emit(pb.EmitItem(tasks=worker.leases(run), stream=run.stream))
+    (emitted,) = await worker.emit(EmitItem(tasks=worker.leases(run), stream=run.stream))
     assert verdict(emitted) == "TASK_CANCELED"
     items = [canceled(lease, run.stream) for lease in worker.leases(run)]
     assert await worker.complete(*items) == ["queued", "queued"]

@@ -15,6 +15,7 @@ from traceapi.control.v1 import task_service_pb2 as tasks
 from traceapi.types.v1.scope_pb2 import Scope
 from traceapi.types.v1.task_pb2 import TaskLease, TaskState
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem
 
 LIVE = "select count(*) from task where event_id is not null"
 
@@ -133,7 +134,7 @@ async def test_a_late_call_is_answered_as_if_its_task_were_there(
         assert await dispatcher.keep() == 2
     assert await worker.complete(success(lease)) == ["succeeded"]
     assert await worker.complete(failure(lease)) == ["STALE_LEASE"]
-    (emitted,) = await worker.emit(pb.EmitItem(tasks=[lease], events=[event("copies", at(1))]))
+    (emitted,) = await worker.emit(EmitItem(tasks=[lease], events=[event("copies", at(1))]))
     assert reason_of(emitted.error) == "STALE_LEASE"
     assert await worker.beat(pb.HeartbeatItem(lease=lease)) == ["lease_lost"]
     claimed = await worker.claim([lease.task_id, canceled, str(uuid.uuid4())])

@@ -23,6 +23,7 @@ from tests.dispatcher.builders import (
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import task_service_pb2 as tasks
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem, StateWrite, WatermarkMove
 
 
 async def _run(
@@ -159,12 +160,12 @@ async def test_a_dead_head_holds_its_stream_until_it_is_skipped(dispatcher: InPr
 async def test_a_run_emits_once_and_what_was_emitted_only_completes(dispatcher: InProcess, source: Source) -> None:
     await source.publish(range(10))
     worker, run = await _run(dispatcher)
-    item = pb.EmitItem(
+    item = EmitItem(
         tasks=worker.leases(run),
         stream=run.stream,
         events=[event("ranges", between(0, 9), task=9, units=manifest(0, 9))],
-        state=pb.StateWrite(data=b"{}", expected_version=run.state.version),
-        watermarks=[pb.WatermarkMove(dataset_id="ranges", cursor=int64(9))],
+        state=StateWrite(data=b"{}", expected_version=run.state.version),
+        watermarks=[WatermarkMove(dataset_id="ranges", cursor=int64(9))],
     )
     (emitted,) = await worker.emit(item)
     (again,) = await worker.emit(item)
@@ -187,12 +188,12 @@ async def test_a_run_emits_once_and_what_was_emitted_only_completes(dispatcher: 
 async def test_a_former_epoch_can_do_nothing(dispatcher: InProcess, source: Source) -> None:
     await source.publish([1, 2])
     worker, run = await _run(dispatcher)
-    former = pb.EmitItem(tasks=worker.leases(run), stream=run.stream)
+    former = EmitItem(tasks=worker.leases(run), stream=run.stream)
     former.stream.epoch = 7
     (refused,) = await worker.emit(former)
     assert reason_of(refused.error) == "STALE_STREAM_EPOCH"
     assert await worker.complete(success(worker.leases(run)[0], stream=former.stream)) == ["STALE_STREAM_EPOCH"]
-    nameless = pb.EmitItem(tasks=worker.leases(run)[:1])
+    nameless = EmitItem(tasks=worker.leases(run)[:1])
     (refused,) = await worker.emit(nameless)
     assert reason_of(refused.error) == "STALE_STREAM_EPOCH"
 
@@ -201,7 +202,7 @@ async def test_an_expired_stream_can_do_nothing(dispatcher: InProcess, source: S
     await source.publish([1, 2])
     worker, run = await _run(dispatcher)
     await dispatcher.run("update ordered_stream set lease_until = clock_timestamp()")
-    (refused,) = await worker.emit(pb.EmitItem(tasks=worker.leases(run), stream=run.stream))
+    (refused,) = await worker.emit(EmitItem(tasks=worker.leases(run), stream=run.stream))
     assert reason_of(refused.error) == "STALE_STREAM_EPOCH"
     beat = pb.HeartbeatItem(lease=worker.leases(run)[0], stream=run.stream)
     assert await worker.beat(beat) == ["lease_lost"]

@@ -17,6 +17,7 @@ from tests.dispatcher.running import RunningDispatcher, running_dispatcher
 from traceapi.types.v1.errors_pb2 import ErrorReason
 from traceapi.types.v1.task_pb2 import TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem
 
 pytestmark = pytest.mark.faults
 
@@ -42,7 +43,7 @@ async def stuck(database: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
 
 def emit(events: int) -> pb.EmitEventsRequest:
     """An emit of nobody's: it is queued like any, and refused by its verdict."""
-    item = pb.EmitItem(tasks=[UNKNOWN], events=[event("blocks", at(number)) for number in range(events)])
+    item = EmitItem(tasks=[UNKNOWN], events=[event("blocks", at(number)) for number in range(events)])
     return pb.EmitEventsRequest(worker_id="worker-1", items=[item])
 
 

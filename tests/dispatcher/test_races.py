@@ -31,7 +31,7 @@ from tests.dispatcher.builders import (
 )
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from traceapi.types.v1.scope_pb2 import Scope
-from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult
 
 pytestmark = pytest.mark.races
 
@@ -224,14 +224,14 @@ async def test_who_waits_for_a_dag_holds_no_task(dispatcher: InProcess, source: 
 class _Copy:
     """A claimed task of `copies` with the emit that it is going to make."""
 
-    def __init__(self, worker: Worker, task_id: str, item: pb.EmitItem) -> None:
+    def __init__(self, worker: Worker, task_id: str, item: EmitItem) -> None:
         self.worker, self.task_id, self.item = worker, task_id, item
 
     @property
     def op(self) -> Emit:
         return convert.emit(self.item, new_id)
 
-    async def emit(self) -> pb.EmitResult:
+    async def emit(self) -> EmitResult:
         (result,) = await self.worker.emit(self.item)
         return result
 
@@ -242,5 +242,5 @@ async def _copy(dispatcher: InProcess, number: int, scope: Scope, schema: dict[s
     task_id = await dispatcher.task_of("chain", "copies", number)
     lease = worker.lease(await worker.claim_one(task_id))
     file = await artifact(dispatcher, "copies", scope, schema=schema)
-    item = pb.EmitItem(tasks=[lease], artifacts=[file], events=[event("copies", scope, artifact=0)])
+    item = EmitItem(tasks=[lease], artifacts=[file], events=[event("copies", scope, artifact=0)])
     return _Copy(worker, task_id, item)

@@ -5,7 +5,7 @@ import pytest
 from dispatcher.events import replay as replay_module
 from tests.dispatcher.builders import Source, Worker, at, event, verdict
 from tests.dispatcher.in_process import InProcess
-from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem
 
 LATE = """\
 dag: late
@@ -87,7 +87,7 @@ async def test_what_a_replayed_task_emits_is_a_replay_all_the_way_down(dispatche
     worker = Worker(dispatcher)
     task_id = await dispatcher.task_of("late", "echo", 1)
     claimed = await worker.claim_one(task_id)
-    item = pb.EmitItem(tasks=[worker.lease(claimed)], events=[event("echoes", at(1))])
+    item = EmitItem(tasks=[worker.lease(claimed)], events=[event("echoes", at(1))])
     assert [verdict(result) for result in await worker.emit(item)] == ["accepted"]
     rows = await dispatcher.rows(
         "select e.origin::text from event e join dataset_version v using (dataset_version_id)"

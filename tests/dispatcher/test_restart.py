@@ -18,6 +18,7 @@ from tests.dispatcher.running import RunningDispatcher, running_dispatcher
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.task_pb2 import TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem, StateWrite, WatermarkMove
 
 
 @dataclass(slots=True)
@@ -85,11 +86,11 @@ async def _wakeups(dispatcher: RunningDispatcher, count: int) -> set[str]:
 def _calls(task_id: str, job_version_id: str, dispatcher: RunningDispatcher) -> Calls:
     token = os.urandom(32)
     lease = TaskLease(task_id=task_id, attempt=1, lease_token=token)
-    item = pb.EmitItem(
+    item = EmitItem(
         tasks=[lease],
         events=[event("blocks", at(1), artifact=0)],
-        state=pb.StateWrite(data=b"1", expected_version=0),
-        watermarks=[pb.WatermarkMove(dataset_id="blocks", cursor=int64(1))],
+        state=StateWrite(data=b"1", expected_version=0),
+        watermarks=[WatermarkMove(dataset_id="blocks", cursor=int64(1))],
     )
     return Calls(
         pb.ClaimTasksRequest(

@@ -34,6 +34,8 @@ from traceapi.control.v1 import dag_service_pb2 as dags
 from traceapi.control.v1 import task_service_pb2 as tasks
 from traceapi.types.v1.task_pb2 import StreamLease, TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.completion_pb2 import CompleteItem, TaskCanceled, TaskReturned
+from traceapi.worker.v1.emit_pb2 import EmitItem, WatermarkMove
 
 # The queue is the DAG's own, so that what earlier examples left is nobody's business.
 _DOCUMENT = Template(
@@ -104,9 +106,9 @@ class World:
     async def publish(self, replica: int, numbers: Sequence[int], *, watermark: bool) -> None:
         dispatcher = self.replicas[replica]
         file = await artifact(dispatcher, f"{self.dag}.numbers", between(numbers[0], numbers[-1]))
-        moves = [pb.WatermarkMove(dataset_id=f"{self.dag}.numbers", cursor=int64(numbers[-1]))] if watermark else []
+        moves = [WatermarkMove(dataset_id=f"{self.dag}.numbers", cursor=int64(numbers[-1]))] if watermark else []
         events = [event(f"{self.dag}.numbers", at(number), artifact=0) for number in numbers]
-        item = pb.EmitItem(tasks=[self.source], artifacts=[file], events=events, watermarks=moves)
+        item = EmitItem(tasks=[self.source], artifacts=[file], events=events, watermarks=moves)
         (result,) = await Worker(dispatcher).emit(item)
         assert verdict(result) == "accepted", result
 
@@ -150,7 +152,7 @@ class World:
 
     async def emit(self, replica: int, lease: Lease, *, right: bool) -> str:
         scope = at(lease.key.number, revision=0 if right else 3)
-        item = pb.EmitItem(tasks=[self.lease(lease)], events=[event(f"{self.dag}.{HOPS}", scope)])
+        item = EmitItem(tasks=[self.lease(lease)], events=[event(f"{self.dag}.{HOPS}", scope)])
         (result,) = await Worker(self.replicas[replica]).emit(item)
         return verdict(result)
 
@@ -192,7 +194,7 @@ class World:
         for _ in range(-(-LEASE // STEP)):
             await self.pass_time()
         await self.replicas[0].reap()
-        await Worker(self.replicas[0]).complete(pb.CompleteItem(lease=self.source, returned=pb.TaskReturned()))
+        await Worker(self.replicas[0]).complete(CompleteItem(lease=self.source, returned=TaskReturned()))
         await self.end_backoffs(0)
 
     async def _rows(self, *queries: str) -> list[list[Any]]:
@@ -214,7 +216,7 @@ class World:
     def _token(self, claim: Claim) -> bytes:
         return f"{self.dag}/{claim.number}".encode().ljust(32, b".")
 
-    def _end(self, lease: Lease, outcome: str, stated: int) -> pb.CompleteItem:
+    def _end(self, lease: Lease, outcome: str, stated: int) -> CompleteItem:
         held, stream = self.lease(lease), self.stream(lease)
         match outcome:
             case "success":
@@ -222,9 +224,9 @@ class World:
             case "failure":
                 return failure(held, stream)
             case "canceled":
-                return pb.CompleteItem(lease=held, stream=stream, canceled=pb.TaskCanceled(message="it stopped"))
+                return CompleteItem(lease=held, stream=stream, canceled=TaskCanceled(message="it stopped"))
             case _:
-                return pb.CompleteItem(lease=held, stream=stream, returned=pb.TaskReturned(message="it leaves"))
+                return CompleteItem(lease=held, stream=stream, returned=TaskReturned(message="it leaves"))
 
 
 def _number(key: bytes) -> int:

@@ -18,6 +18,8 @@ from traceapi.types.v1.job_pb2 import JobDetails
 from traceapi.types.v1.scope_pb2 import CursorValue, Scope
 from traceapi.types.v1.task_pb2 import OperatorState, StreamLease, TaskFailure, TaskLease
 from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.completion_pb2 import CompleteItem, CompleteTaskResult
+from traceapi.worker.v1.emit_pb2 import EmitAccepted, EmitItem, EmitResult, EventVerdict
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ class FakeState:
         self.watermarks: dict[str, CursorValue] = {}
         self.watchers: dict[str, int] = {}  # worker to credits
         self.grants: list[int] = []  # after the first ones, in order
-        self.refuse_events: Callable[[pb.EmitItem], errors.ItemError | None] = lambda _item: None
+        self.refuse_events: Callable[[EmitItem], errors.ItemError | None] = lambda _item: None
         self.paused = False
         self.overloaded_claims = 0  # how many tasks find no room in their claim
 
@@ -189,16 +191,16 @@ class FakeState:
             return item_error(errors.ERROR_REASON_STALE_LEASE, "expired")
         return None
 
-    def emit(self, item: pb.EmitItem) -> pb.EmitResult:
+    def emit(self, item: EmitItem) -> EmitResult:
         stream = item.stream if item.HasField("stream") else None
         for lease in item.tasks:
             error = self.lease_error(lease, stream)
             if error is not None:
-                return pb.EmitResult(error=error)
+                return EmitResult(error=error)
         tasks = [self.tasks[lease.task_id] for lease in item.tasks]
         error = self.refuse_events(item) or self._state_error(item, tasks[0])
         accepted: list[Accepted] = []
-        verdicts: list[pb.EventVerdict] = []
+        verdicts: list[EventVerdict] = []
         for emitted in item.events if error is None else ():
             task = tasks[emitted.task_index]
             artifact = item.artifacts[emitted.artifact_index] if emitted.HasField("artifact_index") else None
@@ -218,16 +220,16 @@ class FakeState:
                 producer_attempt=task.attempt,
                 manifest=emitted.manifest if emitted.HasField("manifest") else None,
             )
-            verdicts.append(pb.EventVerdict(event_id=event.event_id, duplicate=standing is not None))
+            verdicts.append(EventVerdict(event_id=event.event_id, duplicate=standing is not None))
             if standing is None:
                 accepted.append(Accepted(event, task.task_id, task.attempt, payload, artifact))
         if error is not None:
             for task in tasks:
                 task.refused_attempt = task.attempt
-            return pb.EmitResult(error=error)
-        return pb.EmitResult(accepted=self._accept(item, tasks, accepted, verdicts))
+            return EmitResult(error=error)
+        return EmitResult(accepted=self._accept(item, tasks, accepted, verdicts))
 
-    def _state_error(self, item: pb.EmitItem, task: FakeTask) -> errors.ItemError | None:
+    def _state_error(self, item: EmitItem, task: FakeTask) -> errors.ItemError | None:
         if not item.HasField("state"):
             return None
         standing = self.states.get(task.job.job_version_id, OperatorState())
@@ -237,8 +239,8 @@ class FakeState:
         return None
 
     def _accept(
-        self, item: pb.EmitItem, tasks: list[FakeTask], accepted: list[Accepted], verdicts: list[pb.EventVerdict]
-    ) -> pb.EmitAccepted:
+        self, item: EmitItem, tasks: list[FakeTask], accepted: list[Accepted], verdicts: list[EventVerdict]
+    ) -> EmitAccepted:
         for one in accepted:
             self.events[one.event.dataset_id, one.producer, scope_key(one.event.scope)] = one
             self.tasks[one.producer].accepted += 1
@@ -251,14 +253,14 @@ class FakeState:
             self.states[tasks[0].job.job_version_id] = OperatorState(data=item.state.data, version=version)
         for move in item.watermarks:
             self.watermarks[move.dataset_id] = move.cursor
-        return pb.EmitAccepted(events=verdicts, state_version=version)
+        return EmitAccepted(events=verdicts, state_version=version)
 
     def _route(self, event: Event) -> None:
         for job in self.jobs.values():
             if any(one.dataset_id == event.dataset_id and one.trigger for one in job.inputs):
                 self.new_task(job, event.scope, event)
 
-    def complete(self, item: pb.CompleteItem, blamed: set[str]) -> pb.CompleteTaskResult:
+    def complete(self, item: CompleteItem, blamed: set[str]) -> CompleteTaskResult:
         task = self.tasks[item.lease.task_id]
         error = self.lease_error(item.lease, item.stream if item.HasField("stream") else None)
         if error is None and item.HasField("success"):
@@ -267,7 +269,7 @@ class FakeState:
             elif task.accepted < item.success.emitted_event_count:
                 error = item_error(errors.ERROR_REASON_EVENTS_MISSING, f"{task.accepted} are accepted")
         if error is not None:
-            return pb.CompleteTaskResult(task_id=task.task_id, error=error)
+            return CompleteTaskResult(task_id=task.task_id, error=error)
         if item.HasField("usage"):
             task.usage = item.usage
         if item.HasField("success"):
@@ -287,4 +289,4 @@ class FakeState:
             final = item.failure.error_class == task_pb2.ERROR_CLASS_INVALID_OUTPUT
             task.state = "dead" if final or len(task.failures) >= task.max_attempts else "queued"
         state = task_pb2.TaskState.Value(f"TASK_STATE_{task.state.upper()}")
-        return pb.CompleteTaskResult(task_id=task.task_id, state=state)
+        return CompleteTaskResult(task_id=task.task_id, state=state)

@@ -9,9 +9,9 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from traceapi.control.v1 import deployment_pb2 as _deployment_pb2
+from traceapi.control.v1 import plan_pb2 as _plan_pb2
 from traceapi.types.v1 import dag_pb2 as _dag_pb2
-from traceapi.types.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,86 +22,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _JobChange:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _JobChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobChange.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    JOB_CHANGE_UNSPECIFIED: _JobChange.ValueType  # 0
-    """Never sent."""
-    JOB_CHANGE_ADDED: _JobChange.ValueType  # 1
-    """New."""
-    JOB_CHANGE_CHANGED: _JobChange.ValueType  # 2
-    """Its own MATERIALIZATION fields changed."""
-    JOB_CHANGE_DOWNSTREAM: _JobChange.ValueType  # 3
-    """Something upstream of it changed."""
-    JOB_CHANGE_SHARED: _JobChange.ValueType  # 4
-    """Untouched, or only EXECUTION fields changed; goes on as it runs."""
-    JOB_CHANGE_REUSED: _JobChange.ValueType  # 5
-    """Built before and taken up again."""
-    JOB_CHANGE_REMOVED: _JobChange.ValueType  # 6
-    """No longer in the document."""
-
-class JobChange(_JobChange, metaclass=_JobChangeEnumTypeWrapper):
-    """What a plan does with one job."""
-
-JOB_CHANGE_UNSPECIFIED: JobChange.ValueType  # 0
-"""Never sent."""
-JOB_CHANGE_ADDED: JobChange.ValueType  # 1
-"""New."""
-JOB_CHANGE_CHANGED: JobChange.ValueType  # 2
-"""Its own MATERIALIZATION fields changed."""
-JOB_CHANGE_DOWNSTREAM: JobChange.ValueType  # 3
-"""Something upstream of it changed."""
-JOB_CHANGE_SHARED: JobChange.ValueType  # 4
-"""Untouched, or only EXECUTION fields changed; goes on as it runs."""
-JOB_CHANGE_REUSED: JobChange.ValueType  # 5
-"""Built before and taken up again."""
-JOB_CHANGE_REMOVED: JobChange.ValueType  # 6
-"""No longer in the document."""
-Global___JobChange: _TypeAlias = JobChange  # noqa: Y015
-
-class _DeploymentState:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _DeploymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeploymentState.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    DEPLOYMENT_STATE_UNSPECIFIED: _DeploymentState.ValueType  # 0
-    """Never sent."""
-    DEPLOYMENT_STATE_BUILDING: _DeploymentState.ValueType  # 1
-    """Being built beside the active version."""
-    DEPLOYMENT_STATE_HELD: _DeploymentState.ValueType  # 2
-    """Built; waits for CutOverDag."""
-    DEPLOYMENT_STATE_ACTIVE: _DeploymentState.ValueType  # 3
-    """Active."""
-    DEPLOYMENT_STATE_REPLACED: _DeploymentState.ValueType  # 4
-    """Was active; a later one replaced it."""
-    DEPLOYMENT_STATE_ROLLED_BACK: _DeploymentState.ValueType  # 5
-    """Was active; a rollback took it back."""
-    DEPLOYMENT_STATE_ABORTED: _DeploymentState.ValueType  # 6
-    """Given up before it was active."""
-
-class DeploymentState(_DeploymentState, metaclass=_DeploymentStateEnumTypeWrapper):
-    """Where a deployment stands."""
-
-DEPLOYMENT_STATE_UNSPECIFIED: DeploymentState.ValueType  # 0
-"""Never sent."""
-DEPLOYMENT_STATE_BUILDING: DeploymentState.ValueType  # 1
-"""Being built beside the active version."""
-DEPLOYMENT_STATE_HELD: DeploymentState.ValueType  # 2
-"""Built; waits for CutOverDag."""
-DEPLOYMENT_STATE_ACTIVE: DeploymentState.ValueType  # 3
-"""Active."""
-DEPLOYMENT_STATE_REPLACED: DeploymentState.ValueType  # 4
-"""Was active; a later one replaced it."""
-DEPLOYMENT_STATE_ROLLED_BACK: DeploymentState.ValueType  # 5
-"""Was active; a rollback took it back."""
-DEPLOYMENT_STATE_ABORTED: DeploymentState.ValueType  # 6
-"""Given up before it was active."""
-Global___DeploymentState: _TypeAlias = DeploymentState  # noqa: Y015
 
 @_typing.final
 class DagDocument(_message.Message):
@@ -348,96 +268,6 @@ class UploadBundleResponse(_message.Message):
 Global___UploadBundleResponse: _TypeAlias = UploadBundleResponse  # noqa: Y015
 
 @_typing.final
-class PlannedJob(_message.Message):
-    """One job of a plan."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    CHANGE_FIELD_NUMBER: _builtins.int
-    FIELD_CHANGES_FIELD_NUMBER: _builtins.int
-    JOB_VERSION_ID_FIELD_NUMBER: _builtins.int
-    TASK_COUNT_FIELD_NUMBER: _builtins.int
-    ESTIMATE_FIELD_NUMBER: _builtins.int
-    ESTIMATE_ERROR_FIELD_NUMBER: _builtins.int
-    FINGERPRINT_FIELD_NUMBER: _builtins.int
-    job: _builtins.str
-    """The job."""
-    change: Global___JobChange.ValueType
-    """What happens to it."""
-    job_version_id: _builtins.str
-    """The job version it will be, a uuid; empty until built."""
-    task_count: _builtins.int
-    """Tasks to run before the cutover."""
-    fingerprint: _builtins.bytes
-    """Fingerprint of the job version, 32 bytes."""
-    @_builtins.property
-    def field_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
-        """Which fields changed, and how; for people."""
-
-    @_builtins.property
-    def estimate(self) -> _duration_pb2.Duration:
-        """How long they take, from history; unset where there is none."""
-
-    @_builtins.property
-    def estimate_error(self) -> _duration_pb2.Duration:
-        """Half the width of the 80 % interval of `estimate`."""
-
-    def __init__(
-        self,
-        *,
-        job: _builtins.str = ...,
-        change: Global___JobChange.ValueType = ...,
-        field_changes: _abc.Iterable[Global___FieldChange] | None = ...,
-        job_version_id: _builtins.str = ...,
-        task_count: _builtins.int = ...,
-        estimate: _duration_pb2.Duration | None = ...,
-        estimate_error: _duration_pb2.Duration | None = ...,
-        fingerprint: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "estimate_error", b"estimate_error"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "estimate", b"estimate", "estimate_error", b"estimate_error", "field_changes", b"field_changes", "fingerprint", b"fingerprint", "job", b"job", "job_version_id", b"job_version_id", "task_count", b"task_count"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PlannedJob: _TypeAlias = PlannedJob  # noqa: Y015
-
-@_typing.final
-class FieldChange(_message.Message):
-    """A changed field."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PATH_FIELD_NUMBER: _builtins.int
-    BEFORE_FIELD_NUMBER: _builtins.int
-    AFTER_FIELD_NUMBER: _builtins.int
-    MATERIALIZATION_FIELD_NUMBER: _builtins.int
-    path: _builtins.str
-    """Path within the job."""
-    before: _builtins.str
-    """Before; empty where it was not set."""
-    after: _builtins.str
-    """After; empty where it is not set."""
-    materialization: _builtins.bool
-    """Forces a rebuild."""
-    def __init__(
-        self,
-        *,
-        path: _builtins.str = ...,
-        before: _builtins.str = ...,
-        after: _builtins.str = ...,
-        materialization: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "materialization", b"materialization", "path", b"path"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___FieldChange: _TypeAlias = FieldChange  # noqa: Y015
-
-@_typing.final
 class PlanDagRequest(_message.Message):
     """Asks for a plan."""
 
@@ -518,7 +348,7 @@ class PlanDagResponse(_message.Message):
     base_version: _builtins.int
     """The version it starts from; 0 for none."""
     @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedJob]:
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.PlannedJob]:
         """The jobs, upstream first: the order in which they are built."""
 
     @_builtins.property
@@ -535,7 +365,7 @@ class PlanDagResponse(_message.Message):
         plan_id: _builtins.str = ...,
         dag: _builtins.str = ...,
         base_version: _builtins.int = ...,
-        jobs: _abc.Iterable[Global___PlannedJob] | None = ...,
+        jobs: _abc.Iterable[_plan_pb2.PlannedJob] | None = ...,
         affected_reader_dags: _abc.Iterable[_builtins.str] | None = ...,
         rollback_estimate: _duration_pb2.Duration | None = ...,
     ) -> None: ...
@@ -630,13 +460,13 @@ class DeployDagResponse(_message.Message):
     unchanged: _builtins.bool
     """Nothing was done: this document is active, or the call repeats an earlier one."""
     @_builtins.property
-    def deployment(self) -> Global___Deployment:
+    def deployment(self) -> _deployment_pb2.Deployment:
         """The deployment, or the active one that is of this very document."""
 
     def __init__(
         self,
         *,
-        deployment: Global___Deployment | None = ...,
+        deployment: _deployment_pb2.Deployment | None = ...,
         unchanged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
@@ -646,132 +476,6 @@ class DeployDagResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeployDagResponse: _TypeAlias = DeployDagResponse  # noqa: Y015
-
-@_typing.final
-class Deployment(_message.Message):
-    """A deployed DAG version and how it came about."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
-    DAG_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    DEPLOY_NUMBER_FIELD_NUMBER: _builtins.int
-    ACTOR_FIELD_NUMBER: _builtins.int
-    CREATED_TIME_FIELD_NUMBER: _builtins.int
-    ACTIVE_TIME_FIELD_NUMBER: _builtins.int
-    JOBS_FIELD_NUMBER: _builtins.int
-    deployment_id: _builtins.str
-    """Identity, a uuid."""
-    dag: _builtins.str
-    """The DAG."""
-    version: _builtins.int
-    """The DAG version, from 1 within the DAG."""
-    state: Global___DeploymentState.ValueType
-    """Where it stands."""
-    deploy_number: _builtins.int
-    """The global deploy number of its cutover; 0 before."""
-    actor: _builtins.str
-    """Who deployed it."""
-    @_builtins.property
-    def created_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was asked for."""
-
-    @_builtins.property
-    def active_time(self) -> _timestamp_pb2.Timestamp:
-        """When it became active; unset before."""
-
-    @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeployedJob]:
-        """Its jobs."""
-
-    def __init__(
-        self,
-        *,
-        deployment_id: _builtins.str = ...,
-        dag: _builtins.str = ...,
-        version: _builtins.int = ...,
-        state: Global___DeploymentState.ValueType = ...,
-        deploy_number: _builtins.int = ...,
-        actor: _builtins.str = ...,
-        created_time: _timestamp_pb2.Timestamp | None = ...,
-        active_time: _timestamp_pb2.Timestamp | None = ...,
-        jobs: _abc.Iterable[Global___DeployedJob] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["active_time", b"active_time", "created_time", b"created_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_time", b"active_time", "actor", b"actor", "created_time", b"created_time", "dag", b"dag", "deploy_number", b"deploy_number", "deployment_id", b"deployment_id", "jobs", b"jobs", "state", b"state", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
-
-@_typing.final
-class DeployedJob(_message.Message):
-    """A job of a deployment."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_FIELD_NUMBER: _builtins.int
-    JOB_VERSION_ID_FIELD_NUMBER: _builtins.int
-    RUN_STATE_FIELD_NUMBER: _builtins.int
-    TASK_COUNTS_FIELD_NUMBER: _builtins.int
-    PAUSED_FIELD_NUMBER: _builtins.int
-    job: _builtins.str
-    """The job."""
-    job_version_id: _builtins.str
-    """The job version, a uuid; empty for a virtual node."""
-    run_state: _task_pb2.RunState.ValueType
-    """Whether it may run."""
-    paused: _builtins.bool
-    """A person paused it, or its DAG."""
-    @_builtins.property
-    def task_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCount]:
-        """Its tasks by state."""
-
-    def __init__(
-        self,
-        *,
-        job: _builtins.str = ...,
-        job_version_id: _builtins.str = ...,
-        run_state: _task_pb2.RunState.ValueType = ...,
-        task_counts: _abc.Iterable[Global___TaskCount] | None = ...,
-        paused: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "job_version_id", b"job_version_id", "paused", b"paused", "run_state", b"run_state", "task_counts", b"task_counts"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___DeployedJob: _TypeAlias = DeployedJob  # noqa: Y015
-
-@_typing.final
-class TaskCount(_message.Message):
-    """How many tasks are in a state."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    STATE_FIELD_NUMBER: _builtins.int
-    COUNT_FIELD_NUMBER: _builtins.int
-    state: _task_pb2.TaskState.ValueType
-    """The state."""
-    count: _builtins.int
-    """Tasks."""
-    def __init__(
-        self,
-        *,
-        state: _task_pb2.TaskState.ValueType = ...,
-        count: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TaskCount: _TypeAlias = TaskCount  # noqa: Y015
 
 @_typing.final
 class WatchDeploymentRequest(_message.Message):
@@ -809,13 +513,13 @@ class WatchDeploymentResponse(_message.Message):
     settled: _builtins.bool
     """Nothing is left to do: its sources have ended and every task is final."""
     @_builtins.property
-    def deployment(self) -> Global___Deployment:
+    def deployment(self) -> _deployment_pb2.Deployment:
         """The deployment."""
 
     def __init__(
         self,
         *,
-        deployment: Global___Deployment | None = ...,
+        deployment: _deployment_pb2.Deployment | None = ...,
         source_event_count: _builtins.int = ...,
         settled: _builtins.bool = ...,
     ) -> None: ...
@@ -857,13 +561,13 @@ class CutOverDagResponse(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def deployment(self) -> Global___Deployment:
+    def deployment(self) -> _deployment_pb2.Deployment:
         """The deployment."""
 
     def __init__(
         self,
         *,
-        deployment: Global___Deployment | None = ...,
+        deployment: _deployment_pb2.Deployment | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -903,13 +607,13 @@ class AbortDeploymentResponse(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def deployment(self) -> Global___Deployment:
+    def deployment(self) -> _deployment_pb2.Deployment:
         """The deployment."""
 
     def __init__(
         self,
         *,
-        deployment: Global___Deployment | None = ...,
+        deployment: _deployment_pb2.Deployment | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -960,13 +664,13 @@ class RollbackDagResponse(_message.Message):
     lag_event_count: _builtins.int
     """Events that the restored version has to catch up with."""
     @_builtins.property
-    def deployment(self) -> Global___Deployment:
+    def deployment(self) -> _deployment_pb2.Deployment:
         """The deployment that is active now."""
 
     def __init__(
         self,
         *,
-        deployment: Global___Deployment | None = ...,
+        deployment: _deployment_pb2.Deployment | None = ...,
         lag_event_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
@@ -1017,7 +721,7 @@ class GetDagResponse(_message.Message):
         """Its active document."""
 
     @_builtins.property
-    def deployment(self) -> Global___Deployment:
+    def deployment(self) -> _deployment_pb2.Deployment:
         """Its active deployment."""
 
     def __init__(
@@ -1025,7 +729,7 @@ class GetDagResponse(_message.Message):
         *,
         summary: Global___DagSummary | None = ...,
         spec: _dag_pb2.DagSpec | None = ...,
-        deployment: Global___Deployment | None = ...,
+        deployment: _deployment_pb2.Deployment | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "spec", b"spec", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1060,7 +764,7 @@ class DagSummary(_message.Message):
         """When the active version became active."""
 
     @_builtins.property
-    def task_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCount]:
+    def task_counts(self) -> _containers.RepeatedCompositeFieldContainer[_deployment_pb2.TaskCount]:
         """Its tasks by state."""
 
     def __init__(
@@ -1070,7 +774,7 @@ class DagSummary(_message.Message):
         version: _builtins.int = ...,
         job_count: _builtins.int = ...,
         active_time: _timestamp_pb2.Timestamp | None = ...,
-        task_counts: _abc.Iterable[Global___TaskCount] | None = ...,
+        task_counts: _abc.Iterable[_deployment_pb2.TaskCount] | None = ...,
         paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["active_time", b"active_time"]  # noqa: Y015
@@ -1280,13 +984,13 @@ class ListDagHistoryResponse(_message.Message):
     next_page_token: _builtins.str
     """For the next page; empty on the last."""
     @_builtins.property
-    def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deployment]:
+    def deployments(self) -> _containers.RepeatedCompositeFieldContainer[_deployment_pb2.Deployment]:
         """The deployments."""
 
     def __init__(
         self,
         *,
-        deployments: _abc.Iterable[Global___Deployment] | None = ...,
+        deployments: _abc.Iterable[_deployment_pb2.Deployment] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

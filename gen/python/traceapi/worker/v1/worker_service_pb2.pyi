@@ -24,6 +24,8 @@ from traceapi.types.v1 import event_pb2 as _event_pb2
 from traceapi.types.v1 import job_pb2 as _job_pb2
 from traceapi.types.v1 import scope_pb2 as _scope_pb2
 from traceapi.types.v1 import task_pb2 as _task_pb2
+from traceapi.worker.v1 import completion_pb2 as _completion_pb2
+from traceapi.worker.v1 import emit_pb2 as _emit_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -742,14 +744,14 @@ class EmitEventsRequest(_message.Message):
     worker_id: _builtins.str
     """The worker."""
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitItem]:
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_emit_pb2.EmitItem]:
         """The items; each is one decision."""
 
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
-        items: _abc.Iterable[Global___EmitItem] | None = ...,
+        items: _abc.Iterable[_emit_pb2.EmitItem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -760,166 +762,6 @@ class EmitEventsRequest(_message.Message):
 Global___EmitEventsRequest: _TypeAlias = EmitEventsRequest  # noqa: Y015
 
 @_typing.final
-class EmitItem(_message.Message):
-    """What one attempt, or one run of an ordered job, publishes at once."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TASKS_FIELD_NUMBER: _builtins.int
-    STREAM_FIELD_NUMBER: _builtins.int
-    ARTIFACTS_FIELD_NUMBER: _builtins.int
-    EVENTS_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    WATERMARKS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.TaskLease]:
-        """The lease of the attempt; for a run the leases of its consecutive tasks, in scope order."""
-
-    @_builtins.property
-    def stream(self) -> _task_pb2.StreamLease:
-        """For runs: the stream."""
-
-    @_builtins.property
-    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]:
-        """Files to commit with the events."""
-
-    @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmittedEvent]:
-        """Events, 0 or more."""
-
-    @_builtins.property
-    def state(self) -> Global___StateWrite:
-        """The new state, with the version that it replaces."""
-
-    @_builtins.property
-    def watermarks(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatermarkMove]:
-        """Where outputs are complete up to now; sources and stateful jobs declare it. Other jobs' watermarks are moved by a duty."""
-
-    def __init__(
-        self,
-        *,
-        tasks: _abc.Iterable[_task_pb2.TaskLease] | None = ...,
-        stream: _task_pb2.StreamLease | None = ...,
-        artifacts: _abc.Iterable[_artifact_pb2.Artifact] | None = ...,
-        events: _abc.Iterable[Global___EmittedEvent] | None = ...,
-        state: Global___StateWrite | None = ...,
-        watermarks: _abc.Iterable[Global___WatermarkMove] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state", "stream", b"stream"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "events", b"events", "state", b"state", "stream", b"stream", "tasks", b"tasks", "watermarks", b"watermarks"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EmitItem: _TypeAlias = EmitItem  # noqa: Y015
-
-@_typing.final
-class EmittedEvent(_message.Message):
-    """An event to be accepted."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DATASET_ID_FIELD_NUMBER: _builtins.int
-    SCOPE_FIELD_NUMBER: _builtins.int
-    ARTIFACT_INDEX_FIELD_NUMBER: _builtins.int
-    TASK_INDEX_FIELD_NUMBER: _builtins.int
-    MANIFEST_FIELD_NUMBER: _builtins.int
-    EVENT_TIME_FIELD_NUMBER: _builtins.int
-    dataset_id: _builtins.str
-    """The dataset; an output of the task's job."""
-    artifact_index: _builtins.int
-    """Its rows: index into the item's artifacts; unset where the dataset has no files."""
-    task_index: _builtins.int
-    """The task that emits it: index into the item's tasks. With dataset and scope it is the event's key, so it must not depend on how
-    tasks were cut into runs.
-    """
-    @_builtins.property
-    def scope(self) -> _scope_pb2.Scope:
-        """Where it is new."""
-
-    @_builtins.property
-    def manifest(self) -> _scope_pb2.RangeManifest:
-        """For range events: the units."""
-
-    @_builtins.property
-    def event_time(self) -> _timestamp_pb2.Timestamp:
-        """When what it describes happened; unset where the operator does not say."""
-
-    def __init__(
-        self,
-        *,
-        dataset_id: _builtins.str = ...,
-        scope: _scope_pb2.Scope | None = ...,
-        artifact_index: _builtins.int | None = ...,
-        task_index: _builtins.int = ...,
-        manifest: _scope_pb2.RangeManifest | None = ...,
-        event_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_artifact_index", b"_artifact_index", "artifact_index", b"artifact_index", "event_time", b"event_time", "manifest", b"manifest", "scope", b"scope"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_artifact_index", b"_artifact_index", "artifact_index", b"artifact_index", "dataset_id", b"dataset_id", "event_time", b"event_time", "manifest", b"manifest", "scope", b"scope", "task_index", b"task_index"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__artifact_index: _TypeAlias = _typing.Literal["artifact_index"]  # noqa: Y015
-    _WhichOneofArgType__artifact_index: _TypeAlias = _typing.Literal["_artifact_index", b"_artifact_index"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__artifact_index) -> _WhichOneofReturnType__artifact_index | None: ...
-
-Global___EmittedEvent: _TypeAlias = EmittedEvent  # noqa: Y015
-
-@_typing.final
-class StateWrite(_message.Message):
-    """Compare-and-set of operator state."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DATA_FIELD_NUMBER: _builtins.int
-    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
-    data: _builtins.bytes
-    """The new bytes; at most 1 MiB."""
-    expected_version: _builtins.int
-    """The version that was handed out or answered last; another one is STATE_CONFLICT."""
-    def __init__(
-        self,
-        *,
-        data: _builtins.bytes = ...,
-        expected_version: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "expected_version", b"expected_version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StateWrite: _TypeAlias = StateWrite  # noqa: Y015
-
-@_typing.final
-class WatermarkMove(_message.Message):
-    """A dataset is complete up to a cursor."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    DATASET_ID_FIELD_NUMBER: _builtins.int
-    CURSOR_FIELD_NUMBER: _builtins.int
-    dataset_id: _builtins.str
-    """The dataset; an output of the task's job."""
-    @_builtins.property
-    def cursor(self) -> _scope_pb2.CursorValue:
-        """Complete up to and including this cursor. Equal to the present one does nothing, below it is refused."""
-
-    def __init__(
-        self,
-        *,
-        dataset_id: _builtins.str = ...,
-        cursor: _scope_pb2.CursorValue | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "dataset_id", b"dataset_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WatermarkMove: _TypeAlias = WatermarkMove  # noqa: Y015
-
-@_typing.final
 class EmitEventsResponse(_message.Message):
     """The verdicts."""
 
@@ -927,13 +769,13 @@ class EmitEventsResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitResult]:
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_emit_pb2.EmitResult]:
         """One per item, in order."""
 
     def __init__(
         self,
         *,
-        results: _abc.Iterable[Global___EmitResult] | None = ...,
+        results: _abc.Iterable[_emit_pb2.EmitResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -942,96 +784,6 @@ class EmitEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmitEventsResponse: _TypeAlias = EmitEventsResponse  # noqa: Y015
-
-@_typing.final
-class EmitResult(_message.Message):
-    """The verdict on one item."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ACCEPTED_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def accepted(self) -> Global___EmitAccepted:
-        """Accepted as a whole."""
-
-    @_builtins.property
-    def error(self) -> _errors_pb2.ItemError:
-        """Refused as a whole."""
-
-    def __init__(
-        self,
-        *,
-        accepted: Global___EmitAccepted | None = ...,
-        error: _errors_pb2.ItemError | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["accepted", "error"]  # noqa: Y015
-    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
-
-Global___EmitResult: _TypeAlias = EmitResult  # noqa: Y015
-
-@_typing.final
-class EmitAccepted(_message.Message):
-    """An accepted item."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EVENTS_FIELD_NUMBER: _builtins.int
-    STATE_VERSION_FIELD_NUMBER: _builtins.int
-    state_version: _builtins.int
-    """The state's version now; 0 where the item wrote none."""
-    @_builtins.property
-    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventVerdict]:
-        """One per event, in order."""
-
-    def __init__(
-        self,
-        *,
-        events: _abc.Iterable[Global___EventVerdict] | None = ...,
-        state_version: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "state_version", b"state_version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EmitAccepted: _TypeAlias = EmitAccepted  # noqa: Y015
-
-@_typing.final
-class EventVerdict(_message.Message):
-    """What became of one event."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EVENT_ID_FIELD_NUMBER: _builtins.int
-    DUPLICATE_FIELD_NUMBER: _builtins.int
-    DIFFERS_FIELD_NUMBER: _builtins.int
-    event_id: _builtins.str
-    """The event: the new one, or the first one with its key."""
-    duplicate: _builtins.bool
-    """The key was taken by an earlier attempt or an earlier call: the first event stands."""
-    differs: _builtins.bool
-    """A duplicate of an earlier attempt with other content: recorded on the task as non-determinism."""
-    def __init__(
-        self,
-        *,
-        event_id: _builtins.str = ...,
-        duplicate: _builtins.bool = ...,
-        differs: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differs", b"differs", "duplicate", b"duplicate", "event_id", b"event_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EventVerdict: _TypeAlias = EventVerdict  # noqa: Y015
 
 @_typing.final
 class CompleteTasksRequest(_message.Message):
@@ -1044,14 +796,14 @@ class CompleteTasksRequest(_message.Message):
     worker_id: _builtins.str
     """The worker."""
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteItem]:
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_completion_pb2.CompleteItem]:
         """The attempts."""
 
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
-        items: _abc.Iterable[Global___CompleteItem] | None = ...,
+        items: _abc.Iterable[_completion_pb2.CompleteItem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1062,136 +814,6 @@ class CompleteTasksRequest(_message.Message):
 Global___CompleteTasksRequest: _TypeAlias = CompleteTasksRequest  # noqa: Y015
 
 @_typing.final
-class CompleteItem(_message.Message):
-    """How one attempt ended."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LEASE_FIELD_NUMBER: _builtins.int
-    STREAM_FIELD_NUMBER: _builtins.int
-    SUCCESS_FIELD_NUMBER: _builtins.int
-    FAILURE_FIELD_NUMBER: _builtins.int
-    CANCELED_FIELD_NUMBER: _builtins.int
-    RETURNED_FIELD_NUMBER: _builtins.int
-    USAGE_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def lease(self) -> _task_pb2.TaskLease:
-        """The lease."""
-
-    @_builtins.property
-    def stream(self) -> _task_pb2.StreamLease:
-        """For tasks of a run: the stream."""
-
-    @_builtins.property
-    def success(self) -> Global___TaskSuccess:
-        """It succeeded."""
-
-    @_builtins.property
-    def failure(self) -> _task_pb2.TaskFailure:
-        """It failed."""
-
-    @_builtins.property
-    def canceled(self) -> Global___TaskCanceled:
-        """It was told to stop and did."""
-
-    @_builtins.property
-    def returned(self) -> Global___TaskReturned:
-        """Its worker hands it back."""
-
-    @_builtins.property
-    def usage(self) -> _task_pb2.ResourceUsage:
-        """What it used."""
-
-    def __init__(
-        self,
-        *,
-        lease: _task_pb2.TaskLease | None = ...,
-        stream: _task_pb2.StreamLease | None = ...,
-        success: Global___TaskSuccess | None = ...,
-        failure: _task_pb2.TaskFailure | None = ...,
-        canceled: Global___TaskCanceled | None = ...,
-        returned: Global___TaskReturned | None = ...,
-        usage: _task_pb2.ResourceUsage | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "failure", b"failure", "lease", b"lease", "outcome", b"outcome", "returned", b"returned", "stream", b"stream", "success", b"success", "usage", b"usage"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "failure", b"failure", "lease", b"lease", "outcome", b"outcome", "returned", b"returned", "stream", b"stream", "success", b"success", "usage", b"usage"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["success", "failure", "canceled", "returned"]  # noqa: Y015
-    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
-
-Global___CompleteItem: _TypeAlias = CompleteItem  # noqa: Y015
-
-@_typing.final
-class TaskSuccess(_message.Message):
-    """A success."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EMITTED_EVENT_COUNT_FIELD_NUMBER: _builtins.int
-    emitted_event_count: _builtins.int
-    """Distinct events that the task emitted. Fewer accepted ones refuse the success (EVENTS_MISSING)."""
-    def __init__(
-        self,
-        *,
-        emitted_event_count: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["emitted_event_count", b"emitted_event_count"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TaskSuccess: _TypeAlias = TaskSuccess  # noqa: Y015
-
-@_typing.final
-class TaskCanceled(_message.Message):
-    """A confirmed stop."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    message: _builtins.str
-    """What the worker did, for people."""
-    def __init__(
-        self,
-        *,
-        message: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TaskCanceled: _TypeAlias = TaskCanceled  # noqa: Y015
-
-@_typing.final
-class TaskReturned(_message.Message):
-    """An attempt that its worker gives up for no fault of the task: it drains, or has no room. The task is queued again at once and charged with
-    nothing; what the attempt emitted stands.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    message: _builtins.str
-    """Why, for people."""
-    def __init__(
-        self,
-        *,
-        message: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TaskReturned: _TypeAlias = TaskReturned  # noqa: Y015
-
-@_typing.final
 class CompleteTasksResponse(_message.Message):
     """The verdicts."""
 
@@ -1199,13 +821,13 @@ class CompleteTasksResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteTaskResult]:
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_completion_pb2.CompleteTaskResult]:
         """One per item, in order."""
 
     def __init__(
         self,
         *,
-        results: _abc.Iterable[Global___CompleteTaskResult] | None = ...,
+        results: _abc.Iterable[_completion_pb2.CompleteTaskResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1227,19 +849,19 @@ class SettleTasksRequest(_message.Message):
     worker_id: _builtins.str
     """The worker."""
     @_builtins.property
-    def emits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitItem]:
+    def emits(self) -> _containers.RepeatedCompositeFieldContainer[_emit_pb2.EmitItem]:
         """What the attempts publish at their end. A refused one refuses the success of its attempts."""
 
     @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteItem]:
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_completion_pb2.CompleteItem]:
         """The attempts' ends."""
 
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
-        emits: _abc.Iterable[Global___EmitItem] | None = ...,
-        items: _abc.Iterable[Global___CompleteItem] | None = ...,
+        emits: _abc.Iterable[_emit_pb2.EmitItem] | None = ...,
+        items: _abc.Iterable[_completion_pb2.CompleteItem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1258,18 +880,18 @@ class SettleTasksResponse(_message.Message):
     EMITS_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def emits(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmitResult]:
+    def emits(self) -> _containers.RepeatedCompositeFieldContainer[_emit_pb2.EmitResult]:
         """One per emit, in order."""
 
     @_builtins.property
-    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompleteTaskResult]:
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_completion_pb2.CompleteTaskResult]:
         """One per end, in order."""
 
     def __init__(
         self,
         *,
-        emits: _abc.Iterable[Global___EmitResult] | None = ...,
-        results: _abc.Iterable[Global___CompleteTaskResult] | None = ...,
+        emits: _abc.Iterable[_emit_pb2.EmitResult] | None = ...,
+        results: _abc.Iterable[_completion_pb2.CompleteTaskResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1278,37 +900,3 @@ class SettleTasksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SettleTasksResponse: _TypeAlias = SettleTasksResponse  # noqa: Y015
-
-@_typing.final
-class CompleteTaskResult(_message.Message):
-    """The verdict on one attempt's end."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TASK_ID_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
-    task_id: _builtins.str
-    """The task."""
-    state: _task_pb2.TaskState.ValueType
-    """Recorded; where the task stands now."""
-    @_builtins.property
-    def error(self) -> _errors_pb2.ItemError:
-        """Refused."""
-
-    def __init__(
-        self,
-        *,
-        task_id: _builtins.str = ...,
-        state: _task_pb2.TaskState.ValueType = ...,
-        error: _errors_pb2.ItemError | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "state", b"state"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["state", "error"]  # noqa: Y015
-    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
-
-Global___CompleteTaskResult: _TypeAlias = CompleteTaskResult  # noqa: Y015

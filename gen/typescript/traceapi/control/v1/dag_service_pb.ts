@@ -4,22 +4,24 @@
 
 // DAGs: check, plan, deploy, watch, take back. Served on the control listener for the `user` role.
 
-import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Deployment, TaskCount } from "./deployment_pb.js";
+import { file_traceapi_control_v1_deployment } from "./deployment_pb.js";
+import type { PlannedJob } from "./plan_pb.js";
+import { file_traceapi_control_v1_plan } from "./plan_pb.js";
 import type { DagSpec } from "../../types/v1/dag_pb.js";
 import { file_traceapi_types_v1_dag } from "../../types/v1/dag_pb.js";
-import type { RunState, TaskState } from "../../types/v1/task_pb.js";
-import { file_traceapi_types_v1_task } from "../../types/v1/task_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file traceapi/control/v1/dag_service.proto.
  */
 export const file_traceapi_control_v1_dag_service: GenFile = /*@__PURE__*/
-  fileDesc("CiV0cmFjZWFwaS9jb250cm9sL3YxL2RhZ19zZXJ2aWNlLnByb3RvEhN0cmFjZWFwaS5jb250cm9sLnYxIkUKC0RhZ0RvY3VtZW50EhkKBHRleHQYASABKAlCC7pICHIGIAEogIBAEhsKCWZpbGVfbmFtZRgCIAEoCUIIukgFcgMogAgibAoKRGFnUHJvYmxlbRIRCglmaWxlX25hbWUYASABKAkSDAoEbGluZRgCIAEoDRIOCgZjb2x1bW4YAyABKA0SDAoEcGF0aBgEIAEoCRIPCgdtZXNzYWdlGAUgASgJEg4KBnJlbWVkeRgGIAEoCSJpCglMb2NhbFBhdGgSDAoEcGF0aBgBIAEoCRILCgNqb2IYAiABKAkSDAoEZmlsZRgDIAEoCBIMCgRsaW5lGAQgASgNEg4KBmNvbHVtbhgFIAEoDRIVCg1kb2N1bWVudF9wYXRoGAYgASgJIocBChJWYWxpZGF0ZURhZ1JlcXVlc3QSNAoIZG9jdW1lbnQYASABKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLkRhZ0RvY3VtZW50SAASKgoEc3BlYxgCIAEoCzIaLnRyYWNlYXBpLnR5cGVzLnYxLkRhZ1NwZWNIAEIPCgZzb3VyY2USBbpIAggBIr4BChNWYWxpZGF0ZURhZ1Jlc3BvbnNlEjEKCHByb2JsZW1zGAEgAygLMh8udHJhY2VhcGkuY29udHJvbC52MS5EYWdQcm9ibGVtEigKBHNwZWMYAiABKAsyGi50cmFjZWFwaS50eXBlcy52MS5EYWdTcGVjEjMKC2xvY2FsX3BhdGhzGAMgAygLMh4udHJhY2VhcGkuY29udHJvbC52MS5Mb2NhbFBhdGgSFQoNbW9yZV9wcm9ibGVtcxgEIAEoCCJdChNVcGxvYWRCdW5kbGVSZXF1ZXN0EhkKBnNoYTI1NhgBIAEoDEIHukgEegJoIEgAEhkKBGRhdGEYAiABKAxCCbpIBnoEGICAQEgAQhAKB21lc3NhZ2USBbpIAggBIksKFFVwbG9hZEJ1bmRsZVJlc3BvbnNlEg4KBmRpZ2VzdBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEEg8KB2V4aXN0ZWQYAyABKAgiowIKClBsYW5uZWRKb2ISCwoDam9iGAEgASgJEi4KBmNoYW5nZRgCIAEoDjIeLnRyYWNlYXBpLmNvbnRyb2wudjEuSm9iQ2hhbmdlEjcKDWZpZWxkX2NoYW5nZXMYAyADKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLkZpZWxkQ2hhbmdlEhYKDmpvYl92ZXJzaW9uX2lkGAQgASgJEhIKCnRhc2tfY291bnQYBSABKAQSKwoIZXN0aW1hdGUYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMQoOZXN0aW1hdGVfZXJyb3IYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoLZmluZ2VycHJpbnQYCCABKAwiUwoLRmllbGRDaGFuZ2USDAoEcGF0aBgBIAEoCRIOCgZiZWZvcmUYAiABKAkSDQoFYWZ0ZXIYAyABKAkSFwoPbWF0ZXJpYWxpemF0aW9uGAQgASgIIpACCg5QbGFuRGFnUmVxdWVzdBI0Cghkb2N1bWVudBgBIAEoCzIgLnRyYWNlYXBpLmNvbnRyb2wudjEuRGFnRG9jdW1lbnRIABIqCgRzcGVjGAIgASgLMhoudHJhY2VhcGkudHlwZXMudjEuRGFnU3BlY0gAEkEKB2J1bmRsZXMYAyADKAsyMC50cmFjZWFwaS5jb250cm9sLnYxLlBsYW5EYWdSZXF1ZXN0LkJ1bmRsZXNFbnRyeRIYChBub19yZW1hdGVyaWFsaXplGAQgASgIGi4KDEJ1bmRsZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg8KBnNvdXJjZRIFukgCCAEiyAEKD1BsYW5EYWdSZXNwb25zZRIPCgdwbGFuX2lkGAEgASgJEgsKA2RhZxgCIAEoCRIUCgxiYXNlX3ZlcnNpb24YAyABKAQSLQoEam9icxgEIAMoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuUGxhbm5lZEpvYhIcChRhZmZlY3RlZF9yZWFkZXJfZGFncxgFIAMoCRI0ChFyb2xsYmFja19lc3RpbWF0ZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiLDAgoQRGVwbG95RGFnUmVxdWVzdBI0Cghkb2N1bWVudBgBIAEoCzIgLnRyYWNlYXBpLmNvbnRyb2wudjEuRGFnRG9jdW1lbnRIABIqCgRzcGVjGAIgASgLMhoudHJhY2VhcGkudHlwZXMudjEuRGFnU3BlY0gAEhsKB3BsYW5faWQYAyABKAlCCLpIBXIDsAEBSAASQwoHYnVuZGxlcxgEIAMoCzIyLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95RGFnUmVxdWVzdC5CdW5kbGVzRW50cnkSDAoEaG9sZBgFIAEoCBIcCgpyZXF1ZXN0X2lkGAYgASgJQgi6SAVyA7ABARouCgxCdW5kbGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIPCgZzb3VyY2USBbpIAggBIlsKEURlcGxveURhZ1Jlc3BvbnNlEjMKCmRlcGxveW1lbnQYASABKAsyHy50cmFjZWFwaS5jb250cm9sLnYxLkRlcGxveW1lbnQSEQoJdW5jaGFuZ2VkGAIgASgIIq8CCgpEZXBsb3ltZW50EhUKDWRlcGxveW1lbnRfaWQYASABKAkSCwoDZGFnGAIgASgJEg8KB3ZlcnNpb24YAyABKAQSMwoFc3RhdGUYBCABKA4yJC50cmFjZWFwaS5jb250cm9sLnYxLkRlcGxveW1lbnRTdGF0ZRIVCg1kZXBsb3lfbnVtYmVyGAUgASgEEg0KBWFjdG9yGAYgASgJEjAKDGNyZWF0ZWRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLYWN0aXZlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KBGpvYnMYCSADKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLkRlcGxveWVkSm9iIqcBCgtEZXBsb3llZEpvYhILCgNqb2IYASABKAkSFgoOam9iX3ZlcnNpb25faWQYAiABKAkSLgoJcnVuX3N0YXRlGAMgASgOMhsudHJhY2VhcGkudHlwZXMudjEuUnVuU3RhdGUSMwoLdGFza19jb3VudHMYBCADKAsyHi50cmFjZWFwaS5jb250cm9sLnYxLlRhc2tDb3VudBIOCgZwYXVzZWQYBSABKAgiRwoJVGFza0NvdW50EisKBXN0YXRlGAEgASgOMhwudHJhY2VhcGkudHlwZXMudjEuVGFza1N0YXRlEg0KBWNvdW50GAIgASgEIjkKFldhdGNoRGVwbG95bWVudFJlcXVlc3QSHwoNZGVwbG95bWVudF9pZBgBIAEoCUIIukgFcgOwAQEiewoXV2F0Y2hEZXBsb3ltZW50UmVzcG9uc2USMwoKZGVwbG95bWVudBgBIAEoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95bWVudBIaChJzb3VyY2VfZXZlbnRfY291bnQYAiABKAQSDwoHc2V0dGxlZBgDIAEoCCI0ChFDdXRPdmVyRGFnUmVxdWVzdBIfCg1kZXBsb3ltZW50X2lkGAEgASgJQgi6SAVyA7ABASJJChJDdXRPdmVyRGFnUmVzcG9uc2USMwoKZGVwbG95bWVudBgBIAEoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95bWVudCI5ChZBYm9ydERlcGxveW1lbnRSZXF1ZXN0Eh8KDWRlcGxveW1lbnRfaWQYASABKAlCCLpIBXIDsAEBIk4KF0Fib3J0RGVwbG95bWVudFJlc3BvbnNlEjMKCmRlcGxveW1lbnQYASABKAsyHy50cmFjZWFwaS5jb250cm9sLnYxLkRlcGxveW1lbnQiXAoSUm9sbGJhY2tEYWdSZXF1ZXN0EhQKA2RhZxgBIAEoCUIHukgEcgIgARISCgp0b192ZXJzaW9uGAIgASgEEhwKCnJlcXVlc3RfaWQYAyABKAlCCLpIBXIDsAEBImMKE1JvbGxiYWNrRGFnUmVzcG9uc2USMwoKZGVwbG95bWVudBgBIAEoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95bWVudBIXCg9sYWdfZXZlbnRfY291bnQYAiABKAQiJQoNR2V0RGFnUmVxdWVzdBIUCgNkYWcYASABKAlCB7pIBHICIAEioQEKDkdldERhZ1Jlc3BvbnNlEjAKB3N1bW1hcnkYASABKAsyHy50cmFjZWFwaS5jb250cm9sLnYxLkRhZ1N1bW1hcnkSKAoEc3BlYxgCIAEoCzIaLnRyYWNlYXBpLnR5cGVzLnYxLkRhZ1NwZWMSMwoKZGVwbG95bWVudBgDIAEoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95bWVudCKzAQoKRGFnU3VtbWFyeRILCgNkYWcYASABKAkSDwoHdmVyc2lvbhgCIAEoBBIRCglqb2JfY291bnQYAyABKA0SLwoLYWN0aXZlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKC3Rhc2tfY291bnRzGAUgAygLMh4udHJhY2VhcGkuY29udHJvbC52MS5UYXNrQ291bnQSDgoGcGF1c2VkGAYgASgIIkIKD0xpc3REYWdzUmVxdWVzdBIbCglwYWdlX3NpemUYASABKA1CCLpIBSoDGOgHEhIKCnBhZ2VfdG9rZW4YAiABKAkiWgoQTGlzdERhZ3NSZXNwb25zZRItCgRkYWdzGAEgAygLMh8udHJhY2VhcGkuY29udHJvbC52MS5EYWdTdW1tYXJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI1Cg9QYXVzZURhZ1JlcXVlc3QSFAoDZGFnGAEgASgJQge6SARyAiABEgwKBGpvYnMYAiADKAkiJwoQUGF1c2VEYWdSZXNwb25zZRITCgtwYXVzZWRfam9icxgBIAMoCSI2ChBSZXN1bWVEYWdSZXF1ZXN0EhQKA2RhZxgBIAEoCUIHukgEcgIgARIMCgRqb2JzGAIgAygJIigKEVJlc3VtZURhZ1Jlc3BvbnNlEhMKC3BhdXNlZF9qb2JzGAEgAygJIl4KFUxpc3REYWdIaXN0b3J5UmVxdWVzdBIUCgNkYWcYASABKAlCB7pIBHICIAESGwoJcGFnZV9zaXplGAIgASgNQgi6SAUqAxjoBxISCgpwYWdlX3Rva2VuGAMgASgJImcKFkxpc3REYWdIaXN0b3J5UmVzcG9uc2USNAoLZGVwbG95bWVudHMYASADKAsyHy50cmFjZWFwaS5jb250cm9sLnYxLkRlcGxveW1lbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkEKEFJlbW92ZURhZ1JlcXVlc3QSFAoDZGFnGAEgASgJQge6SARyAiABEhcKD2Rlc3BpdGVfcmVhZGVycxgCIAEoCCIoChFSZW1vdmVEYWdSZXNwb25zZRITCgtyZWFkZXJfZGFncxgBIAMoCSq2AQoJSm9iQ2hhbmdlEhoKFkpPQl9DSEFOR0VfVU5TUEVDSUZJRUQQABIUChBKT0JfQ0hBTkdFX0FEREVEEAESFgoSSk9CX0NIQU5HRV9DSEFOR0VEEAISGQoVSk9CX0NIQU5HRV9ET1dOU1RSRUFNEAMSFQoRSk9CX0NIQU5HRV9TSEFSRUQQBBIVChFKT0JfQ0hBTkdFX1JFVVNFRBAFEhYKEkpPQl9DSEFOR0VfUkVNT1ZFRBAGKukBCg9EZXBsb3ltZW50U3RhdGUSIAocREVQTE9ZTUVOVF9TVEFURV9VTlNQRUNJRklFRBAAEh0KGURFUExPWU1FTlRfU1RBVEVfQlVJTERJTkcQARIZChVERVBMT1lNRU5UX1NUQVRFX0hFTEQQAhIbChdERVBMT1lNRU5UX1NUQVRFX0FDVElWRRADEh0KGURFUExPWU1FTlRfU1RBVEVfUkVQTEFDRUQQBBIgChxERVBMT1lNRU5UX1NUQVRFX1JPTExFRF9CQUNLEAUSHAoYREVQTE9ZTUVOVF9TVEFURV9BQk9SVEVEEAYyzgoKCkRhZ1NlcnZpY2USYAoLVmFsaWRhdGVEYWcSJy50cmFjZWFwaS5jb250cm9sLnYxLlZhbGlkYXRlRGFnUmVxdWVzdBooLnRyYWNlYXBpLmNvbnRyb2wudjEuVmFsaWRhdGVEYWdSZXNwb25zZRJlCgxVcGxvYWRCdW5kbGUSKC50cmFjZWFwaS5jb250cm9sLnYxLlVwbG9hZEJ1bmRsZVJlcXVlc3QaKS50cmFjZWFwaS5jb250cm9sLnYxLlVwbG9hZEJ1bmRsZVJlc3BvbnNlKAESVAoHUGxhbkRhZxIjLnRyYWNlYXBpLmNvbnRyb2wudjEuUGxhbkRhZ1JlcXVlc3QaJC50cmFjZWFwaS5jb250cm9sLnYxLlBsYW5EYWdSZXNwb25zZRJaCglEZXBsb3lEYWcSJS50cmFjZWFwaS5jb250cm9sLnYxLkRlcGxveURhZ1JlcXVlc3QaJi50cmFjZWFwaS5jb250cm9sLnYxLkRlcGxveURhZ1Jlc3BvbnNlEm4KD1dhdGNoRGVwbG95bWVudBIrLnRyYWNlYXBpLmNvbnRyb2wudjEuV2F0Y2hEZXBsb3ltZW50UmVxdWVzdBosLnRyYWNlYXBpLmNvbnRyb2wudjEuV2F0Y2hEZXBsb3ltZW50UmVzcG9uc2UwARJdCgpDdXRPdmVyRGFnEiYudHJhY2VhcGkuY29udHJvbC52MS5DdXRPdmVyRGFnUmVxdWVzdBonLnRyYWNlYXBpLmNvbnRyb2wudjEuQ3V0T3ZlckRhZ1Jlc3BvbnNlEmwKD0Fib3J0RGVwbG95bWVudBIrLnRyYWNlYXBpLmNvbnRyb2wudjEuQWJvcnREZXBsb3ltZW50UmVxdWVzdBosLnRyYWNlYXBpLmNvbnRyb2wudjEuQWJvcnREZXBsb3ltZW50UmVzcG9uc2USYAoLUm9sbGJhY2tEYWcSJy50cmFjZWFwaS5jb250cm9sLnYxLlJvbGxiYWNrRGFnUmVxdWVzdBooLnRyYWNlYXBpLmNvbnRyb2wudjEuUm9sbGJhY2tEYWdSZXNwb25zZRJRCgZHZXREYWcSIi50cmFjZWFwaS5jb250cm9sLnYxLkdldERhZ1JlcXVlc3QaIy50cmFjZWFwaS5jb250cm9sLnYxLkdldERhZ1Jlc3BvbnNlElcKCExpc3REYWdzEiQudHJhY2VhcGkuY29udHJvbC52MS5MaXN0RGFnc1JlcXVlc3QaJS50cmFjZWFwaS5jb250cm9sLnYxLkxpc3REYWdzUmVzcG9uc2USVwoIUGF1c2VEYWcSJC50cmFjZWFwaS5jb250cm9sLnYxLlBhdXNlRGFnUmVxdWVzdBolLnRyYWNlYXBpLmNvbnRyb2wudjEuUGF1c2VEYWdSZXNwb25zZRJaCglSZXN1bWVEYWcSJS50cmFjZWFwaS5jb250cm9sLnYxLlJlc3VtZURhZ1JlcXVlc3QaJi50cmFjZWFwaS5jb250cm9sLnYxLlJlc3VtZURhZ1Jlc3BvbnNlEmkKDkxpc3REYWdIaXN0b3J5EioudHJhY2VhcGkuY29udHJvbC52MS5MaXN0RGFnSGlzdG9yeVJlcXVlc3QaKy50cmFjZWFwaS5jb250cm9sLnYxLkxpc3REYWdIaXN0b3J5UmVzcG9uc2USWgoJUmVtb3ZlRGFnEiUudHJhY2VhcGkuY29udHJvbC52MS5SZW1vdmVEYWdSZXF1ZXN0GiYudHJhY2VhcGkuY29udHJvbC52MS5SZW1vdmVEYWdSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_traceapi_types_v1_dag, file_traceapi_types_v1_task]);
+  fileDesc("CiV0cmFjZWFwaS9jb250cm9sL3YxL2RhZ19zZXJ2aWNlLnByb3RvEhN0cmFjZWFwaS5jb250cm9sLnYxIkUKC0RhZ0RvY3VtZW50EhkKBHRleHQYASABKAlCC7pICHIGIAEogIBAEhsKCWZpbGVfbmFtZRgCIAEoCUIIukgFcgMogAgibAoKRGFnUHJvYmxlbRIRCglmaWxlX25hbWUYASABKAkSDAoEbGluZRgCIAEoDRIOCgZjb2x1bW4YAyABKA0SDAoEcGF0aBgEIAEoCRIPCgdtZXNzYWdlGAUgASgJEg4KBnJlbWVkeRgGIAEoCSJpCglMb2NhbFBhdGgSDAoEcGF0aBgBIAEoCRILCgNqb2IYAiABKAkSDAoEZmlsZRgDIAEoCBIMCgRsaW5lGAQgASgNEg4KBmNvbHVtbhgFIAEoDRIVCg1kb2N1bWVudF9wYXRoGAYgASgJIocBChJWYWxpZGF0ZURhZ1JlcXVlc3QSNAoIZG9jdW1lbnQYASABKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLkRhZ0RvY3VtZW50SAASKgoEc3BlYxgCIAEoCzIaLnRyYWNlYXBpLnR5cGVzLnYxLkRhZ1NwZWNIAEIPCgZzb3VyY2USBbpIAggBIr4BChNWYWxpZGF0ZURhZ1Jlc3BvbnNlEjEKCHByb2JsZW1zGAEgAygLMh8udHJhY2VhcGkuY29udHJvbC52MS5EYWdQcm9ibGVtEigKBHNwZWMYAiABKAsyGi50cmFjZWFwaS50eXBlcy52MS5EYWdTcGVjEjMKC2xvY2FsX3BhdGhzGAMgAygLMh4udHJhY2VhcGkuY29udHJvbC52MS5Mb2NhbFBhdGgSFQoNbW9yZV9wcm9ibGVtcxgEIAEoCCJdChNVcGxvYWRCdW5kbGVSZXF1ZXN0EhkKBnNoYTI1NhgBIAEoDEIHukgEegJoIEgAEhkKBGRhdGEYAiABKAxCCbpIBnoEGICAQEgAQhAKB21lc3NhZ2USBbpIAggBIksKFFVwbG9hZEJ1bmRsZVJlc3BvbnNlEg4KBmRpZ2VzdBgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEEg8KB2V4aXN0ZWQYAyABKAgikAIKDlBsYW5EYWdSZXF1ZXN0EjQKCGRvY3VtZW50GAEgASgLMiAudHJhY2VhcGkuY29udHJvbC52MS5EYWdEb2N1bWVudEgAEioKBHNwZWMYAiABKAsyGi50cmFjZWFwaS50eXBlcy52MS5EYWdTcGVjSAASQQoHYnVuZGxlcxgDIAMoCzIwLnRyYWNlYXBpLmNvbnRyb2wudjEuUGxhbkRhZ1JlcXVlc3QuQnVuZGxlc0VudHJ5EhgKEG5vX3JlbWF0ZXJpYWxpemUYBCABKAgaLgoMQnVuZGxlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDwoGc291cmNlEgW6SAIIASLIAQoPUGxhbkRhZ1Jlc3BvbnNlEg8KB3BsYW5faWQYASABKAkSCwoDZGFnGAIgASgJEhQKDGJhc2VfdmVyc2lvbhgDIAEoBBItCgRqb2JzGAQgAygLMh8udHJhY2VhcGkuY29udHJvbC52MS5QbGFubmVkSm9iEhwKFGFmZmVjdGVkX3JlYWRlcl9kYWdzGAUgAygJEjQKEXJvbGxiYWNrX2VzdGltYXRlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIsMCChBEZXBsb3lEYWdSZXF1ZXN0EjQKCGRvY3VtZW50GAEgASgLMiAudHJhY2VhcGkuY29udHJvbC52MS5EYWdEb2N1bWVudEgAEioKBHNwZWMYAiABKAsyGi50cmFjZWFwaS50eXBlcy52MS5EYWdTcGVjSAASGwoHcGxhbl9pZBgDIAEoCUIIukgFcgOwAQFIABJDCgdidW5kbGVzGAQgAygLMjIudHJhY2VhcGkuY29udHJvbC52MS5EZXBsb3lEYWdSZXF1ZXN0LkJ1bmRsZXNFbnRyeRIMCgRob2xkGAUgASgIEhwKCnJlcXVlc3RfaWQYBiABKAlCCLpIBXIDsAEBGi4KDEJ1bmRsZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQg8KBnNvdXJjZRIFukgCCAEiWwoRRGVwbG95RGFnUmVzcG9uc2USMwoKZGVwbG95bWVudBgBIAEoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95bWVudBIRCgl1bmNoYW5nZWQYAiABKAgiOQoWV2F0Y2hEZXBsb3ltZW50UmVxdWVzdBIfCg1kZXBsb3ltZW50X2lkGAEgASgJQgi6SAVyA7ABASJ7ChdXYXRjaERlcGxveW1lbnRSZXNwb25zZRIzCgpkZXBsb3ltZW50GAEgASgLMh8udHJhY2VhcGkuY29udHJvbC52MS5EZXBsb3ltZW50EhoKEnNvdXJjZV9ldmVudF9jb3VudBgCIAEoBBIPCgdzZXR0bGVkGAMgASgIIjQKEUN1dE92ZXJEYWdSZXF1ZXN0Eh8KDWRlcGxveW1lbnRfaWQYASABKAlCCLpIBXIDsAEBIkkKEkN1dE92ZXJEYWdSZXNwb25zZRIzCgpkZXBsb3ltZW50GAEgASgLMh8udHJhY2VhcGkuY29udHJvbC52MS5EZXBsb3ltZW50IjkKFkFib3J0RGVwbG95bWVudFJlcXVlc3QSHwoNZGVwbG95bWVudF9pZBgBIAEoCUIIukgFcgOwAQEiTgoXQWJvcnREZXBsb3ltZW50UmVzcG9uc2USMwoKZGVwbG95bWVudBgBIAEoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95bWVudCJcChJSb2xsYmFja0RhZ1JlcXVlc3QSFAoDZGFnGAEgASgJQge6SARyAiABEhIKCnRvX3ZlcnNpb24YAiABKAQSHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgOwAQEiYwoTUm9sbGJhY2tEYWdSZXNwb25zZRIzCgpkZXBsb3ltZW50GAEgASgLMh8udHJhY2VhcGkuY29udHJvbC52MS5EZXBsb3ltZW50EhcKD2xhZ19ldmVudF9jb3VudBgCIAEoBCIlCg1HZXREYWdSZXF1ZXN0EhQKA2RhZxgBIAEoCUIHukgEcgIgASKhAQoOR2V0RGFnUmVzcG9uc2USMAoHc3VtbWFyeRgBIAEoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuRGFnU3VtbWFyeRIoCgRzcGVjGAIgASgLMhoudHJhY2VhcGkudHlwZXMudjEuRGFnU3BlYxIzCgpkZXBsb3ltZW50GAMgASgLMh8udHJhY2VhcGkuY29udHJvbC52MS5EZXBsb3ltZW50IrMBCgpEYWdTdW1tYXJ5EgsKA2RhZxgBIAEoCRIPCgd2ZXJzaW9uGAIgASgEEhEKCWpvYl9jb3VudBgDIAEoDRIvCgthY3RpdmVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMwoLdGFza19jb3VudHMYBSADKAsyHi50cmFjZWFwaS5jb250cm9sLnYxLlRhc2tDb3VudBIOCgZwYXVzZWQYBiABKAgiQgoPTGlzdERhZ3NSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSEgoKcGFnZV90b2tlbhgCIAEoCSJaChBMaXN0RGFnc1Jlc3BvbnNlEi0KBGRhZ3MYASADKAsyHy50cmFjZWFwaS5jb250cm9sLnYxLkRhZ1N1bW1hcnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjUKD1BhdXNlRGFnUmVxdWVzdBIUCgNkYWcYASABKAlCB7pIBHICIAESDAoEam9icxgCIAMoCSInChBQYXVzZURhZ1Jlc3BvbnNlEhMKC3BhdXNlZF9qb2JzGAEgAygJIjYKEFJlc3VtZURhZ1JlcXVlc3QSFAoDZGFnGAEgASgJQge6SARyAiABEgwKBGpvYnMYAiADKAkiKAoRUmVzdW1lRGFnUmVzcG9uc2USEwoLcGF1c2VkX2pvYnMYASADKAkiXgoVTGlzdERhZ0hpc3RvcnlSZXF1ZXN0EhQKA2RhZxgBIAEoCUIHukgEcgIgARIbCglwYWdlX3NpemUYAiABKA1CCLpIBSoDGOgHEhIKCnBhZ2VfdG9rZW4YAyABKAkiZwoWTGlzdERhZ0hpc3RvcnlSZXNwb25zZRI0CgtkZXBsb3ltZW50cxgBIAMoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95bWVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiQQoQUmVtb3ZlRGFnUmVxdWVzdBIUCgNkYWcYASABKAlCB7pIBHICIAESFwoPZGVzcGl0ZV9yZWFkZXJzGAIgASgIIigKEVJlbW92ZURhZ1Jlc3BvbnNlEhMKC3JlYWRlcl9kYWdzGAEgAygJMs4KCgpEYWdTZXJ2aWNlEmAKC1ZhbGlkYXRlRGFnEicudHJhY2VhcGkuY29udHJvbC52MS5WYWxpZGF0ZURhZ1JlcXVlc3QaKC50cmFjZWFwaS5jb250cm9sLnYxLlZhbGlkYXRlRGFnUmVzcG9uc2USZQoMVXBsb2FkQnVuZGxlEigudHJhY2VhcGkuY29udHJvbC52MS5VcGxvYWRCdW5kbGVSZXF1ZXN0GikudHJhY2VhcGkuY29udHJvbC52MS5VcGxvYWRCdW5kbGVSZXNwb25zZSgBElQKB1BsYW5EYWcSIy50cmFjZWFwaS5jb250cm9sLnYxLlBsYW5EYWdSZXF1ZXN0GiQudHJhY2VhcGkuY29udHJvbC52MS5QbGFuRGFnUmVzcG9uc2USWgoJRGVwbG95RGFnEiUudHJhY2VhcGkuY29udHJvbC52MS5EZXBsb3lEYWdSZXF1ZXN0GiYudHJhY2VhcGkuY29udHJvbC52MS5EZXBsb3lEYWdSZXNwb25zZRJuCg9XYXRjaERlcGxveW1lbnQSKy50cmFjZWFwaS5jb250cm9sLnYxLldhdGNoRGVwbG95bWVudFJlcXVlc3QaLC50cmFjZWFwaS5jb250cm9sLnYxLldhdGNoRGVwbG95bWVudFJlc3BvbnNlMAESXQoKQ3V0T3ZlckRhZxImLnRyYWNlYXBpLmNvbnRyb2wudjEuQ3V0T3ZlckRhZ1JlcXVlc3QaJy50cmFjZWFwaS5jb250cm9sLnYxLkN1dE92ZXJEYWdSZXNwb25zZRJsCg9BYm9ydERlcGxveW1lbnQSKy50cmFjZWFwaS5jb250cm9sLnYxLkFib3J0RGVwbG95bWVudFJlcXVlc3QaLC50cmFjZWFwaS5jb250cm9sLnYxLkFib3J0RGVwbG95bWVudFJlc3BvbnNlEmAKC1JvbGxiYWNrRGFnEicudHJhY2VhcGkuY29udHJvbC52MS5Sb2xsYmFja0RhZ1JlcXVlc3QaKC50cmFjZWFwaS5jb250cm9sLnYxLlJvbGxiYWNrRGFnUmVzcG9uc2USUQoGR2V0RGFnEiIudHJhY2VhcGkuY29udHJvbC52MS5HZXREYWdSZXF1ZXN0GiMudHJhY2VhcGkuY29udHJvbC52MS5HZXREYWdSZXNwb25zZRJXCghMaXN0RGFncxIkLnRyYWNlYXBpLmNvbnRyb2wudjEuTGlzdERhZ3NSZXF1ZXN0GiUudHJhY2VhcGkuY29udHJvbC52MS5MaXN0RGFnc1Jlc3BvbnNlElcKCFBhdXNlRGFnEiQudHJhY2VhcGkuY29udHJvbC52MS5QYXVzZURhZ1JlcXVlc3QaJS50cmFjZWFwaS5jb250cm9sLnYxLlBhdXNlRGFnUmVzcG9uc2USWgoJUmVzdW1lRGFnEiUudHJhY2VhcGkuY29udHJvbC52MS5SZXN1bWVEYWdSZXF1ZXN0GiYudHJhY2VhcGkuY29udHJvbC52MS5SZXN1bWVEYWdSZXNwb25zZRJpCg5MaXN0RGFnSGlzdG9yeRIqLnRyYWNlYXBpLmNvbnRyb2wudjEuTGlzdERhZ0hpc3RvcnlSZXF1ZXN0GisudHJhY2VhcGkuY29udHJvbC52MS5MaXN0RGFnSGlzdG9yeVJlc3BvbnNlEloKCVJlbW92ZURhZxIlLnRyYWNlYXBpLmNvbnRyb2wudjEuUmVtb3ZlRGFnUmVxdWVzdBomLnRyYWNlYXBpLmNvbnRyb2wudjEuUmVtb3ZlRGFnUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_traceapi_control_v1_deployment, file_traceapi_control_v1_plan, file_traceapi_types_v1_dag]);
 
 /**
  * A document as a person wrote it.
@@ -316,118 +318,6 @@ export const UploadBundleResponseSchema: GenMessage<UploadBundleResponse> = /*@_
   messageDesc(file_traceapi_control_v1_dag_service, 6);
 
 /**
- * One job of a plan.
- *
- * @generated from message traceapi.control.v1.PlannedJob
- */
-export type PlannedJob = Message<"traceapi.control.v1.PlannedJob"> & {
-  /**
-   * The job.
-   *
-   * @generated from field: string job = 1;
-   */
-  job: string;
-
-  /**
-   * What happens to it.
-   *
-   * @generated from field: traceapi.control.v1.JobChange change = 2;
-   */
-  change: JobChange;
-
-  /**
-   * Which fields changed, and how; for people.
-   *
-   * @generated from field: repeated traceapi.control.v1.FieldChange field_changes = 3;
-   */
-  fieldChanges: FieldChange[];
-
-  /**
-   * The job version it will be, a uuid; empty until built.
-   *
-   * @generated from field: string job_version_id = 4;
-   */
-  jobVersionId: string;
-
-  /**
-   * Tasks to run before the cutover.
-   *
-   * @generated from field: uint64 task_count = 5;
-   */
-  taskCount: bigint;
-
-  /**
-   * How long they take, from history; unset where there is none.
-   *
-   * @generated from field: google.protobuf.Duration estimate = 6;
-   */
-  estimate?: Duration;
-
-  /**
-   * Half the width of the 80 % interval of `estimate`.
-   *
-   * @generated from field: google.protobuf.Duration estimate_error = 7;
-   */
-  estimateError?: Duration;
-
-  /**
-   * Fingerprint of the job version, 32 bytes.
-   *
-   * @generated from field: bytes fingerprint = 8;
-   */
-  fingerprint: Uint8Array;
-};
-
-/**
- * Describes the message traceapi.control.v1.PlannedJob.
- * Use `create(PlannedJobSchema)` to create a new message.
- */
-export const PlannedJobSchema: GenMessage<PlannedJob> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 7);
-
-/**
- * A changed field.
- *
- * @generated from message traceapi.control.v1.FieldChange
- */
-export type FieldChange = Message<"traceapi.control.v1.FieldChange"> & {
-  /**
-   * Path within the job.
-   *
-   * @generated from field: string path = 1;
-   */
-  path: string;
-
-  /**
-   * Before; empty where it was not set.
-   *
-   * @generated from field: string before = 2;
-   */
-  before: string;
-
-  /**
-   * After; empty where it is not set.
-   *
-   * @generated from field: string after = 3;
-   */
-  after: string;
-
-  /**
-   * Forces a rebuild.
-   *
-   * @generated from field: bool materialization = 4;
-   */
-  materialization: boolean;
-};
-
-/**
- * Describes the message traceapi.control.v1.FieldChange.
- * Use `create(FieldChangeSchema)` to create a new message.
- */
-export const FieldChangeSchema: GenMessage<FieldChange> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 8);
-
-/**
  * Asks for a plan.
  *
  * @generated from message traceapi.control.v1.PlanDagRequest
@@ -476,7 +366,7 @@ export type PlanDagRequest = Message<"traceapi.control.v1.PlanDagRequest"> & {
  * Use `create(PlanDagRequestSchema)` to create a new message.
  */
 export const PlanDagRequestSchema: GenMessage<PlanDagRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 9);
+  messageDesc(file_traceapi_control_v1_dag_service, 7);
 
 /**
  * A plan: a stored, frozen value.
@@ -532,7 +422,7 @@ export type PlanDagResponse = Message<"traceapi.control.v1.PlanDagResponse"> & {
  * Use `create(PlanDagResponseSchema)` to create a new message.
  */
 export const PlanDagResponseSchema: GenMessage<PlanDagResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 10);
+  messageDesc(file_traceapi_control_v1_dag_service, 8);
 
 /**
  * Deploys.
@@ -599,7 +489,7 @@ export type DeployDagRequest = Message<"traceapi.control.v1.DeployDagRequest"> &
  * Use `create(DeployDagRequestSchema)` to create a new message.
  */
 export const DeployDagRequestSchema: GenMessage<DeployDagRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 11);
+  messageDesc(file_traceapi_control_v1_dag_service, 9);
 
 /**
  * A deployment.
@@ -627,161 +517,7 @@ export type DeployDagResponse = Message<"traceapi.control.v1.DeployDagResponse">
  * Use `create(DeployDagResponseSchema)` to create a new message.
  */
 export const DeployDagResponseSchema: GenMessage<DeployDagResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 12);
-
-/**
- * A deployed DAG version and how it came about.
- *
- * @generated from message traceapi.control.v1.Deployment
- */
-export type Deployment = Message<"traceapi.control.v1.Deployment"> & {
-  /**
-   * Identity, a uuid.
-   *
-   * @generated from field: string deployment_id = 1;
-   */
-  deploymentId: string;
-
-  /**
-   * The DAG.
-   *
-   * @generated from field: string dag = 2;
-   */
-  dag: string;
-
-  /**
-   * The DAG version, from 1 within the DAG.
-   *
-   * @generated from field: uint64 version = 3;
-   */
-  version: bigint;
-
-  /**
-   * Where it stands.
-   *
-   * @generated from field: traceapi.control.v1.DeploymentState state = 4;
-   */
-  state: DeploymentState;
-
-  /**
-   * The global deploy number of its cutover; 0 before.
-   *
-   * @generated from field: uint64 deploy_number = 5;
-   */
-  deployNumber: bigint;
-
-  /**
-   * Who deployed it.
-   *
-   * @generated from field: string actor = 6;
-   */
-  actor: string;
-
-  /**
-   * When it was asked for.
-   *
-   * @generated from field: google.protobuf.Timestamp created_time = 7;
-   */
-  createdTime?: Timestamp;
-
-  /**
-   * When it became active; unset before.
-   *
-   * @generated from field: google.protobuf.Timestamp active_time = 8;
-   */
-  activeTime?: Timestamp;
-
-  /**
-   * Its jobs.
-   *
-   * @generated from field: repeated traceapi.control.v1.DeployedJob jobs = 9;
-   */
-  jobs: DeployedJob[];
-};
-
-/**
- * Describes the message traceapi.control.v1.Deployment.
- * Use `create(DeploymentSchema)` to create a new message.
- */
-export const DeploymentSchema: GenMessage<Deployment> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 13);
-
-/**
- * A job of a deployment.
- *
- * @generated from message traceapi.control.v1.DeployedJob
- */
-export type DeployedJob = Message<"traceapi.control.v1.DeployedJob"> & {
-  /**
-   * The job.
-   *
-   * @generated from field: string job = 1;
-   */
-  job: string;
-
-  /**
-   * The job version, a uuid; empty for a virtual node.
-   *
-   * @generated from field: string job_version_id = 2;
-   */
-  jobVersionId: string;
-
-  /**
-   * Whether it may run.
-   *
-   * @generated from field: traceapi.types.v1.RunState run_state = 3;
-   */
-  runState: RunState;
-
-  /**
-   * Its tasks by state.
-   *
-   * @generated from field: repeated traceapi.control.v1.TaskCount task_counts = 4;
-   */
-  taskCounts: TaskCount[];
-
-  /**
-   * A person paused it, or its DAG.
-   *
-   * @generated from field: bool paused = 5;
-   */
-  paused: boolean;
-};
-
-/**
- * Describes the message traceapi.control.v1.DeployedJob.
- * Use `create(DeployedJobSchema)` to create a new message.
- */
-export const DeployedJobSchema: GenMessage<DeployedJob> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 14);
-
-/**
- * How many tasks are in a state.
- *
- * @generated from message traceapi.control.v1.TaskCount
- */
-export type TaskCount = Message<"traceapi.control.v1.TaskCount"> & {
-  /**
-   * The state.
-   *
-   * @generated from field: traceapi.types.v1.TaskState state = 1;
-   */
-  state: TaskState;
-
-  /**
-   * Tasks.
-   *
-   * @generated from field: uint64 count = 2;
-   */
-  count: bigint;
-};
-
-/**
- * Describes the message traceapi.control.v1.TaskCount.
- * Use `create(TaskCountSchema)` to create a new message.
- */
-export const TaskCountSchema: GenMessage<TaskCount> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 15);
+  messageDesc(file_traceapi_control_v1_dag_service, 10);
 
 /**
  * Follows a deployment.
@@ -802,7 +538,7 @@ export type WatchDeploymentRequest = Message<"traceapi.control.v1.WatchDeploymen
  * Use `create(WatchDeploymentRequestSchema)` to create a new message.
  */
 export const WatchDeploymentRequestSchema: GenMessage<WatchDeploymentRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 16);
+  messageDesc(file_traceapi_control_v1_dag_service, 11);
 
 /**
  * Its state now.
@@ -837,7 +573,7 @@ export type WatchDeploymentResponse = Message<"traceapi.control.v1.WatchDeployme
  * Use `create(WatchDeploymentResponseSchema)` to create a new message.
  */
 export const WatchDeploymentResponseSchema: GenMessage<WatchDeploymentResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 17);
+  messageDesc(file_traceapi_control_v1_dag_service, 12);
 
 /**
  * Cuts over.
@@ -858,7 +594,7 @@ export type CutOverDagRequest = Message<"traceapi.control.v1.CutOverDagRequest">
  * Use `create(CutOverDagRequestSchema)` to create a new message.
  */
 export const CutOverDagRequestSchema: GenMessage<CutOverDagRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 18);
+  messageDesc(file_traceapi_control_v1_dag_service, 13);
 
 /**
  * Cut over.
@@ -879,7 +615,7 @@ export type CutOverDagResponse = Message<"traceapi.control.v1.CutOverDagResponse
  * Use `create(CutOverDagResponseSchema)` to create a new message.
  */
 export const CutOverDagResponseSchema: GenMessage<CutOverDagResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 19);
+  messageDesc(file_traceapi_control_v1_dag_service, 14);
 
 /**
  * Gives a deployment up.
@@ -900,7 +636,7 @@ export type AbortDeploymentRequest = Message<"traceapi.control.v1.AbortDeploymen
  * Use `create(AbortDeploymentRequestSchema)` to create a new message.
  */
 export const AbortDeploymentRequestSchema: GenMessage<AbortDeploymentRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 20);
+  messageDesc(file_traceapi_control_v1_dag_service, 15);
 
 /**
  * Given up.
@@ -921,7 +657,7 @@ export type AbortDeploymentResponse = Message<"traceapi.control.v1.AbortDeployme
  * Use `create(AbortDeploymentResponseSchema)` to create a new message.
  */
 export const AbortDeploymentResponseSchema: GenMessage<AbortDeploymentResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 21);
+  messageDesc(file_traceapi_control_v1_dag_service, 16);
 
 /**
  * Takes back.
@@ -956,7 +692,7 @@ export type RollbackDagRequest = Message<"traceapi.control.v1.RollbackDagRequest
  * Use `create(RollbackDagRequestSchema)` to create a new message.
  */
 export const RollbackDagRequestSchema: GenMessage<RollbackDagRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 22);
+  messageDesc(file_traceapi_control_v1_dag_service, 17);
 
 /**
  * Taken back.
@@ -984,7 +720,7 @@ export type RollbackDagResponse = Message<"traceapi.control.v1.RollbackDagRespon
  * Use `create(RollbackDagResponseSchema)` to create a new message.
  */
 export const RollbackDagResponseSchema: GenMessage<RollbackDagResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 23);
+  messageDesc(file_traceapi_control_v1_dag_service, 18);
 
 /**
  * Asks for a DAG.
@@ -1005,7 +741,7 @@ export type GetDagRequest = Message<"traceapi.control.v1.GetDagRequest"> & {
  * Use `create(GetDagRequestSchema)` to create a new message.
  */
 export const GetDagRequestSchema: GenMessage<GetDagRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 24);
+  messageDesc(file_traceapi_control_v1_dag_service, 19);
 
 /**
  * A DAG.
@@ -1040,7 +776,7 @@ export type GetDagResponse = Message<"traceapi.control.v1.GetDagResponse"> & {
  * Use `create(GetDagResponseSchema)` to create a new message.
  */
 export const GetDagResponseSchema: GenMessage<GetDagResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 25);
+  messageDesc(file_traceapi_control_v1_dag_service, 20);
 
 /**
  * A DAG in a line.
@@ -1096,7 +832,7 @@ export type DagSummary = Message<"traceapi.control.v1.DagSummary"> & {
  * Use `create(DagSummarySchema)` to create a new message.
  */
 export const DagSummarySchema: GenMessage<DagSummary> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 26);
+  messageDesc(file_traceapi_control_v1_dag_service, 21);
 
 /**
  * Asks for all DAGs.
@@ -1124,7 +860,7 @@ export type ListDagsRequest = Message<"traceapi.control.v1.ListDagsRequest"> & {
  * Use `create(ListDagsRequestSchema)` to create a new message.
  */
 export const ListDagsRequestSchema: GenMessage<ListDagsRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 27);
+  messageDesc(file_traceapi_control_v1_dag_service, 22);
 
 /**
  * DAGs by name.
@@ -1152,7 +888,7 @@ export type ListDagsResponse = Message<"traceapi.control.v1.ListDagsResponse"> &
  * Use `create(ListDagsResponseSchema)` to create a new message.
  */
 export const ListDagsResponseSchema: GenMessage<ListDagsResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 28);
+  messageDesc(file_traceapi_control_v1_dag_service, 23);
 
 /**
  * Pauses.
@@ -1180,7 +916,7 @@ export type PauseDagRequest = Message<"traceapi.control.v1.PauseDagRequest"> & {
  * Use `create(PauseDagRequestSchema)` to create a new message.
  */
 export const PauseDagRequestSchema: GenMessage<PauseDagRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 29);
+  messageDesc(file_traceapi_control_v1_dag_service, 24);
 
 /**
  * Paused.
@@ -1201,7 +937,7 @@ export type PauseDagResponse = Message<"traceapi.control.v1.PauseDagResponse"> &
  * Use `create(PauseDagResponseSchema)` to create a new message.
  */
 export const PauseDagResponseSchema: GenMessage<PauseDagResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 30);
+  messageDesc(file_traceapi_control_v1_dag_service, 25);
 
 /**
  * Resumes.
@@ -1229,7 +965,7 @@ export type ResumeDagRequest = Message<"traceapi.control.v1.ResumeDagRequest"> &
  * Use `create(ResumeDagRequestSchema)` to create a new message.
  */
 export const ResumeDagRequestSchema: GenMessage<ResumeDagRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 31);
+  messageDesc(file_traceapi_control_v1_dag_service, 26);
 
 /**
  * Resumed.
@@ -1250,7 +986,7 @@ export type ResumeDagResponse = Message<"traceapi.control.v1.ResumeDagResponse">
  * Use `create(ResumeDagResponseSchema)` to create a new message.
  */
 export const ResumeDagResponseSchema: GenMessage<ResumeDagResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 32);
+  messageDesc(file_traceapi_control_v1_dag_service, 27);
 
 /**
  * Asks for the history.
@@ -1285,7 +1021,7 @@ export type ListDagHistoryRequest = Message<"traceapi.control.v1.ListDagHistoryR
  * Use `create(ListDagHistoryRequestSchema)` to create a new message.
  */
 export const ListDagHistoryRequestSchema: GenMessage<ListDagHistoryRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 33);
+  messageDesc(file_traceapi_control_v1_dag_service, 28);
 
 /**
  * The history, newest first.
@@ -1313,7 +1049,7 @@ export type ListDagHistoryResponse = Message<"traceapi.control.v1.ListDagHistory
  * Use `create(ListDagHistoryResponseSchema)` to create a new message.
  */
 export const ListDagHistoryResponseSchema: GenMessage<ListDagHistoryResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 34);
+  messageDesc(file_traceapi_control_v1_dag_service, 29);
 
 /**
  * Ends a DAG.
@@ -1341,7 +1077,7 @@ export type RemoveDagRequest = Message<"traceapi.control.v1.RemoveDagRequest"> &
  * Use `create(RemoveDagRequestSchema)` to create a new message.
  */
 export const RemoveDagRequestSchema: GenMessage<RemoveDagRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 35);
+  messageDesc(file_traceapi_control_v1_dag_service, 30);
 
 /**
  * Ended.
@@ -1362,131 +1098,7 @@ export type RemoveDagResponse = Message<"traceapi.control.v1.RemoveDagResponse">
  * Use `create(RemoveDagResponseSchema)` to create a new message.
  */
 export const RemoveDagResponseSchema: GenMessage<RemoveDagResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dag_service, 36);
-
-/**
- * What a plan does with one job.
- *
- * @generated from enum traceapi.control.v1.JobChange
- */
-export enum JobChange {
-  /**
-   * Never sent.
-   *
-   * @generated from enum value: JOB_CHANGE_UNSPECIFIED = 0;
-   */
-  UNSPECIFIED = 0,
-
-  /**
-   * New.
-   *
-   * @generated from enum value: JOB_CHANGE_ADDED = 1;
-   */
-  ADDED = 1,
-
-  /**
-   * Its own MATERIALIZATION fields changed.
-   *
-   * @generated from enum value: JOB_CHANGE_CHANGED = 2;
-   */
-  CHANGED = 2,
-
-  /**
-   * Something upstream of it changed.
-   *
-   * @generated from enum value: JOB_CHANGE_DOWNSTREAM = 3;
-   */
-  DOWNSTREAM = 3,
-
-  /**
-   * Untouched, or only EXECUTION fields changed; goes on as it runs.
-   *
-   * @generated from enum value: JOB_CHANGE_SHARED = 4;
-   */
-  SHARED = 4,
-
-  /**
-   * Built before and taken up again.
-   *
-   * @generated from enum value: JOB_CHANGE_REUSED = 5;
-   */
-  REUSED = 5,
-
-  /**
-   * No longer in the document.
-   *
-   * @generated from enum value: JOB_CHANGE_REMOVED = 6;
-   */
-  REMOVED = 6,
-}
-
-/**
- * Describes the enum traceapi.control.v1.JobChange.
- */
-export const JobChangeSchema: GenEnum<JobChange> = /*@__PURE__*/
-  enumDesc(file_traceapi_control_v1_dag_service, 0);
-
-/**
- * Where a deployment stands.
- *
- * @generated from enum traceapi.control.v1.DeploymentState
- */
-export enum DeploymentState {
-  /**
-   * Never sent.
-   *
-   * @generated from enum value: DEPLOYMENT_STATE_UNSPECIFIED = 0;
-   */
-  UNSPECIFIED = 0,
-
-  /**
-   * Being built beside the active version.
-   *
-   * @generated from enum value: DEPLOYMENT_STATE_BUILDING = 1;
-   */
-  BUILDING = 1,
-
-  /**
-   * Built; waits for CutOverDag.
-   *
-   * @generated from enum value: DEPLOYMENT_STATE_HELD = 2;
-   */
-  HELD = 2,
-
-  /**
-   * Active.
-   *
-   * @generated from enum value: DEPLOYMENT_STATE_ACTIVE = 3;
-   */
-  ACTIVE = 3,
-
-  /**
-   * Was active; a later one replaced it.
-   *
-   * @generated from enum value: DEPLOYMENT_STATE_REPLACED = 4;
-   */
-  REPLACED = 4,
-
-  /**
-   * Was active; a rollback took it back.
-   *
-   * @generated from enum value: DEPLOYMENT_STATE_ROLLED_BACK = 5;
-   */
-  ROLLED_BACK = 5,
-
-  /**
-   * Given up before it was active.
-   *
-   * @generated from enum value: DEPLOYMENT_STATE_ABORTED = 6;
-   */
-  ABORTED = 6,
-}
-
-/**
- * Describes the enum traceapi.control.v1.DeploymentState.
- */
-export const DeploymentStateSchema: GenEnum<DeploymentState> = /*@__PURE__*/
-  enumDesc(file_traceapi_control_v1_dag_service, 1);
+  messageDesc(file_traceapi_control_v1_dag_service, 31);
 
 /**
  * The life of DAGs.

@@ -24,17 +24,21 @@ import type { Event } from "../../types/v1/event_pb.js";
 import { file_traceapi_types_v1_event } from "../../types/v1/event_pb.js";
 import type { JobDetails } from "../../types/v1/job_pb.js";
 import { file_traceapi_types_v1_job } from "../../types/v1/job_pb.js";
-import type { CursorValue, RangeManifest, Scope } from "../../types/v1/scope_pb.js";
+import type { Scope } from "../../types/v1/scope_pb.js";
 import { file_traceapi_types_v1_scope } from "../../types/v1/scope_pb.js";
-import type { InputPin, OperatorState, Progress, ResourceUsage, StreamLease, Task, TaskFailure, TaskLease, TaskState } from "../../types/v1/task_pb.js";
+import type { InputPin, OperatorState, Progress, StreamLease, Task, TaskLease } from "../../types/v1/task_pb.js";
 import { file_traceapi_types_v1_task } from "../../types/v1/task_pb.js";
+import type { CompleteItem, CompleteTaskResult } from "./completion_pb.js";
+import { file_traceapi_worker_v1_completion } from "./completion_pb.js";
+import type { EmitItem, EmitResult } from "./emit_pb.js";
+import { file_traceapi_worker_v1_emit } from "./emit_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file traceapi/worker/v1/worker_service.proto.
  */
 export const file_traceapi_worker_v1_worker_service: GenFile = /*@__PURE__*/
-  fileDesc("Cid0cmFjZWFwaS93b3JrZXIvdjEvd29ya2VyX3NlcnZpY2UucHJvdG8SEnRyYWNlYXBpLndvcmtlci52MSKCAQoTV2F0Y2hXYWtldXBzUmVxdWVzdBIvCgVzdGFydBgBIAEoCzIeLnRyYWNlYXBpLndvcmtlci52MS5XYXRjaFN0YXJ0SAASKAoHY3JlZGl0cxgCIAEoBUIVukgSGhA4ABiQTijwsf////////8BSABCEAoHbWVzc2FnZRIFukgCCAEingEKCldhdGNoU3RhcnQSPAoJd29ya2VyX2lkGAEgASgJQim6SCZyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fLV17MCwxMjd9JBI3CgZxdWV1ZXMYAiADKAlCJ7pIJJIBIQgBEGQiG3IZMhdeW2Etel1bYS16MC05Xy1dezAsNjJ9JBIZCgdjcmVkaXRzGAMgASgNQgi6SAUqAxiQTiIoChRXYXRjaFdha2V1cHNSZXNwb25zZRIQCgh0YXNrX2lkcxgBIAMoCSI5ChFGZXRjaFRhc2tzUmVxdWVzdBIkCgh0YXNrX2lkcxgBIAMoCUISukgPkgEMCAEQ6AciBXIDsAEBIkoKEkZldGNoVGFza3NSZXNwb25zZRI0CgdyZXN1bHRzGAEgAygLMiMudHJhY2VhcGkud29ya2VyLnYxLkZldGNoVGFza1Jlc3VsdCKNAQoPRmV0Y2hUYXNrUmVzdWx0Eg8KB3Rhc2tfaWQYASABKAkSLwoEdGFzaxgCIAEoCzIfLnRyYWNlYXBpLndvcmtlci52MS5GZXRjaGVkVGFza0gAEi0KBWVycm9yGAMgASgLMhwudHJhY2VhcGkudHlwZXMudjEuSXRlbUVycm9ySABCCQoHb3V0Y29tZSJGCgtGZXRjaGVkVGFzaxIlCgR0YXNrGAEgASgLMhcudHJhY2VhcGkudHlwZXMudjEuVGFzaxIQCghjYW5jZWxlZBgCIAEoCCLMAgoRQ2xhaW1UYXNrc1JlcXVlc3QSHAoKcmVxdWVzdF9pZBgBIAEoCUIIukgFcgOwAQESPAoJd29ya2VyX2lkGAIgASgJQim6SCZyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fLV17MCwxMjd9JBIeCgtsZWFzZV90b2tlbhgDIAEoDEIJukgGegQQEBhAEiQKCHRhc2tfaWRzGAQgAygJQhK6SA+SAQwIARDoByIFcgOwAQESRQoObGVhc2VfZHVyYXRpb24YBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CErpID8gBAaoBCSIDCJAcMgIIARIfCg1tYXhfcnVuX3Rhc2tzGAYgASgNQgi6SAUqAxjoBxItChFrbm93bl9kZXRhaWxzX2lkcxgHIAMoCUISukgPkgEMEOgHIgdyBSABKIABIqIBChJDbGFpbVRhc2tzUmVzcG9uc2USNAoHcmVzdWx0cxgBIAMoCzIjLnRyYWNlYXBpLndvcmtlci52MS5DbGFpbVRhc2tSZXN1bHQSKQoEcnVucxgCIAMoCzIbLnRyYWNlYXBpLndvcmtlci52MS5UYXNrUnVuEisKBGpvYnMYAyADKAsyHS50cmFjZWFwaS50eXBlcy52MS5Kb2JEZXRhaWxzIqUBCg9DbGFpbVRhc2tSZXN1bHQSDwoHdGFza19pZBgBIAEoCRIyCgdjbGFpbWVkGAIgASgLMh8udHJhY2VhcGkud29ya2VyLnYxLkNsYWltZWRUYXNrSAASEwoJcnVuX2luZGV4GAMgASgNSAASLQoFZXJyb3IYBCABKAsyHC50cmFjZWFwaS50eXBlcy52MS5JdGVtRXJyb3JIAEIJCgdvdXRjb21lIqkDCgtDbGFpbWVkVGFzaxIPCgd0YXNrX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SNAoQbGVhc2VfdW50aWxfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoObGVhc2VfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFgoOam9iX3ZlcnNpb25faWQYBSABKAkSJwoFc2NvcGUYBiABKAsyGC50cmFjZWFwaS50eXBlcy52MS5TY29wZRInCgVldmVudBgHIAEoCzIYLnRyYWNlYXBpLnR5cGVzLnYxLkV2ZW50EikKBHBpbnMYCCADKAsyGy50cmFjZWFwaS50eXBlcy52MS5JbnB1dFBpbhIvCgVzdGF0ZRgJIAEoCzIgLnRyYWNlYXBpLnR5cGVzLnYxLk9wZXJhdG9yU3RhdGUSHAoUYWNjZXB0ZWRfZXZlbnRfY291bnQYCiABKA0SFwoPYWxyZWFkeV9lbWl0dGVkGAsgASgIEhIKCmRldGFpbHNfaWQYDCABKAkimgEKB1Rhc2tSdW4SLgoGc3RyZWFtGAEgASgLMh4udHJhY2VhcGkudHlwZXMudjEuU3RyZWFtTGVhc2USLgoFdGFza3MYAiADKAsyHy50cmFjZWFwaS53b3JrZXIudjEuQ2xhaW1lZFRhc2sSLwoFc3RhdGUYAyABKAsyIC50cmFjZWFwaS50eXBlcy52MS5PcGVyYXRvclN0YXRlItYBChBIZWFydGJlYXRSZXF1ZXN0EjwKCXdvcmtlcl9pZBgBIAEoCUIpukgmciQyIl5bQS1aYS16MC05XVtBLVphLXowLTkuXy1dezAsMTI3fSQSPQoFaXRlbXMYAiADKAsyIS50cmFjZWFwaS53b3JrZXIudjEuSGVhcnRiZWF0SXRlbUILukgIkgEFCAEQkE4SRQoObGVhc2VfZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CErpID8gBAaoBCSIDCJAcMgIIASKjAQoNSGVhcnRiZWF0SXRlbRIzCgVsZWFzZRgBIAEoCzIcLnRyYWNlYXBpLnR5cGVzLnYxLlRhc2tMZWFzZUIGukgDyAEBEi4KBnN0cmVhbRgCIAEoCzIeLnRyYWNlYXBpLnR5cGVzLnYxLlN0cmVhbUxlYXNlEi0KCHByb2dyZXNzGAMgASgLMhsudHJhY2VhcGkudHlwZXMudjEuUHJvZ3Jlc3MiSQoRSGVhcnRiZWF0UmVzcG9uc2USNAoHcmVzdWx0cxgBIAMoCzIjLnRyYWNlYXBpLndvcmtlci52MS5IZWFydGJlYXRSZXN1bHQimgEKD0hlYXJ0YmVhdFJlc3VsdBIPCgd0YXNrX2lkGAEgASgJEjAKCWRpcmVjdGl2ZRgCIAEoDjIdLnRyYWNlYXBpLndvcmtlci52MS5EaXJlY3RpdmUSNAoQbGVhc2VfdW50aWxfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGcmVhc29uGAQgASgJIlgKFFJlc29sdmVJbnB1dHNSZXF1ZXN0EkAKBWl0ZW1zGAEgAygLMiQudHJhY2VhcGkud29ya2VyLnYxLlJlc29sdmVJbnB1dEl0ZW1CC7pICJIBBQgBEOgHImcKEFJlc29sdmVJbnB1dEl0ZW0SMwoFbGVhc2UYASABKAsyHC50cmFjZWFwaS50eXBlcy52MS5UYXNrTGVhc2VCBrpIA8gBARIeCgpkYXRhc2V0X2lkGAIgASgJQgq6SAdyBSABKP8BIsABChVSZXNvbHZlSW5wdXRzUmVzcG9uc2USEgoKaXRlbV9pbmRleBgBIAEoDRIuCglhcnRpZmFjdHMYAiADKAsyGy50cmFjZWFwaS50eXBlcy52MS5BcnRpZmFjdBIoCgZldmVudHMYAyADKAsyGC50cmFjZWFwaS50eXBlcy52MS5FdmVudBIMCgRsYXN0GAQgASgIEisKBWVycm9yGAUgASgLMhwudHJhY2VhcGkudHlwZXMudjEuSXRlbUVycm9yIosBChFFbWl0RXZlbnRzUmVxdWVzdBI8Cgl3b3JrZXJfaWQYASABKAlCKbpIJnIkMiJeW0EtWmEtejAtOV1bQS1aYS16MC05Ll8tXXswLDEyN30kEjgKBWl0ZW1zGAIgAygLMhwudHJhY2VhcGkud29ya2VyLnYxLkVtaXRJdGVtQgu6SAiSAQUIARDoByLdAgoIRW1pdEl0ZW0SOAoFdGFza3MYASADKAsyHC50cmFjZWFwaS50eXBlcy52MS5UYXNrTGVhc2VCC7pICJIBBQgBEOgHEi4KBnN0cmVhbRgCIAEoCzIeLnRyYWNlYXBpLnR5cGVzLnYxLlN0cmVhbUxlYXNlEjkKCWFydGlmYWN0cxgDIAMoCzIbLnRyYWNlYXBpLnR5cGVzLnYxLkFydGlmYWN0Qgm6SAaSAQMQ6AcSOwoGZXZlbnRzGAQgAygLMiAudHJhY2VhcGkud29ya2VyLnYxLkVtaXR0ZWRFdmVudEIJukgGkgEDEIgnEi0KBXN0YXRlGAUgASgLMh4udHJhY2VhcGkud29ya2VyLnYxLlN0YXRlV3JpdGUSQAoKd2F0ZXJtYXJrcxgGIAMoCzIhLnRyYWNlYXBpLndvcmtlci52MS5XYXRlcm1hcmtNb3ZlQgm6SAaSAQMQyAEihwIKDEVtaXR0ZWRFdmVudBIeCgpkYXRhc2V0X2lkGAEgASgJQgq6SAdyBSABKP8BEi8KBXNjb3BlGAIgASgLMhgudHJhY2VhcGkudHlwZXMudjEuU2NvcGVCBrpIA8gBARIbCg5hcnRpZmFjdF9pbmRleBgDIAEoDUgAiAEBEhIKCnRhc2tfaW5kZXgYBCABKA0SMgoIbWFuaWZlc3QYBSABKAsyIC50cmFjZWFwaS50eXBlcy52MS5SYW5nZU1hbmlmZXN0Ei4KCmV2ZW50X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQhEKD19hcnRpZmFjdF9pbmRleCI/CgpTdGF0ZVdyaXRlEhcKBGRhdGEYASABKAxCCbpIBnoEGICAQBIYChBleHBlY3RlZF92ZXJzaW9uGAIgASgEImcKDVdhdGVybWFya01vdmUSHgoKZGF0YXNldF9pZBgBIAEoCUIKukgHcgUgASj/ARI2CgZjdXJzb3IYAiABKAsyHi50cmFjZWFwaS50eXBlcy52MS5DdXJzb3JWYWx1ZUIGukgDyAEBIkUKEkVtaXRFdmVudHNSZXNwb25zZRIvCgdyZXN1bHRzGAEgAygLMh4udHJhY2VhcGkud29ya2VyLnYxLkVtaXRSZXN1bHQifAoKRW1pdFJlc3VsdBI0CghhY2NlcHRlZBgBIAEoCzIgLnRyYWNlYXBpLndvcmtlci52MS5FbWl0QWNjZXB0ZWRIABItCgVlcnJvchgCIAEoCzIcLnRyYWNlYXBpLnR5cGVzLnYxLkl0ZW1FcnJvckgAQgkKB291dGNvbWUiVwoMRW1pdEFjY2VwdGVkEjAKBmV2ZW50cxgBIAMoCzIgLnRyYWNlYXBpLndvcmtlci52MS5FdmVudFZlcmRpY3QSFQoNc3RhdGVfdmVyc2lvbhgCIAEoBCJECgxFdmVudFZlcmRpY3QSEAoIZXZlbnRfaWQYASABKAkSEQoJZHVwbGljYXRlGAIgASgIEg8KB2RpZmZlcnMYAyABKAgikgEKFENvbXBsZXRlVGFza3NSZXF1ZXN0EjwKCXdvcmtlcl9pZBgBIAEoCUIpukgmciQyIl5bQS1aYS16MC05XVtBLVphLXowLTkuXy1dezAsMTI3fSQSPAoFaXRlbXMYAiADKAsyIC50cmFjZWFwaS53b3JrZXIudjEuQ29tcGxldGVJdGVtQgu6SAiSAQUIARDoByKJAwoMQ29tcGxldGVJdGVtEjMKBWxlYXNlGAEgASgLMhwudHJhY2VhcGkudHlwZXMudjEuVGFza0xlYXNlQga6SAPIAQESLgoGc3RyZWFtGAIgASgLMh4udHJhY2VhcGkudHlwZXMudjEuU3RyZWFtTGVhc2USMgoHc3VjY2VzcxgDIAEoCzIfLnRyYWNlYXBpLndvcmtlci52MS5UYXNrU3VjY2Vzc0gAEjEKB2ZhaWx1cmUYBCABKAsyHi50cmFjZWFwaS50eXBlcy52MS5UYXNrRmFpbHVyZUgAEjQKCGNhbmNlbGVkGAUgASgLMiAudHJhY2VhcGkud29ya2VyLnYxLlRhc2tDYW5jZWxlZEgAEjQKCHJldHVybmVkGAcgASgLMiAudHJhY2VhcGkud29ya2VyLnYxLlRhc2tSZXR1cm5lZEgAEi8KBXVzYWdlGAYgASgLMiAudHJhY2VhcGkudHlwZXMudjEuUmVzb3VyY2VVc2FnZUIQCgdvdXRjb21lEgW6SAIIASIqCgtUYXNrU3VjY2VzcxIbChNlbWl0dGVkX2V2ZW50X2NvdW50GAEgASgNIikKDFRhc2tDYW5jZWxlZBIZCgdtZXNzYWdlGAEgASgJQgi6SAVyAyiAICIpCgxUYXNrUmV0dXJuZWQSGQoHbWVzc2FnZRgBIAEoCUIIukgFcgMogCAiUAoVQ29tcGxldGVUYXNrc1Jlc3BvbnNlEjcKB3Jlc3VsdHMYASADKAsyJi50cmFjZWFwaS53b3JrZXIudjEuQ29tcGxldGVUYXNrUmVzdWx0IsoBChJTZXR0bGVUYXNrc1JlcXVlc3QSPAoJd29ya2VyX2lkGAEgASgJQim6SCZyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fLV17MCwxMjd9JBI4CgVlbWl0cxgCIAMoCzIcLnRyYWNlYXBpLndvcmtlci52MS5FbWl0SXRlbUILukgIkgEFCAEQ6AcSPAoFaXRlbXMYAyADKAsyIC50cmFjZWFwaS53b3JrZXIudjEuQ29tcGxldGVJdGVtQgu6SAiSAQUIARDoByJ9ChNTZXR0bGVUYXNrc1Jlc3BvbnNlEi0KBWVtaXRzGAEgAygLMh4udHJhY2VhcGkud29ya2VyLnYxLkVtaXRSZXN1bHQSNwoHcmVzdWx0cxgCIAMoCzImLnRyYWNlYXBpLndvcmtlci52MS5Db21wbGV0ZVRhc2tSZXN1bHQijgEKEkNvbXBsZXRlVGFza1Jlc3VsdBIPCgd0YXNrX2lkGAEgASgJEi0KBXN0YXRlGAIgASgOMhwudHJhY2VhcGkudHlwZXMudjEuVGFza1N0YXRlSAASLQoFZXJyb3IYAyABKAsyHC50cmFjZWFwaS50eXBlcy52MS5JdGVtRXJyb3JIAEIJCgdvdXRjb21lKm4KCURpcmVjdGl2ZRIZChVESVJFQ1RJVkVfVU5TUEVDSUZJRUQQABIWChJESVJFQ1RJVkVfQ09OVElOVUUQARIUChBESVJFQ1RJVkVfQ0FOQ0VMEAISGAoURElSRUNUSVZFX0xFQVNFX0xPU1QQAzKVBgoNV29ya2VyU2VydmljZRJlCgxXYXRjaFdha2V1cHMSJy50cmFjZWFwaS53b3JrZXIudjEuV2F0Y2hXYWtldXBzUmVxdWVzdBooLnRyYWNlYXBpLndvcmtlci52MS5XYXRjaFdha2V1cHNSZXNwb25zZSgBMAESWwoKRmV0Y2hUYXNrcxIlLnRyYWNlYXBpLndvcmtlci52MS5GZXRjaFRhc2tzUmVxdWVzdBomLnRyYWNlYXBpLndvcmtlci52MS5GZXRjaFRhc2tzUmVzcG9uc2USWwoKQ2xhaW1UYXNrcxIlLnRyYWNlYXBpLndvcmtlci52MS5DbGFpbVRhc2tzUmVxdWVzdBomLnRyYWNlYXBpLndvcmtlci52MS5DbGFpbVRhc2tzUmVzcG9uc2USWAoJSGVhcnRiZWF0EiQudHJhY2VhcGkud29ya2VyLnYxLkhlYXJ0YmVhdFJlcXVlc3QaJS50cmFjZWFwaS53b3JrZXIudjEuSGVhcnRiZWF0UmVzcG9uc2USZgoNUmVzb2x2ZUlucHV0cxIoLnRyYWNlYXBpLndvcmtlci52MS5SZXNvbHZlSW5wdXRzUmVxdWVzdBopLnRyYWNlYXBpLndvcmtlci52MS5SZXNvbHZlSW5wdXRzUmVzcG9uc2UwARJbCgpFbWl0RXZlbnRzEiUudHJhY2VhcGkud29ya2VyLnYxLkVtaXRFdmVudHNSZXF1ZXN0GiYudHJhY2VhcGkud29ya2VyLnYxLkVtaXRFdmVudHNSZXNwb25zZRJkCg1Db21wbGV0ZVRhc2tzEigudHJhY2VhcGkud29ya2VyLnYxLkNvbXBsZXRlVGFza3NSZXF1ZXN0GikudHJhY2VhcGkud29ya2VyLnYxLkNvbXBsZXRlVGFza3NSZXNwb25zZRJeCgtTZXR0bGVUYXNrcxImLnRyYWNlYXBpLndvcmtlci52MS5TZXR0bGVUYXNrc1JlcXVlc3QaJy50cmFjZWFwaS53b3JrZXIudjEuU2V0dGxlVGFza3NSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_traceapi_types_v1_artifact, file_traceapi_types_v1_errors, file_traceapi_types_v1_event, file_traceapi_types_v1_job, file_traceapi_types_v1_scope, file_traceapi_types_v1_task]);
+  fileDesc("Cid0cmFjZWFwaS93b3JrZXIvdjEvd29ya2VyX3NlcnZpY2UucHJvdG8SEnRyYWNlYXBpLndvcmtlci52MSKCAQoTV2F0Y2hXYWtldXBzUmVxdWVzdBIvCgVzdGFydBgBIAEoCzIeLnRyYWNlYXBpLndvcmtlci52MS5XYXRjaFN0YXJ0SAASKAoHY3JlZGl0cxgCIAEoBUIVukgSGhA4ABiQTijwsf////////8BSABCEAoHbWVzc2FnZRIFukgCCAEingEKCldhdGNoU3RhcnQSPAoJd29ya2VyX2lkGAEgASgJQim6SCZyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fLV17MCwxMjd9JBI3CgZxdWV1ZXMYAiADKAlCJ7pIJJIBIQgBEGQiG3IZMhdeW2Etel1bYS16MC05Xy1dezAsNjJ9JBIZCgdjcmVkaXRzGAMgASgNQgi6SAUqAxiQTiIoChRXYXRjaFdha2V1cHNSZXNwb25zZRIQCgh0YXNrX2lkcxgBIAMoCSI5ChFGZXRjaFRhc2tzUmVxdWVzdBIkCgh0YXNrX2lkcxgBIAMoCUISukgPkgEMCAEQ6AciBXIDsAEBIkoKEkZldGNoVGFza3NSZXNwb25zZRI0CgdyZXN1bHRzGAEgAygLMiMudHJhY2VhcGkud29ya2VyLnYxLkZldGNoVGFza1Jlc3VsdCKNAQoPRmV0Y2hUYXNrUmVzdWx0Eg8KB3Rhc2tfaWQYASABKAkSLwoEdGFzaxgCIAEoCzIfLnRyYWNlYXBpLndvcmtlci52MS5GZXRjaGVkVGFza0gAEi0KBWVycm9yGAMgASgLMhwudHJhY2VhcGkudHlwZXMudjEuSXRlbUVycm9ySABCCQoHb3V0Y29tZSJGCgtGZXRjaGVkVGFzaxIlCgR0YXNrGAEgASgLMhcudHJhY2VhcGkudHlwZXMudjEuVGFzaxIQCghjYW5jZWxlZBgCIAEoCCLMAgoRQ2xhaW1UYXNrc1JlcXVlc3QSHAoKcmVxdWVzdF9pZBgBIAEoCUIIukgFcgOwAQESPAoJd29ya2VyX2lkGAIgASgJQim6SCZyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fLV17MCwxMjd9JBIeCgtsZWFzZV90b2tlbhgDIAEoDEIJukgGegQQEBhAEiQKCHRhc2tfaWRzGAQgAygJQhK6SA+SAQwIARDoByIFcgOwAQESRQoObGVhc2VfZHVyYXRpb24YBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CErpID8gBAaoBCSIDCJAcMgIIARIfCg1tYXhfcnVuX3Rhc2tzGAYgASgNQgi6SAUqAxjoBxItChFrbm93bl9kZXRhaWxzX2lkcxgHIAMoCUISukgPkgEMEOgHIgdyBSABKIABIqIBChJDbGFpbVRhc2tzUmVzcG9uc2USNAoHcmVzdWx0cxgBIAMoCzIjLnRyYWNlYXBpLndvcmtlci52MS5DbGFpbVRhc2tSZXN1bHQSKQoEcnVucxgCIAMoCzIbLnRyYWNlYXBpLndvcmtlci52MS5UYXNrUnVuEisKBGpvYnMYAyADKAsyHS50cmFjZWFwaS50eXBlcy52MS5Kb2JEZXRhaWxzIqUBCg9DbGFpbVRhc2tSZXN1bHQSDwoHdGFza19pZBgBIAEoCRIyCgdjbGFpbWVkGAIgASgLMh8udHJhY2VhcGkud29ya2VyLnYxLkNsYWltZWRUYXNrSAASEwoJcnVuX2luZGV4GAMgASgNSAASLQoFZXJyb3IYBCABKAsyHC50cmFjZWFwaS50eXBlcy52MS5JdGVtRXJyb3JIAEIJCgdvdXRjb21lIqkDCgtDbGFpbWVkVGFzaxIPCgd0YXNrX2lkGAEgASgJEg8KB2F0dGVtcHQYAiABKA0SNAoQbGVhc2VfdW50aWxfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoObGVhc2VfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFgoOam9iX3ZlcnNpb25faWQYBSABKAkSJwoFc2NvcGUYBiABKAsyGC50cmFjZWFwaS50eXBlcy52MS5TY29wZRInCgVldmVudBgHIAEoCzIYLnRyYWNlYXBpLnR5cGVzLnYxLkV2ZW50EikKBHBpbnMYCCADKAsyGy50cmFjZWFwaS50eXBlcy52MS5JbnB1dFBpbhIvCgVzdGF0ZRgJIAEoCzIgLnRyYWNlYXBpLnR5cGVzLnYxLk9wZXJhdG9yU3RhdGUSHAoUYWNjZXB0ZWRfZXZlbnRfY291bnQYCiABKA0SFwoPYWxyZWFkeV9lbWl0dGVkGAsgASgIEhIKCmRldGFpbHNfaWQYDCABKAkimgEKB1Rhc2tSdW4SLgoGc3RyZWFtGAEgASgLMh4udHJhY2VhcGkudHlwZXMudjEuU3RyZWFtTGVhc2USLgoFdGFza3MYAiADKAsyHy50cmFjZWFwaS53b3JrZXIudjEuQ2xhaW1lZFRhc2sSLwoFc3RhdGUYAyABKAsyIC50cmFjZWFwaS50eXBlcy52MS5PcGVyYXRvclN0YXRlItYBChBIZWFydGJlYXRSZXF1ZXN0EjwKCXdvcmtlcl9pZBgBIAEoCUIpukgmciQyIl5bQS1aYS16MC05XVtBLVphLXowLTkuXy1dezAsMTI3fSQSPQoFaXRlbXMYAiADKAsyIS50cmFjZWFwaS53b3JrZXIudjEuSGVhcnRiZWF0SXRlbUILukgIkgEFCAEQkE4SRQoObGVhc2VfZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CErpID8gBAaoBCSIDCJAcMgIIASKjAQoNSGVhcnRiZWF0SXRlbRIzCgVsZWFzZRgBIAEoCzIcLnRyYWNlYXBpLnR5cGVzLnYxLlRhc2tMZWFzZUIGukgDyAEBEi4KBnN0cmVhbRgCIAEoCzIeLnRyYWNlYXBpLnR5cGVzLnYxLlN0cmVhbUxlYXNlEi0KCHByb2dyZXNzGAMgASgLMhsudHJhY2VhcGkudHlwZXMudjEuUHJvZ3Jlc3MiSQoRSGVhcnRiZWF0UmVzcG9uc2USNAoHcmVzdWx0cxgBIAMoCzIjLnRyYWNlYXBpLndvcmtlci52MS5IZWFydGJlYXRSZXN1bHQimgEKD0hlYXJ0YmVhdFJlc3VsdBIPCgd0YXNrX2lkGAEgASgJEjAKCWRpcmVjdGl2ZRgCIAEoDjIdLnRyYWNlYXBpLndvcmtlci52MS5EaXJlY3RpdmUSNAoQbGVhc2VfdW50aWxfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGcmVhc29uGAQgASgJIlgKFFJlc29sdmVJbnB1dHNSZXF1ZXN0EkAKBWl0ZW1zGAEgAygLMiQudHJhY2VhcGkud29ya2VyLnYxLlJlc29sdmVJbnB1dEl0ZW1CC7pICJIBBQgBEOgHImcKEFJlc29sdmVJbnB1dEl0ZW0SMwoFbGVhc2UYASABKAsyHC50cmFjZWFwaS50eXBlcy52MS5UYXNrTGVhc2VCBrpIA8gBARIeCgpkYXRhc2V0X2lkGAIgASgJQgq6SAdyBSABKP8BIsABChVSZXNvbHZlSW5wdXRzUmVzcG9uc2USEgoKaXRlbV9pbmRleBgBIAEoDRIuCglhcnRpZmFjdHMYAiADKAsyGy50cmFjZWFwaS50eXBlcy52MS5BcnRpZmFjdBIoCgZldmVudHMYAyADKAsyGC50cmFjZWFwaS50eXBlcy52MS5FdmVudBIMCgRsYXN0GAQgASgIEisKBWVycm9yGAUgASgLMhwudHJhY2VhcGkudHlwZXMudjEuSXRlbUVycm9yIosBChFFbWl0RXZlbnRzUmVxdWVzdBI8Cgl3b3JrZXJfaWQYASABKAlCKbpIJnIkMiJeW0EtWmEtejAtOV1bQS1aYS16MC05Ll8tXXswLDEyN30kEjgKBWl0ZW1zGAIgAygLMhwudHJhY2VhcGkud29ya2VyLnYxLkVtaXRJdGVtQgu6SAiSAQUIARDoByJFChJFbWl0RXZlbnRzUmVzcG9uc2USLwoHcmVzdWx0cxgBIAMoCzIeLnRyYWNlYXBpLndvcmtlci52MS5FbWl0UmVzdWx0IpIBChRDb21wbGV0ZVRhc2tzUmVxdWVzdBI8Cgl3b3JrZXJfaWQYASABKAlCKbpIJnIkMiJeW0EtWmEtejAtOV1bQS1aYS16MC05Ll8tXXswLDEyN30kEjwKBWl0ZW1zGAIgAygLMiAudHJhY2VhcGkud29ya2VyLnYxLkNvbXBsZXRlSXRlbUILukgIkgEFCAEQ6AciUAoVQ29tcGxldGVUYXNrc1Jlc3BvbnNlEjcKB3Jlc3VsdHMYASADKAsyJi50cmFjZWFwaS53b3JrZXIudjEuQ29tcGxldGVUYXNrUmVzdWx0IsoBChJTZXR0bGVUYXNrc1JlcXVlc3QSPAoJd29ya2VyX2lkGAEgASgJQim6SCZyJDIiXltBLVphLXowLTldW0EtWmEtejAtOS5fLV17MCwxMjd9JBI4CgVlbWl0cxgCIAMoCzIcLnRyYWNlYXBpLndvcmtlci52MS5FbWl0SXRlbUILukgIkgEFCAEQ6AcSPAoFaXRlbXMYAyADKAsyIC50cmFjZWFwaS53b3JrZXIudjEuQ29tcGxldGVJdGVtQgu6SAiSAQUIARDoByJ9ChNTZXR0bGVUYXNrc1Jlc3BvbnNlEi0KBWVtaXRzGAEgAygLMh4udHJhY2VhcGkud29ya2VyLnYxLkVtaXRSZXN1bHQSNwoHcmVzdWx0cxgCIAMoCzImLnRyYWNlYXBpLndvcmtlci52MS5Db21wbGV0ZVRhc2tSZXN1bHQqbgoJRGlyZWN0aXZlEhkKFURJUkVDVElWRV9VTlNQRUNJRklFRBAAEhYKEkRJUkVDVElWRV9DT05USU5VRRABEhQKEERJUkVDVElWRV9DQU5DRUwQAhIYChRESVJFQ1RJVkVfTEVBU0VfTE9TVBADMpUGCg1Xb3JrZXJTZXJ2aWNlEmUKDFdhdGNoV2FrZXVwcxInLnRyYWNlYXBpLndvcmtlci52MS5XYXRjaFdha2V1cHNSZXF1ZXN0GigudHJhY2VhcGkud29ya2VyLnYxLldhdGNoV2FrZXVwc1Jlc3BvbnNlKAEwARJbCgpGZXRjaFRhc2tzEiUudHJhY2VhcGkud29ya2VyLnYxLkZldGNoVGFza3NSZXF1ZXN0GiYudHJhY2VhcGkud29ya2VyLnYxLkZldGNoVGFza3NSZXNwb25zZRJbCgpDbGFpbVRhc2tzEiUudHJhY2VhcGkud29ya2VyLnYxLkNsYWltVGFza3NSZXF1ZXN0GiYudHJhY2VhcGkud29ya2VyLnYxLkNsYWltVGFza3NSZXNwb25zZRJYCglIZWFydGJlYXQSJC50cmFjZWFwaS53b3JrZXIudjEuSGVhcnRiZWF0UmVxdWVzdBolLnRyYWNlYXBpLndvcmtlci52MS5IZWFydGJlYXRSZXNwb25zZRJmCg1SZXNvbHZlSW5wdXRzEigudHJhY2VhcGkud29ya2VyLnYxLlJlc29sdmVJbnB1dHNSZXF1ZXN0GikudHJhY2VhcGkud29ya2VyLnYxLlJlc29sdmVJbnB1dHNSZXNwb25zZTABElsKCkVtaXRFdmVudHMSJS50cmFjZWFwaS53b3JrZXIudjEuRW1pdEV2ZW50c1JlcXVlc3QaJi50cmFjZWFwaS53b3JrZXIudjEuRW1pdEV2ZW50c1Jlc3BvbnNlEmQKDUNvbXBsZXRlVGFza3MSKC50cmFjZWFwaS53b3JrZXIudjEuQ29tcGxldGVUYXNrc1JlcXVlc3QaKS50cmFjZWFwaS53b3JrZXIudjEuQ29tcGxldGVUYXNrc1Jlc3BvbnNlEl4KC1NldHRsZVRhc2tzEiYudHJhY2VhcGkud29ya2VyLnYxLlNldHRsZVRhc2tzUmVxdWVzdBonLnRyYWNlYXBpLndvcmtlci52MS5TZXR0bGVUYXNrc1Jlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_traceapi_types_v1_artifact, file_traceapi_types_v1_errors, file_traceapi_types_v1_event, file_traceapi_types_v1_job, file_traceapi_types_v1_scope, file_traceapi_types_v1_task, file_traceapi_worker_v1_completion, file_traceapi_worker_v1_emit]);
 
 /**
  * The first message opens the watch, later ones grant credits or take them back.
@@ -787,175 +791,6 @@ export const EmitEventsRequestSchema: GenMessage<EmitEventsRequest> = /*@__PURE_
   messageDesc(file_traceapi_worker_v1_worker_service, 19);
 
 /**
- * What one attempt, or one run of an ordered job, publishes at once.
- *
- * @generated from message traceapi.worker.v1.EmitItem
- */
-export type EmitItem = Message<"traceapi.worker.v1.EmitItem"> & {
-  /**
-   * The lease of the attempt; for a run the leases of its consecutive tasks, in scope order.
-   *
-   * @generated from field: repeated traceapi.types.v1.TaskLease tasks = 1;
-   */
-  tasks: TaskLease[];
-
-  /**
-   * For runs: the stream.
-   *
-   * @generated from field: traceapi.types.v1.StreamLease stream = 2;
-   */
-  stream?: StreamLease;
-
-  /**
-   * Files to commit with the events.
-   *
-   * @generated from field: repeated traceapi.types.v1.Artifact artifacts = 3;
-   */
-  artifacts: Artifact[];
-
-  /**
-   * Events, 0 or more.
-   *
-   * @generated from field: repeated traceapi.worker.v1.EmittedEvent events = 4;
-   */
-  events: EmittedEvent[];
-
-  /**
-   * The new state, with the version that it replaces.
-   *
-   * @generated from field: traceapi.worker.v1.StateWrite state = 5;
-   */
-  state?: StateWrite;
-
-  /**
-   * Where outputs are complete up to now; sources and stateful jobs declare it. Other jobs' watermarks are moved by a duty.
-   *
-   * @generated from field: repeated traceapi.worker.v1.WatermarkMove watermarks = 6;
-   */
-  watermarks: WatermarkMove[];
-};
-
-/**
- * Describes the message traceapi.worker.v1.EmitItem.
- * Use `create(EmitItemSchema)` to create a new message.
- */
-export const EmitItemSchema: GenMessage<EmitItem> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 20);
-
-/**
- * An event to be accepted.
- *
- * @generated from message traceapi.worker.v1.EmittedEvent
- */
-export type EmittedEvent = Message<"traceapi.worker.v1.EmittedEvent"> & {
-  /**
-   * The dataset; an output of the task's job.
-   *
-   * @generated from field: string dataset_id = 1;
-   */
-  datasetId: string;
-
-  /**
-   * Where it is new.
-   *
-   * @generated from field: traceapi.types.v1.Scope scope = 2;
-   */
-  scope?: Scope;
-
-  /**
-   * Its rows: index into the item's artifacts; unset where the dataset has no files.
-   *
-   * @generated from field: optional uint32 artifact_index = 3;
-   */
-  artifactIndex?: number;
-
-  /**
-   * The task that emits it: index into the item's tasks. With dataset and scope it is the event's key, so it must not depend on how
-   * tasks were cut into runs.
-   *
-   * @generated from field: uint32 task_index = 4;
-   */
-  taskIndex: number;
-
-  /**
-   * For range events: the units.
-   *
-   * @generated from field: traceapi.types.v1.RangeManifest manifest = 5;
-   */
-  manifest?: RangeManifest;
-
-  /**
-   * When what it describes happened; unset where the operator does not say.
-   *
-   * @generated from field: google.protobuf.Timestamp event_time = 6;
-   */
-  eventTime?: Timestamp;
-};
-
-/**
- * Describes the message traceapi.worker.v1.EmittedEvent.
- * Use `create(EmittedEventSchema)` to create a new message.
- */
-export const EmittedEventSchema: GenMessage<EmittedEvent> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 21);
-
-/**
- * Compare-and-set of operator state.
- *
- * @generated from message traceapi.worker.v1.StateWrite
- */
-export type StateWrite = Message<"traceapi.worker.v1.StateWrite"> & {
-  /**
-   * The new bytes; at most 1 MiB.
-   *
-   * @generated from field: bytes data = 1;
-   */
-  data: Uint8Array;
-
-  /**
-   * The version that was handed out or answered last; another one is STATE_CONFLICT.
-   *
-   * @generated from field: uint64 expected_version = 2;
-   */
-  expectedVersion: bigint;
-};
-
-/**
- * Describes the message traceapi.worker.v1.StateWrite.
- * Use `create(StateWriteSchema)` to create a new message.
- */
-export const StateWriteSchema: GenMessage<StateWrite> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 22);
-
-/**
- * A dataset is complete up to a cursor.
- *
- * @generated from message traceapi.worker.v1.WatermarkMove
- */
-export type WatermarkMove = Message<"traceapi.worker.v1.WatermarkMove"> & {
-  /**
-   * The dataset; an output of the task's job.
-   *
-   * @generated from field: string dataset_id = 1;
-   */
-  datasetId: string;
-
-  /**
-   * Complete up to and including this cursor. Equal to the present one does nothing, below it is refused.
-   *
-   * @generated from field: traceapi.types.v1.CursorValue cursor = 2;
-   */
-  cursor?: CursorValue;
-};
-
-/**
- * Describes the message traceapi.worker.v1.WatermarkMove.
- * Use `create(WatermarkMoveSchema)` to create a new message.
- */
-export const WatermarkMoveSchema: GenMessage<WatermarkMove> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 23);
-
-/**
  * The verdicts.
  *
  * @generated from message traceapi.worker.v1.EmitEventsResponse
@@ -974,107 +809,7 @@ export type EmitEventsResponse = Message<"traceapi.worker.v1.EmitEventsResponse"
  * Use `create(EmitEventsResponseSchema)` to create a new message.
  */
 export const EmitEventsResponseSchema: GenMessage<EmitEventsResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 24);
-
-/**
- * The verdict on one item.
- *
- * @generated from message traceapi.worker.v1.EmitResult
- */
-export type EmitResult = Message<"traceapi.worker.v1.EmitResult"> & {
-  /**
-   * The verdict.
-   *
-   * @generated from oneof traceapi.worker.v1.EmitResult.outcome
-   */
-  outcome: {
-    /**
-     * Accepted as a whole.
-     *
-     * @generated from field: traceapi.worker.v1.EmitAccepted accepted = 1;
-     */
-    value: EmitAccepted;
-    case: "accepted";
-  } | {
-    /**
-     * Refused as a whole.
-     *
-     * @generated from field: traceapi.types.v1.ItemError error = 2;
-     */
-    value: ItemError;
-    case: "error";
-  } | { case: undefined; value?: undefined };
-};
-
-/**
- * Describes the message traceapi.worker.v1.EmitResult.
- * Use `create(EmitResultSchema)` to create a new message.
- */
-export const EmitResultSchema: GenMessage<EmitResult> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 25);
-
-/**
- * An accepted item.
- *
- * @generated from message traceapi.worker.v1.EmitAccepted
- */
-export type EmitAccepted = Message<"traceapi.worker.v1.EmitAccepted"> & {
-  /**
-   * One per event, in order.
-   *
-   * @generated from field: repeated traceapi.worker.v1.EventVerdict events = 1;
-   */
-  events: EventVerdict[];
-
-  /**
-   * The state's version now; 0 where the item wrote none.
-   *
-   * @generated from field: uint64 state_version = 2;
-   */
-  stateVersion: bigint;
-};
-
-/**
- * Describes the message traceapi.worker.v1.EmitAccepted.
- * Use `create(EmitAcceptedSchema)` to create a new message.
- */
-export const EmitAcceptedSchema: GenMessage<EmitAccepted> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 26);
-
-/**
- * What became of one event.
- *
- * @generated from message traceapi.worker.v1.EventVerdict
- */
-export type EventVerdict = Message<"traceapi.worker.v1.EventVerdict"> & {
-  /**
-   * The event: the new one, or the first one with its key.
-   *
-   * @generated from field: string event_id = 1;
-   */
-  eventId: string;
-
-  /**
-   * The key was taken by an earlier attempt or an earlier call: the first event stands.
-   *
-   * @generated from field: bool duplicate = 2;
-   */
-  duplicate: boolean;
-
-  /**
-   * A duplicate of an earlier attempt with other content: recorded on the task as non-determinism.
-   *
-   * @generated from field: bool differs = 3;
-   */
-  differs: boolean;
-};
-
-/**
- * Describes the message traceapi.worker.v1.EventVerdict.
- * Use `create(EventVerdictSchema)` to create a new message.
- */
-export const EventVerdictSchema: GenMessage<EventVerdict> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 27);
+  messageDesc(file_traceapi_worker_v1_worker_service, 20);
 
 /**
  * Ends attempts.
@@ -1102,145 +837,7 @@ export type CompleteTasksRequest = Message<"traceapi.worker.v1.CompleteTasksRequ
  * Use `create(CompleteTasksRequestSchema)` to create a new message.
  */
 export const CompleteTasksRequestSchema: GenMessage<CompleteTasksRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 28);
-
-/**
- * How one attempt ended.
- *
- * @generated from message traceapi.worker.v1.CompleteItem
- */
-export type CompleteItem = Message<"traceapi.worker.v1.CompleteItem"> & {
-  /**
-   * The lease.
-   *
-   * @generated from field: traceapi.types.v1.TaskLease lease = 1;
-   */
-  lease?: TaskLease;
-
-  /**
-   * For tasks of a run: the stream.
-   *
-   * @generated from field: traceapi.types.v1.StreamLease stream = 2;
-   */
-  stream?: StreamLease;
-
-  /**
-   * How it ended.
-   *
-   * @generated from oneof traceapi.worker.v1.CompleteItem.outcome
-   */
-  outcome: {
-    /**
-     * It succeeded.
-     *
-     * @generated from field: traceapi.worker.v1.TaskSuccess success = 3;
-     */
-    value: TaskSuccess;
-    case: "success";
-  } | {
-    /**
-     * It failed.
-     *
-     * @generated from field: traceapi.types.v1.TaskFailure failure = 4;
-     */
-    value: TaskFailure;
-    case: "failure";
-  } | {
-    /**
-     * It was told to stop and did.
-     *
-     * @generated from field: traceapi.worker.v1.TaskCanceled canceled = 5;
-     */
-    value: TaskCanceled;
-    case: "canceled";
-  } | {
-    /**
-     * Its worker hands it back.
-     *
-     * @generated from field: traceapi.worker.v1.TaskReturned returned = 7;
-     */
-    value: TaskReturned;
-    case: "returned";
-  } | { case: undefined; value?: undefined };
-
-  /**
-   * What it used.
-   *
-   * @generated from field: traceapi.types.v1.ResourceUsage usage = 6;
-   */
-  usage?: ResourceUsage;
-};
-
-/**
- * Describes the message traceapi.worker.v1.CompleteItem.
- * Use `create(CompleteItemSchema)` to create a new message.
- */
-export const CompleteItemSchema: GenMessage<CompleteItem> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 29);
-
-/**
- * A success.
- *
- * @generated from message traceapi.worker.v1.TaskSuccess
- */
-export type TaskSuccess = Message<"traceapi.worker.v1.TaskSuccess"> & {
-  /**
-   * Distinct events that the task emitted. Fewer accepted ones refuse the success (EVENTS_MISSING).
-   *
-   * @generated from field: uint32 emitted_event_count = 1;
-   */
-  emittedEventCount: number;
-};
-
-/**
- * Describes the message traceapi.worker.v1.TaskSuccess.
- * Use `create(TaskSuccessSchema)` to create a new message.
- */
-export const TaskSuccessSchema: GenMessage<TaskSuccess> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 30);
-
-/**
- * A confirmed stop.
- *
- * @generated from message traceapi.worker.v1.TaskCanceled
- */
-export type TaskCanceled = Message<"traceapi.worker.v1.TaskCanceled"> & {
-  /**
-   * What the worker did, for people.
-   *
-   * @generated from field: string message = 1;
-   */
-  message: string;
-};
-
-/**
- * Describes the message traceapi.worker.v1.TaskCanceled.
- * Use `create(TaskCanceledSchema)` to create a new message.
- */
-export const TaskCanceledSchema: GenMessage<TaskCanceled> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 31);
-
-/**
- * An attempt that its worker gives up for no fault of the task: it drains, or has no room. The task is queued again at once and charged with
- * nothing; what the attempt emitted stands.
- *
- * @generated from message traceapi.worker.v1.TaskReturned
- */
-export type TaskReturned = Message<"traceapi.worker.v1.TaskReturned"> & {
-  /**
-   * Why, for people.
-   *
-   * @generated from field: string message = 1;
-   */
-  message: string;
-};
-
-/**
- * Describes the message traceapi.worker.v1.TaskReturned.
- * Use `create(TaskReturnedSchema)` to create a new message.
- */
-export const TaskReturnedSchema: GenMessage<TaskReturned> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 32);
+  messageDesc(file_traceapi_worker_v1_worker_service, 21);
 
 /**
  * The verdicts.
@@ -1261,7 +858,7 @@ export type CompleteTasksResponse = Message<"traceapi.worker.v1.CompleteTasksRes
  * Use `create(CompleteTasksResponseSchema)` to create a new message.
  */
 export const CompleteTasksResponseSchema: GenMessage<CompleteTasksResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 33);
+  messageDesc(file_traceapi_worker_v1_worker_service, 22);
 
 /**
  * Publishes and ends.
@@ -1296,7 +893,7 @@ export type SettleTasksRequest = Message<"traceapi.worker.v1.SettleTasksRequest"
  * Use `create(SettleTasksRequestSchema)` to create a new message.
  */
 export const SettleTasksRequestSchema: GenMessage<SettleTasksRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 34);
+  messageDesc(file_traceapi_worker_v1_worker_service, 23);
 
 /**
  * The verdicts.
@@ -1324,51 +921,7 @@ export type SettleTasksResponse = Message<"traceapi.worker.v1.SettleTasksRespons
  * Use `create(SettleTasksResponseSchema)` to create a new message.
  */
 export const SettleTasksResponseSchema: GenMessage<SettleTasksResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 35);
-
-/**
- * The verdict on one attempt's end.
- *
- * @generated from message traceapi.worker.v1.CompleteTaskResult
- */
-export type CompleteTaskResult = Message<"traceapi.worker.v1.CompleteTaskResult"> & {
-  /**
-   * The task.
-   *
-   * @generated from field: string task_id = 1;
-   */
-  taskId: string;
-
-  /**
-   * The verdict.
-   *
-   * @generated from oneof traceapi.worker.v1.CompleteTaskResult.outcome
-   */
-  outcome: {
-    /**
-     * Recorded; where the task stands now.
-     *
-     * @generated from field: traceapi.types.v1.TaskState state = 2;
-     */
-    value: TaskState;
-    case: "state";
-  } | {
-    /**
-     * Refused.
-     *
-     * @generated from field: traceapi.types.v1.ItemError error = 3;
-     */
-    value: ItemError;
-    case: "error";
-  } | { case: undefined; value?: undefined };
-};
-
-/**
- * Describes the message traceapi.worker.v1.CompleteTaskResult.
- * Use `create(CompleteTaskResultSchema)` to create a new message.
- */
-export const CompleteTaskResultSchema: GenMessage<CompleteTaskResult> = /*@__PURE__*/
-  messageDesc(file_traceapi_worker_v1_worker_service, 36);
+  messageDesc(file_traceapi_worker_v1_worker_service, 24);
 
 /**
  * What the worker does with the task.
