@@ -114,20 +114,25 @@ def test_a_faulty_document_answers_all_its_problems(stack: RunningStack, tmp_pat
         "    inputs: {eth.blocks: {}}\n"
         "    outputs: {eth.more_ranges: {storage: none}}\n"
         "    exection: {max_attempts: 3}\n"
+        "  more:\n"
+        "    source: replay\n"
+        "    config: {path: nowhere.csv, cursor: number}\n"
+        "    outputs: {eth.more: {cursor: {column: number, type: int64}}}\n"
     )
     result = stack.tracectl("dag", "validate", str(file))
     assert result.returncode == 1
-    for place, remedy in (("5:25", "`size`"), ("8:5", "`execution`")):
+    for place, remedy in (("5:25", "`size`"), ("8:5", "`execution`"), ("11:20", "relative to its own folder")):
         assert f"{file}:{place}: " in result.stdout
         assert remedy in result.stdout
-    assert result.stdout.count("▲") == 2
-    assert "2 problems" in result.stdout
+    assert result.stdout.count("▲") == 3
+    assert "3 problems" in result.stdout
     answer = json_format.Parse(
         stack.tracectl("dag", "validate", str(file), "-o", "json").stdout, dag_service_pb2.ValidateDagResponse()
     )
-    assert [(problem.line, problem.column) for problem in answer.problems] == [(5, 25), (8, 5)]
+    assert [(problem.line, problem.column) for problem in answer.problems] == [(5, 25), (8, 5), (11, 20)]
     deployed = stack.tracectl("dag", "deploy", str(file))
     assert deployed.returncode == 1
+    assert "3 problems" in deployed.stderr
     assert "was not deployed" in deployed.stderr
 
 
