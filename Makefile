@@ -86,7 +86,7 @@ pytest: venv node ## Run the tests (ARGS="tests/kernel -k scopes" chooses)
 
 ##@ Proving
 .PHONY: chaos
-chaos: venv ## Real programs under seeded faults, and every promise checked (SEED=1 RUNS=20; ARGS="--ledger FILE")
+chaos: venv node ## Real programs under seeded faults, and every promise checked (SEED=1 RUNS=20; ARGS="--ledger FILE")
 	@$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) --runs $(or $(RUNS),1) $(ARGS)
 
 ##@ Changing things

@@ -49,8 +49,8 @@ def main() -> int:
 
 
 def _tell(result: Result) -> None:
-    hits = ", ".join(f"{_named(fault)} ({fault.in_flight})" for fault in result.injected)
-    _say(f"seed {result.seed} {result.outcome} in {result.seconds:.1f} s; faults, with tasks in flight: {hits}")
+    hits = ", ".join(map(_named, result.injected))
+    _say(f"seed {result.seed} {result.outcome} in {result.seconds:.1f} s; woken over {result.wakeups}; faults: {hits}")
     for violation in result.violations[:_SHOWN]:
         _say(f"  {violation}")
     if len(result.violations) > _SHOWN:
@@ -60,7 +60,9 @@ def _tell(result: Result) -> None:
 
 
 def _named(fault: Injected) -> str:
-    return f"{fault.kind.value} {fault.detail}" if fault.kind is Kind.CRASH else fault.kind.value
+    """With the tasks that it met in flight."""
+    where = f" {fault.detail}" if fault.kind is Kind.CRASH else ""
+    return f"{fault.kind.value}{where} ({fault.in_flight})"
 
 
 def _say(line: str) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 from psycopg.conninfo import make_conninfo
 
@@ -23,13 +24,15 @@ from ctl.local.programs import Addresses
 from dispatcher.db.migrate import migrate
 from kernel.credentials import read_token
 from kernel.embedded_postgres import EmbeddedPostgres
-from tests.chaos.plan import DISPATCHERS, WRAPPERS
+from tests.chaos.plan import DISPATCHERS, SQS, WRAPPERS
 from tests.chaos.proxy import Endpoint, Proxy
+from tests.sqs_server import CREDENTIAL, SqsServer, running_sqs_server
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SOCKET = ".s.PGSQL.5432"
 _TERM_SECONDS = 3.0
 _TELL_SECONDS = 1.0
+_PREFIX = "chaos"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Settings:
     """What is planted in the dispatchers, by name."""
     finished_live_seconds: float = 0.2
     wakeups: str = "stream"
-    """The adapter of wake-ups; the built-in stream is the only one here yet."""
+    """The way that wake-ups go: `stream`, or `sqs`, through a server that speaks SQS."""
 
 
 @dataclass(slots=True)
@@ -69,6 +72,8 @@ class Cluster:
     proxy: Proxy
     ports: Mapping[str, int]
     digests: Mapping[str, str]
+    wakeups: Mapping[str, str]
+    """What programs have to know of the way that wake-ups go, as environment."""
     processes: dict[str, Process] = field(default_factory=dict)
     addresses: dict[str, Mapping[str, str]] = field(default_factory=dict)
     logs: dict[str, Path] = field(default_factory=dict)
@@ -96,6 +101,7 @@ class Cluster:
             "TRACE_WORK_DIR": str(self.home.root / name),
             "TRACE_CAPACITY": "4",
             "TRACE_DRAIN_SECONDS": "2",
+            **self.wakeups,
             "CHAOS_PROCESS": name,
             "CHAOS_HISTORY": str(self.history / f"{name}.jsonl"),
             "CHAOS_CRASH": armed,
@@ -204,7 +210,10 @@ class Cluster:
 
 
 def routes_of(name: str) -> list[str]:
-    """The routes that a process speaks through: a wrapper's to both dispatchers, a dispatcher's to the database."""
+    """The routes that a process speaks through: a wrapper's to both dispatchers, a dispatcher's to the database. All of
+    them speak to SQS through one."""
+    if name == SQS:
+        return [SQS]
     return [f"{name}>{other}" for other in DISPATCHERS] if name in WRAPPERS else [f"{name}>postgres"]
 
 
@@ -223,8 +232,22 @@ def running_cluster(folder: Path, settings: Settings, rng: random.Random) -> Ite
             (home.root / name).mkdir(mode=0o700)
             proxy.add(f"{name}>postgres", Endpoint(path=home.root / name / _SOCKET), behind)
         ports = {route: proxy.add(route, Endpoint()) for wrapper in WRAPPERS for route in routes_of(wrapper)}
-        cluster = Cluster(home, settings, server, proxy, ports, programs.make_credentials(home))
-        try:
-            yield cluster
-        finally:
-            cluster.end()
+        with _wakeups(settings, proxy) as wakeups:
+            cluster = Cluster(home, settings, server, proxy, ports, programs.make_credentials(home), wakeups)
+            try:
+                yield cluster
+            finally:
+                cluster.end()
+
+
+@contextlib.contextmanager
+def _wakeups(settings: Settings, proxy: Proxy) -> Iterator[Mapping[str, str]]:
+    """The server that speaks SQS, behind the proxy, where wake-ups go through it."""
+    if settings.wakeups != SQS:
+        yield {}
+        return
+    with running_sqs_server() as server:
+        port = proxy.add(SQS, Endpoint(), Endpoint(server.port))
+        with patch.dict(os.environ, CREDENTIAL):
+            server.make_queue(_PREFIX)
+        yield {"TRACE_WAKEUPS": SqsServer(port).url(_PREFIX), **CREDENTIAL}

@@ -155,7 +155,7 @@ class Driver:
                 cluster.restart_postgres()
             case Kind.END_SESSIONS:
                 self._ask(_sql.end_sessions)
-            case Kind.CUT_WRAPPER | Kind.CUT_DATABASE:
+            case Kind.CUT_WRAPPER | Kind.CUT_DATABASE | Kind.CUT_SQS:
                 cluster.proxy.refuse(routes, refused=True)
                 cluster.proxy.cut(routes)
                 self._after(fault.seconds, lambda: cluster.proxy.refuse(routes, refused=False))

@@ -15,9 +15,11 @@ _WATCHED = ("dispatcher", "wrapper", "kernel", "sdk", "gen", "tests/chaos")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A run. `commit` ends in `+` where the tree had changes that were not committed."""
+    """A run. `commit` ends in `+` where the tree had changes that were not committed; `wakeups` is the way that they
+    went."""
 
     seed: int
+    wakeups: str
     commit: str
     outcome: str
     seconds: float
@@ -49,10 +51,17 @@ def entry(result: Result, at: str) -> Entry:
     for fault in result.injected:
         if fault.in_flight:
             faults[fault.kind.value] = faults.get(fault.kind.value, 0) + 1
-    crashes = [fault.detail for fault in result.injected if fault.kind is Kind.CRASH]
-    broken = sorted({violation.invariant for violation in result.violations})
-    tasks = int(result.rarities["tasks"])
-    return Entry(result.seed, at, result.outcome, round(result.seconds, 1), tasks, faults, crashes, broken)
+    return Entry(
+        result.seed,
+        result.wakeups,
+        at,
+        result.outcome,
+        round(result.seconds, 1),
+        int(result.rarities["tasks"]),
+        faults,
+        [fault.detail for fault in result.injected if fault.kind is Kind.CRASH],
+        sorted({violation.invariant for violation in result.violations}),
+    )
 
 
 def add(path: Path, one: Entry) -> None:

@@ -1,13 +1,18 @@
-"""Wake-ups that get lost, doubled, shuffled, and mixed with ids that nobody knows: they are hints, so it may only cost
-time."""
+"""Wake-ups that get lost, doubled, shuffled, late, and mixed with ids that nobody knows: they are hints, so it may only
+cost time."""
 
 import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from dispatcher.wakeups.stream import StreamChannel
 from tests.chaos.recorder import History
+from tests.wakeups.faulty_sqs import FaultySqs
+
+if TYPE_CHECKING:
+    from types_boto3_sqs.client import SQSClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +58,24 @@ class LossyStream(StreamChannel):
         self._rng.shuffle(kept)
         self._history.note(wakeups=len(task_ids), lost=lost, doubled=doubled, garbage=garbage)
         super().send(queue, kept)
+
+
+class LossySqs(FaultySqs):
+    """The client of SQS, with losses; some messages come late."""
+
+    def __init__(self, client: "SQSClient", losses: Losses, seed: int, history: History) -> None:
+        super().__init__(
+            client, seed, lost=losses.lost, doubled=losses.doubled, late=losses.doubled, garbage=losses.garbage
+        )
+        self._history = history
+
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> Any:
+        lost, doubled, garbage = self.lost_count, self.doubled_count, self.garbage_count
+        answer = super().send_message_batch(QueueUrl=QueueUrl, Entries=Entries)
+        self._history.note(
+            wakeups=len(Entries),
+            lost=self.lost_count - lost,
+            doubled=self.doubled_count - doubled,
+            garbage=self.garbage_count - garbage,
+        )
+        return answer

@@ -13,6 +13,7 @@ from tests.chaos.lossy import Losses
 
 WRAPPERS = ("wrapper-1", "wrapper-2", "wrapper-3")
 DISPATCHERS = ("dispatcher-1", "dispatcher-2")
+SQS = "sqs"
 
 _OF_WRAPPERS = ("claim.answered", "emit.", "end.", "heartbeat.answered", "artifact.", "object.")
 _PLANNED = 6
@@ -30,6 +31,7 @@ class Kind(Enum):
     END_SESSIONS = "end database sessions"
     CUT_WRAPPER = "cut wrapper's connections"
     CUT_DATABASE = "cut dispatcher's connections"
+    CUT_SQS = "cut connections to SQS"
     LOSE_REPLIES = "lose replies to wrapper"
     CRASH = "crash point"
 
@@ -44,6 +46,7 @@ _VICTIMS = {
     Kind.CUT_DATABASE: DISPATCHERS,
     Kind.RESTART_POSTGRES: ("postgres",),
     Kind.END_SESSIONS: ("postgres",),
+    Kind.CUT_SQS: (SQS,),
 }
 
 
@@ -60,9 +63,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run. `crashes` is by process: the points that its first start is armed with."""
+    """A run. `wakeups` is the way that wake-ups go, `stream` or `sqs`; `crashes` is by process: the points that its
+    first start is armed with."""
 
     seed: int
+    wakeups: str
     faults: tuple[Fault, ...]
     crashes: dict[str, str]
     losses: Losses
@@ -75,7 +80,8 @@ class Plan:
 def plan_of(seed: int, lease_seconds: float) -> Plan:
     """The plan of a seed."""
     rng = random.Random(seed)
-    kinds = rng.sample(list(_VICTIMS), _PLANNED)
+    wakeups = rng.choice(("stream", SQS))
+    kinds = rng.sample([kind for kind in _VICTIMS if kind is not Kind.CUT_SQS or wakeups == SQS], _PLANNED)
     moments = sorted(rng.uniform(*_SCHEDULED) for _ in kinds)
     faults = [
         Fault(
@@ -89,6 +95,7 @@ def plan_of(seed: int, lease_seconds: float) -> Plan:
     armed = {rng.choice(WRAPPERS): _wrapper_points(), rng.choice(DISPATCHERS): _dispatcher_points()}
     return Plan(
         seed,
+        wakeups,
         tuple(faults),
         {process: f"{rng.choice(points)}:{rng.randint(2, 12)}" for process, points in armed.items()},
         Losses(rng.choice((0.0, 0.1, 0.4)), rng.choice((0.05, 0.3)), 0.02),

@@ -10,18 +10,21 @@ import os
 import random
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
 import dispatcher.main
+import dispatcher.wakeups.sqs
 import kernel.channels
 import wrapper.main
 from kernel import crash
 from kernel.call_metadata import AIO_INTERCEPTORS
+from kernel.sqs import sqs_client
 from tests.chaos.bugs import BUGS
-from tests.chaos.lossy import Losses, LossyStream
+from tests.chaos.lossy import Losses, LossySqs, LossyStream
 from tests.chaos.planting import planted
 from tests.chaos.recorder import History, Recording
 
@@ -54,8 +57,16 @@ def main() -> None:
     losses = Losses.parse(environ["CHAOS_LOSSES"])
     rng = random.Random(f"{environ['CHAOS_SEED']}/{process}")
     bug = environ.get("CHAOS_BUG")
-    lossy = patch.object(dispatcher.main, "StreamChannel", lambda: LossyStream(losses, rng, history))
-    with planted(BUGS[bug].patches if bug else ()), lossy:
+    with ExitStack() as stack:
+        stack.enter_context(planted(BUGS[bug].patches if bug else ()))
+        stack.enter_context(patch.object(dispatcher.main, "StreamChannel", lambda: LossyStream(losses, rng, history)))
+        stack.enter_context(
+            patch.object(
+                dispatcher.wakeups.sqs,
+                "sqs_client",
+                lambda location: LossySqs(sqs_client(location), losses, rng.getrandbits(32), history),
+            )
+        )
         dispatcher.main.main()
 
 

@@ -28,6 +28,7 @@ class Result:
     """What became of a seed. It passed where nothing is violated and nothing missing."""
 
     seed: int
+    wakeups: str
     violations: list[Violation]
     missing: list[str]
     rarities: Mapping[str, float]
@@ -44,7 +45,7 @@ def run(seed: int, folder: Path, *, events: int = EVENTS, bug: str = "") -> Resu
     die with that."""
     started = time.monotonic()
     plan = plan_of(seed, _LEASE_SECONDS)
-    settings = Settings(seed, str(plan.losses), _LEASE_SECONDS, bug=bug)
+    settings = Settings(seed, str(plan.losses), _LEASE_SECONDS, bug=bug, wakeups=plan.wakeups)
     with running_cluster(folder, settings, random.Random(f"{seed}/proxy")) as cluster:
         install_audit(cluster.server.conninfo(), BUGS[bug].schema if bug else "")
         document = write_workload(cluster.home.root / "files", events, RATE)
@@ -65,4 +66,4 @@ def run(seed: int, folder: Path, *, events: int = EVENTS, bug: str = "") -> Resu
         evidence = collect(cluster.server.conninfo(), store, cluster.history, bounds)
         rarities = rarities_of(evidence, cluster.history, driver.injected)
         seconds = time.monotonic() - started
-        return Result(seed, check(evidence), vacuous(rarities), rarities, driver.injected, seconds)
+        return Result(seed, plan.wakeups, check(evidence), vacuous(rarities), rarities, driver.injected, seconds)

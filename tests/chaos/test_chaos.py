@@ -15,18 +15,34 @@ from tests.chaos.plan import plan_of
 from tests.chaos.proxy import Endpoint, Proxy, Way
 from tests.chaos.run import run
 
-SEED = 1
-SECONDS = 5.0
+SEEDS = {"stream": 1, "sqs": 7}
+"""Of each way that wake-ups go, one."""
+FEW_EVENTS = 150
+SECONDS = 30.0
+LONGEST_SECONDS = 900
+"""A run waits for progress; on a busy machine it may take long."""
 
 
 @pytest.mark.acceptance
 @pytest.mark.faults
 @pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_a_run_under_faults_breaks_no_promise_and_is_not_vacuous(tmp_path: Path) -> None:
-    result = run(SEED, tmp_path / "home")
+@pytest.mark.timeout(LONGEST_SECONDS)
+@pytest.mark.parametrize("wakeups", SEEDS)
+def test_a_run_under_faults_breaks_no_promise_and_is_not_vacuous(tmp_path: Path, wakeups: str) -> None:
+    result = run(SEEDS[wakeups], tmp_path / "home")
+    assert result.wakeups == wakeups
     assert [str(violation) for violation in result.violations] == []
     assert result.missing == []
+
+
+@pytest.mark.acceptance
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.timeout(LONGEST_SECONDS)
+def test_a_bug_in_the_real_programs_is_found(tmp_path: Path) -> None:
+    """Planted in the dispatchers; so what goes from them through the database to the checker is whole."""
+    result = run(SEEDS["stream"], tmp_path / "home", events=FEW_EVENTS, bug="clock-ahead")
+    assert "S9" in {violation.invariant for violation in result.violations}
 
 
 def test_a_seed_is_a_plan() -> None:

@@ -10,6 +10,7 @@ from tests.chaos.planting import planted
 from tests.chaos.scenarios import LATER, SCENARIOS
 from tests.chaos.stage import open_stage
 
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "proof.md"
 _NOT_THE_END = frozenset({"L1", "L2", "L3"})
 """Not to be asked of a scenario, which leaves things as they are."""
 
@@ -42,3 +43,9 @@ async def test_a_planted_bug_is_caught(database: str, tmp_path: Path, name: str)
 def test_every_scenario_has_a_bug_and_every_bug_an_invariant() -> None:
     assert {bug.scenario for bug in BUGS.values()} == set(SCENARIOS)
     assert {bug.invariant for bug in BUGS.values()} <= set(INVARIANTS)
+
+
+def test_the_documentation_has_every_bug_and_every_invariant() -> None:
+    page = _PAGE.read_text(encoding="utf-8")
+    assert [n for n, bug in BUGS.items() if f"| `{n}` | {bug.what} | {bug.invariant} |" not in page] == []
+    assert [name for name in INVARIANTS if f"| {name} | " not in page] == []
