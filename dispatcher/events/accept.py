@@ -24,7 +24,7 @@ from dispatcher.events import store
 from dispatcher.events.producers import Producers
 from dispatcher.events.rows import EventKey, JobOutputRow
 from dispatcher.events.values import Accepted, ConsumersChanged, Emit, EmitResult, Publication
-from dispatcher.events.verdicts import Found, judge
+from dispatcher.events.verdicts import Found, hinders_success, judge
 from dispatcher.events.writes import Writes
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, lease_refusal
@@ -80,7 +80,7 @@ class Acceptance:
             result = judge(op, tasks, produced, found)
             if isinstance(result, Accepted):
                 writes.add(op, result, first, produced, found)
-            else:
+            elif hinders_success(op, first, found):
                 writes.refused |= {lease.task_id for lease in op.leases}
             results.append(result)
         publication = await self._write(producers, writes)

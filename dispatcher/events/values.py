@@ -133,11 +133,13 @@ class Publication:
 
 class Accepted(NamedTuple):
     """One verdict per event; the state's version, 0 where none was written. The publication of all that was accepted
-    together is with the first."""
+    together is with the first. `overtaken`: it was accepted before, and its state and watermarks have been written
+    over since."""
 
     events: tuple[EventVerdict, ...]
     state_version: int
     publication: Publication | None = None
+    overtaken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

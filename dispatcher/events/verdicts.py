@@ -54,11 +54,44 @@ def judge(op: Emit, tasks: Mapping[str, LockedTask], produced: Mapping[str, JobO
         for artifact in op.artifacts:
             _check_artifact(artifact, first, produced, found, new_schemas)
         verdicts = tuple(_event_verdict(op, event, tasks, produced, found) for event in op.events)
+        if _repeats_late(op, first, produced, found):
+            return Accepted(verdicts, op.state.expected_version + 1 if op.state else 0, overtaken=True)
         version = _state_version(op, first, found)
         _check_watermarks(op, produced, found)
     except _RefusedError as refused:
         return refused.refusal
     return Accepted(verdicts, version)
+
+
+def hinders_success(op: Emit, first: LockedTask, found: Found) -> bool:
+    """Whether something would be missing without the refused emit. Of a state that others have followed, and nothing
+    else, nobody can tell whether it was accepted before; but what followed it stands."""
+    if op.events or op.artifacts or op.state is None:
+        return True
+    standing = found.states.get((first.job_version_id, first.stream_key or ""))
+    return standing is None or standing.version <= op.state.expected_version + 1
+
+
+def _repeats_late(op: Emit, first: LockedTask, produced: Mapping[str, JobOutputRow], found: Found) -> bool:
+    """Whether its very attempts emitted all of its events before, and its state or watermarks were written over since:
+    a call that was accepted arrives once more, late."""
+    for event in op.events:
+        lease = op.leases[event.task_index]
+        standing = found.events.get(EventKey(produced[event.dataset_id].dataset_version_id, lease.task_id, event.scope))
+        if standing is None or standing.producer_attempt != lease.attempt:
+            return False
+    behind = any(
+        move.dataset_id in produced
+        and (present := found.watermarks.get(produced[move.dataset_id].dataset_version_id)) is not None
+        and move.cursor_key < present
+        for move in op.watermarks
+    )
+    if not op.events or op.state is None:
+        return bool(op.events) and behind
+    state = found.states.get((first.job_version_id, first.stream_key or ""))
+    if state is None or state.version <= op.state.expected_version:
+        return False
+    return state.version > op.state.expected_version + 1 or (behind and state.data == op.state.data)
 
 
 def _refuse(reason: Reason.ValueType, message: str) -> None:

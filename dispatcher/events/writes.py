@@ -38,6 +38,8 @@ class Writes:
             self.emitted.setdefault(lease.task_id, Emitted())
         artifact_ids = self._add_artifacts(op, accepted, produced, found)
         self._add_events(op, accepted, artifact_ids, produced, found)
+        if accepted.overtaken:
+            return
         if op.state is not None:
             stream = (first.job_version_id, first.stream_key or "")
             self.states[stream] = (op.state.data, accepted.state_version)

@@ -166,6 +166,12 @@ BUGS: Mapping[str, Bug] = {
         "S4",
         schema="drop index event_key",
     ),
+    "late-emit": Bug(
+        "an emit that was accepted is refused when it arrives once more, late",
+        [Function("dispatcher.events.verdicts:_repeats_late", wrong.never_refused)],
+        "an_emit_arrives_late_once_more",
+        "S25",
+    ),
     "two-transactions": Bug(
         "an emit is written in one transaction and published in another",
         [Function("dispatcher.events.accept:Acceptance.accept", wrong.committed_at_once)],

@@ -133,6 +133,7 @@ class Cluster:
         ]
         for name in ended:
             self.processes[name].ended, self.processes[name].serving = True, False
+            self._retarget(name, None)
         return ended
 
     @property
@@ -149,6 +150,7 @@ class Cluster:
         process.killed = True
         process.popen.kill()
         process.popen.wait()
+        self._retarget(name, None)
 
     def stop(self, name: str) -> bool:
         """Whether it stands still when this returns: it may just have died."""
@@ -204,9 +206,12 @@ class Cluster:
 
     def _serves(self, name: str, bound: Mapping[str, str]) -> None:
         self.addresses[name] = bound
-        if name in DISPATCHERS:
-            for wrapper in WRAPPERS:
-                self.proxy.retarget(f"{wrapper}>{name}", Endpoint.parse(bound["internal"]))
+        self._retarget(name, Endpoint.parse(bound["internal"]) if name in DISPATCHERS else None)
+
+    def _retarget(self, name: str, target: Endpoint | None) -> None:
+        """Nowhere, once it has ended: somebody else may get its port."""
+        for wrapper in WRAPPERS if name in DISPATCHERS else ():
+            self.proxy.retarget(f"{wrapper}>{name}", target)
 
 
 def routes_of(name: str) -> list[str]:

@@ -10,6 +10,9 @@ from typing import Literal
 
 Verdict = Literal["ok", "refused", "unknown"]
 NEVER = float("inf")
+UNJUDGED = frozenset({"STALE_LEASE", "STALE_STREAM_EPOCH", "TASK_CANCELED", "TASK_NOT_FOUND", ""})
+"""An emit that is refused for one of these says nothing of what it brought: whoever sent it had no right to any more.
+Nor does one without a reason: its call was refused as a whole, and nobody looked at it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from tests.chaos.evidence import EventKey, Evidence
+from tests.chaos.evidence import UNJUDGED, EventKey, Evidence
 from tests.chaos.leases_over_time import LeasesOverTime
-
-# An emit that is refused for one of these says nothing of what it brought: whoever sent it had no right to any more.
-_OF_THE_LEASE = frozenset({"STALE_LEASE", "STALE_STREAM_EPOCH", "TASK_CANCELED", "TASK_NOT_FOUND"})
 
 
 def acknowledged_events_are_there(evidence: Evidence) -> Iterator[str]:
@@ -104,7 +101,7 @@ def _successes_without_their_emits(evidence: Evidence) -> Iterator[str]:
         attempt = succeeded.get((write.task_id, write.attempt))
         if attempt is None or write.token_digest != attempt.token_digest:
             continue
-        if write.kind == "emit" and write.verdict == "refused" and write.reason not in _OF_THE_LEASE:
+        if write.kind == "emit" and write.verdict == "refused" and write.reason not in UNJUDGED:
             yield f"task {write.task_id} succeeded in attempt {write.attempt}, of which an emit was refused"
         if write.kind == "end" and write.outcome == "success" and events[write.task_id] < write.emitted:
             yield f"task {write.task_id} succeeded with {events[write.task_id]} of {write.emitted} events"

@@ -3,8 +3,9 @@
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from tests.chaos.evidence import Evidence, StreamChange, TaskChange
+from tests.chaos.evidence import NEVER, UNJUDGED, Evidence, StreamChange, TaskChange
 from tests.chaos.leases_over_time import LeasesOverTime
 
 # The transitions that the product may make, written down a second time: here nobody looks up what the product thinks.
@@ -170,3 +171,17 @@ def calls_take_effect_once(evidence: Evidence) -> Iterator[str]:
     for task_id, count in applied.items():
         if count != ended[task_id]:
             yield f"task {task_id} has {ended[task_id]} ended attempts, and {count} were written"
+    yield from _accepted_and_then_refused(evidence)
+
+
+def _accepted_and_then_refused(evidence: Evidence) -> Iterator[str]:
+    """An emit with events that arrives again gets its first answer, or hears that its lease has ended."""
+    accepted: dict[tuple[Any, ...], float] = {}
+    for write in sorted(evidence.writes, key=lambda write: write.ended):
+        if write.kind != "emit" or not write.events:
+            continue
+        which = write.task_id, write.attempt, write.token_digest, frozenset(one.key for one in write.events)
+        if write.verdict == "ok":
+            accepted.setdefault(which, write.ended)
+        elif write.verdict == "refused" and write.reason not in UNJUDGED and accepted.get(which, NEVER) < write.began:
+            yield f"an emit of task {write.task_id} was accepted, and refused when it arrived again: {write.reason}"

@@ -87,8 +87,8 @@ class Proxy:
         """A route; answers the port that it listens on, 0 for a unix socket."""
         return asyncio.run_coroutine_threadsafe(self._add(name, listen, target), self._loop).result()
 
-    def retarget(self, name: str, target: Endpoint) -> None:
-        """For connections from now on."""
+    def retarget(self, name: str, target: Endpoint | None) -> None:
+        """For connections from now on; without a target there are none."""
 
         def change() -> None:
             self._routes[name].target = target

@@ -180,6 +180,16 @@ async def an_emit_is_repeated(stage: Stage) -> None:
     await stage.source.worker.emit(item)
 
 
+async def an_emit_arrives_late_once_more(stage: Stage) -> None:
+    """When others have been accepted since."""
+    item = await stage.source.item([1])
+    await stage.source.worker.emit(item)
+    stage.source.version = 1
+    await stage.source.publish([2])
+    await stage.source.publish([3])
+    await stage.source.worker.emit(item)
+
+
 async def a_consumer_is_deployed_within_an_emit(stage: Stage) -> None:
     await stage.source.publish([1])
     acceptance, ops = Acceptance(new_id), [convert.emit(await stage.source.item([2]), new_id).with_consumers(2)]
@@ -284,6 +294,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         a_success_is_retried,
         sessions_end_after_the_answer,
         an_emit_is_repeated,
+        an_emit_arrives_late_once_more,
         a_consumer_is_deployed_within_an_emit,
         a_consumer_is_deployed_later,
         a_success_without_its_events,

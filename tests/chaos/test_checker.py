@@ -228,6 +228,13 @@ def _end_written_twice(e: Evidence) -> None:
     e.written.append(Written(24, "attempt", FIRST, 8.9, 31))
 
 
+def _accepted_emit_refused_later(e: Evidence) -> None:
+    """In time, and for what it brought."""
+    (first,) = [w for w in e.writes if w.kind == "emit" and w.task_id == SOURCE]
+    late = dataclasses.replace(first, began=3.0, ended=3.1, verdict="refused", reason="STATE_CONFLICT")
+    e.writes.append(late)
+
+
 def _never_ends(e: Evidence) -> None:
     replaced(e.tasks, lambda t: t.task_id == SECOND, state="backoff")
 
@@ -284,6 +291,7 @@ BAD: list[tuple[str, Bad]] = [
     ("S24", _cancelled_and_still_there),
     ("S25", _claim_made_two_attempts),
     ("S25", _end_written_twice),
+    ("S25", _accepted_emit_refused_later),
     ("O1", _succeeded_out_of_order),
     ("W1", _said_to_be_complete_too_early),
     ("W1", _watermark_went_back),
@@ -320,6 +328,13 @@ def test_what_came_before_a_subscription_is_owed_once_its_replay_is_done() -> No
     assert check(evidence) == []
     replaced(evidence.subscriptions, lambda s: s.job_version_id == "later job", replayed=True)
     assert [violation.invariant for violation in check(evidence)] == ["S2"]
+
+
+def test_a_call_that_is_refused_as_a_whole_says_nothing_of_its_emits() -> None:
+    """A program that is started again may have the port that another one had, and ask for other credentials."""
+    evidence = good()
+    evidence.writes.append(Write("emit", FIRST, 2, b"token 2", 7.0, 7.1, "refused"))
+    assert check(evidence) == []
 
 
 def test_a_call_that_nobody_answered_is_no_violation_whatever_became_of_it() -> None:

@@ -125,7 +125,8 @@ class WorkerServiceServicer:
 
     def EmitEvents(self, request, context):
         """Publishes: events, the artifacts they point into, operator state and watermarks of an item in one transaction, with the consumers' tasks.
-        An item is accepted or refused as a whole; a refused one refuses the success of the same attempt.
+        An item is accepted or refused as a whole; a refused one refuses the success of the same attempt, but for a state alone that others
+        have followed. An item with events that was accepted gets its first answer again while the lease lives, however late it arrives.
         Items: STALE_LEASE, STALE_STREAM_EPOCH, TASK_CANCELED, STATE_CONFLICT, EVENT_CONFLICT, ARTIFACT_CONFLICT, ARTIFACT_MISMATCH,
         DATASET_NOT_PRODUCED, SCOPE_MISMATCH, SCOPE_OVERLAP, SCHEMA_DRIFT, WATERMARK_BACKWARDS, TOO_MANY_ROWS.
         """
