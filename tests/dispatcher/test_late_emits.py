@@ -6,7 +6,7 @@ It gets its first answer, and hinders nothing; least of all the success of the a
 from tests.dispatcher.builders import Source, at, event, int64, reason_of, success, verdict
 from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1.task_pb2 import TaskLease
-from traceapi.worker.v1 import worker_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem, StateWrite
 
 
 async def _standing(dispatcher: InProcess) -> list[tuple[bytes, int, bytes]]:
@@ -71,7 +71,7 @@ async def test_nor_by_another_attempt(dispatcher: InProcess, source: Source) -> 
 
 async def test_a_state_without_events_that_was_overtaken_is_refused_and_refuses_no_success(source: Source) -> None:
     """Nobody can tell it from a write that knew too little; but nothing is missing without it."""
-    item = pb.EmitItem(tasks=[source.lease], state=pb.StateWrite(data=b"at 0", expected_version=0))
+    item = EmitItem(tasks=[source.lease], state=StateWrite(data=b"at 0", expected_version=0))
     item.watermarks.add(dataset_id="blocks", cursor=int64(0))
     await source.worker.emit(item)
     source.version = 1
