@@ -84,7 +84,7 @@ select not exists (
     where backend_type = 'client backend' and state = 'active' and pid <> pg_backend_pid()
 )
 """
-NONE_IS_NEAR_ITS_END = "select not exists (select 1 from task where state <> 'succeeded' and lost_leases >= 5)"
+NONE_IS_NEAR_ITS_END = "select not exists (select 1 from task where state <> 'succeeded' and lost_leases >= 8)"
 LEASED = """
 select t.event_id
 from task t
@@ -157,7 +157,7 @@ def test_kills_leave_no_trace_in_the_results(
     with running_programs(tmp_path / "home", SETTINGS[victim]) as (programs, database):
         deploy(programs, document)
         total = EVENTS + EVENTS // 25 + EVENTS
-        thresholds = sorted(moments.sample(range(5, int(total * 0.85)), KILLS))
+        thresholds = sorted(moments.sample(range(5, int(total * 0.7)), KILLS))
         targets = moments.sample(CONSUMERS * KILLS, KILLS)
         wrapper_started = datetime.min.replace(tzinfo=UTC)
         for threshold, target in zip(thresholds, targets, strict=True):

@@ -76,7 +76,7 @@ def test_a_document_that_one_may_not_read_is_named(run: Run, open_folder: Path, 
     with without_a_right_to(document):
         result = run("dag", command, str(document))
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: cannot read the document: Permission denied\n")
+    assert f"{document}:1:1: cannot read the document: Permission denied\n" in result.output
 
 
 def test_no_path_is_judged_by_typer() -> None:

@@ -127,7 +127,7 @@ async def test_pausing_a_job_that_does_not_exist_is_refused_with_its_name(
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await _paused(dispatcher, "copies", "copie")
-    assert "chain has no job copie; it has blocks, copies, ranges" in str(refused.value.details())
+    assert "chain has no job copie; did you mean copies?" in str(refused.value.details())
     assert await dispatcher.value("select count(*) from pause") == 0
 
 
