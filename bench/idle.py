@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from bench.cpu import cpu_seconds
+from bench.rest import at_rest
 from bench.settings import Settings
 from bench.stack import Stack, TooSlow
 from bench.statements import counted_statements
@@ -23,6 +24,7 @@ _END_SECONDS = 30.0
 def measure(stack: Stack, settings: Settings) -> Sequence[Measure]:
     """First with the stack's own wrapper and nine more, then with five hundred."""
     seconds = settings.scaled(30, 5)
+    at_rest(stack)
     real, streams = settings.scaled(10, 3), settings.scaled(500, 50)
     with ExitStack() as started:
         for _ in range(real - 1):

@@ -17,6 +17,7 @@ from bench.fsync import CALM_P99, Fsync, calmed, probe
 from bench.life import rows, unfinished
 from bench.peer_runs import PeerFailed
 from bench.percentiles import percentile
+from bench.rest import at_rest
 from bench.settings import Settings
 from bench.stack import Database, Stack, wait_until
 from bench.table import Measure
@@ -70,6 +71,7 @@ class Start:
 def measure(stack: Stack, settings: Settings) -> Sequence[Measure]:
     """Latencies of ours and of Procrastinate, round by round. Those on a slow disk do not count."""
     events = settings.scaled(100, 20)
+    at_rest(stack)
     ours: list[tuple[Waits, bool]] = []
     theirs: list[tuple[Waits, bool]] = []
     note = ""

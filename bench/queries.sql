@@ -110,9 +110,13 @@ where j.dag = %(dag)s and j.job = 'work' and t.state = 'queued';
 -- name: stand_in
 -- A further run of a DAG's source, which no worker gets: the producer of what a script has accepted. The source's own may have been moved.
 insert into task (task_id, job_version_id, origin, scope_first, scope_last, state, attempt, reason, finished_at)
-select %(task_id)s, job_version_id, 'source_run', '', '', 'dead', 1, 'it only stands for a source', clock_timestamp()
+select %(task_id)s, job_version_id, 'source_run', '', '', 'dead', 0, 'it only stands for a source', clock_timestamp()
 from job_version
 where dag = %(dag)s and job = 'source';
+
+-- name: kept_waiting
+-- Finished tasks that the dispatcher has yet to move. Index task_finished.
+select exists (select 1 from task where state in ('succeeded', 'canceled', 'skipped'));
 
 -- name: hold_back
 -- For as long as the session lives no dispatcher moves finished tasks.

@@ -42,6 +42,9 @@ BY_COMMAND: Mapping[int, str] = {
     errors.ERROR_REASON_TASK_CANCELED: "nothing: it was cancelled; see when: tracectl task show TASK{home}",
     errors.ERROR_REASON_SCOPE_MISMATCH: "write the scope as the dataset is cut; its cursor is shown by:"
     " tracectl dataset show DATASET{home}",
+    errors.ERROR_REASON_DEPLOYMENT_IN_PROGRESS: "follow it with: tracectl dag watch DAG{home}; or give it up with:"
+    " tracectl dag abort DAG{home}; then deploy again",
+    errors.ERROR_REASON_NOT_CAUGHT_UP: "see what it waits for with: tracectl dag watch DAG{home}",
     errors.ERROR_REASON_REQUEST_ID_REUSED: f"{_AGAIN}: it takes a new request id",
     errors.ERROR_REASON_QUERY_LIMIT: "ask for less, or give it longer: --timeout",
     errors.ERROR_REASON_PIN_EXPIRED: f"{_AGAIN}: it reads the datasets as they are then",
@@ -54,6 +57,7 @@ AS_IN_THE_TABLE = frozenset(
         errors.ERROR_REASON_INVALID_DOCUMENT,
         errors.ERROR_REASON_PLAN_NOT_FOUND,
         errors.ERROR_REASON_DOCUMENT_CHANGED,
+        errors.ERROR_REASON_DEPLOYMENT_FINAL,
         errors.ERROR_REASON_DATASET_OWNED,
         errors.ERROR_REASON_BASE_MOVED,
         errors.ERROR_REASON_SCHEMA_DRIFT,

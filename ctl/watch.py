@@ -20,7 +20,7 @@ from ctl.render.graph import in_order
 from ctl.render.progress import DeploymentProgress
 from kernel.errors import from_rpc_error
 from traceapi.control.v1 import dag_service_pb2 as dags
-from traceapi.control.v1.deployment_pb2 import Deployment
+from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_BUILDING, Deployment
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 2.0
@@ -41,22 +41,22 @@ class Followed:
 def follow_deployment(
     connection: Connection, deployment: Deployment, console: Console, *, give_up_after: float = math.inf
 ) -> Followed:
-    """Returns once it is settled, or stuck behind DEAD tasks.
+    """Returns once it is settled, or stuck behind DEAD tasks; of a version that is being built, once it is not any more
+    or waits for somebody to cut it over.
 
     Raises CtlError when the stack stops answering, or when nothing has changed for `give_up_after` seconds.
     """
-    with connection.errors(f"DAG {deployment.dag}"):
-        spec = connection.dags.GetDag(dags.GetDagRequest(dag=deployment.dag), timeout=CALL_SECONDS).spec
-    progress = DeploymentProgress(in_order(spec))
+    progress = DeploymentProgress(_order(connection, deployment))
+    building = deployment.state == DEPLOYMENT_STATE_BUILDING
     reader = _Reader(connection, deployment.deployment_id)
     reader.start()
     try:
         with connection.errors(f"DAG {deployment.dag}"):
             if console.is_terminal and not console.is_dumb_terminal:
                 with Live(progress, console=console, auto_refresh=False, vertical_overflow="visible") as live:
-                    _run(reader, progress, lambda: live.update(progress, refresh=True), give_up_after)
+                    _run(reader, progress, lambda: live.update(progress, refresh=True), give_up_after, building)
             else:
-                _run(reader, progress, _Lines(console, progress), give_up_after)
+                _run(reader, progress, _Lines(console, progress), give_up_after, building)
     finally:
         reader.stop()
     if progress.state is None:
@@ -64,7 +64,22 @@ def follow_deployment(
     return Followed(progress.state, progress.dead)
 
 
-def _run(reader: "_Reader", progress: DeploymentProgress, draw: Callable[[], None], give_up_after: float) -> None:
+def _order(connection: Connection, deployment: Deployment) -> list[str]:
+    """The jobs as data flows; a first version that is not active yet has no such order."""
+    with connection.errors(f"DAG {deployment.dag}"):
+        found = connection.dags.ListDags(dags.ListDagsRequest(), timeout=CALL_SECONDS).dags
+        if not any(one.dag == deployment.dag for one in found):
+            return []
+        return in_order(connection.dags.GetDag(dags.GetDagRequest(dag=deployment.dag), timeout=CALL_SECONDS).spec)
+
+
+def _run(
+    reader: "_Reader",
+    progress: DeploymentProgress,
+    draw: Callable[[], None],
+    give_up_after: float,
+    building: bool,
+) -> None:
     while True:
         try:
             item = reader.items.get(timeout=_REFRESH_SECONDS)
@@ -77,7 +92,11 @@ def _run(reader: "_Reader", progress: DeploymentProgress, draw: Callable[[], Non
         draw()
         if progress.quiet_seconds() > give_up_after:
             raise CtlError(f"nothing has changed for {give_up_after:.0f} s: {progress.summary()}")
-        if progress.state is not None and (progress.state.settled or progress.is_stuck(_PATIENCE_SECONDS)):
+        if progress.state is None:
+            continue
+        if progress.state.settled or progress.is_stuck(_PATIENCE_SECONDS):
+            return
+        if building and progress.state.deployment.state != DEPLOYMENT_STATE_BUILDING:
             return
 
 

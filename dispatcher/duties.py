@@ -19,6 +19,7 @@ from dispatcher.datasets import store as datasets_store
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, single_statements, transaction
 from dispatcher.db.rows import Connection
+from dispatcher.deploy.cutover import advance
 from dispatcher.events.replay import replay_page
 from dispatcher.events.watermarks import derive_watermarks
 from dispatcher.tasks import store as tasks_store
@@ -139,7 +140,7 @@ class Lookout:
         self._idle = idle
         self._rest = rest
         self._next = 0.0
-        self.hurry, self.leases, self.backoffs, self.replay = Nudge(), Nudge(), Nudge(), Nudge()
+        self.hurry, self.leases, self.backoffs, self.replay, self.staged = Nudge(), Nudge(), Nudge(), Nudge(), Nudge()
 
     async def run_once(self) -> int:
         async with single_statements(self._pool) as connection:
@@ -149,6 +150,7 @@ class Lookout:
             (due.backoffs, self.backoffs),
             (due.wakeups, self._releaser.signal_unanswered),
             (0.0 if due.replay else None, self.replay),
+            (0.0 if due.staged else None, self.staged),
             # What this dispatcher's commits made ready is known: here is what others' did.
             (0.0 if due.queued else None, self._releaser.signal),
         )
@@ -164,6 +166,50 @@ class Lookout:
             await asyncio.sleep(self._rest)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rounds:
+    """What duties do in a round, and whom they tell when something came of it."""
+
+    pool: Pool
+    releaser: Releaser
+    dispatcher_id: str
+    progressed: Callable[[], None]
+
+    def in_transaction(self, work: Callable[[Connection], Awaitable[int]]) -> Callable[[], Awaitable[int]]:
+        async def run_once() -> int:
+            async with transaction(self.pool) as connection:
+                done = await work(connection)
+            if done:
+                self.switched()
+            return done
+
+        return run_once
+
+    def switched(self) -> None:
+        """Other tasks may run than before."""
+        self.releaser.signal()
+        self.progressed()
+
+    async def release(self) -> int:
+        await self.releaser.run_once()
+        return 0  # it signals itself where there is more
+
+    async def cut_over(self) -> int:
+        return await advance(self.pool, self.switched)
+
+    async def report(self) -> int:
+        async with transaction(self.pool) as connection:
+            await report_queues(connection, self.dispatcher_id, self.releaser.watched())
+        return 0
+
+    async def derive(self) -> int:
+        async with single_statements(self.pool) as connection:
+            moved = await derive_watermarks(connection)
+        if moved:  # what follows from these it finds itself, in the next round
+            self.releaser.signal()
+        return moved
+
+
 def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatcher_id: str, keeping: Keeping) -> Duties:
     """`unanswered` is how long a wake-up may be without a claim; `dispatcher_id` is this process' own, a uuid."""
     idle, rest = Idle(), Rest()
@@ -174,33 +220,6 @@ def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatch
         watermarks()
         lookout.hurry()
 
-    def in_transaction(work: Callable[[Connection], Awaitable[int]]) -> Callable[[], Awaitable[int]]:
-        async def run_once() -> int:
-            async with transaction(pool) as connection:
-                done = await work(connection)
-            if done:
-                releaser.signal()
-                progressed()
-            return done
-
-        return run_once
-
-    async def release() -> int:
-        await releaser.run_once()
-        return 0  # it signals itself where there is more
-
-    async def report() -> int:
-        async with transaction(pool) as connection:
-            await report_queues(connection, dispatcher_id, releaser.watched())
-        return 0
-
-    async def derive() -> int:
-        async with single_statements(pool) as connection:
-            moved = await derive_watermarks(connection)
-        if moved:  # what follows from these it finds itself, in the next round
-            releaser.signal()
-        return moved
-
     async def rested() -> None:
         if await watermarks.wait(_jittered(idle.watermarks)):
             await asyncio.sleep(rest.watermarks)
@@ -208,26 +227,26 @@ def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatch
     def every(seconds: float) -> Callable[[], Awaitable[None]]:
         return lambda: asyncio.sleep(_jittered(seconds))
 
+    rounds = _Rounds(pool, releaser, dispatcher_id, progressed)
+    in_transaction = rounds.in_transaction
+    # More often where finished tasks are to leave sooner.
+    keep_seconds = min(idle.keeping, keeping.live.total_seconds() + 1)
     return Duties(
         [
             Duty("look", lookout.run_once, lookout.wait),
-            Duty("release", release, releaser.wait),
+            Duty("release", rounds.release, releaser.wait),
             Duty("expire-leases", in_transaction(lambda c: expire_leases(c, BATCH)), lookout.leases.wait),
             Duty("end-backoffs", in_transaction(lambda c: tasks_store.end_backoffs(c, BATCH)), lookout.backoffs.wait),
-            Duty("derive-watermarks", derive, rested),
+            Duty("derive-watermarks", rounds.derive, rested),
             Duty("replay", in_transaction(replay_page), lookout.replay.wait),
+            Duty("cut-over", rounds.cut_over, lookout.staged.wait),
             Duty(
                 "release-pins",
                 in_transaction(lambda c: datasets_store.release_expired_pins(c, BATCH)),
                 every(idle.pins),
             ),
-            Duty("report-queues", report, every(REPORT_SECONDS)),
-            # More often where finished tasks are to leave sooner.
-            Duty(
-                "keep-finished",
-                Keeper(pool, keeping).run_once,
-                every(min(idle.keeping, keeping.live.total_seconds() + 1)),
-            ),
+            Duty("report-queues", rounds.report, every(REPORT_SECONDS)),
+            Duty("keep-finished", Keeper(pool, keeping).run_once, every(keep_seconds)),
         ],
         progressed,
     )

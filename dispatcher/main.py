@@ -5,7 +5,7 @@ import contextlib
 import random
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -84,6 +84,8 @@ class HotPath:
     channel: StreamChannel
     releaser: Releaser
     duties: list[Duty]
+    switched: Callable[[], None]
+    """To be called when other tasks may run than before."""
 
 
 def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
@@ -127,7 +129,12 @@ def build_hot_path(config: DispatcherConfig, pool: Pool) -> HotPath:
         after_commit=ended,
     )
     batcher = Batcher(pool, [emit, complete], BatcherConfig(workers=2), prepare=lock_producers)
-    return HotPath(batcher, emit, complete, channel, releaser, duties.all)
+
+    def switched() -> None:
+        releaser.signal()
+        duties.progressed()
+
+    return HotPath(batcher, emit, complete, channel, releaser, duties.all, switched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +167,7 @@ def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore
     verifier = TokenVerifier({Role.USER: config.user_token_sha256, Role.QUERYD: config.queryd_token_sha256})
     tls = listener_tls(config.tls_certificate, config.tls_key)
     control = aio_server(listen=config.control_listen, verifier=verifier, policy=CONTROL_POLICY, tls=tls)
-    add_DagServiceServicer_to_server(DagService(pool, artifacts, hot.releaser, new_id), control.server)
+    add_DagServiceServicer_to_server(DagService(pool, artifacts, hot.switched, new_id), control.server)
     add_TaskServiceServicer_to_server(TaskService(pool, hot.releaser), control.server)
     add_QueueServiceServicer_to_server(QueueService(pool, hot.releaser), control.server)
     add_DatasetServiceServicer_to_server(DatasetService(pool, new_id), control.server)

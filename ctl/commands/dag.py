@@ -22,7 +22,7 @@ from ctl.watch import Followed, follow_deployment
 from kernel.bundles import Bundle
 from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as api
-from traceapi.control.v1.deployment_pb2 import Deployment
+from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD, Deployment
 
 app = typer.Typer(help="DAGs: jobs that meet in datasets.", no_args_is_help=True)
 
@@ -69,19 +69,27 @@ def validate_dag(file: DocumentArgument, home: HomeOption = DEFAULT_HOME, output
 @command(app, "deploy")
 def deploy_dag(
     file: DocumentArgument,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Follow it until nothing is left to do.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", "-w", help="Follow it: a change until it has taken over, a first version to its end."),
+    ] = False,
+    hold: Annotated[bool, typer.Option("--hold", help="Build it, and wait for `tracectl dag cutover`.")] = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Deploys a document: checks it, uploads the code and files that it names, and makes it active.
 
-    With --wait, shows progress until the sources have ended and every task is final, and exits with 1 when tasks are
-    DEAD. Deploying the active document again changes nothing. In JSON the answer is DeployDagResponse, with --wait the
-    last WatchDeploymentResponse.
+    A change is built beside the active version, which goes on; once it has caught up, one transaction puts it in place,
+    and `tracectl dag rollback` takes it back. What changes only how jobs run is active at once.
+
+    With --wait, shows progress until a change has taken over, or of a first version until the sources have ended and
+    every task is final; it exits with 1 when tasks are DEAD. Deploying the active document again changes nothing. In
+    JSON the answer is DeployDagResponse, with --wait the last WatchDeploymentResponse.
 
     \b
     Examples:
       tracectl dag deploy examples/ethereum/dag.yaml --wait
+      tracectl dag deploy dag.yaml --hold
       tracectl dag deploy dag.yaml --output json
     """
     try:
@@ -89,7 +97,7 @@ def deploy_dag(
     except UnreadableDocument as error:
         raise _not_deployed(error.document, [error.problem], exit_code=error.exit_code) from None
     with connect(home) as connection:
-        answer = deploy_document(connection, document)
+        answer = deploy_document(connection, document, hold=hold)
         if output is Output.TABLE:
             console.stdout().print(_deployed(answer))
         elif not wait:
@@ -98,14 +106,14 @@ def deploy_dag(
             _wait(connection, answer.deployment, output)
 
 
-def deploy_document(connection: Connection, document: Document) -> api.DeployDagResponse:
+def deploy_document(connection: Connection, document: Document, *, hold: bool = False) -> api.DeployDagResponse:
     """Validate, upload, deploy. Raises CtlError; a faulty document's problems are printed before."""
     checked = _checked(connection, document)
     if checked.answer.problems:
         raise _not_deployed(document, checked.answer.problems, more=checked.answer.more_problems)
     bundles = documents.upload_bundles(connection, checked.bundles)
     with connection.errors(str(document.path)):
-        request = api.DeployDagRequest(document=document.message(), bundles=bundles, request_id=new_id())
+        request = api.DeployDagRequest(document=document.message(), bundles=bundles, hold=hold, request_id=new_id())
         return connection.dags.DeployDag(request, timeout=_DEPLOY_SECONDS)
 
 
@@ -146,6 +154,11 @@ def _not_deployed(
 def _deployed(answer: api.DeployDagResponse) -> str:
     deployment = answer.deployment
     what = f"[name]{deployment.dag}[/name] version {deployment.version}"
+    if deployment.state in (DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD):
+        again = " already" if answer.unchanged else ""
+        return (
+            f"[active]{what} is being built{again}[/active] beside what is active: tracectl dag watch {deployment.dag}"
+        )
     if answer.unchanged:
         return f"[good]{what} is active already[/good]: this very document, nothing to do"
     return f"[good]{what} is deployed[/good] (deploy number {deployment.deploy_number or values.NOTHING})"

@@ -40,6 +40,7 @@ OutputOption = Annotated[
     Output, typer.Option("--output", "-o", help="`table` for people, `json` for the contract's messages.")
 ]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0 for all.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 DagOption = Annotated[str, typer.Option("--dag", help="Only of this DAG.", show_default=False)]
 ScopeOption = Annotated[
     str,

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctl.render import values
+from ctl.render.printable import printable
 from traceapi.control.v1 import dag_service_pb2 as dags
 from traceapi.control.v1.deployment_pb2 import TaskCount
 from traceapi.types.v1 import task_pb2
@@ -125,6 +126,7 @@ class DeploymentProgress:
             f"{name} {values.count(job.done)}/{values.count(job.total)}" + (f" ({job.dead} DEAD)" if job.dead else "")
             for name, job in jobs.items()
         ]
+        parts += [f"waits: {printable(self.state.waiting_for)}"] if self.state.waiting_for else []
         return " · ".join(parts)
 
     def __rich__(self) -> RenderableType:
@@ -143,7 +145,8 @@ class DeploymentProgress:
             grid.add_column(justify="right" if name in ("done", "rate", "left") else "left", no_wrap=True)
         for name, job in self.jobs().items():
             grid.add_row(*self._row(name, job))
-        return Group(head, grid)
+        waiting = self.state.waiting_for
+        return Group(head, grid, *([Text(f"waits: {printable(waiting)}", "waiting")] if waiting else []))
 
     def _row(self, name: str, job: JobProgress) -> tuple[RenderableType, ...]:
         style = "bad" if job.dead else "good" if job.done == job.total else "active"

@@ -68,6 +68,25 @@ def deployment(of: Deployment) -> Table:
     )
 
 
+def history(versions: Sequence[Deployment]) -> Table:
+    made = table(
+        "version", "state", "deploy number", "deployed by", "deployed (UTC)", "active since (UTC)", right=("version",)
+    )
+    for one in versions:
+        number = str(one.deploy_number) if one.deploy_number else NOTHING
+        state = values.deployment_state(one.state)
+        add_row(
+            made,
+            str(one.version),
+            state,
+            number,
+            one.actor,
+            values.time(one.created_time),
+            values.time(one.active_time),
+        )
+    return made
+
+
 def job_details(of: Deployment) -> dict[str, list[Text]]:
     """For the picture of a DAG: what runs of each job, and whether it may."""
     details: dict[str, list[Text]] = {}

@@ -217,8 +217,7 @@ select t.task_id::text, b.dataset_id, b.dataset_version_id::text, b.lookback, v.
     ) as number
 from unnest(%(task_ids)s::uuid[], %(dataset_ids)s::text[]) with ordinality as k (task_id, dataset_id, position)
 join task t on t.task_id = k.task_id
-join dag_version_job s on s.job_version_id = t.job_version_id
-join dag d on d.active_version_id = s.dag_version_id
+join scheduled_job s on s.job_version_id = t.job_version_id
 join input_binding b
     on b.dag_version_id = s.dag_version_id and b.job_version_id = t.job_version_id and b.dataset_id = k.dataset_id
 join dataset_version v on v.dataset_version_id = b.dataset_version_id
@@ -227,7 +226,7 @@ order by k.position;
 -- name: lineage
 -- Which job makes what from what, among served versions.
 select b.dataset_id as from_dataset_id, v.dataset_id as to_dataset_id, j.dag, j.job,
-    p.dataset_version_id <> b.dataset_version_id as outdated
+    p.dataset_version_id <> coalesce(b.built_version_id, b.dataset_version_id) as outdated
 from dag d
 join input_binding b on b.dag_version_id = d.active_version_id and not b.indirect
 join job_version j using (job_version_id)

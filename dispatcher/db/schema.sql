@@ -406,7 +406,9 @@ CREATE TABLE public.dag (
     dag text NOT NULL,
     active_version_id uuid,
     actor text NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    staged_version_id uuid,
+    releases_held_until timestamp with time zone
 );
 
 -- Name: dag_version; Type: TABLE; Schema: public
@@ -422,6 +424,9 @@ CREATE TABLE public.dag_version (
     actor text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     active_at timestamp with time zone,
+    base_version_id uuid,
+    staged_at timestamp with time zone,
+    hold boolean DEFAULT false NOT NULL,
     CONSTRAINT dag_version_check CHECK (((state = ANY (ARRAY['active'::public.deployment_state, 'replaced'::public.deployment_state, 'rolled_back'::public.deployment_state])) = (active_at IS NOT NULL))),
     CONSTRAINT dag_version_spec_digest_check CHECK ((octet_length(spec_digest) = 32)),
     CONSTRAINT dag_version_version_check CHECK ((version >= 1))
@@ -503,7 +508,8 @@ CREATE TABLE public.deploy_request (
     request_id uuid NOT NULL,
     dag_version_id uuid NOT NULL,
     actor text NOT NULL,
-    requested_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    requested_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    rolled_back_version_id uuid
 );
 
 -- Name: event; Type: TABLE; Schema: public
@@ -557,7 +563,8 @@ CREATE TABLE public.input_binding (
     trigger boolean NOT NULL,
     wait boolean NOT NULL,
     lookback bigint DEFAULT 0 NOT NULL,
-    indirect boolean DEFAULT false NOT NULL
+    indirect boolean DEFAULT false NOT NULL,
+    built_version_id uuid
 );
 
 -- Name: job_output; Type: TABLE; Schema: public
@@ -703,6 +710,50 @@ CREATE TABLE public.queue_settings (
     CONSTRAINT queue_settings_window_size_check CHECK ((window_size >= 1))
 );
 
+-- Name: scheduled_job; Type: VIEW; Schema: public
+
+CREATE VIEW public.scheduled_job AS
+ SELECT d.dag,
+    s.dag_version_id,
+    s.job_version_id,
+    s.details,
+    s.max_attempts,
+    s.max_lost_leases,
+    s.timeout,
+    s.max_concurrency,
+    s.queue,
+    s.retry_backoff,
+    s.max_retry_backoff,
+    s.max_run_tasks,
+    false AS staged,
+    ((d.staged_version_id IS NOT NULL) AND (NOT (EXISTS ( SELECT 1
+           FROM public.dag_version_job n
+          WHERE ((n.dag_version_id = d.staged_version_id) AND (n.job_version_id = s.job_version_id)))))) AS leaving,
+    d.releases_held_until
+   FROM (public.dag d
+     JOIN public.dag_version_job s ON ((s.dag_version_id = d.active_version_id)))
+UNION ALL
+ SELECT d.dag,
+    s.dag_version_id,
+    s.job_version_id,
+    s.details,
+    s.max_attempts,
+    s.max_lost_leases,
+    s.timeout,
+    s.max_concurrency,
+    s.queue,
+    s.retry_backoff,
+    s.max_retry_backoff,
+    s.max_run_tasks,
+    true AS staged,
+    false AS leaving,
+    NULL::timestamp with time zone AS releases_held_until
+   FROM (public.dag d
+     JOIN public.dag_version_job s ON ((s.dag_version_id = d.staged_version_id)))
+  WHERE (NOT (EXISTS ( SELECT 1
+           FROM public.dag_version_job a
+          WHERE ((a.dag_version_id = d.active_version_id) AND (a.job_version_id = s.job_version_id)))));
+
 -- Name: schema_migration; Type: TABLE; Schema: public
 
 CREATE TABLE public.schema_migration (
@@ -722,7 +773,8 @@ CREATE TABLE public.subscription (
     to_number bigint,
     replayed boolean NOT NULL,
     replay_key bytea,
-    replay_event_id uuid
+    replay_event_id uuid,
+    instead_of_version_id uuid
 );
 
 -- Name: virtual_dependency; Type: TABLE; Schema: public
@@ -949,6 +1001,10 @@ CREATE INDEX artifact_scope ON public.artifact USING btree (dataset_version_id, 
 
 CREATE INDEX dag_version_dataset_of ON public.dag_version_dataset USING btree (dataset_version_id);
 
+-- Name: dag_version_job_of; Type: INDEX; Schema: public
+
+CREATE INDEX dag_version_job_of ON public.dag_version_job USING btree (job_version_id);
+
 -- Name: dataset_version_of; Type: INDEX; Schema: public
 
 CREATE INDEX dataset_version_of ON public.dataset_version USING btree (dataset_id, created_at DESC);
@@ -1032,6 +1088,16 @@ ALTER TABLE ONLY public.activation
 ALTER TABLE ONLY public.dag
     ADD CONSTRAINT dag_active_version_id_fkey FOREIGN KEY (active_version_id) REFERENCES public.dag_version(dag_version_id);
 
+-- Name: dag dag_staged_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag
+    ADD CONSTRAINT dag_staged_version_id_fkey FOREIGN KEY (staged_version_id) REFERENCES public.dag_version(dag_version_id);
+
+-- Name: dag_version dag_version_base_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.dag_version
+    ADD CONSTRAINT dag_version_base_version_id_fkey FOREIGN KEY (base_version_id) REFERENCES public.dag_version(dag_version_id);
+
 -- Name: dag_version dag_version_dag_fkey; Type: FK CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.dag_version
@@ -1071,6 +1137,16 @@ ALTER TABLE ONLY public.dataset_head
 
 ALTER TABLE ONLY public.deploy_request
     ADD CONSTRAINT deploy_request_dag_version_id_fkey FOREIGN KEY (dag_version_id) REFERENCES public.dag_version(dag_version_id);
+
+-- Name: deploy_request deploy_request_rolled_back_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.deploy_request
+    ADD CONSTRAINT deploy_request_rolled_back_version_id_fkey FOREIGN KEY (rolled_back_version_id) REFERENCES public.dag_version(dag_version_id);
+
+-- Name: input_binding input_binding_built_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.input_binding
+    ADD CONSTRAINT input_binding_built_version_id_fkey FOREIGN KEY (built_version_id) REFERENCES public.dataset_version(dataset_version_id);
 
 -- Name: input_binding input_binding_dag_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 
@@ -1126,6 +1202,11 @@ ALTER TABLE ONLY public.pin_dataset
 
 ALTER TABLE ONLY public.subscription
     ADD CONSTRAINT subscription_input_version_id_fkey FOREIGN KEY (input_version_id) REFERENCES public.dataset_version(dataset_version_id);
+
+-- Name: subscription subscription_instead_of_version_id_fkey; Type: FK CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.subscription
+    ADD CONSTRAINT subscription_instead_of_version_id_fkey FOREIGN KEY (instead_of_version_id) REFERENCES public.dataset_version(dataset_version_id);
 
 -- Name: subscription subscription_job_version_id_fkey; Type: FK CONSTRAINT; Schema: public
 

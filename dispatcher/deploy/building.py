@@ -15,6 +15,7 @@ from dispatcher.deploy.composition import composition_rows
 from dispatcher.deploy.deployable import Deployable
 from dispatcher.deploy.versions import Identities, version_rows
 from dispatcher.deploy.writes import write
+from kernel.crash import crash
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ async def write_version(pool: Pool, build: Build, new_id: Callable[[], str]) -> 
         async with transaction(pool) as connection:
             await hold(connection, build)
             await write(connection, page)
+            crash("deploy.page")
     return identities
 
 

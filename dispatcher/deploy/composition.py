@@ -1,8 +1,8 @@
-"""What a DAG version is made of, as rows: its own part, written before anybody looks at it, and going active. Pure."""
+"""What a DAG version is made of, as rows: its own part, written before anybody looks at it, and what it owns. Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from dispatcher.dag.model import JobKind, ResolvedJob
+from dispatcher.dag.model import ResolvedJob
 from dispatcher.deploy.deployable import Deployable
 from dispatcher.deploy.details import job_details
 from dispatcher.deploy.rows import (
@@ -11,8 +11,6 @@ from dispatcher.deploy.rows import (
     Row,
     ServedRow,
     SettingsRow,
-    SourceRunRow,
-    SubscriptionRow,
 )
 from dispatcher.deploy.versions import Identities
 
@@ -42,17 +40,10 @@ def composition_rows(deployable: Deployable, dag_version_id: str, identities: Id
             )
 
 
-def activation_rows(deployable: Deployable, identities: Identities, new_id: Callable[[], str]) -> Iterator[Row]:
-    """What becomes true when the DAG version goes active: it may own, be caused, and run."""
+def dataset_rows(deployable: Deployable) -> Iterator[Row]:
+    """What the DAG owns once the version is staged."""
     for dataset_id in sorted(deployable.dataset_fingerprints, key=lambda name: (name.casefold(), name)):
         yield DatasetRow(dataset_id, dataset_id.casefold(), deployable.name)
-    reads = {**deployable.foreign, **identities.datasets}
-    for job in deployable.dag.jobs:
-        job_version_id = identities.jobs[job.name]
-        for item in job.triggers:
-            yield SubscriptionRow(job_version_id, reads[item.dataset_id])
-        if job.kind is JobKind.SOURCE:
-            yield SourceRunRow(new_id(), job_version_id)
 
 
 def _settings(job: ResolvedJob, dag_version_id: str, job_version_id: str, details: bytes) -> SettingsRow:

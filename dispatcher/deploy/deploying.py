@@ -2,36 +2,40 @@
 
 1. *Begun*: a row in the state `building`, after what is known to refuse it has been asked.
 2. *Written* (`building.py`): job versions, dataset versions, settings and bindings, a page a transaction.
-3. *Active*: one transaction, under the exclusive locks of its own DAG and of the DAGs whose datasets it reads, so that
+3. *Staged*: one transaction, under the exclusive locks of its own DAG and of the DAGs whose datasets it reads, so that
    no event of theirs is accepted between the moment that the heads are read and the moment that the subscriptions are
-   seen. It asks again what may have changed since it was begun. One row, the DAG's active version, moves all of its
-   pointers; `dag/size.py` bounds the others.
-4. *Cleared*: what deploys that went no further left behind.
+   seen. It asks again what may have changed since it was begun. Its own jobs may run now; `dag/size.py` bounds what
+   a first version writes, `_require_switchable` what a change does.
+4. *Active*: in the same transaction where nothing was active before or no job is its own; else when it has caught up
+   (`cutover.py`).
+5. *Cleared*: what deploys that went no further left behind.
 
 A deploy may end anywhere, with its process or its connection; a build is never continued. The same call begins another
-one, which finds the job versions that are there. Of several builds of one DAG the first to go active wins, and the
+one, which finds the job versions that are there. Of several builds of one DAG the first to be staged wins, and the
 others answer what it made of them. So nobody has to know whether another's build is alive.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dispatcher.dag.size import MAX_ROWS
 from dispatcher.datasets import store as datasets_store
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import store
+from dispatcher.deploy import stages, store
 from dispatcher.deploy.building import Build, Overtaken, clear_leftovers, hold, write_version
-from dispatcher.deploy.composition import activation_rows
+from dispatcher.deploy.composition import dataset_rows
+from dispatcher.deploy.cutover import activate, deployed
 from dispatcher.deploy.deployable import Deployable
 from dispatcher.deploy.store import VersionRow
 from dispatcher.deploy.versions import Identities
 from dispatcher.deploy.writes import write
-from dispatcher.events.store import DAG_LOCK_CLASS
+from kernel.crash import crash
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
-RETRY_AFTER = 0.2
-"""Seconds after which a deploy may be repeated whose inputs moved."""
+_MOST_SWITCHED = MAX_ROWS - 10
+"""Beside them a cutover changes a few rows of the DAG, however large it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +45,22 @@ class Call:
     deployable: Deployable
     request_id: str
     actor: str
+    hold: bool = False
+    base: str | None = None
+    """The version that must be active, where the call says so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """The version that the call is answered with, and whether it was active before."""
+    """The version that the call is answered with, and whether it was there before."""
 
     version: VersionRow
     unchanged: bool
 
 
 async def deploy(pool: Pool, call: Call, new_id: Callable[[], str]) -> Deployed:
-    """Raises DOCUMENT_CHANGED, DATASET_OWNED, REQUEST_ID_REUSED, and UNAVAILABLE where a dataset that it reads moved.
+    """Raises DEPLOYMENT_IN_PROGRESS, DATASET_OWNED, DATASETS_READ, REQUEST_ID_REUSED, BASE_MOVED, and UNAVAILABLE where
+    a dataset that it reads moved.
 
     Whatever it raises, what was active is active; what was written is found or cleared by a later call.
     """
@@ -68,9 +76,9 @@ async def _deploy(pool: Pool, call: Call, new_id: Callable[[], str]) -> Deployed
             if isinstance(begun, Deployed):
                 return begun
             identities = await write_version(pool, begun, new_id)
-            return Deployed(await _activate(pool, call, begun, identities, new_id), unchanged=False)
+            return Deployed(await _stage(pool, call, begun, identities), unchanged=False)
         except Overtaken:
-            continue  # something is active now, which answers this call
+            continue  # something is active or staged now, which answers this call
 
 
 async def _begin(pool: Pool, call: Call, new_id: Callable[[], str]) -> Build | Deployed:
@@ -81,10 +89,13 @@ async def _begin(pool: Pool, call: Call, new_id: Callable[[], str]) -> Build | D
         if answer is not None:
             return Deployed(answer, unchanged=True)
         _require_owned(deployable, await _owners(connection, deployable))
-        build = Build(new_id(), deployable, base=None, actor=call.actor)
         await store.insert_dag(connection, deployable.name, call.actor)
         await store.own_dag(connection, deployable.name)
-        await _require_base(connection, build)
+        if (answer := await _answer(connection, call)) is not None:  # another one came first
+            return Deployed(answer, unchanged=True)
+        active = await store.active_version(connection, deployable.name)
+        build = Build(new_id(), deployable, base=active.dag_version_id if active else None, actor=call.actor)
+        _require_base_of_call(call, build)
         await store.begin_version(
             connection, deployable.name, build.dag_version_id, deployable.spec, deployable.digest, call.actor
         )
@@ -92,38 +103,49 @@ async def _begin(pool: Pool, call: Call, new_id: Callable[[], str]) -> Build | D
 
 
 async def _answer(connection: Connection, call: Call) -> VersionRow | None:
-    """The version that answers the call without deploying: the one of the same request, or the active one."""
-    name, digest = call.deployable.name, call.deployable.digest
+    """The version that answers the call without deploying: the one of the same request, or the one of the same document
+    that is being built or, where none is, active."""
     answered = await _answered(connection, call)
     if answered is not None:
         return answered
-    active = await store.active_version(connection, name)
-    if active is None:
-        return None
-    if active.spec_digest != digest:
+    staged = await store.staged_version(connection, call.deployable.name)
+    if staged is not None and staged.spec_digest != call.deployable.digest:
         raise TraceError(
-            ErrorReason.ERROR_REASON_DOCUMENT_CHANGED,
-            f"{name} is deployed as version {active.version} with another document or other code",
-            metadata={"dag": name, "version": str(active.version)},
+            ErrorReason.ERROR_REASON_DEPLOYMENT_IN_PROGRESS,
+            f"version {staged.version} of {staged.dag} is being built",
+            metadata={"dag": staged.dag, "version": str(staged.version), "deployment_id": staged.dag_version_id},
         )
-    await _note_answer(connection, call, active)
-    return active
+    present = staged or await store.active_version(connection, call.deployable.name)
+    if present is None or present.spec_digest != call.deployable.digest:
+        return None
+    await _note_answer(connection, call, present)
+    return present
 
 
-async def _activate(
-    pool: Pool, call: Call, build: Build, identities: Identities, new_id: Callable[[], str]
-) -> VersionRow:
-    """The one transaction in which the version becomes true."""
+async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -> VersionRow:
+    """The one transaction in which its jobs may run. It is active at once where there is nothing to wait for."""
     deployable = call.deployable
-    foreign = {deployable.known[dataset_id].dag for dataset_id in deployable.foreign}
     async with transaction(pool) as connection:
-        await store.own_dags(connection, DAG_LOCK_CLASS, [deployable.name, *sorted(foreign)])
+        standing = await stages.own(connection, deployable.name, build.dag_version_id)
         await hold(connection, build)
         await _require_base(connection, build)
         await _require_unmoved(connection, deployable)
-        await write(connection, activation_rows(deployable, identities, new_id))
+        await _require_unread(connection, deployable)
+        await write(connection, dataset_rows(deployable))
         _require_owned(deployable, await _owners(connection, deployable))
-        version = await store.activate(connection, deployable.name, build.dag_version_id)
+        await _require_switchable(connection, build)
+        at_once = not call.hold and (
+            build.base is None or not await stages.own_jobs(connection, build.dag_version_id, build.base)
+        )
+        if not at_once:
+            await stages.start_jobs(connection, build.dag_version_id, build.base, "staged", call.actor)
+        await stages.subscribe(connection, build.dag_version_id, build.base)
+        await stages.stage(connection, deployable.name, build.dag_version_id, build.base, hold=call.hold)
+        if at_once:
+            await stages.unstage(connection, deployable.name)
+            version = await activate(connection, standing, build.dag_version_id, actor=call.actor)
+        else:
+            version = await deployed(connection, build.dag_version_id)
         await datasets_store.audit(
             connection,
             call.actor,
@@ -131,10 +153,53 @@ async def _activate(
             deployable.name,
             version=version.version,
             deploy_number=version.deploy_number,
+            base_version_id=build.base,
+            hold=call.hold,
             spec_sha256=version.spec_digest.hex(),
         )
         await _note_answer(connection, call, version)
+        crash("deploy.written")
+    crash("deploy.committed")
     return version
+
+
+async def _require_switchable(connection: Connection, build: Build) -> None:
+    """Going over, and back, fits one transaction. Raises TOO_MANY_ROWS."""
+    if build.base is None:
+        return  # of a first version the document was asked
+    rows = await stages.switched_rows(connection, build.dag_version_id, build.base)
+    if rows > _MOST_SWITCHED:
+        raise TraceError(
+            ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
+            f"cutting over takes {rows:,} rows in one transaction, and {_MOST_SWITCHED:,} are allowed: one for each job"
+            " that changes, on both sides, and one for each input that triggers it; change fewer at once",
+            metadata={"rows": str(rows), "limit": str(_MOST_SWITCHED)},
+        )
+
+
+def _require_base_of_call(call: Call, build: Build) -> None:
+    """What the call was planned on is active. Raises BASE_MOVED."""
+    if call.base is not None and call.base != build.base:
+        raise TraceError(
+            ErrorReason.ERROR_REASON_BASE_MOVED,
+            f"another version of {call.deployable.name} is active than the plan starts from: plan again",
+            metadata={"dag": call.deployable.name},
+        )
+
+
+async def _require_unread(connection: Connection, deployable: Deployable) -> None:
+    """No other DAG reads a dataset that the version leaves out. Raises DATASETS_READ."""
+    left_out = [
+        reader
+        for reader in await stages.readers(connection, deployable.name)
+        if reader.dataset_id not in deployable.dataset_fingerprints
+    ]
+    if left_out:
+        raise TraceError(
+            ErrorReason.ERROR_REASON_DATASETS_READ,
+            f"the document has no {left_out[0].dataset_id} any more, which DAG {left_out[0].dag} reads",
+            metadata={"readers": ",".join(sorted({reader.dag for reader in left_out}))},
+        )
 
 
 async def _require_base(connection: Connection, build: Build) -> None:
@@ -150,7 +215,7 @@ async def _require_unmoved(connection: Connection, deployable: Deployable) -> No
         raise TraceError(
             ErrorReason.ERROR_REASON_UNAVAILABLE,
             f"another version of {', '.join(moved[:10])} is served since {deployable.name} was checked; deploy again",
-            retry_after=RETRY_AFTER,
+            retry_after=stages.RETRY_AFTER,
         )
 
 

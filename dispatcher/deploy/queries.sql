@@ -12,6 +12,13 @@ from dag d
 join dag_version v on v.dag_version_id = d.active_version_id
 where d.dag = %(dag)s;
 
+-- name: staged_version
+select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
+    v.spec_digest
+from dag d
+join dag_version v on v.dag_version_id = d.staged_version_id
+where d.dag = %(dag)s;
+
 -- name: get_version
 select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
     v.spec_digest
@@ -19,11 +26,11 @@ from dag_version v
 where v.dag_version_id = %(dag_version_id)s;
 
 -- name: list_versions
--- Newest first, without those that are only being written. Unique index of (dag, version).
+-- Newest first, without those that are only being written down. Unique index of (dag, version).
 select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
     v.spec_digest
 from dag_version v
-where v.dag = %(dag)s and v.state <> 'building' and (%(before)s::bigint is null or v.version < %(before)s)
+where v.dag = %(dag)s and (v.state <> 'building' or v.staged_at is not null) and (%(before)s::bigint is null or v.version < %(before)s)
 order by v.version desc
 limit %(limit)s;
 
@@ -89,8 +96,13 @@ from dag_version
 where dag = %(dag)s;
 
 -- name: still_building
--- Primary key.
-select exists (select 1 from dag_version where dag_version_id = %(dag_version_id)s and state = 'building');
+-- And nothing else is staged. Primary keys.
+select exists (
+    select 1
+    from dag_version v
+    join dag d using (dag)
+    where v.dag_version_id = %(dag_version_id)s and v.state = 'building' and v.staged_at is null and d.staged_version_id is null
+);
 
 -- name: stored_jobs
 -- Job versions that are there already, each with what it writes. Unique index of (dag, job, fingerprint).
@@ -127,15 +139,19 @@ where dag_version_id = %(dag_version_id)s;
 -- The row that moves all pointers of the DAG.
 update dag set active_version_id = %(dag_version_id)s where dag = %(dag)s;
 
+-- name: end_activation
+-- What was active until now stays in the history of the pointers. Primary key.
+update activation set to_deploy = %(deploy_number)s where dag = %(dag)s and to_deploy is null;
+
 -- name: record_activation
 insert into activation (dag, from_deploy, dag_version_id) values (%(dag)s, %(deploy_number)s, %(dag_version_id)s);
 
 -- name: leftover
--- A version that was begun before the active one went active: it can never follow on what it was begun on.
+-- A version that was begun before the active one went active, and was never staged: it can never follow on what it was begun on.
 select v.dag_version_id::text
 from dag d
 join dag_version a on a.dag_version_id = d.active_version_id
-join dag_version v on v.dag = d.dag and v.state = 'building' and v.created_at < a.active_at
+join dag_version v on v.dag = d.dag and v.state = 'building' and v.staged_at is null and v.created_at < a.active_at
 where d.dag = %(dag)s
 order by v.version
 limit 1;
@@ -180,5 +196,19 @@ where q.request_id = %(request_id)s;
 -- Answers nothing where another call took the id meanwhile.
 insert into deploy_request (request_id, dag_version_id, actor)
 values (%(request_id)s, %(dag_version_id)s, %(actor)s)
+on conflict do nothing
+returning request_id;
+
+-- name: answered_rollback
+-- What a rollback was answered with before. Primary key.
+select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
+    v.spec_digest
+from deploy_request q
+join dag_version v using (dag_version_id)
+where q.request_id = %(request_id)s and q.rolled_back_version_id is not null;
+
+-- name: answer_rollback
+insert into deploy_request (request_id, dag_version_id, rolled_back_version_id, actor)
+values (%(request_id)s, %(dag_version_id)s, %(rolled_back_version_id)s, %(actor)s)
 on conflict do nothing
 returning request_id;

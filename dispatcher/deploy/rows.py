@@ -116,22 +116,6 @@ class DatasetRow:
     dag: str
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriptionRow:
-    """Which dataset version's events make tasks of a job version, from this moment on."""
-
-    job_version_id: str
-    input_version_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRunRow:
-    """The task that a source's run is."""
-
-    task_id: str
-    job_version_id: str
-
-
 Row = (
     JobVersionRow
     | RunStateRow
@@ -143,6 +127,4 @@ Row = (
     | SettingsRow
     | BindingRow
     | DatasetRow
-    | SubscriptionRow
-    | SourceRunRow
 )

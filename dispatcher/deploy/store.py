@@ -29,6 +29,11 @@ class VersionRow:
     spec: bytes
     spec_digest: bytes
 
+    @property
+    def being_built(self) -> bool:
+        """Beside what is active."""
+        return self.state in ("building", "held")
+
 
 @dataclass(frozen=True, slots=True)
 class DagRow:
@@ -115,6 +120,7 @@ async def activate(connection: Connection, dag: str, dag_version_id: str) -> Ver
     deploy_number = int((await one_row(connection, _sql.next_deploy_number, {}))[0])
     active = {"dag": dag, "dag_version_id": dag_version_id, "deploy_number": deploy_number}
     await connection.execute(_sql.activate_version, active)
+    await connection.execute(_sql.end_activation, active)
     await connection.execute(_sql.record_activation, active)
     await connection.execute(_sql.activate_dag, active)
     return (await rows(connection, _sql.get_version, VersionRow, dag_version_id=dag_version_id))[0]
@@ -142,6 +148,12 @@ async def remove_version(connection: Connection, dag_version_id: str) -> None:
 
 async def active_version(connection: Connection, dag: str) -> VersionRow | None:
     found = await rows(connection, _sql.active_version, VersionRow, dag=dag)
+    return found[0] if found else None
+
+
+async def staged_version(connection: Connection, dag: str) -> VersionRow | None:
+    """The version that is being built beside the active one."""
+    found = await rows(connection, _sql.staged_version, VersionRow, dag=dag)
     return found[0] if found else None
 
 
@@ -194,5 +206,25 @@ async def answer_deploy(connection: Connection, request_id: str, dag_version_id:
     """So that the call can be repeated; False where the id was taken meanwhile."""
     cursor = await connection.execute(
         _sql.answer_deploy, {"request_id": request_id, "dag_version_id": dag_version_id, "actor": actor}
+    )
+    return await cursor.fetchone() is not None
+
+
+async def answered_rollback(connection: Connection, request_id: str) -> VersionRow | None:
+    """The version that a rollback with this id restored."""
+    found = await rows(connection, _sql.answered_rollback, VersionRow, request_id=request_id)
+    return found[0] if found else None
+
+
+async def answer_rollback(connection: Connection, request_id: str, restored: str, rolled_back: str, actor: str) -> bool:
+    """So that the call can be repeated; False where the id was taken meanwhile."""
+    cursor = await connection.execute(
+        _sql.answer_rollback,
+        {
+            "request_id": request_id,
+            "dag_version_id": restored,
+            "rolled_back_version_id": rolled_back,
+            "actor": actor,
+        },
     )
     return await cursor.fetchone() is not None

@@ -18,8 +18,6 @@ from dispatcher.deploy.rows import (
     RunStateRow,
     ServedRow,
     SettingsRow,
-    SourceRunRow,
-    SubscriptionRow,
 )
 
 _sql = Statements.load("dispatcher.deploy", "writes.sql")
@@ -36,8 +34,6 @@ _STATEMENTS: dict[type[Row], str] = {
     ServedRow: "insert_served",
     SettingsRow: "insert_settings",
     BindingRow: "insert_bindings",
-    SubscriptionRow: "subscribe",
-    SourceRunRow: "insert_source_runs",
 }
 
 

@@ -9,7 +9,7 @@ from unnest(
 ) as r (job_version_id, dag, job, kind, operator, ordered, late_scopes, fingerprint, canon_version);
 
 -- name: insert_run_states
--- Releases and claims look at jobs of the active DAG version alone, and tasks come with subscriptions: before, it means nothing.
+-- Releases and claims look at jobs of active and staged DAG versions alone, and tasks come with subscriptions: before, it means nothing.
 insert into job_version_run (job_version_id, run_state, actor)
 select job_version_id, 'running', actor
 from unnest(%(job_version_id)s::uuid[], %(actor)s::text[]) as r (job_version_id, actor);
@@ -78,16 +78,3 @@ select dataset_id, folded_id, dag
 from unnest(%(dataset_id)s::text[], %(folded_id)s::text[], %(dag)s::text[]) as r (dataset_id, folded_id, dag)
 order by folded_id collate "C"
 on conflict do nothing;
-
--- name: subscribe
--- Opened under the exclusive lock, so the head cannot move: at or below it is replay's, above it routing's.
-insert into subscription (job_version_id, input_version_id, from_number, replayed)
-select r.job_version_id, h.dataset_version_id, h.number, h.number = 0
-from unnest(%(job_version_id)s::uuid[], %(input_version_id)s::uuid[]) as r (job_version_id, input_version_id)
-join dataset_head h on h.dataset_version_id = r.input_version_id;
-
--- name: insert_source_runs
--- They have no scope; empty keys stand before all others.
-insert into task (task_id, job_version_id, origin, scope_first, scope_last)
-select task_id, job_version_id, 'source_run', '', ''
-from unnest(%(task_id)s::uuid[], %(job_version_id)s::uuid[]) as r (task_id, job_version_id);

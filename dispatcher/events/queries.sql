@@ -239,8 +239,7 @@ limit 1;
 -- is still owed retained events has no answer: tasks may yet appear anywhere. Indexes task_queued, task_open.
 with job as (
     select j.job_version_id, min(w.cursor_key) as covered, min(i.cursor_type) as cursor_type
-    from dag d
-    join dag_version_job s on s.dag_version_id = d.active_version_id
+    from scheduled_job s
     join job_version j using (job_version_id)
     join input_binding b on b.dag_version_id = s.dag_version_id and b.job_version_id = j.job_version_id and b.trigger
     join dataset_version i on i.dataset_version_id = b.dataset_version_id
@@ -255,8 +254,7 @@ select job.job_version_id::text, job.covered, open.scope_first as first_open, o.
     (
         select count(*)
         from job_output p
-        join dag_version_job s using (job_version_id)
-        join dag d on d.active_version_id = s.dag_version_id
+        join scheduled_job s using (job_version_id)
         where p.dataset_version_id = o.dataset_version_id
     ) as producers
 from job
@@ -294,7 +292,7 @@ select s.job_version_id::text, s.input_version_id::text, s.from_number, s.replay
         select max(e.to_number)
         from subscription e
         where e.job_version_id = s.job_version_id and e.input_version_id = s.input_version_id and e.from_number < s.from_number
-    ), 0) as after_number
+    ), 0) as after_number, s.instead_of_version_id::text
 from subscription s
 join job_version_run r using (job_version_id)
 where not s.replayed and r.run_state in ('running', 'staged')
@@ -303,7 +301,8 @@ limit 1
 for no key update of s skip locked;
 
 -- name: replay_events
--- The next page of retained events in scope order, as tasks. Index event_scope.
+-- The next page of retained events in scope order, as tasks. Where the version took the place of another one, without those whose scope
+-- that one had brought before its subscription ended. Index event_scope.
 with page as (
     select e.event_id, e.scope_kind, e.scope_first, e.scope_last, e.revision
     from event e
@@ -320,6 +319,17 @@ with page as (
         p.scope_last, p.revision
     from page p
     join job_version j on j.job_version_id = %(job_version_id)s
+    where %(instead_of_version_id)s::uuid is null or not exists (
+        select 1
+        from event o
+        join publication q using (publication_id, dataset_version_id)
+        where o.dataset_version_id = %(instead_of_version_id)s and o.scope_first = p.scope_first and o.scope_last = p.scope_last
+            and o.scope_kind = p.scope_kind and o.revision >= p.revision and q.number <= (
+                select max(u.to_number)
+                from subscription u
+                where u.job_version_id = %(job_version_id)s and u.input_version_id = %(instead_of_version_id)s
+            )
+    )
     order by p.scope_first, p.event_id
     on conflict do nothing
 )

@@ -2,6 +2,7 @@
 
 from dispatcher.db.rows import Connection
 from dispatcher.events import store
+from kernel.crash import crash
 
 PAGE = 2_000
 """Events of one transaction."""
@@ -15,5 +16,6 @@ async def replay_page(connection: Connection) -> int:
     for replay in await store.replaying_subscriptions(connection):
         place = await store.replay_events(connection, replay, PAGE)
         await store.note_replay(connection, replay, place)
+        crash("replay.written")
         return 1
     return 0

@@ -101,7 +101,9 @@ class DerivedWatermark:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A subscription that is owed retained events of publications in (after_number, from_number], and how far it is."""
+    """A subscription that is owed retained events of publications in (after_number, from_number], and how far it is.
+
+    Without the scopes that it had of the dataset version instead of which it reads this one."""
 
     job_version_id: str
     input_version_id: str
@@ -109,6 +111,7 @@ class Replay:
     replay_key: bytes | None
     replay_event_id: str | None
     after_number: int
+    instead_of_version_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

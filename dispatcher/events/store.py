@@ -258,6 +258,7 @@ async def replay_events(connection: Connection, replay: Replay, limit: int) -> t
             "input_version_id": replay.input_version_id,
             "after_number": replay.after_number,
             "from_number": replay.from_number,
+            "instead_of_version_id": replay.instead_of_version_id,
             "replay_key": replay.replay_key,
             "replay_event_id": replay.replay_event_id,
             "limit": limit,

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
 import grpc
 
@@ -11,19 +11,18 @@ from dispatcher.dag.reading import read_document, read_spec
 from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.db.rows import Connection
-from dispatcher.deploy import store
+from dispatcher.deploy import stages, store
+from dispatcher.deploy.cutover import Rollback, abort, cut_over, roll_back
 from dispatcher.deploy.deployable import Deployable
 from dispatcher.deploy.deploying import Call, deploy
 from dispatcher.deploy.store import DagRow, VersionRow
-from dispatcher.rpc import convert
+from dispatcher.rpc import convert, deployments
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import number_token, page_size, task_page_token
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.rows import (
     CountRow,
 )
-from dispatcher.wakeups.release import Releaser
 from kernel import bundles
 from kernel.artifacts.store import ArtifactStore
 from kernel.errors import TraceError, Violation
@@ -31,10 +30,9 @@ from kernel.ids import IdSource
 from kernel.servers import current_actor
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceServicer
-from traceapi.control.v1.deployment_pb2 import DeployedJob, Deployment, DeploymentState, TaskCount
+from traceapi.control.v1.deployment_pb2 import Deployment, TaskCount
 from traceapi.types.v1.dag_pb2 import DagSpec, OutputSpec
 from traceapi.types.v1.errors_pb2 import ErrorReason
-from traceapi.types.v1.task_pb2 import RunState
 
 Context = grpc.aio.ServicerContext[object, object]
 Source = pb.ValidateDagRequest | pb.DeployDagRequest
@@ -47,10 +45,11 @@ WATCH_INTERVAL = 0.5
 class DagService(DagServiceServicer):
     """One for each dispatcher; holds no state but what it was given."""
 
-    def __init__(self, pool: Pool, artifacts: ArtifactStore, releaser: Releaser, new_id: IdSource) -> None:
+    def __init__(self, pool: Pool, artifacts: ArtifactStore, switched: Callable[[], None], new_id: IdSource) -> None:
+        """`switched` is to be called when other tasks may run than before."""
         self._pool = pool
         self._artifacts = artifacts
-        self._releaser = releaser
+        self._switched = switched
         self._new_id = new_id
 
     async def ValidateDag(self, request: pb.ValidateDagRequest, context: Context) -> pb.ValidateDagResponse:
@@ -116,8 +115,8 @@ class DagService(DagServiceServicer):
         return pb.UploadBundleResponse(digest=digest, size_bytes=len(data), existed=existed)
 
     async def DeployDag(self, request: pb.DeployDagRequest, context: Context) -> pb.DeployDagResponse:
-        if request.WhichOneof("source") == "plan_id" or request.hold:
-            raise _later("deploying plans and holding a cutover come with changing deployed DAGs")
+        if request.WhichOneof("source") == "plan_id":
+            raise _later("deploying plans comes with PlanDag")
         reading, known = await self._read(request)
         if reading.resolved is None or reading.spec is None:
             raise _faulty(reading)
@@ -125,12 +124,12 @@ class DagService(DagServiceServicer):
         used = {path.path: request.bundles[path.path] for path in reading.local_paths}
         spec = _with_digests(reading.spec, used)
         deployable = await asyncio.to_thread(Deployable.of, reading.resolved, spec, known, used)
-        call = Call(deployable, request.request_id.lower(), str(current_actor()))
+        call = Call(deployable, request.request_id.lower(), str(current_actor()), hold=request.hold)
         with translated():
             deployed = await deploy(self._pool, call, self._new_id)
             async with transaction(self._pool) as connection:
-                deployment = await _deployment(connection, deployed.version)
-        self._releaser.signal()
+                deployment = await deployments.message(connection, deployed.version)
+        self._switched()
         return pb.DeployDagResponse(deployment=deployment, unchanged=deployed.unchanged)
 
     async def WatchDeployment(
@@ -138,7 +137,9 @@ class DagService(DagServiceServicer):
     ) -> AsyncIterator[pb.WatchDeploymentResponse]:
         last = b""
         while True:
-            response = await self._look(request.deployment_id)
+            with translated():
+                async with transaction(self._pool) as connection:
+                    response = await deployments.look(connection, request.deployment_id.lower())
             present = response.SerializeToString(deterministic=True)
             if present != last:
                 yield response
@@ -147,19 +148,37 @@ class DagService(DagServiceServicer):
                 return
             await asyncio.sleep(WATCH_INTERVAL)
 
-    async def _look(self, deployment_id: str) -> pb.WatchDeploymentResponse:
+    async def CutOverDag(self, request: pb.CutOverDagRequest, context: Context) -> pb.CutOverDagResponse:
+        version = await self._switch(
+            cut_over(
+                self._pool,
+                request.deployment_id.lower(),
+                str(current_actor()),
+                watermarks_may_go_back=request.watermarks_may_go_back,
+            )
+        )
+        return pb.CutOverDagResponse(deployment=version)
+
+    async def AbortDeployment(self, request: pb.AbortDeploymentRequest, context: Context) -> pb.AbortDeploymentResponse:
+        version = await self._switch(abort(self._pool, request.deployment_id.lower(), str(current_actor())))
+        return pb.AbortDeploymentResponse(deployment=version)
+
+    async def RollbackDag(self, request: pb.RollbackDagRequest, context: Context) -> pb.RollbackDagResponse:
+        call = Rollback(request.dag, request.to_version or None, request.request_id.lower(), str(current_actor()))
+        deployment = await self._switch(roll_back(self._pool, call))
         with translated():
             async with transaction(self._pool) as connection:
-                version = await store.get_version(connection, deployment_id)
-                if version is None:
-                    raise TraceError(
-                        ErrorReason.ERROR_REASON_DEPLOYMENT_NOT_FOUND, f"no deployment has the id {deployment_id}"
-                    )
-                return pb.WatchDeploymentResponse(
-                    deployment=await _deployment(connection, version),
-                    source_event_count=await store.source_events(connection, version.dag),
-                    settled=not await store.unfinished(connection, version.dag_version_id),
-                )
+                lag = await stages.owed_events(connection, deployment.deployment_id)
+        return pb.RollbackDagResponse(deployment=deployment, lag_event_count=lag)
+
+    async def _switch(self, step: Coroutine[None, None, VersionRow]) -> Deployment:
+        """Makes the step, and lets what may go now go."""
+        with translated():
+            version = await step
+            async with transaction(self._pool) as connection:
+                deployment = await deployments.message(connection, version)
+        self._switched()
+        return deployment
 
     async def GetDag(self, request: pb.GetDagRequest, context: Context) -> pb.GetDagResponse:
         with translated():
@@ -169,7 +188,7 @@ class DagService(DagServiceServicer):
                     raise await no_dag(connection, request.dag)
                 found = await store.list_dags(connection, dag=request.dag, after=None, limit=1)
                 counts = await tasks_store.count_tasks(connection, request.dag)
-                deployment = await _deployment(connection, version)
+                deployment = await deployments.message(connection, version)
         return pb.GetDagResponse(
             summary=_summary(found[0], counts), spec=DagSpec.FromString(version.spec), deployment=deployment
         )
@@ -192,9 +211,9 @@ class DagService(DagServiceServicer):
                 found = await store.list_versions(connection, request.dag, number_token(request.page_token), limit)
                 if not found and not request.page_token:
                     raise await no_dag(connection, request.dag)
-                deployments = [await _deployment(connection, version) for version in found]
+                history = await deployments.messages(connection, found)
         token = str(found[-1].version) if len(found) == limit else ""
-        return pb.ListDagHistoryResponse(deployments=deployments, next_page_token=token)
+        return pb.ListDagHistoryResponse(deployments=history, next_page_token=token)
 
     async def PauseDag(self, request: pb.PauseDagRequest, context: Context) -> pb.PauseDagResponse:
         paused = await self._change_pauses("PauseDag", request.dag, list(request.jobs))
@@ -202,20 +221,11 @@ class DagService(DagServiceServicer):
 
     async def ResumeDag(self, request: pb.ResumeDagRequest, context: Context) -> pb.ResumeDagResponse:
         paused = await self._change_pauses("ResumeDag", request.dag, list(request.jobs))
-        self._releaser.signal()
+        self._switched()
         return pb.ResumeDagResponse(paused_jobs=paused)
 
     async def PlanDag(self, request: pb.PlanDagRequest, context: Context) -> pb.PlanDagResponse:
         raise _later("planning comes with changing deployed DAGs; ValidateDag checks a document")
-
-    async def CutOverDag(self, request: pb.CutOverDagRequest, context: Context) -> pb.CutOverDagResponse:
-        raise _later("a first version is active as soon as it is deployed; nothing is held")
-
-    async def AbortDeployment(self, request: pb.AbortDeploymentRequest, context: Context) -> pb.AbortDeploymentResponse:
-        raise _later("a first version is active as soon as it is deployed; pause the DAG instead")
-
-    async def RollbackDag(self, request: pb.RollbackDagRequest, context: Context) -> pb.RollbackDagResponse:
-        raise _later("rolling back comes with changing deployed DAGs")
 
     async def RemoveDag(self, request: pb.RemoveDagRequest, context: Context) -> pb.RemoveDagResponse:
         raise _later("removing comes with the collector; pause the DAG instead")
@@ -310,37 +320,6 @@ def _faulty(reading: Reading) -> TraceError:
 
 def _later(message: str) -> TraceError:
     return TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
-
-
-async def _deployment(connection: Connection, version: VersionRow) -> Deployment:
-    jobs = await store.deployed_jobs(connection, version.dag_version_id)
-    counts: dict[str, list[TaskCount]] = {}
-    for row in await tasks_store.count_tasks(connection, version.dag):
-        counts.setdefault(row.job, []).append(_task_count(row))
-    return Deployment(
-        deployment_id=version.dag_version_id,
-        dag=version.dag,
-        version=version.version,
-        state=DeploymentState.Value(f"DEPLOYMENT_STATE_{version.state.upper()}"),
-        deploy_number=version.deploy_number,
-        actor=version.actor,
-        created_time=convert.timestamp(version.created_at),
-        active_time=convert.timestamp(version.active_at),
-        jobs=[
-            DeployedJob(
-                job=job.job,
-                job_version_id="" if job.kind == "virtual" else job.job_version_id,
-                run_state=RunState.Value(f"RUN_STATE_{job.run_state.upper()}"),
-                paused=job.paused,
-                task_counts=counts.get(job.job),
-            )
-            for job in jobs
-        ],
-    )
-
-
-def _task_count(row: CountRow) -> TaskCount:
-    return TaskCount(state=convert.task_state(row.state), count=row.count)
 
 
 def _summary(row: DagRow, counts: list[CountRow]) -> pb.DagSummary:

@@ -53,11 +53,11 @@ order by t.task_id;
 -- classes. It is locked by this transaction, so nobody else takes them. Indexes task_queued, once for each origin, and task_open.
 with gate as (
     select count(*) > 0 as gated, count(*) = count(w.cursor_key) as moved, min(w.cursor_key) as covered
-    from input_binding b
-    join dag d on d.active_version_id = b.dag_version_id
+    from scheduled_job s
+    join input_binding b using (dag_version_id, job_version_id)
     join dataset_version v using (dataset_version_id)
     left join watermark w using (dataset_version_id)
-    where b.job_version_id = %(job_version_id)s and (b.trigger or b.wait) and v.cursor_type <> 0
+    where s.job_version_id = %(job_version_id)s and (b.trigger or b.wait) and v.cursor_type <> 0
 ), replay as (
     select min(coalesce(replay_key, ''::bytea)) as frontier
     from subscription
@@ -97,7 +97,7 @@ order by t.scope_first, t.revision, t.task_id
 limit %(limit)s;
 
 -- name: job_settings
--- How job versions run now: by the active DAG version's settings, what people paused, and how many consumers an event has at most.
+-- How job versions run now: by the settings of their DAG version, what people paused, and how many consumers an event has at most.
 select s.job_version_id::text, s.dag_version_id::text, s.max_run_tasks, j.late_scopes::text,
     exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused,
     (
@@ -110,8 +110,7 @@ select s.job_version_id::text, s.dag_version_id::text, s.max_run_tasks, j.late_s
         ) c
         where o.job_version_id = s.job_version_id
     )::int as consumers
-from dag_version_job s
-join dag d on d.active_version_id = s.dag_version_id
+from scheduled_job s
 join job_version j using (job_version_id)
 where s.job_version_id = any(%(job_version_ids)s::uuid[]);
 
@@ -158,10 +157,10 @@ returning o.epoch;
 -- name: input_heads
 -- What read-only inputs are at now, for the pins of a first claim.
 select b.job_version_id::text, b.dataset_id, b.dataset_version_id::text, h.number
-from input_binding b
-join dag d on d.active_version_id = b.dag_version_id
+from scheduled_job s
+join input_binding b using (dag_version_id, job_version_id)
 join dataset_head h using (dataset_version_id)
-where b.job_version_id = any(%(job_version_ids)s::uuid[])
+where s.job_version_id = any(%(job_version_ids)s::uuid[])
 order by b.job_version_id, b.dataset_id;
 
 -- name: claimed
@@ -203,10 +202,9 @@ join unnest(%(dag_version_ids)s::uuid[], %(job_version_ids)s::uuid[]) as k (dag_
     using (dag_version_id, job_version_id);
 
 -- name: retry_policies
--- Retry settings of the active DAG version.
+-- Retry settings of what may run.
 select s.job_version_id::text, s.max_attempts, s.max_lost_leases, s.retry_backoff, s.max_retry_backoff
-from dag_version_job s
-join dag d on d.active_version_id = s.dag_version_id
+from scheduled_job s
 where s.job_version_id = any(%(job_version_ids)s::uuid[]);
 
 -- name: record_ends
@@ -486,14 +484,19 @@ select %(dag)s::text is not null and not exists (select 1 from job_version where
     ) as job;
 
 -- name: count_tasks
--- How many tasks are in each state, also those that are no longer kept; for people, not for the hot path. Reads the hot table once.
-select j.dag, j.job, c.state::text, sum(c.tasks)::bigint as count
+-- How many tasks are in each state, also those that are no longer kept; for people, not for the hot path. What is fenced is cancelled for
+-- as long as it is. Reads the hot table once.
+select j.dag, j.job, j.job_version_id::text,
+    case when r.run_state in ('superseded', 'rolled_back', 'retired') and c.state in ('queued', 'released', 'running', 'backoff')
+        then 'canceled' else c.state end::text as state,
+    sum(c.tasks)::bigint as count
 from (
     select job_version_id, state, count(*) as tasks from task group by job_version_id, state
     union all
     select job_version_id, state, tasks from finished_count
 ) c
 join job_version j using (job_version_id)
+join job_version_run r using (job_version_id)
 where %(dag)s::text is null or j.dag = %(dag)s
-group by j.dag, j.job, c.state
-order by j.dag, j.job, c.state;
+group by 1, 2, 3, 4
+order by 1, 2, 3, 4;

@@ -217,10 +217,11 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True)
 class CountRow:
-    """Tasks of a job in a state."""
+    """Tasks of a job version in a state."""
 
     dag: str
     job: str
+    job_version_id: str
     state: str
     count: int
 

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from dispatcher.wakeups.metering import CLASS_OF_ORIGIN, QueueSettings, Room, TaskClass
+from dispatcher.wakeups.metering import QueueSettings, Room, TaskClass, class_of
 
 
 @dataclass(frozen=True, slots=True)
 class JobLine:
     """The tasks of one origin of one job: how many are out, how many may go, and the first scope of these.
 
-    `covered` and `before` bound the scopes of those that may go.
+    `covered` and `before` bound the scopes of those that may go. `staged`: it is being built, and nobody waits for it.
     """
 
     job_version_id: str
@@ -29,10 +29,11 @@ class JobLine:
     open: int
     ready: int
     first: bytes | None
+    staged: bool = False
 
     @property
     def task_class(self) -> TaskClass | None:
-        return CLASS_OF_ORIGIN.get(self.origin)
+        return class_of(self.origin, staged=self.staged)
 
     @property
     def places(self) -> int:

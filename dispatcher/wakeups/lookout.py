@@ -21,6 +21,7 @@ class Due:
     wakeups: float | None
     replay: bool
     queued: bool
+    staged: bool
 
 
 async def find_due(connection: Connection, unanswered: timedelta) -> Due:

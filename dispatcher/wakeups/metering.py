@@ -29,9 +29,15 @@ CLASS_OF_ORIGIN: Mapping[str, TaskClass] = {
 _URGENCY = {task_class: place for place, task_class in enumerate(TaskClass)}
 
 
-def urgency(origin: str) -> int:
-    """For putting tasks in order, by task_origin; the run of a source is as urgent as what is live."""
-    return _URGENCY[CLASS_OF_ORIGIN.get(origin, TaskClass.LIVE)]
+def class_of(origin: str, *, staged: bool) -> TaskClass | None:
+    """The class of a task by its task_origin; whatever a staged job does is rematerialization."""
+    task_class = CLASS_OF_ORIGIN.get(origin)
+    return TaskClass.REMATERIALIZATION if staged and task_class is not None else task_class
+
+
+def urgency(origin: str, *, staged: bool = False) -> int:
+    """For putting tasks in order; the run of a source is as urgent as what is live."""
+    return _URGENCY[class_of(origin, staged=staged) or TaskClass.LIVE]
 
 
 @dataclass(frozen=True, slots=True)

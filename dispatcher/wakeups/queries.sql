@@ -5,7 +5,7 @@
 -- room. The count comes in a later statement, which sees what the former holder of the lock committed.
 select s.job_version_id::text
 from dag_version_job s
-join dag d on d.active_version_id = s.dag_version_id
+join dag d on s.dag_version_id in (d.active_version_id, d.staged_version_id)
 where s.queue = %(queue)s and s.max_concurrency is not null
 order by s.job_version_id
 for no key update of s skip locked;
@@ -25,16 +25,16 @@ with busy as (
     where origin <> 'source_run'
     group by job_version_id, origin
 ), job as (
-    select j.job_version_id, j.dag, j.kind, j.ordered, s.max_concurrency, g.covered, f.before,
+    select j.job_version_id, j.dag, j.kind, j.ordered, s.staged, s.max_concurrency, g.covered, f.before,
         r.run_state in ('running', 'staged') and g.moved
             and (s.max_concurrency is null or s.job_version_id = any(%(limited)s::uuid[]))
+            and not (s.leaving and s.releases_held_until > clock_timestamp()) is true
             and not exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job))
             and not (j.ordered and exists (
                 select 1 from task u
                 where u.job_version_id = j.job_version_id and u.state in ('released', 'running', 'backoff', 'dead')
             )) as goes
-    from dag d
-    join dag_version_job s on s.dag_version_id = d.active_version_id
+    from scheduled_job s
     join job_version j using (job_version_id)
     join job_version_run r using (job_version_id)
     cross join lateral (
@@ -53,7 +53,7 @@ with busy as (
     where s.queue = %(queue)s
 )
 select job.job_version_id::text, job.dag, job.ordered, job.max_concurrency, k.origin::text, job.covered, job.before,
-    coalesce(b.tasks, 0)::int as open, q.ready, q.first
+    coalesce(b.tasks, 0)::int as open, q.ready, q.first, job.staged
 from job
 join unnest(enum_range(null::task_origin)) as k (origin) on (k.origin = 'source_run') = (job.kind = 'source')
 left join busy b on b.job_version_id = job.job_version_id and b.origin = k.origin
@@ -92,15 +92,14 @@ with picked as (
 update task
 set state = 'released', released_at = clock_timestamp()
 where state = 'queued' and task_id in (select task_id from picked)
-returning task_id::text, origin::text;
+returning task_id::text, origin::text, job_version_id::text;
 
 -- name: release_again
 -- Wake-ups that nobody answered are sent again; losing all of them costs only time. Index task_released.
 with unanswered as (
     select t.task_id
     from task t
-    join dag_version_job s using (job_version_id)
-    join dag d on d.active_version_id = s.dag_version_id
+    join scheduled_job s using (job_version_id)
     join job_version_run r using (job_version_id)
     join job_version j using (job_version_id)
     where t.state = 'released' and t.released_at < clock_timestamp() - %(unanswered)s::interval and s.queue = %(queue)s
@@ -120,7 +119,7 @@ returning task_id::text;
 -- task_open.
 select t.task_id::text, j.dag, j.job, j.ordered, t.origin::text, t.state::text, t.reason, t.cancel_reason, t.worker_id,
     t.retry_at, t.released_at, r.run_state::text, t.run_epoch, r.epoch as job_epoch, coalesce(s.queue, '') as queue,
-    s.max_concurrency, d.active_version_id is not null as active,
+    s.max_concurrency, s.dag_version_id is not null as active,
     exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused,
     a.dataset_id as awaited_dataset, a.dataset_version_id::text as awaited_version_id, a.cursor_type as awaited_cursor_type,
     a.cursor_key as awaited_key, a.moved_at as awaited_moved_at, h.task_id::text as ahead_id, h.state::text as ahead_state,
@@ -128,7 +127,7 @@ select t.task_id::text, j.dag, j.job, j.ordered, t.origin::text, t.state::text, 
 from any_task t
 join job_version j using (job_version_id)
 join job_version_run r using (job_version_id)
-left join (dag_version_job s join dag d on d.active_version_id = s.dag_version_id) on s.job_version_id = t.job_version_id
+left join scheduled_job s on s.job_version_id = t.job_version_id
 left join lateral (
     -- The input whose watermark is furthest from covering the scope.
     select b.dataset_id, b.dataset_version_id, v.cursor_type, w.cursor_key, w.moved_at

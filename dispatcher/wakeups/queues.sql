@@ -9,8 +9,7 @@ with report as (
     group by queue
 ), named as (
     select s.queue
-    from dag d
-    join dag_version_job s on s.dag_version_id = d.active_version_id
+    from scheduled_job s
     join job_version j using (job_version_id)
     where j.kind <> 'virtual'
     union
@@ -29,11 +28,10 @@ order by n.queue;
 -- name: class_uses
 -- What each class has in a queue: tasks that wait, counted up to `most`, tasks that are out, and their places. For people. Indexes
 -- task_queued and task_open.
-select s.queue, k.origin::text, sum(w.tasks)::bigint as waiting, sum(o.released)::bigint as released,
+select s.queue, case when s.staged then 'replay' else k.origin end::text as origin, sum(w.tasks)::bigint as waiting, sum(o.released)::bigint as released,
     sum(o.running)::bigint as running,
     sum(case when j.ordered then least(o.released + o.running, 1) else o.released + o.running end)::bigint as places
-from dag d
-join dag_version_job s on s.dag_version_id = d.active_version_id
+from scheduled_job s
 join job_version j using (job_version_id)
 cross join unnest(%(origins)s::task_origin[]) as k (origin)
 cross join lateral (
@@ -50,7 +48,7 @@ cross join lateral (
     where t.job_version_id = j.job_version_id and t.origin = k.origin and t.state in ('released', 'running')
 ) o
 where %(queue)s::text is null or s.queue = %(queue)s
-group by s.queue, k.origin;
+group by s.queue, case when s.staged then 'replay' else k.origin end;
 
 -- name: own_queue
 -- What people set of a queue, for a round of releases. Of two replicas one counts what is out after the other has committed, so that no

@@ -155,5 +155,6 @@ async def release(connection: Connection, queue: str, room: int) -> Released:
         "before": [pick.line.before for pick in picks],
     }
     cursor = await connection.execute(_sql.release, parameters)
-    released = sorted(await cursor.fetchall(), key=lambda row: urgency(row[1]))
+    staged = {line.job_version_id for line in lines if line.staged}
+    released = sorted(await cursor.fetchall(), key=lambda row: urgency(row[1], staged=row[2] in staged))
     return Released([row[0] for row in released], done)

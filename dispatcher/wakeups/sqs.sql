@@ -1,7 +1,7 @@
 -- What SQS holds of a queue, as far as the database knows it.
 
 -- name: count_unanswered
--- By queue of what is active, how many wake-ups are out without an answer, apart from those that count as lost. Index task_released.
+-- By queue of what may run, how many wake-ups are out without an answer, apart from those that count as lost. Index task_released.
 with out as (
     select job_version_id, count(*) as tasks
     from task
@@ -9,7 +9,6 @@ with out as (
     group by job_version_id
 )
 select s.queue, coalesce(sum(out.tasks), 0)::int
-from dag d
-join dag_version_job s on s.dag_version_id = d.active_version_id
+from scheduled_job s
 left join out using (job_version_id)
 group by s.queue;

@@ -53,12 +53,6 @@ async def test_an_unchanged_document_answers_its_deployment(dispatcher: InProces
     assert await dispatcher.value("select count(*) from task") == 1
 
 
-async def test_a_changed_document_is_refused_and_changes_nothing(dispatcher: InProcess) -> None:
-    await dispatcher.deploy(CHAIN)
-    assert await _reason(dispatcher, CHAIN.replace("size: 10", "size: 20")) == "DOCUMENT_CHANGED"
-    assert await dispatcher.value("select count(*) from dag_version") == 1
-
-
 @pytest.mark.parametrize(("faults", "shown"), [(3, "3 problems;"), (500, "200 problems, or more;")])
 async def test_no_more_problems_are_counted_than_are_answered(dispatcher: InProcess, faults: int, shown: str) -> None:
     request = _request(CHAIN + "".join(f"key{number}: 1\n" for number in range(faults)))
@@ -149,7 +143,8 @@ async def test_code_travels_by_its_digest(dispatcher: InProcess, tmp_path: Path)
     other = bundles.pack(folder)
     parts = [pb.UploadBundleRequest(sha256=bytes.fromhex(other.digest)), pb.UploadBundleRequest(data=other.data)]
     await dispatcher.dags.UploadBundle(_each(parts))
-    assert await _reason(dispatcher, CODED, **{"./operators": other.digest}) == "DOCUMENT_CHANGED"
+    changed = await dispatcher.dags.DeployDag(_request(CODED, **{"./operators": other.digest}))
+    assert (changed.unchanged, changed.deployment.version) == (False, 2), "other code is a change"
 
 
 async def _each(parts: list[pb.UploadBundleRequest]) -> AsyncIterator[pb.UploadBundleRequest]:

@@ -23,6 +23,7 @@ from tests.dispatcher.in_process import USER, InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1 import dataset_service_pb2 as dataset_pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
+from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_ACTIVE, DEPLOYMENT_STATE_BUILDING
 
 if TYPE_CHECKING:  # the stubs' types for asyncio exist in the .pyi only
     from traceapi.control.v1.dag_service_pb2_grpc import DagServiceAsyncStub
@@ -147,7 +148,7 @@ async def _refusal(dags: "DagServiceAsyncStub", request: pb.DeployDagRequest) ->
 async def _leave_unfinished(dags: "DagServiceAsyncStub", monkeypatch: pytest.MonkeyPatch, document: str) -> None:
     """Deploys all but the last transaction."""
     with monkeypatch.context() as patched:
-        patched.setattr(deploying, "_activate", _die)
+        patched.setattr(deploying, "_stage", _die)
         assert await _refusal(dags, _request(document)) == "UNAVAILABLE"
 
 
@@ -283,27 +284,25 @@ async def test_a_whole_build_does_not_replace_what_went_active_since_it_was_begu
 ) -> None:
     """The faster one has not cleared it away yet: what was active when it was begun is asked too."""
     interruption = _interrupt(monkeypatch, ACTIVE, "stop")
-    slow = asyncio.ensure_future(_refusal(once, _request(OTHER)))
+    slow = asyncio.ensure_future(once.DeployDag(_request(OTHER)))
     async with asyncio.timeout(DEADLINE):
         await interruption.reached.wait()
     with monkeypatch.context() as patched:
         patched.setattr(deploying, "clear_leftovers", _die)
         assert await _refusal(once, _request(CHAIN)) == "UNAVAILABLE"
     interruption.go_on.set()
-    assert await slow == "DOCUMENT_CHANGED"
+    assert (await slow).deployment.state == DEPLOYMENT_STATE_BUILDING, "it is a change now, built beside it"
     assert await dispatcher.rows(COMPOSITION) == WHOLE
 
 
 @pytest.mark.races
 async def test_of_two_documents_of_one_dag_at_once_one_is_deployed_whole(dispatcher: InProcess) -> None:
-    calls = [dispatcher.dags.DeployDag(_request(document)) for document in (CHAIN, OTHER)]
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    refused = [from_rpc_error(result) for result in results if isinstance(result, grpc.aio.AioRpcError)]
-    assert [error.reason_name for error in refused] == ["DOCUMENT_CHANGED"]
+    answers = await asyncio.gather(*(dispatcher.dags.DeployDag(_request(document)) for document in (CHAIN, OTHER)))
+    states = sorted(answer.deployment.state for answer in answers)
+    assert states == [DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_ACTIVE], "the later one is a change to the other"
     assert await dispatcher.rows(COMPOSITION) == WHOLE
-    winner = OTHER if isinstance(results[0], grpc.aio.AioRpcError) else CHAIN
-    await dispatcher.deploy(winner)
-    assert await dispatcher.value("select count(*) from dag_version") == 1, "the loser's is cleared by the next call"
+    unfinished = "select count(*) from dag_version where state = 'building' and staged_at is null"
+    assert await dispatcher.value(unfinished) == 0
 
 
 @pytest.mark.races
@@ -312,14 +311,14 @@ async def test_what_a_dag_reads_moves_while_it_is_deployed(
 ) -> None:
     """It was checked and bound to the former version, so it is not deployed; the next call finds the new one."""
     await dispatcher.deploy(CHAIN)
-    activate = deploying._activate
+    activate = deploying._stage
 
     async def move_and_activate(*arguments: Any) -> Any:
         await dispatcher.run(MOVE)
         return await activate(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(deploying, "_activate", move_and_activate)
+        patched.setattr(deploying, "_stage", move_and_activate)
         assert await _refusal(once, _request(READER)) == "UNAVAILABLE"
     await dispatcher.deploy(READER)
     assert await dispatcher.value(

@@ -33,7 +33,9 @@ async def _quiet(dispatcher: InProcess) -> None:
 
 async def test_where_nothing_is_under_way_nothing_is_due(dispatcher: InProcess) -> None:
     await _quiet(dispatcher)
-    assert await _due(dispatcher) == Due(leases=None, backoffs=None, wakeups=None, replay=False, queued=False)
+    assert await _due(dispatcher) == Due(
+        leases=None, backoffs=None, wakeups=None, replay=False, queued=False, staged=False
+    )
 
 
 async def test_a_queued_task_is_due(dispatcher: InProcess, source: Source) -> None:

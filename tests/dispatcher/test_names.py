@@ -55,9 +55,9 @@ MISTYPED: list[tuple[Message, str, str]] = [
     *((tasks.CancelTasksRequest(filter=chosen, dry_run=True), reason, meant) for chosen, reason, meant in FILTERS),
     *((tasks.RetryTasksRequest(filter=chosen), reason, meant) for chosen, reason, meant in FILTERS),
     *((tasks.SkipTasksRequest(filter=chosen, reason="why"), reason, meant) for chosen, reason, meant in FILTERS),
+    (dags.RollbackDagRequest(dag="chian", request_id=new_id()), "DAG_NOT_FOUND", "chain"),
 ]
 LATER: list[Message] = [
-    dags.RollbackDagRequest(dag="chian", request_id=new_id()),
     dags.RemoveDagRequest(dag="chian"),
     sources.TriggerSourceRequest(dag="chian", job="blocks", request_id=new_id()),
     sources.EmitExternalEventsRequest(dag="chian", job="blocks", request_id=new_id()),

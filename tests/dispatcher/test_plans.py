@@ -155,7 +155,9 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
     )
     await _check(filled, {"artifact_scope", "artifact_pkey"}, events.overlapping_artifacts, artifact_ids=ids)
     replay = {"replay_key": keys[0][1], "replay_event_id": job, "limit": 2000, "after_number": 0, "from_number": ROWS}
-    await _check(filled, {"event_scope"}, events.replay_events, input_version_id=version, job_version_id=job, **replay)
+    replay |= {"input_version_id": version, "job_version_id": job}
+    for instead_of in (None, version):
+        await _check(filled, {"event_scope"}, events.replay_events, instead_of_version_id=instead_of, **replay)
     for bounds in (Bounds(keys[0][1], keys[0][1]), Bounds(keys[0][1], keys[9][1])):
         page = {"lower": bounds.lower, "upper": bounds.upper, "after_first": b"", "after_id": BEFORE_ALL}
         request = {"version_id": version, "number": ROWS, "limit": 1000, **page}

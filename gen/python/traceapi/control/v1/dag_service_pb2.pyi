@@ -508,13 +508,21 @@ class WatchDeploymentResponse(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     SOURCE_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     source_event_count: _builtins.int
     """Events accepted so far in datasets of the DAG's sources."""
     settled: _builtins.bool
-    """Nothing is left to do: its sources have ended and every task is final."""
+    """Nothing is left to do: it is not being built any more, its sources have ended and every task is final."""
+    waiting_for: _builtins.str
+    """While it is being built: what the cutover waits for, for people; empty where for nothing but CutOverDag."""
     @_builtins.property
     def deployment(self) -> _deployment_pb2.Deployment:
         """The deployment."""
+
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedCompositeFieldContainer[_deployment_pb2.BuildProgress]:
+        """While it is being built: how far the jobs are that the active version lacks."""
 
     def __init__(
         self,
@@ -522,10 +530,12 @@ class WatchDeploymentResponse(_message.Message):
         deployment: _deployment_pb2.Deployment | None = ...,
         source_event_count: _builtins.int = ...,
         settled: _builtins.bool = ...,
+        progress: _abc.Iterable[_deployment_pb2.BuildProgress] | None = ...,
+        waiting_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "settled", b"settled", "source_event_count", b"source_event_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "progress", b"progress", "settled", b"settled", "source_event_count", b"source_event_count", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -538,16 +548,22 @@ class CutOverDagRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    WATERMARKS_MAY_GO_BACK_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """The deployment."""
+    watermarks_may_go_back: _builtins.bool
+    """Also where the watermark of a dataset would go back, or its cursors cannot be compared. What was caused before the build began has
+    to be done all the same.
+    """
     def __init__(
         self,
         *,
         deployment_id: _builtins.str = ...,
+        watermarks_may_go_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "watermarks_may_go_back", b"watermarks_may_go_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,7 +651,7 @@ class RollbackDagRequest(_message.Message):
     dag: _builtins.str
     """The DAG."""
     to_version: _builtins.int
-    """The version to restore; 0 for the one before the active one."""
+    """The version to restore; 0 for the one that was active before the active one. Rolling back twice changes nothing."""
     request_id: _builtins.str
     """Made by the client, a uuid; a repeated call with it answers the first one's result."""
     def __init__(

@@ -133,8 +133,11 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeployDag(self, request, context):
-        """Deploys a document or a stored plan. Repeatable by request_id; and the document that is active already answers its deployment.
-        INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, BUNDLE_MISSING, DOCUMENT_CHANGED, PLAN_NOT_FOUND, BASE_MOVED.
+        """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
+        goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
+        how jobs run, is active at once. Repeatable by request_id; and the document that is active or being built already answers its
+        deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
+        PLAN_NOT_FOUND, BASE_MOVED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,21 +151,22 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CutOverDag(self, request, context):
-        """Cuts a held deployment over. DEPLOYMENT_NOT_FOUND.
+        """Puts a version that was built in the place of the active one. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AbortDeployment(self, request, context):
-        """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND.
+        """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackDag(self, request, context):
-        """Restores an earlier DAG version with its datasets and its scheduling in one transaction. DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND.
+        """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
+        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,17 +40,22 @@ class DagServiceStub:
     PlanDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.PlanDagRequest, _dag_service_pb2.PlanDagResponse]
     """Compares a document with what is active and stores the answer as a plan. INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING."""
     DeployDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]
-    """Deploys a document or a stored plan. Repeatable by request_id; and the document that is active already answers its deployment.
-    INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, BUNDLE_MISSING, DOCUMENT_CHANGED, PLAN_NOT_FOUND, BASE_MOVED.
+    """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
+    goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
+    how jobs run, is active at once. Repeatable by request_id; and the document that is active or being built already answers its
+    deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
+    PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]
     """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]
-    """Cuts a held deployment over. DEPLOYMENT_NOT_FOUND."""
+    """Puts a version that was built in the place of the active one. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP."""
     AbortDeployment: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]
-    """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND."""
+    """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
     RollbackDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.RollbackDagRequest, _dag_service_pb2.RollbackDagResponse]
-    """Restores an earlier DAG version with its datasets and its scheduling in one transaction. DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND."""
+    """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
+    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active, REQUEST_ID_REUSED.
+    """
     GetDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.GetDagRequest, _dag_service_pb2.GetDagResponse]
     """One DAG with its active version. DAG_NOT_FOUND."""
     ListDags: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]
@@ -78,17 +83,22 @@ class DagServiceAsyncStub(DagServiceStub):
     PlanDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.PlanDagRequest, _dag_service_pb2.PlanDagResponse]  # type: ignore[assignment]
     """Compares a document with what is active and stores the answer as a plan. INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING."""
     DeployDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]  # type: ignore[assignment]
-    """Deploys a document or a stored plan. Repeatable by request_id; and the document that is active already answers its deployment.
-    INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, BUNDLE_MISSING, DOCUMENT_CHANGED, PLAN_NOT_FOUND, BASE_MOVED.
+    """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
+    goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
+    how jobs run, is active at once. Repeatable by request_id; and the document that is active or being built already answers its
+    deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
+    PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
     """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]  # type: ignore[assignment]
-    """Cuts a held deployment over. DEPLOYMENT_NOT_FOUND."""
+    """Puts a version that was built in the place of the active one. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP."""
     AbortDeployment: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]  # type: ignore[assignment]
-    """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND."""
+    """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
     RollbackDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.RollbackDagRequest, _dag_service_pb2.RollbackDagResponse]  # type: ignore[assignment]
-    """Restores an earlier DAG version with its datasets and its scheduling in one transaction. DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND."""
+    """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
+    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active, REQUEST_ID_REUSED.
+    """
     GetDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.GetDagRequest, _dag_service_pb2.GetDagResponse]  # type: ignore[assignment]
     """One DAG with its active version. DAG_NOT_FOUND."""
     ListDags: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]  # type: ignore[assignment]
@@ -137,8 +147,11 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.DeployDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.DeployDagResponse, _abc.Awaitable[_dag_service_pb2.DeployDagResponse]]:
-        """Deploys a document or a stored plan. Repeatable by request_id; and the document that is active already answers its deployment.
-        INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, BUNDLE_MISSING, DOCUMENT_CHANGED, PLAN_NOT_FOUND, BASE_MOVED.
+        """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
+        goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
+        how jobs run, is active at once. Repeatable by request_id; and the document that is active or being built already answers its
+        deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
+        PLAN_NOT_FOUND, BASE_MOVED.
         """
 
     @_abc_1.abstractmethod
@@ -155,7 +168,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.CutOverDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.CutOverDagResponse, _abc.Awaitable[_dag_service_pb2.CutOverDagResponse]]:
-        """Cuts a held deployment over. DEPLOYMENT_NOT_FOUND."""
+        """Puts a version that was built in the place of the active one. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP."""
 
     @_abc_1.abstractmethod
     def AbortDeployment(
@@ -163,7 +176,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.AbortDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.AbortDeploymentResponse, _abc.Awaitable[_dag_service_pb2.AbortDeploymentResponse]]:
-        """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND."""
+        """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
 
     @_abc_1.abstractmethod
     def RollbackDag(
@@ -171,7 +184,9 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.RollbackDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.RollbackDagResponse, _abc.Awaitable[_dag_service_pb2.RollbackDagResponse]]:
-        """Restores an earlier DAG version with its datasets and its scheduling in one transaction. DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND."""
+        """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
+        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active, REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def GetDag(

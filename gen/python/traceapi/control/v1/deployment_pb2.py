@@ -26,19 +26,21 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from traceapi.types.v1 import task_pb2 as traceapi_dot_types_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$traceapi/control/v1/deployment.proto\x12\x13traceapi.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctraceapi/types/v1/task.proto\"\x86\x03\n\nDeployment\x12#\n\rdeployment_id\x18\x01 \x01(\tR\x0c\x64\x65ploymentId\x12\x10\n\x03\x64\x61g\x18\x02 \x01(\tR\x03\x64\x61g\x12\x18\n\x07version\x18\x03 \x01(\x04R\x07version\x12:\n\x05state\x18\x04 \x01(\x0e\x32$.traceapi.control.v1.DeploymentStateR\x05state\x12#\n\rdeploy_number\x18\x05 \x01(\x04R\x0c\x64\x65ployNumber\x12\x14\n\x05\x61\x63tor\x18\x06 \x01(\tR\x05\x61\x63tor\x12=\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\x12;\n\x0b\x61\x63tive_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nactiveTime\x12\x34\n\x04jobs\x18\t \x03(\x0b\x32 .traceapi.control.v1.DeployedJobR\x04jobs\"\xd8\x01\n\x0b\x44\x65ployedJob\x12\x10\n\x03job\x18\x01 \x01(\tR\x03job\x12$\n\x0ejob_version_id\x18\x02 \x01(\tR\x0cjobVersionId\x12\x38\n\trun_state\x18\x03 \x01(\x0e\x32\x1b.traceapi.types.v1.RunStateR\x08runState\x12?\n\x0btask_counts\x18\x04 \x03(\x0b\x32\x1e.traceapi.control.v1.TaskCountR\ntaskCounts\x12\x16\n\x06paused\x18\x05 \x01(\x08R\x06paused\"U\n\tTaskCount\x12\x32\n\x05state\x18\x01 \x01(\x0e\x32\x1c.traceapi.types.v1.TaskStateR\x05state\x12\x14\n\x05\x63ount\x18\x02 \x01(\x04R\x05\x63ount*\xe9\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_BUILDING\x10\x01\x12\x19\n\x15\x44\x45PLOYMENT_STATE_HELD\x10\x02\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_ACTIVE\x10\x03\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_REPLACED\x10\x04\x12 \n\x1c\x44\x45PLOYMENT_STATE_ROLLED_BACK\x10\x05\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_ABORTED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$traceapi/control/v1/deployment.proto\x12\x13traceapi.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctraceapi/types/v1/task.proto\"\x86\x03\n\nDeployment\x12#\n\rdeployment_id\x18\x01 \x01(\tR\x0c\x64\x65ploymentId\x12\x10\n\x03\x64\x61g\x18\x02 \x01(\tR\x03\x64\x61g\x12\x18\n\x07version\x18\x03 \x01(\x04R\x07version\x12:\n\x05state\x18\x04 \x01(\x0e\x32$.traceapi.control.v1.DeploymentStateR\x05state\x12#\n\rdeploy_number\x18\x05 \x01(\x04R\x0c\x64\x65ployNumber\x12\x14\n\x05\x61\x63tor\x18\x06 \x01(\tR\x05\x61\x63tor\x12=\n\x0c\x63reated_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\x12;\n\x0b\x61\x63tive_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nactiveTime\x12\x34\n\x04jobs\x18\t \x03(\x0b\x32 .traceapi.control.v1.DeployedJobR\x04jobs\"\xd8\x01\n\x0b\x44\x65ployedJob\x12\x10\n\x03job\x18\x01 \x01(\tR\x03job\x12$\n\x0ejob_version_id\x18\x02 \x01(\tR\x0cjobVersionId\x12\x38\n\trun_state\x18\x03 \x01(\x0e\x32\x1b.traceapi.types.v1.RunStateR\x08runState\x12?\n\x0btask_counts\x18\x04 \x03(\x0b\x32\x1e.traceapi.control.v1.TaskCountR\ntaskCounts\x12\x16\n\x06paused\x18\x05 \x01(\x08R\x06paused\"\x9f\x01\n\rBuildProgress\x12\x10\n\x03job\x18\x01 \x01(\tR\x03job\x12\x1d\n\ndone_count\x18\x02 \x01(\x04R\tdoneCount\x12\x1d\n\ntask_count\x18\x03 \x01(\x04R\ttaskCount\x12\x1c\n\treplaying\x18\x04 \x01(\x08R\treplaying\x12 \n\x0c\x64\x65\x61\x64_task_id\x18\x05 \x01(\tR\ndeadTaskId\"U\n\tTaskCount\x12\x32\n\x05state\x18\x01 \x01(\x0e\x32\x1c.traceapi.types.v1.TaskStateR\x05state\x12\x14\n\x05\x63ount\x18\x02 \x01(\x04R\x05\x63ount*\xe9\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_BUILDING\x10\x01\x12\x19\n\x15\x44\x45PLOYMENT_STATE_HELD\x10\x02\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_ACTIVE\x10\x03\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_REPLACED\x10\x04\x12 \n\x1c\x44\x45PLOYMENT_STATE_ROLLED_BACK\x10\x05\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_ABORTED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'traceapi.control.v1.deployment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPLOYMENTSTATE']._serialized_start=824
-  _globals['_DEPLOYMENTSTATE']._serialized_end=1057
+  _globals['_DEPLOYMENTSTATE']._serialized_start=986
+  _globals['_DEPLOYMENTSTATE']._serialized_end=1219
   _globals['_DEPLOYMENT']._serialized_start=125
   _globals['_DEPLOYMENT']._serialized_end=515
   _globals['_DEPLOYEDJOB']._serialized_start=518
   _globals['_DEPLOYEDJOB']._serialized_end=734
-  _globals['_TASKCOUNT']._serialized_start=736
-  _globals['_TASKCOUNT']._serialized_end=821
+  _globals['_BUILDPROGRESS']._serialized_start=737
+  _globals['_BUILDPROGRESS']._serialized_end=896
+  _globals['_TASKCOUNT']._serialized_start=898
+  _globals['_TASKCOUNT']._serialized_end=983
 # @@protoc_insertion_point(module_scope)

@@ -162,6 +162,44 @@ class DeployedJob(_message.Message):
 Global___DeployedJob: _TypeAlias = DeployedJob  # noqa: Y015
 
 @_typing.final
+class BuildProgress(_message.Message):
+    """How far a job of a version is that is being built."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    DONE_COUNT_FIELD_NUMBER: _builtins.int
+    TASK_COUNT_FIELD_NUMBER: _builtins.int
+    REPLAYING_FIELD_NUMBER: _builtins.int
+    DEAD_TASK_ID_FIELD_NUMBER: _builtins.int
+    job: _builtins.str
+    """The job."""
+    done_count: _builtins.int
+    """Tasks that are done: they succeeded, or were skipped or cancelled."""
+    task_count: _builtins.int
+    """Tasks that there are."""
+    replaying: _builtins.bool
+    """Further tasks are being made of the retained events of its inputs."""
+    dead_task_id: _builtins.str
+    """A task that is dead and holds the cutover, a uuid; empty where there is none."""
+    def __init__(
+        self,
+        *,
+        job: _builtins.str = ...,
+        done_count: _builtins.int = ...,
+        task_count: _builtins.int = ...,
+        replaying: _builtins.bool = ...,
+        dead_task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_task_id", b"dead_task_id", "done_count", b"done_count", "job", b"job", "replaying", b"replaying", "task_count", b"task_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BuildProgress: _TypeAlias = BuildProgress  # noqa: Y015
+
+@_typing.final
 class TaskCount(_message.Message):
     """How many tasks are in a state."""
 

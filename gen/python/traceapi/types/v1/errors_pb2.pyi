@@ -141,6 +141,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The DAG has no job of this name."""
     ERROR_REASON_QUEUE_NOT_FOUND: _ErrorReason.ValueType  # 57
     """No deployed job and no worker uses a queue of this name, and nobody has set one."""
+    ERROR_REASON_DEPLOYMENT_IN_PROGRESS: _ErrorReason.ValueType  # 58
+    """Another version of the DAG is being built beside the active one."""
+    ERROR_REASON_NOT_CAUGHT_UP: _ErrorReason.ValueType  # 59
+    """The version that is being built cannot take the active one's place yet."""
+    ERROR_REASON_DEPLOYMENT_FINAL: _ErrorReason.ValueType  # 60
+    """The deployment is not in a state in which this can be done."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed (google.rpc.ErrorInfo.reason is the name without its prefix, domain "trace") or why one item of a batch was refused."""
@@ -261,6 +267,12 @@ ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 56
 """The DAG has no job of this name."""
 ERROR_REASON_QUEUE_NOT_FOUND: ErrorReason.ValueType  # 57
 """No deployed job and no worker uses a queue of this name, and nobody has set one."""
+ERROR_REASON_DEPLOYMENT_IN_PROGRESS: ErrorReason.ValueType  # 58
+"""Another version of the DAG is being built beside the active one."""
+ERROR_REASON_NOT_CAUGHT_UP: ErrorReason.ValueType  # 59
+"""The version that is being built cannot take the active one's place yet."""
+ERROR_REASON_DEPLOYMENT_FINAL: ErrorReason.ValueType  # 60
+"""The deployment is not in a state in which this can be done."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

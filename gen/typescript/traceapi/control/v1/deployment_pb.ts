@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file traceapi/control/v1/deployment.proto.
  */
 export const file_traceapi_control_v1_deployment: GenFile = /*@__PURE__*/
-  fileDesc("CiR0cmFjZWFwaS9jb250cm9sL3YxL2RlcGxveW1lbnQucHJvdG8SE3RyYWNlYXBpLmNvbnRyb2wudjEirwIKCkRlcGxveW1lbnQSFQoNZGVwbG95bWVudF9pZBgBIAEoCRILCgNkYWcYAiABKAkSDwoHdmVyc2lvbhgDIAEoBBIzCgVzdGF0ZRgEIAEoDjIkLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95bWVudFN0YXRlEhUKDWRlcGxveV9udW1iZXIYBSABKAQSDQoFYWN0b3IYBiABKAkSMAoMY3JlYXRlZF90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgthY3RpdmVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoEam9icxgJIAMoCzIgLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95ZWRKb2IipwEKC0RlcGxveWVkSm9iEgsKA2pvYhgBIAEoCRIWCg5qb2JfdmVyc2lvbl9pZBgCIAEoCRIuCglydW5fc3RhdGUYAyABKA4yGy50cmFjZWFwaS50eXBlcy52MS5SdW5TdGF0ZRIzCgt0YXNrX2NvdW50cxgEIAMoCzIeLnRyYWNlYXBpLmNvbnRyb2wudjEuVGFza0NvdW50Eg4KBnBhdXNlZBgFIAEoCCJHCglUYXNrQ291bnQSKwoFc3RhdGUYASABKA4yHC50cmFjZWFwaS50eXBlcy52MS5UYXNrU3RhdGUSDQoFY291bnQYAiABKAQq6QEKD0RlcGxveW1lbnRTdGF0ZRIgChxERVBMT1lNRU5UX1NUQVRFX1VOU1BFQ0lGSUVEEAASHQoZREVQTE9ZTUVOVF9TVEFURV9CVUlMRElORxABEhkKFURFUExPWU1FTlRfU1RBVEVfSEVMRBACEhsKF0RFUExPWU1FTlRfU1RBVEVfQUNUSVZFEAMSHQoZREVQTE9ZTUVOVF9TVEFURV9SRVBMQUNFRBAEEiAKHERFUExPWU1FTlRfU1RBVEVfUk9MTEVEX0JBQ0sQBRIcChhERVBMT1lNRU5UX1NUQVRFX0FCT1JURUQQBmIGcHJvdG8z", [file_google_protobuf_timestamp, file_traceapi_types_v1_task]);
+  fileDesc("CiR0cmFjZWFwaS9jb250cm9sL3YxL2RlcGxveW1lbnQucHJvdG8SE3RyYWNlYXBpLmNvbnRyb2wudjEirwIKCkRlcGxveW1lbnQSFQoNZGVwbG95bWVudF9pZBgBIAEoCRILCgNkYWcYAiABKAkSDwoHdmVyc2lvbhgDIAEoBBIzCgVzdGF0ZRgEIAEoDjIkLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95bWVudFN0YXRlEhUKDWRlcGxveV9udW1iZXIYBSABKAQSDQoFYWN0b3IYBiABKAkSMAoMY3JlYXRlZF90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgthY3RpdmVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoEam9icxgJIAMoCzIgLnRyYWNlYXBpLmNvbnRyb2wudjEuRGVwbG95ZWRKb2IipwEKC0RlcGxveWVkSm9iEgsKA2pvYhgBIAEoCRIWCg5qb2JfdmVyc2lvbl9pZBgCIAEoCRIuCglydW5fc3RhdGUYAyABKA4yGy50cmFjZWFwaS50eXBlcy52MS5SdW5TdGF0ZRIzCgt0YXNrX2NvdW50cxgEIAMoCzIeLnRyYWNlYXBpLmNvbnRyb2wudjEuVGFza0NvdW50Eg4KBnBhdXNlZBgFIAEoCCJtCg1CdWlsZFByb2dyZXNzEgsKA2pvYhgBIAEoCRISCgpkb25lX2NvdW50GAIgASgEEhIKCnRhc2tfY291bnQYAyABKAQSEQoJcmVwbGF5aW5nGAQgASgIEhQKDGRlYWRfdGFza19pZBgFIAEoCSJHCglUYXNrQ291bnQSKwoFc3RhdGUYASABKA4yHC50cmFjZWFwaS50eXBlcy52MS5UYXNrU3RhdGUSDQoFY291bnQYAiABKAQq6QEKD0RlcGxveW1lbnRTdGF0ZRIgChxERVBMT1lNRU5UX1NUQVRFX1VOU1BFQ0lGSUVEEAASHQoZREVQTE9ZTUVOVF9TVEFURV9CVUlMRElORxABEhkKFURFUExPWU1FTlRfU1RBVEVfSEVMRBACEhsKF0RFUExPWU1FTlRfU1RBVEVfQUNUSVZFEAMSHQoZREVQTE9ZTUVOVF9TVEFURV9SRVBMQUNFRBAEEiAKHERFUExPWU1FTlRfU1RBVEVfUk9MTEVEX0JBQ0sQBRIcChhERVBMT1lNRU5UX1NUQVRFX0FCT1JURUQQBmIGcHJvdG8z", [file_google_protobuf_timestamp, file_traceapi_types_v1_task]);
 
 /**
  * A deployed DAG version and how it came about.
@@ -145,6 +145,55 @@ export const DeployedJobSchema: GenMessage<DeployedJob> = /*@__PURE__*/
   messageDesc(file_traceapi_control_v1_deployment, 1);
 
 /**
+ * How far a job of a version is that is being built.
+ *
+ * @generated from message traceapi.control.v1.BuildProgress
+ */
+export type BuildProgress = Message<"traceapi.control.v1.BuildProgress"> & {
+  /**
+   * The job.
+   *
+   * @generated from field: string job = 1;
+   */
+  job: string;
+
+  /**
+   * Tasks that are done: they succeeded, or were skipped or cancelled.
+   *
+   * @generated from field: uint64 done_count = 2;
+   */
+  doneCount: bigint;
+
+  /**
+   * Tasks that there are.
+   *
+   * @generated from field: uint64 task_count = 3;
+   */
+  taskCount: bigint;
+
+  /**
+   * Further tasks are being made of the retained events of its inputs.
+   *
+   * @generated from field: bool replaying = 4;
+   */
+  replaying: boolean;
+
+  /**
+   * A task that is dead and holds the cutover, a uuid; empty where there is none.
+   *
+   * @generated from field: string dead_task_id = 5;
+   */
+  deadTaskId: string;
+};
+
+/**
+ * Describes the message traceapi.control.v1.BuildProgress.
+ * Use `create(BuildProgressSchema)` to create a new message.
+ */
+export const BuildProgressSchema: GenMessage<BuildProgress> = /*@__PURE__*/
+  messageDesc(file_traceapi_control_v1_deployment, 2);
+
+/**
  * How many tasks are in a state.
  *
  * @generated from message traceapi.control.v1.TaskCount
@@ -170,7 +219,7 @@ export type TaskCount = Message<"traceapi.control.v1.TaskCount"> & {
  * Use `create(TaskCountSchema)` to create a new message.
  */
 export const TaskCountSchema: GenMessage<TaskCount> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_deployment, 2);
+  messageDesc(file_traceapi_control_v1_deployment, 3);
 
 /**
  * Where a deployment stands.

@@ -1,0 +1,203 @@
+"""`tracectl dag watch`, `cutover`, `abort`, `rollback` and `history`: a change to a DAG after it was deployed."""
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption, YesOption
+from ctl.confirm import confirm
+from ctl.connection import CALL_SECONDS, Connection, connect
+from ctl.errors import CtlError
+from ctl.home import DEFAULT_HOME
+from ctl.paging import collect
+from ctl.render import console, machine, tables, values
+from ctl.watch import follow_deployment
+from kernel.ids import new_id
+from traceapi.control.v1 import dag_service_pb2 as api
+from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD, Deployment
+
+_Dag = Annotated[str, typer.Argument(metavar="DAG", help="The DAG's name.", show_default=False)]
+_SWITCH_SECONDS = 60.0
+
+
+def watch(dag: _Dag, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
+    """Follows the version that is being built, until it takes over or waits for you; without one, the active version
+    until nothing is left to do.
+
+    A bar for each job with counts, rate and time left, and what the cutover waits for. Ctrl-C ends the watching, not
+    the deployment. In JSON the answer is the last WatchDeploymentResponse.
+
+    \b
+    Examples:
+      tracectl dag watch ethereum
+      tracectl dag watch ethereum --output json
+    """
+    with connect(home) as connection:
+        deployment = _being_built(connection, dag) or _active(connection, dag)
+        screen = console.stdout() if output is Output.TABLE else console.stderr()
+        followed = follow_deployment(connection, deployment, screen)
+        if output is Output.JSON:
+            machine.print_message(followed.state)
+        else:
+            console.stdout().print(outcome(followed.state))
+
+
+def cut_over(
+    dag: _Dag,
+    watermarks_may_go_back: Annotated[
+        bool, typer.Option("--watermarks-may-go-back", help="Also where a dataset would be complete up to less.")
+    ] = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Puts the version that was built in the place of the active one, in one transaction.
+
+    Needed after `dag deploy --hold`; otherwise it happens by itself once the version has caught up.
+
+    \b
+    Examples:
+      tracectl dag cutover ethereum
+      tracectl dag cutover ethereum --watermarks-may-go-back
+    """
+    with connect(home) as connection:
+        deployment = _required(connection, dag)
+        request = api.CutOverDagRequest(
+            deployment_id=deployment.deployment_id, watermarks_may_go_back=watermarks_may_go_back
+        )
+        with connection.errors(f"DAG {dag}"):
+            answer = connection.dags.CutOverDag(request, timeout=_SWITCH_SECONDS)
+    _tell(answer, answer.deployment, "is active", output)
+
+
+def abort(dag: _Dag, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
+    """Gives up the version that is being built. What is active stays as it is; what was built is kept for reuse.
+
+    \b
+    Examples:
+      tracectl dag abort ethereum
+    """
+    with connect(home) as connection:
+        deployment = _required(connection, dag)
+        with connection.errors(f"DAG {dag}"):
+            answer = connection.dags.AbortDeployment(
+                api.AbortDeploymentRequest(deployment_id=deployment.deployment_id), timeout=_SWITCH_SECONDS
+            )
+    _tell(answer, answer.deployment, "is given up", output)
+
+
+def roll_back(
+    dag: _Dag,
+    to: Annotated[
+        int,
+        typer.Option(
+            "--to", metavar="N", min=0, help="The version to restore [default: the one before].", show_default=False
+        ),
+    ] = 0,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Follow it until it has caught up.")] = False,
+    yes: YesOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Restores an earlier version: its datasets and its jobs, in one transaction.
+
+    The events that it missed meanwhile are run then, by its own code. What the version that goes had in work is
+    cancelled; jobs that both versions have go on undisturbed. Rolling back twice changes nothing.
+
+    \b
+    Examples:
+      tracectl dag rollback ethereum
+      tracectl dag rollback ethereum --to 3 --yes --wait
+    """
+    with connect(home) as connection:
+        active = _active(connection, dag)
+        which = f"version {to}" if to else "the version before it"
+        question = f"{dag} version {active.version} is active. Restore {which}?"
+        confirm(question, yes=yes, remedy=f"look at `tracectl dag history {dag}`, then give --yes")
+        request = api.RollbackDagRequest(dag=dag, to_version=to, request_id=new_id())
+        with connection.errors(f"DAG {dag}"):
+            answer = connection.dags.RollbackDag(request, timeout=_SWITCH_SECONDS)
+        if output is Output.JSON:
+            machine.print_message(answer)
+        else:
+            lag = f"; {values.count(answer.lag_event_count)} events to catch up with" if answer.lag_event_count else ""
+            console.stdout().print(_line(answer.deployment, f"is active again{lag}"))
+        if wait:
+            follow_deployment(connection, answer.deployment, console.stderr())
+
+
+def history(
+    dag: _Dag, limit: LimitOption = 0, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE
+) -> None:
+    """Lists every version of a DAG, newest first: where it stands, who deployed it, and when it was active.
+
+    \b
+    Examples:
+      tracectl dag history ethereum
+      tracectl dag history ethereum --output json
+    """
+    with connect(home) as connection, connection.errors(f"DAG {dag}"):
+        found = collect(
+            lambda size, token: connection.dags.ListDagHistory(
+                api.ListDagHistoryRequest(dag=dag, page_size=size, page_token=token), timeout=CALL_SECONDS
+            ),
+            lambda answer: len(answer.deployments),
+            limit,
+        )
+    if output is Output.JSON:
+        machine.print_message(found)
+        return
+    console.print_list(
+        tables.history(found.deployments), len(found.deployments), more=bool(found.next_page_token), what="versions"
+    )
+
+
+def outcome(state: api.WatchDeploymentResponse) -> Text:
+    """How a watch ended, in a line."""
+    deployment = state.deployment
+    if deployment.state == DEPLOYMENT_STATE_HELD:
+        return _line(deployment, f"is built; put it in place with: tracectl dag cutover {deployment.dag}")
+    if deployment.state == DEPLOYMENT_STATE_BUILDING:
+        return Text.assemble(
+            (deployment.dag, "name"), f" version {deployment.version} waits: ", (state.waiting_for, "waiting")
+        )
+    return _line(deployment, f"is {values.deployment_state(deployment.state).plain}")
+
+
+def _tell(
+    answer: api.CutOverDagResponse | api.AbortDeploymentResponse, of: Deployment, what: str, output: Output
+) -> None:
+    if output is Output.JSON:
+        machine.print_message(answer)
+    else:
+        console.stdout().print(_line(of, what))
+
+
+def _line(deployment: Deployment, what: str) -> Text:
+    number = f" (deploy number {deployment.deploy_number})" if deployment.deploy_number else ""
+    return Text.assemble((deployment.dag, "name"), f" version {deployment.version} ", (what, "good"), number)
+
+
+def _being_built(connection: Connection, dag: str) -> Deployment | None:
+    """At most one is, and it is the newest."""
+    with connection.errors(f"DAG {dag}"):
+        newest = connection.dags.ListDagHistory(
+            api.ListDagHistoryRequest(dag=dag, page_size=1), timeout=CALL_SECONDS
+        ).deployments
+    return next((one for one in newest if one.state in (DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD)), None)
+
+
+def _required(connection: Connection, dag: str) -> Deployment:
+    if (deployment := _being_built(connection, dag)) is None:
+        option = connection.home.option()
+        raise CtlError(
+            f"no version of {dag} is being built",
+            remedy=f"deploy a changed document with `tracectl dag deploy FILE{option}`,"
+            f" or see what there is with `tracectl dag history {dag}{option}`",
+        )
+    return deployment
+
+
+def _active(connection: Connection, dag: str) -> Deployment:
+    with connection.errors(f"DAG {dag}"):
+        return connection.dags.GetDag(api.GetDagRequest(dag=dag), timeout=CALL_SECONDS).deployment

@@ -1,0 +1,246 @@
+"""Cutover, abort and rollback: each is one transaction, under the exclusive locks of the DAGs whose events are
+concerned.
+
+What moves is one row of the DAG, which moves all of its pointers and the scheduler, and one row for each job version
+and subscription that only one side has. No task is touched: guards, releases and claims ask the job version's row, so
+queued tasks of the other side wait where they are, running ones hear *cancel* and are fenced by the epoch. Jobs that
+both versions have go on undisturbed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dispatcher.datasets import store as datasets_store
+from dispatcher.datasets.names import no_dag
+from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import stages, store
+from dispatcher.deploy.readiness import Lack, lack
+from dispatcher.deploy.stages import Standing
+from dispatcher.deploy.store import VersionRow
+from kernel.crash import crash
+from kernel.errors import TraceError
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+HELD_RELEASES = timedelta(seconds=30)
+"""How long releases of jobs that are about to go may be held, so that those that take their place catch up."""
+DISPATCHER = "dispatcher"
+"""The actor of what happens by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """A call for one. `to_version` None is the version that was active before the active one."""
+
+    dag: str
+    to_version: int | None
+    request_id: str
+    actor: str
+
+
+async def look(connection: Connection, dag_version_id: str) -> Lack:
+    """What a staged version lacks. Decides only under the DAG's locks."""
+    return lack(
+        await stages.staged_jobs(connection, dag_version_id), await stages.staged_watermarks(connection, dag_version_id)
+    )
+
+
+async def activate(
+    connection: Connection, standing: Standing, to: str, *, left: str = "replaced", actor: str
+) -> VersionRow:
+    """The one step: another version is active. `left` is the state of the one that was: replaced or rolled_back."""
+    former = standing.active_version_id
+    if former is not None:
+        stopped = "superseded" if left == "replaced" else left
+        await stages.stop_jobs(connection, former, to, stopped, actor)
+        await stages.set_state(connection, former, left)
+    await stages.start_jobs(connection, to, former, "running", actor)
+    version = await store.activate(connection, standing.dag, to)
+    await stages.follow_pointers(connection, standing.dag)
+    return version
+
+
+async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False) -> VersionRow:
+    """Raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where it is not being built, NOT_CAUGHT_UP."""
+    async with transaction(pool) as connection:
+        version = await deployed(connection, dag_version_id)
+        standing = await stages.own(connection, version.dag)
+        if standing.staged_version_id != dag_version_id:
+            raise _final(version)
+        lacking = await look(connection, dag_version_id)
+        waived = watermarks_may_go_back and not lacking.unfinished and not lacking.dead
+        if not lacking.nothing and not waived:
+            raise TraceError(
+                ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
+                f"version {version.version} of {version.dag} cannot take over yet: {lacking.words()}",
+                metadata={"dag": version.dag, "version": str(version.version)},
+            )
+        await stages.unstage(connection, version.dag)
+        active = await activate(connection, standing, dag_version_id, actor=actor)
+        await _audit(connection, actor, "DagService.CutOverDag", active, standing)
+        crash("cutover.written")
+    crash("cutover.committed")
+    return active
+
+
+async def abort(pool: Pool, dag_version_id: str, actor: str) -> VersionRow:
+    """The build is retired, and kept for reuse; what is active stays. Raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
+    async with transaction(pool) as connection:
+        version = await deployed(connection, dag_version_id)
+        standing = await stages.own(connection, version.dag)
+        if standing.staged_version_id != dag_version_id:
+            raise _final(version)
+        await _retire(connection, standing, actor)
+        await datasets_store.audit(
+            connection, actor, "DagService.AbortDeployment", version.dag, version=version.version
+        )
+        crash("abort.written")
+    async with transaction(pool) as connection:
+        return await store.get_version(connection, dag_version_id) or version
+
+
+async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
+    """Restores a version that was active before. A build that is under way is aborted: what it follows on is gone.
+
+    Raises DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND where there is no such version, DEPLOYMENT_FINAL where it never was
+    active, REQUEST_ID_REUSED.
+    """
+    async with transaction(pool) as connection:
+        if (answered := await store.answered_rollback(connection, call.request_id)) is not None:
+            return _same_call(call, answered)
+        target = await _target(connection, call)
+        standing = await stages.own(connection, call.dag, target.dag_version_id)
+        if standing.active_version_id is None:
+            raise await no_dag(connection, call.dag)
+        if (await _target(connection, call)).dag_version_id != target.dag_version_id:
+            raise TraceError(
+                ErrorReason.ERROR_REASON_UNAVAILABLE,
+                f"another version of {call.dag} became active meanwhile",
+                retry_after=stages.RETRY_AFTER,
+            )
+        restored = target
+        if target.dag_version_id != standing.active_version_id:
+            restored = await _restore(connection, standing, target, call.actor)
+        if not await store.answer_rollback(
+            connection, call.request_id, restored.dag_version_id, standing.active_version_id, call.actor
+        ):
+            raise TraceError(
+                ErrorReason.ERROR_REASON_REQUEST_ID_REUSED, f"request {call.request_id} was another call's meanwhile"
+            )
+        crash("rollback.written")
+    crash("rollback.committed")
+    return restored
+
+
+async def _restore(connection: Connection, standing: Standing, target: VersionRow, actor: str) -> VersionRow:
+    if standing.staged_version_id is not None:
+        await _retire(connection, standing, actor)
+    await stages.bind_version(connection, target.dag, target.dag_version_id)
+    restored = await activate(connection, standing, target.dag_version_id, left="rolled_back", actor=actor)
+    await stages.subscribe(connection, target.dag_version_id, standing.active_version_id)
+    await _audit(connection, actor, "DagService.RollbackDag", restored, standing)
+    return restored
+
+
+async def advance(pool: Pool, progressed: Callable[[], None]) -> int:
+    """Takes every build a step further that can be. Answers 0: what is left to wait for is found by looking again."""
+    async with transaction(pool) as connection:
+        staged = await stages.staged_dags(connection)
+    moved = 0
+    for build in staged:
+        async with transaction(pool) as connection:
+            lacking = await look(connection, build.dag_version_id)
+            if lacking.only_watermarks and not build.hold:
+                moved += await stages.hold_releases(connection, build.dag, HELD_RELEASES)
+            elif lacking.nothing and build.hold and build.state == "building":
+                await stages.set_state(connection, build.dag_version_id, "held")
+                moved += 1
+        if lacking.nothing and not build.hold:
+            moved += await _cut_over_by_itself(pool, build.dag_version_id)
+    if moved:
+        progressed()
+    return 0
+
+
+async def _cut_over_by_itself(pool: Pool, dag_version_id: str) -> bool:
+    """False where another one, or an event that was accepted meanwhile, came first."""
+    try:
+        await cut_over(pool, dag_version_id, DISPATCHER)
+    except TraceError as error:
+        if error.reason in (ErrorReason.ERROR_REASON_NOT_CAUGHT_UP, ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL):
+            return False
+        raise
+    return True
+
+
+async def _retire(connection: Connection, standing: Standing, actor: str) -> None:
+    """What is staged ends. The caller owns the DAG."""
+    staged = standing.staged_version_id
+    if staged is None:
+        return
+    await stages.stop_jobs(connection, staged, standing.active_version_id, "retired", actor)
+    await stages.set_state(connection, staged, "aborted")
+    await stages.unstage(connection, standing.dag)
+    await stages.free_datasets(connection, standing.dag, staged)
+
+
+async def deployed(connection: Connection, dag_version_id: str) -> VersionRow:
+    """Raises DEPLOYMENT_NOT_FOUND."""
+    version = await store.get_version(connection, dag_version_id)
+    if version is None:
+        raise TraceError(ErrorReason.ERROR_REASON_DEPLOYMENT_NOT_FOUND, f"no deployment has the id {dag_version_id}")
+    return version
+
+
+def _final(version: VersionRow) -> TraceError:
+    return TraceError(
+        ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL,
+        f"version {version.version} of {version.dag} is {version.state.replace('_', ' ')}, not being built",
+        metadata={"dag": version.dag, "version": str(version.version), "state": version.state},
+    )
+
+
+async def _target(connection: Connection, call: Rollback) -> VersionRow:
+    """The version to restore."""
+    active = await store.active_version(connection, call.dag)
+    if active is None:
+        raise await no_dag(connection, call.dag)
+    if call.to_version is None:
+        previous = await stages.previous_version(connection, call.dag, active.dag_version_id)
+        target = await store.get_version(connection, previous) if previous is not None else None
+        missing = f"no version of {call.dag} was active before version {active.version}"
+    else:
+        target = await stages.version_by_number(connection, call.dag, call.to_version)
+        missing = f"{call.dag} has no version {call.to_version}"
+    if target is None:
+        raise TraceError(ErrorReason.ERROR_REASON_DEPLOYMENT_NOT_FOUND, missing, metadata={"dag": call.dag})
+    if target.active_at is None:
+        raise TraceError(
+            ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL,
+            f"version {target.version} of {call.dag} was never active: deploy its document instead",
+            metadata={"dag": call.dag, "version": str(target.version), "state": target.state},
+        )
+    return target
+
+
+def _same_call(call: Rollback, answered: VersionRow) -> VersionRow:
+    if answered.dag == call.dag and call.to_version in (None, answered.version):
+        return answered
+    raise TraceError(
+        ErrorReason.ERROR_REASON_REQUEST_ID_REUSED,
+        f"request {call.request_id}: it restored version {answered.version} of {answered.dag}",
+    )
+
+
+async def _audit(connection: Connection, actor: str, method: str, version: VersionRow, standing: Standing) -> None:
+    await datasets_store.audit(
+        connection,
+        actor,
+        method,
+        version.dag,
+        version=version.version,
+        deploy_number=version.deploy_number,
+        former_version_id=standing.active_version_id,
+        aborted_version_id=standing.staged_version_id if method.endswith("RollbackDag") else None,
+    )

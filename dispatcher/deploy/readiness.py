@@ -1,0 +1,68 @@
+"""Whether a staged version may take the active one's place: what it lacks, as a value. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dispatcher.deploy.stages import StagedJobRow, StagedWatermarkRow
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What a staged version lacks.
+
+    `unfinished`: jobs that have yet to do what was caused before the staging. `dead`: tasks that ended as DEAD, by job;
+    somebody has to retry or skip them. `behind`: datasets whose watermark would go back. `incomparable`: datasets whose
+    cursors changed their type, so that nobody can tell.
+    """
+
+    unfinished: tuple[str, ...]
+    dead: tuple[tuple[str, str], ...]
+    behind: tuple[str, ...]
+    incomparable: tuple[str, ...]
+
+    @property
+    def nothing(self) -> bool:
+        """It may take the active one's place."""
+        return not (self.unfinished or self.dead or self.behind or self.incomparable)
+
+    @property
+    def only_watermarks(self) -> bool:
+        """It waits for the last scopes alone, while further ones come."""
+        return bool(self.behind) and not (self.unfinished or self.dead or self.incomparable)
+
+    def words(self, *, most: int = 3) -> str:
+        """For people: what it waits for."""
+        parts: list[str] = []
+        if self.dead:
+            parts += [f"task {task} of {job} is dead: retry or skip it" for job, task in self.dead[:most]]
+        if self.unfinished:
+            parts.append(f"{_names(self.unfinished, most)} still to catch up")
+        if self.behind and not parts:  # else it follows from them
+            parts.append(f"the watermark of {_names(self.behind, most)} would go back")
+        if self.incomparable:
+            parts.append(f"the cursors of {_names(self.incomparable, most)} have another type: cut over by hand")
+        return "; ".join(parts)
+
+
+def lack(jobs: Sequence[StagedJobRow], watermarks: Sequence[StagedWatermarkRow]) -> Lack:
+    """What a staged version lacks, from how far its own jobs and their datasets are.
+
+    Once all of its own sources have ended, everything that they caused has to be done too; while one goes on, the
+    watermarks say how far it is.
+    """
+    sources = [job for job in jobs if job.kind == "source"]
+    ended = bool(sources) and not any(job.open for job in sources)
+    working = [job for job in jobs if job.kind != "source"]
+    comparable = [mark for mark in watermarks if mark.cursor_type == mark.former_cursor_type]
+    return Lack(
+        unfinished=tuple(job.job for job in working if job.replaying or job.unfinished or (ended and job.open)),
+        dead=tuple((job.job, job.dead_task_id) for job in jobs if job.dead_task_id is not None),
+        behind=tuple(
+            mark.dataset_id for mark in comparable if mark.cursor_key is None or mark.cursor_key < mark.former_key
+        ),
+        incomparable=tuple(mark.dataset_id for mark in watermarks if mark.cursor_type != mark.former_cursor_type),
+    )
+
+
+def _names(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,198 @@
+"""The steps by which DAG versions take each other's place, as statements. Maps and never commits.
+
+What changes something is called by the owner of the DAG (`own`).
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dispatcher.datasets.names import no_dag
+from dispatcher.db.rows import Connection, one_row, rows
+from dispatcher.db.statements import Statements
+from dispatcher.deploy import store
+from dispatcher.deploy.store import VersionRow
+from dispatcher.events.store import DAG_LOCK_CLASS
+from kernel.errors import TraceError
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+_sql = Statements.load("dispatcher.deploy", "stages.sql")
+
+RETRY_AFTER = 0.2
+"""Seconds after which a call may be repeated that met another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a DAG serves, and what is being built beside it; ids of DAG versions."""
+
+    dag: str
+    active_version_id: str | None
+    staged_version_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StagedDagRow:
+    """A build that is under way; `hold`: it cuts over only when told."""
+
+    dag: str
+    dag_version_id: str
+    state: str
+    hold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StagedJobRow:
+    """How far a job is that the staged version has and the active one lacks.
+
+    `unfinished`: it has tasks to do that were caused before the staging; `open`: it has any task to do.
+    """
+
+    job: str
+    job_version_id: str
+    kind: str
+    replaying: bool
+    unfinished: bool
+    open: bool
+    dead_task_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StagedWatermarkRow:
+    """A dataset that would get another version; its watermark there, and the one that is served."""
+
+    dataset_id: str
+    cursor_type: int
+    former_cursor_type: int
+    cursor_key: bytes | None
+    former_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderRow:
+    """A DAG that reads a dataset of another one."""
+
+    dag: str
+    dataset_id: str
+
+
+async def staged_dags(connection: Connection) -> list[StagedDagRow]:
+    """DAGs with a build under way."""
+    return await rows(connection, _sql.staged_dags, StagedDagRow)
+
+
+async def own(connection: Connection, dag: str, other: str | None = None) -> Standing:
+    """Until the end of the transaction no event is accepted that the DAG's versions make or are caused by, those of
+    `other` among them, and nobody else writes of its versions. Raises DAG_NOT_FOUND, and UNAVAILABLE where it changed
+    meanwhile."""
+    dags = await _input_dags(connection, dag, other)
+    await store.own_dags(connection, DAG_LOCK_CLASS, [dag, *dags])
+    found = await rows(connection, _sql.standing, Standing, dag=dag)
+    if not found:
+        raise await no_dag(connection, dag)
+    if not dags.issuperset(await _input_dags(connection, dag, other)):
+        raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, f"{dag} changed meanwhile", retry_after=RETRY_AFTER)
+    return found[0]
+
+
+async def _input_dags(connection: Connection, dag: str, other: str | None) -> set[str]:
+    cursor = await connection.execute(_sql.input_dags, {"dag": dag, "other": other})
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def start_jobs(connection: Connection, of: str, but: str | None, run_state: str, actor: str) -> None:
+    """What `of` has and `but` lacks may run."""
+    await connection.execute(_sql.start_jobs, {"of": of, "but": but, "run_state": run_state, "actor": actor})
+
+
+async def stop_jobs(connection: Connection, of: str, but: str | None, run_state: str, actor: str) -> None:
+    """What `of` has and `but` lacks may not run any more, and is fenced."""
+    await connection.execute(_sql.stop_jobs, {"of": of, "but": but, "run_state": run_state, "actor": actor})
+    await connection.execute(_sql.close_subscriptions, {"of": of, "but": but})
+
+
+async def switched_rows(connection: Connection, of: str, but: str) -> int:
+    """Rows that going from one version to the other, or back, changes in one transaction."""
+    return int((await one_row(connection, _sql.switched_rows, {"of": of, "but": but}))[0])
+
+
+async def own_jobs(connection: Connection, of: str, but: str | None) -> bool:
+    """Whether `of` has a job that `but` lacks and that has something to do."""
+    cursor = await connection.execute(_sql.own_jobs, {"of": of, "but": but})
+    return await cursor.fetchone() is not None
+
+
+async def subscribe(connection: Connection, of: str, but: str | None) -> None:
+    """What `of` has and `but` lacks gets the events of its inputs from now on, and is owed those that it missed."""
+    await connection.execute(_sql.open_subscriptions, {"of": of, "but": but})
+    await connection.execute(_sql.start_sources, {"of": of})
+
+
+async def stage(connection: Connection, dag: str, dag_version_id: str, base: str | None, *, hold: bool) -> None:
+    """The version is being built beside the active one."""
+    staged = {"dag": dag, "dag_version_id": dag_version_id, "base": base, "hold": hold}
+    await connection.execute(_sql.stage_version, staged)
+    await connection.execute(_sql.stage_dag, staged)
+
+
+async def unstage(connection: Connection, dag: str) -> None:
+    """Nothing is being built any more."""
+    await connection.execute(_sql.stage_dag, {"dag": dag, "dag_version_id": None})
+
+
+async def set_state(connection: Connection, dag_version_id: str, state: str) -> None:
+    """A state of deployment_state."""
+    await connection.execute(_sql.set_state, {"dag_version_id": dag_version_id, "state": state})
+
+
+async def hold_releases(connection: Connection, dag: str, longest: timedelta) -> bool:
+    """Of jobs that the staged version lacks; False where they were held not long ago."""
+    cursor = await connection.execute(_sql.hold_releases, {"dag": dag, "longest": longest})
+    return cursor.rowcount > 0
+
+
+async def staged_jobs(connection: Connection, dag_version_id: str) -> list[StagedJobRow]:
+    """By job."""
+    return await rows(connection, _sql.staged_jobs, StagedJobRow, dag_version_id=dag_version_id)
+
+
+async def staged_watermarks(connection: Connection, dag_version_id: str) -> list[StagedWatermarkRow]:
+    """By dataset."""
+    return await rows(connection, _sql.staged_watermarks, StagedWatermarkRow, dag_version_id=dag_version_id)
+
+
+async def owed_events(connection: Connection, dag_version_id: str) -> int:
+    """How far the version is behind."""
+    return int((await one_row(connection, _sql.owed_events, {"dag_version_id": dag_version_id}))[0])
+
+
+async def free_datasets(connection: Connection, dag: str, dag_version_id: str) -> None:
+    """What only this version claimed, which was never active, others may claim."""
+    await connection.execute(_sql.free_datasets, {"dag": dag, "dag_version_id": dag_version_id})
+
+
+async def previous_version(connection: Connection, dag: str, active: str) -> str | None:
+    """The version that was active before the active one."""
+    cursor = await connection.execute(_sql.previous_version, {"dag": dag, "active": active})
+    row = await cursor.fetchone()
+    return str(row[0]) if row else None
+
+
+async def version_by_number(connection: Connection, dag: str, version: int) -> VersionRow | None:
+    found = await rows(connection, _sql.version_by_number, VersionRow, dag=dag, version=version)
+    return found[0] if found else None
+
+
+async def follow_pointers(connection: Connection, dag: str) -> None:
+    """Jobs of other DAGs that read this one's datasets read what it serves now."""
+    await connection.execute(_sql.follow_pointers, {"dag": dag})
+    await connection.execute(_sql.bind_readers, {"dag": dag})
+
+
+async def bind_version(connection: Connection, dag: str, dag_version_id: str) -> None:
+    """A version that comes back reads what other DAGs serve now."""
+    await connection.execute(_sql.bind_version, {"dag": dag, "dag_version_id": dag_version_id})
+
+
+async def readers(connection: Connection, dag: str) -> list[ReaderRow]:
+    """By DAG and dataset."""
+    return await rows(connection, _sql.readers, ReaderRow, dag=dag)

@@ -1,0 +1,297 @@
+-- What staging, cutting over, rolling back and aborting change: one row per job version and subscription, none per task (MECHANICS 6). All
+-- of it under the DAG's row and the exclusive locks of the DAGs whose events are concerned.
+
+-- name: standing
+-- Primary key.
+select dag, active_version_id::text, staged_version_id::text
+from dag
+where dag = %(dag)s
+for no key update;
+
+-- name: staged_dags
+-- Where a build is under way. As many rows as there are DAGs.
+select d.dag, v.dag_version_id::text, v.state::text, v.hold
+from dag d
+join dag_version v on v.dag_version_id = d.staged_version_id
+order by d.dag;
+
+-- name: input_dags
+-- The other DAGs whose datasets the active version reads, the one that is being built, and another one. Primary keys.
+select distinct d.dag
+from dag g
+join input_binding b on b.dag_version_id in (g.active_version_id, g.staged_version_id, %(other)s::uuid)
+join dataset d using (dataset_id)
+where g.dag = %(dag)s and d.dag <> g.dag
+order by d.dag;
+
+-- name: switched_rows
+-- What going from one DAG version to the other, or back, changes: a row for each job that only one has, and one for each of its triggers.
+select count(distinct (s.dag_version_id, s.job_version_id)) + count(b.dataset_id) as rows
+from dag_version_job s
+left join input_binding b on b.dag_version_id = s.dag_version_id and b.job_version_id = s.job_version_id and b.trigger
+where s.dag_version_id in (%(of)s, %(but)s) and not exists (
+    select 1
+    from dag_version_job o
+    where o.dag_version_id in (%(of)s, %(but)s) and o.dag_version_id <> s.dag_version_id and o.job_version_id = s.job_version_id
+);
+
+-- name: own_jobs
+-- A job that runs and that one DAG version has and another lacks.
+select 1
+from job_version
+where kind <> 'virtual' and job_version_id in (
+    select job_version_id from dag_version_job where dag_version_id = %(of)s
+    except
+    select job_version_id from dag_version_job where dag_version_id = %(but)s
+)
+limit 1;
+
+-- name: start_jobs
+-- The job versions that one DAG version has and another lacks may run from now on. Their epoch stays: who was fenced stays so.
+update job_version_run
+set run_state = %(run_state)s::run_state, actor = %(actor)s, changed_at = clock_timestamp()
+where run_state <> %(run_state)s::run_state and job_version_id in (
+    select job_version_id from dag_version_job where dag_version_id = %(of)s
+    except
+    select job_version_id from dag_version_job where dag_version_id = %(but)s
+);
+
+-- name: stop_jobs
+-- Those may not run any more: a new epoch fences whoever holds a lease of them.
+update job_version_run
+set run_state = %(run_state)s::run_state, epoch = epoch + 1, actor = %(actor)s, changed_at = clock_timestamp()
+where job_version_id in (
+    select job_version_id from dag_version_job where dag_version_id = %(of)s
+    except
+    select job_version_id from dag_version_job where dag_version_id = %(but)s
+);
+
+-- name: open_subscriptions
+-- Under the exclusive lock the heads cannot move: at or below is replay's, above it routing's. What an earlier interval had is not owed
+-- again; where nothing came since, the earlier interval goes on.
+insert into subscription (job_version_id, input_version_id, from_number, replayed, instead_of_version_id)
+select b.job_version_id, b.dataset_version_id, h.number, h.number = coalesce(earlier.number, 0), former.input_version_id
+from (
+    select job_version_id from dag_version_job where dag_version_id = %(of)s
+    except
+    select job_version_id from dag_version_job where dag_version_id = %(but)s
+) j
+join input_binding b on b.dag_version_id = %(of)s and b.job_version_id = j.job_version_id and b.trigger
+join dataset_head h using (dataset_version_id)
+cross join lateral (
+    select max(s.to_number) as number
+    from subscription s
+    where s.job_version_id = b.job_version_id and s.input_version_id = b.dataset_version_id
+) earlier
+left join lateral (
+    -- A dataset of another DAG, of which it read another version when it last ran.
+    select s.input_version_id
+    from subscription s
+    join dataset_version v on v.dataset_version_id = s.input_version_id and v.dataset_id = b.dataset_id
+    where s.job_version_id = b.job_version_id and s.input_version_id <> b.dataset_version_id
+    order by v.created_at desc
+    limit 1
+) former on true
+order by b.job_version_id, b.dataset_version_id
+on conflict (job_version_id, input_version_id, from_number) do update set to_number = null;
+
+-- name: close_subscriptions
+-- Up to the heads as they are under the exclusive lock. Index subscription_open, primary key.
+update subscription s
+set to_number = h.number
+from dataset_head h
+where s.to_number is null and h.dataset_version_id = s.input_version_id and s.job_version_id in (
+    select job_version_id from dag_version_job where dag_version_id = %(of)s
+    except
+    select job_version_id from dag_version_job where dag_version_id = %(but)s
+);
+
+-- name: start_sources
+-- A source has one run for ever; one that was part of a version before has it already. Index dag_version_job_of.
+insert into task (task_id, job_version_id, origin, scope_first, scope_last)
+select uuidv7(), j.job_version_id, 'source_run', '', ''
+from dag_version_job s
+join job_version j using (job_version_id)
+where s.dag_version_id = %(of)s and j.kind = 'source' and not exists (
+    select 1
+    from dag_version_job o
+    join dag_version v using (dag_version_id)
+    where o.job_version_id = j.job_version_id and o.dag_version_id <> s.dag_version_id
+        and (v.active_at is not null or v.staged_at is not null)
+);
+
+-- name: stage_version
+update dag_version
+set staged_at = clock_timestamp(), base_version_id = %(base)s, hold = %(hold)s
+where dag_version_id = %(dag_version_id)s;
+
+-- name: stage_dag
+update dag set staged_version_id = %(dag_version_id)s, releases_held_until = null where dag = %(dag)s;
+
+-- name: set_state
+update dag_version set state = %(state)s::deployment_state where dag_version_id = %(dag_version_id)s;
+
+-- name: hold_releases
+-- Of jobs that the staged version lacks, so that the new ones catch up; not again before as much time has passed without.
+update dag
+set releases_held_until = clock_timestamp() + %(longest)s::interval
+where dag = %(dag)s and (releases_held_until is null or releases_held_until < clock_timestamp() - %(longest)s::interval);
+
+-- name: staged_jobs
+-- How far the jobs are that a staged version has and the active one lacks. What is caused by events from before the staging is either
+-- replayed, or was made when the job version was active before. Indexes subscription_replaying, task_queued, task_open.
+with staged as (
+    select v.dag_version_id, v.staged_at, d.active_version_id
+    from dag_version v
+    join dag d using (dag)
+    where v.dag_version_id = %(dag_version_id)s
+)
+select j.job, j.job_version_id::text, j.kind::text,
+    exists (select 1 from subscription u where u.job_version_id = j.job_version_id and not u.replayed) as replaying,
+    q.early or o.early as unfinished, q.any or o.any as open, o.dead_task_id::text
+from staged v
+join dag_version_job s using (dag_version_id)
+join job_version j using (job_version_id)
+cross join lateral (
+    select exists (
+        select 1 from task t
+        where t.job_version_id = j.job_version_id and t.origin = 'replay' and t.state = 'queued'
+    ) or exists (
+        select 1 from task t
+        where t.job_version_id = j.job_version_id and t.origin in ('live', 'backfill') and t.state = 'queued'
+            and t.created_at < v.staged_at and j.created_at < v.staged_at - interval '1 s'
+    ) as early, exists (
+        select 1 from task t where t.job_version_id = j.job_version_id and t.state = 'queued'
+    ) as any
+) q
+cross join lateral (
+    select coalesce(bool_or(t.origin = 'replay' or (t.origin <> 'source_run' and t.created_at < v.staged_at)), false) as early,
+        count(*) > 0 as any, (array_agg(t.task_id order by t.task_id) filter (where t.state = 'dead'))[1] as dead_task_id
+    from task t
+    where t.job_version_id = j.job_version_id and t.state in ('released', 'running', 'backoff', 'dead')
+) o
+where not exists (
+    select 1 from dag_version_job a where a.dag_version_id = v.active_version_id and a.job_version_id = j.job_version_id
+)
+order by j.job;
+
+-- name: staged_watermarks
+-- Where a cutover would put another version of a dataset in the place of one that has a watermark.
+select n.dataset_id, nv.cursor_type, ov.cursor_type as former_cursor_type, nw.cursor_key, ow.cursor_key as former_key
+from dag_version v
+join dag d using (dag)
+join dag_version_dataset n on n.dag_version_id = v.dag_version_id
+join dag_version_dataset o on o.dag_version_id = d.active_version_id and o.dataset_id = n.dataset_id
+join dataset_version nv on nv.dataset_version_id = n.dataset_version_id
+join dataset_version ov on ov.dataset_version_id = o.dataset_version_id
+join watermark ow on ow.dataset_version_id = o.dataset_version_id
+left join watermark nw on nw.dataset_version_id = n.dataset_version_id
+where v.dag_version_id = %(dag_version_id)s and n.dataset_version_id <> o.dataset_version_id and nv.virtual_sql is null
+order by n.dataset_id;
+
+-- name: owed_events
+-- Publications of the inputs of a DAG version's jobs whose events have no task yet, and tasks that were made of such events and are not done.
+-- Indexes subscription_replaying, task_queued, task_open.
+select (
+    select count(*)
+    from dag_version_job s
+    join subscription u using (job_version_id)
+    join publication p on p.dataset_version_id = u.input_version_id and p.number <= u.from_number and p.number > coalesce((
+        select max(e.to_number)
+        from subscription e
+        where e.job_version_id = u.job_version_id and e.input_version_id = u.input_version_id and e.from_number < u.from_number
+    ), 0)
+    where s.dag_version_id = %(dag_version_id)s and not u.replayed
+) + (
+    select count(*)
+    from dag_version_job s
+    join task t using (job_version_id)
+    where s.dag_version_id = %(dag_version_id)s and t.origin = 'replay' and t.state in ('queued', 'released', 'running', 'backoff')
+);
+
+-- name: free_datasets
+-- What a version claimed that never became active is free again: nothing of it was ever served. Index dag_version_dataset by its first column.
+delete from dataset d
+where d.dag = %(dag)s
+    and exists (
+        select 1 from dag_version_dataset s where s.dag_version_id = %(dag_version_id)s and s.dataset_id = d.dataset_id
+    )
+    and not exists (
+        select 1
+        from dag_version_dataset s
+        join dag_version v using (dag_version_id)
+        where s.dataset_id = d.dataset_id and v.dag = d.dag and v.active_at is not null
+    );
+
+-- name: previous_version
+-- The version that was active before the active one. Primary key of activation, backwards.
+select a.dag_version_id::text
+from activation a
+where a.dag = %(dag)s and a.dag_version_id <> %(active)s
+order by a.from_deploy desc
+limit 1;
+
+-- name: version_by_number
+-- Unique index of (dag, version).
+select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
+    v.spec_digest
+from dag_version v
+where v.dag = %(dag)s and v.version = %(version)s;
+
+-- name: follow_pointers
+-- Jobs of other DAGs that read a dataset of this one follow its pointer: their subscription to the former version ends here and one to the
+-- served version begins, which owes no scope that the former one brought already. The caller holds the DAG's lock exclusively. Index
+-- input_binding_readers.
+with moved as (
+    select b.job_version_id, b.dataset_version_id as former_id, p.dataset_version_id as served_id
+    from dataset d
+    join pointer p using (dataset_id)
+    join input_binding b on b.dataset_id = d.dataset_id and b.dataset_version_id <> p.dataset_version_id and b.trigger
+    join scheduled_job s on s.dag_version_id = b.dag_version_id and s.job_version_id = b.job_version_id
+    where d.dag = %(dag)s and s.dag <> d.dag
+), closed as (
+    update subscription s
+    set to_number = h.number
+    from moved m
+    join dataset_head h on h.dataset_version_id = m.former_id
+    where s.job_version_id = m.job_version_id and s.input_version_id = m.former_id and s.to_number is null
+)
+insert into subscription (job_version_id, input_version_id, from_number, replayed, instead_of_version_id)
+select m.job_version_id, m.served_id, h.number, h.number = coalesce(earlier.number, 0), m.former_id
+from moved m
+join dataset_head h on h.dataset_version_id = m.served_id
+cross join lateral (
+    select max(e.to_number) as number
+    from subscription e
+    where e.job_version_id = m.job_version_id and e.input_version_id = m.served_id
+) earlier
+order by m.job_version_id, m.served_id
+on conflict (job_version_id, input_version_id, from_number) do update set to_number = null;
+
+-- name: bind_readers
+-- What jobs of other DAGs read from now on, in their active versions and in those that are being built. What they were built on stays known.
+update input_binding b
+set dataset_version_id = p.dataset_version_id, built_version_id = coalesce(b.built_version_id, b.dataset_version_id)
+from dataset d
+join pointer p using (dataset_id)
+cross join dag r
+where d.dag = %(dag)s and r.dag <> d.dag and b.dataset_id = d.dataset_id
+    and b.dag_version_id in (r.active_version_id, r.staged_version_id) and b.dataset_version_id <> p.dataset_version_id;
+
+-- name: bind_version
+-- A DAG version that comes back reads what other DAGs serve now.
+update input_binding b
+set dataset_version_id = p.dataset_version_id, built_version_id = coalesce(b.built_version_id, b.dataset_version_id)
+from dataset d
+join pointer p using (dataset_id)
+where b.dag_version_id = %(dag_version_id)s and d.dataset_id = b.dataset_id and d.dag <> %(dag)s
+    and b.dataset_version_id <> p.dataset_version_id;
+
+-- name: readers
+-- DAGs of others that read datasets of this one. Index input_binding_readers.
+select distinct s.dag, d.dataset_id
+from dataset d
+join input_binding b using (dataset_id)
+join scheduled_job s on s.dag_version_id = b.dag_version_id and s.job_version_id = b.job_version_id
+where d.dag = %(dag)s and s.dag <> d.dag
+order by s.dag, d.dataset_id;

@@ -1,0 +1,396 @@
+"""A change to a pipeline is one transaction: built beside what is active, and then all of it at once."""
+
+from collections.abc import Awaitable
+
+import grpc
+import pytest
+
+from kernel.errors import from_rpc_error
+from kernel.ids import new_id
+from tests.dispatcher.builders import Source, Worker, at, event, failure, start_source, success, verdict
+from tests.dispatcher.changing import (
+    CHANGED,
+    PIPELINE,
+    TUNED,
+    Fleet,
+    deploy,
+    missing,
+    roll_back,
+    run_states,
+    served,
+    state,
+    watch,
+)
+from tests.dispatcher.in_process import InProcess
+from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.types.v1.task_pb2 import TaskLease
+from traceapi.worker.v1 import worker_service_pb2 as worker_pb
+from traceapi.worker.v1.emit_pb2 import EmitItem
+
+
+@pytest.fixture
+async def source(dispatcher: InProcess) -> Source:
+    await dispatcher.deploy(PIPELINE)
+    return await start_source(dispatcher)
+
+
+@pytest.fixture
+def fleet(dispatcher: InProcess) -> Fleet:
+    return Fleet(dispatcher)
+
+
+async def _refusal(call: Awaitable[object]) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    return from_rpc_error(raised.value).reason_name
+
+
+async def test_a_change_is_built_beside_what_is_active_and_then_takes_its_place(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1, 2, 3])
+    await fleet.work()
+    before = await served(dispatcher)
+    building = await deploy(dispatcher, CHANGED)
+    assert state(building) == "building"
+    assert await served(dispatcher) == before
+    assert await run_states(dispatcher) == {
+        "apart": ["running"],
+        "blocks": ["running"],
+        "copies": ["running", "staged"],
+        "echo": ["running", "staged"],
+    }
+    await source.publish([4])
+    await fleet.catch_up()
+    now = await watch(dispatcher, building)
+    assert state(now.deployment) == "active"
+    after = await served(dispatcher)
+    assert {dataset for dataset in after if after[dataset] != before[dataset]} == {"copies", "echoes"}
+    assert await run_states(dispatcher) == {
+        "apart": ["running"],
+        "blocks": ["running"],
+        "copies": ["superseded", "running"],
+        "echo": ["superseded", "running"],
+    }
+    assert await dispatcher.value("select count(*) from event where dataset_version_id = %s", after["echoes"]) == 4
+    assert await missing(dispatcher) == 0
+
+
+async def test_replays_come_before_the_cutover_and_live_events_go_to_both(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1, 2])
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED)
+    await source.publish([3])
+    now = await watch(dispatcher, building)
+    assert now.waiting_for == "copies still to catch up"
+    assert [(job.job, job.task_count, job.replaying) for job in now.progress] == [
+        ("copies", 1, True),
+        ("echo", 0, False),
+    ]
+    while await dispatcher.replay():
+        pass
+    rows = await dispatcher.rows(
+        "select r.run_state::text, t.origin::text, count(*) from task t join job_version j using (job_version_id)"
+        " join job_version_run r using (job_version_id) where j.job = 'copies' group by 1, 2 order by 1, 2"
+    )
+    assert rows == [("running", "live", 3), ("staged", "live", 1), ("staged", "replay", 2)]
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, building)).deployment) == "active"
+
+
+async def test_what_changes_only_how_jobs_run_is_active_at_once_and_runs_nothing(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    tasks = await dispatcher.value("select count(*) from any_task")
+    before = await served(dispatcher)
+    assert state(await deploy(dispatcher, TUNED)) == "active"
+    assert await served(dispatcher) == before
+    assert await dispatcher.value("select count(*) from any_task") == tasks
+    assert await dispatcher.rows("select distinct max_attempts from scheduled_job") == [(7,)]
+
+
+async def test_a_held_build_waits_for_a_person(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+    await source.publish([1])
+    await fleet.work()
+    before = await served(dispatcher)
+    held = await deploy(dispatcher, CHANGED, hold=True)
+    call = pb.CutOverDagRequest(deployment_id=held.deployment_id)
+    assert await _refusal(dispatcher.dags.CutOverDag(call)) == "NOT_CAUGHT_UP"
+    await fleet.catch_up()
+    now = await watch(dispatcher, held)
+    assert (state(now.deployment), now.waiting_for) == ("held", "")
+    assert await served(dispatcher) == before
+    over = await dispatcher.dags.CutOverDag(call)
+    assert state(over.deployment) == "active"
+    assert await served(dispatcher) != before
+    assert await _refusal(dispatcher.dags.CutOverDag(call)) == "DEPLOYMENT_FINAL"
+
+
+async def test_a_dead_task_holds_the_cutover_and_names_itself(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED)
+    while await dispatcher.replay():
+        pass
+    await dispatcher.release()
+    task_id = str(await dispatcher.value("select task_id::text from task where origin = 'replay'"))
+    worker = Worker(dispatcher)
+    for _ in range(3):
+        assert await worker.complete(failure(worker.lease(await worker.claim_one(task_id))))
+        await dispatcher.end_backoffs()
+        await dispatcher.release()
+    await fleet.catch_up()
+    now = await watch(dispatcher, building)
+    assert (state(now.deployment), now.waiting_for.split(":")[0]) == ("building", f"task {task_id} of copies is dead")
+    assert now.progress[0].dead_task_id == task_id
+    await dispatcher.run("update task set state = 'queued', finished_at = null, reason = '' where state = 'dead'")
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, building)).deployment) == "active"
+
+
+async def test_no_watermark_goes_back(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+    """The last scopes are still to be done by the new version, but not by the old one."""
+    await source.publish([1, 2])
+    await fleet.work()
+    await dispatcher.derive()
+    building = await deploy(dispatcher, CHANGED)
+    while await dispatcher.replay():
+        pass
+    await fleet.work()
+    await dispatcher.derive()
+    await source.publish([3])
+    old = await dispatcher.rows(
+        "select t.task_id::text from task t join job_version_run r using (job_version_id)"
+        " join job_version j using (job_version_id)"
+        " where r.run_state = 'running' and j.job = 'copies' and t.state = 'queued'"
+    )
+    assert len(old) == 1
+    await dispatcher.run("update job_version_run set run_state = 'retired' where run_state = 'staged'")
+    await fleet.work()
+    await dispatcher.derive()
+    await dispatcher.run("update job_version_run set run_state = 'staged' where run_state = 'retired'")
+    waiting = (await watch(dispatcher, building)).waiting_for
+    assert waiting == "the watermark of copies, echoes would go back"
+    call = pb.CutOverDagRequest(deployment_id=building.deployment_id)
+    assert await _refusal(dispatcher.dags.CutOverDag(call)) == "NOT_CAUGHT_UP"
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, building)).deployment) == "active"
+
+
+async def test_while_a_cutover_waits_for_the_last_scopes_the_old_jobs_are_not_released(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    await deploy(dispatcher, CHANGED)
+    await source.publish([2])
+    await dispatcher.run("update dag set releases_held_until = clock_timestamp() + interval '1 minute'")
+    await dispatcher.release()
+    rows = await dispatcher.rows(
+        "select j.job, r.run_state::text from task t join job_version j using (job_version_id)"
+        " join job_version_run r using (job_version_id) where t.state = 'released' order by 1, 2"
+    )
+    assert rows == [("apart", "running"), ("copies", "staged")]
+
+
+async def test_two_deploys_of_one_dag_are_never_mixed(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+    await source.publish([1])
+    building = await deploy(dispatcher, CHANGED)
+    again = await deploy(dispatcher, CHANGED)
+    assert again.deployment_id == building.deployment_id
+    document = pb.DagDocument(text=CHANGED.replace("+ 1", "+ 2"), file_name="dag.yaml")
+    call = pb.DeployDagRequest(document=document, request_id=new_id())
+    assert await _refusal(dispatcher.dags.DeployDag(call)) == "DEPLOYMENT_IN_PROGRESS"
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, building)).deployment) == "active"
+    assert not (await dispatcher.dags.DeployDag(call)).unchanged
+
+
+async def test_an_aborted_build_is_retired_and_taken_up_again(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1, 2])
+    await fleet.work()
+    before = await served(dispatcher)
+    building = await deploy(dispatcher, CHANGED)
+    while await dispatcher.replay():
+        pass
+    await fleet.work("copies")
+    aborted = await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
+    assert state(aborted.deployment) == "aborted"
+    assert (await run_states(dispatcher))["copies"] == ["running", "retired"]
+    assert await served(dispatcher) == before
+    await source.publish([3])
+    await fleet.work()
+    assert (await watch(dispatcher, building)).settled
+    tasks = await dispatcher.value(
+        "select count(*) from any_task t join job_version_run r using (job_version_id) where r.run_state = 'retired'"
+    )
+    again = await deploy(dispatcher, CHANGED)
+    assert again.version == building.version + 1
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, again)).deployment) == "active"
+    copies = (await served(dispatcher))["copies"]
+    assert await dispatcher.value("select count(*) from event where dataset_version_id = %s", copies) == 3
+    made = await dispatcher.value(
+        "select count(*) from any_task t join job_output o using (job_version_id) where o.dataset_version_id = %s",
+        copies,
+    )
+    assert made == 3, f"{tasks} tasks were there: only what it missed was run"
+
+
+async def test_in_flight_tasks_of_the_former_version_are_told_and_fenced(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    await deploy(dispatcher, CHANGED)
+    await fleet.work()
+    while await dispatcher.replay():
+        pass
+    await fleet.work()
+    await source.publish([2])
+    await dispatcher.release()
+    workers: list[tuple[Worker, TaskLease, str]] = []
+    for task_id, job, run_state in await dispatcher.rows(
+        "select t.task_id::text, j.job, r.run_state::text from task t join job_version j using (job_version_id)"
+        " join job_version_run r using (job_version_id) where t.state = 'released' and j.job in ('copies', 'apart')"
+    ):
+        worker = Worker(dispatcher)
+        workers.append((worker, worker.lease(await worker.claim_one(task_id)), f"{job} {run_state}"))
+    await dispatcher.run("delete from watermark where dataset_version_id in (select dataset_version_id from pointer)")
+    building = (await dispatcher.dags.ListDagHistory(pb.ListDagHistoryRequest(dag="chain"))).deployments[0]
+    await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
+    answers = {
+        what: (await worker.beat(worker_pb.HeartbeatItem(lease=lease)), await worker.complete(success(lease)))
+        for worker, lease, what in workers
+    }
+    assert answers["copies running"] == (["cancel"], ["TASK_CANCELED"])
+    assert answers["copies staged"] == (["continue"], ["succeeded"])
+    assert answers["apart running"] == (["continue"], ["succeeded"])
+    for worker, lease, what in workers:
+        if what == "copies running":
+            (emitted,) = await worker.emit(EmitItem(tasks=[lease], events=[event("copies", at(2))]))
+            assert verdict(emitted) == "TASK_CANCELED"
+
+
+async def test_a_rollback_restores_what_was_and_runs_what_it_missed(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    before = await served(dispatcher)
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    changed = await served(dispatcher)
+    await source.publish([2])
+    await fleet.work()
+    await source.publish([3])
+    back = await roll_back(dispatcher)
+    assert (state(back.deployment), back.deployment.version) == ("active", 1)
+    assert back.lag_event_count == 2
+    assert await served(dispatcher) == before
+    assert await run_states(dispatcher) == {
+        "apart": ["running"],
+        "blocks": ["running"],
+        "copies": ["running", "rolled_back"],
+        "echo": ["running", "rolled_back"],
+    }
+    await source.publish([4])
+    await fleet.catch_up()
+    for dataset in ("copies", "echoes"):
+        events = await dispatcher.rows(
+            "select scope_first from event where dataset_version_id = %s order by 1", before[dataset]
+        )
+        assert [int.from_bytes(key, "big") - 2**63 for (key,) in events] == [1, 2, 3, 4]
+    assert await missing(dispatcher) == 0
+    history = await dispatcher.rows("select version, state::text from dag_version order by version")
+    assert history == [(1, "active"), (2, "rolled_back")]
+    again = await roll_back(dispatcher)
+    assert again.deployment.version == 2
+    assert await served(dispatcher) == changed
+    await fleet.catch_up()
+    assert await dispatcher.value("select count(*) from event where dataset_version_id = %s", changed["echoes"]) == 4
+
+
+async def test_a_repeated_rollback_gets_the_first_answer(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    request_id = new_id()
+    first = await roll_back(dispatcher, request_id=request_id)
+    again = await roll_back(dispatcher, request_id=request_id)
+    assert again.deployment == first.deployment
+    assert await dispatcher.value("select deploy_number from deploy_counter") == 3
+    call = pb.RollbackDagRequest(dag="chain", to_version=2, request_id=request_id)
+    assert await _refusal(dispatcher.dags.RollbackDag(call)) == "REQUEST_ID_REUSED"
+
+
+async def test_a_rollback_during_a_deploy_aborts_it(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+    await source.publish([1])
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    building = await deploy(dispatcher, CHANGED.replace("+ 1", "+ 2"))
+    assert state(building) == "building"
+    back = await roll_back(dispatcher)
+    assert back.deployment.version == 1
+    assert state((await watch(dispatcher, building)).deployment) == "aborted"
+    assert (await run_states(dispatcher))["copies"] == ["running", "rolled_back", "retired"]
+
+
+async def test_a_rollback_that_cannot_be_is_refused_with_the_reason(dispatcher: InProcess, source: Source) -> None:
+    calls = dispatcher.dags
+    first = pb.RollbackDagRequest(dag="chain", request_id=new_id())
+    assert await _refusal(calls.RollbackDag(first)) == "DEPLOYMENT_NOT_FOUND"
+    assert await _refusal(calls.RollbackDag(pb.RollbackDagRequest(dag="chian", request_id=new_id()))) == "DAG_NOT_FOUND"
+    await deploy(dispatcher, CHANGED, hold=True)
+    never = pb.RollbackDagRequest(dag="chain", to_version=2, request_id=new_id())
+    assert await _refusal(calls.RollbackDag(never)) == "DEPLOYMENT_FINAL"
+    assert await dispatcher.value("select count(*) from activation") == 1
+
+
+async def test_deploying_what_was_before_runs_only_what_it_missed(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    """A, B, A: the third deploy takes the first one's versions up again."""
+    await source.publish([1, 2])
+    await fleet.work()
+    before = await served(dispatcher)
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    await source.publish([3])
+    await fleet.work()
+    third = await deploy(dispatcher, PIPELINE)
+    assert state(third) == "building"
+    while await dispatcher.replay():
+        pass
+    done = await fleet.work()
+    assert sorted(done) == ["copies", "echo"]
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, third)).deployment) == "active"
+    assert await served(dispatcher) == before
+    assert await missing(dispatcher) == 0
+
+
+async def test_every_switch_is_on_record(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+    building = await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    await roll_back(dispatcher)
+    held = await deploy(dispatcher, CHANGED.replace("+ 1", "+ 2"), hold=True)
+    await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=held.deployment_id))
+    rows = await dispatcher.rows(
+        "select actor, method, details ->> 'version' from audit where subject = 'chain' order by 1, audit_id"
+    )
+    assert rows == [
+        ("dispatcher", "DagService.CutOverDag", str(building.version)),
+        ("user:tester", "DagService.DeployDag", "1"),
+        ("user:tester", "DagService.DeployDag", "2"),
+        ("user:tester", "DagService.RollbackDag", "1"),
+        ("user:tester", "DagService.DeployDag", "3"),
+        ("user:tester", "DagService.AbortDeployment", "3"),
+    ]

@@ -1,0 +1,69 @@
+"""Jobs of other DAGs follow the pointer of what they read: nothing is left out, and no backlog is started in them."""
+
+import pytest
+
+from tests.dispatcher.builders import Source, start_source
+from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, served
+from tests.dispatcher.in_process import InProcess
+from traceapi.control.v1 import dataset_service_pb2 as datasets
+
+READER = """\
+dag: reader
+jobs:
+  mine: {operator: splitter, inputs: {copies: {}}, outputs: {mine: {storage: none}}}
+"""
+
+
+@pytest.fixture
+async def source(dispatcher: InProcess) -> Source:
+    await dispatcher.deploy(PIPELINE)
+    return await start_source(dispatcher)
+
+
+async def _read(dispatcher: InProcess) -> list[int]:
+    """The scopes that the reader has had, in the order of its tasks."""
+    rows = await dispatcher.rows(
+        "select t.scope_first from any_task t join job_version j using (job_version_id) where j.dag = 'reader'"
+        " order by t.scope_first"
+    )
+    return [int.from_bytes(key, "big") - 2**63 for (key,) in rows]
+
+
+async def _outdated(dispatcher: InProcess) -> bool:
+    answer = await dispatcher.datasets.GetLineage(datasets.GetLineageRequest(dataset_id="mine"))
+    return any(edge.outdated for edge in answer.edges if edge.from_dataset_id == "copies" and edge.dag == "reader")
+
+
+async def test_a_reader_is_owed_no_scope_that_it_had_of_the_version_before(
+    dispatcher: InProcess, source: Source
+) -> None:
+    fleet = Fleet(dispatcher)
+    await source.publish([1, 2])
+    await fleet.work()
+    await dispatcher.deploy(READER)
+    await fleet.catch_up()
+    assert await _read(dispatcher) == [1, 2]
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    await source.publish([3])
+    await fleet.catch_up()
+    assert await _read(dispatcher) == [1, 2, 3]
+    assert await _outdated(dispatcher)
+    copies = (await served(dispatcher))["copies"]
+    bound = (
+        "select distinct dataset_version_id::text from input_binding b"
+        " join dag d on d.active_version_id = b.dag_version_id where d.dag = 'reader'"
+    )
+    assert await dispatcher.rows(bound) == [(copies,)]
+    await roll_back(dispatcher)
+    await source.publish([4])
+    await fleet.catch_up()
+    assert await _read(dispatcher) == [1, 2, 3, 3, 4], "the restored version made scope 3 after it was restored"
+    assert not await _outdated(dispatcher)
+
+
+async def test_a_dataset_that_others_read_is_not_left_out(dispatcher: InProcess, source: Source) -> None:
+    await dispatcher.deploy(READER)
+    without = PIPELINE.replace("copies: {schema", "doubles: {schema").replace("{copies: {}}", "{doubles: {}}")
+    with pytest.raises(Exception, match="which DAG reader reads"):
+        await deploy(dispatcher, without)
