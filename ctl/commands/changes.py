@@ -126,6 +126,37 @@ def roll_back(
             follow_deployment(connection, answer.deployment, console.stderr())
 
 
+def remove(
+    dag: _Dag,
+    despite_readers: Annotated[
+        bool, typer.Option("--despite-readers", help="Also while other DAGs read its datasets.")
+    ] = False,
+    yes: YesOption = False,
+    home: HomeOption = DEFAULT_HOME,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Ends a DAG: nothing of it runs any more. Its datasets can be read as they are until they are collected.
+
+    Refused while jobs of other DAGs read them, unless told. Deployed again, it goes on where it was.
+
+    \b
+    Examples:
+      tracectl dag rm ethereum
+      tracectl dag rm ethereum --despite-readers --yes
+    """
+    with connect(home) as connection:
+        question = f"{dag} version {_active(connection, dag).version} is active. End it?"
+        confirm(question, yes=yes, remedy="give --yes")
+        with connection.errors(f"DAG {dag}"):
+            request = api.RemoveDagRequest(dag=dag, despite_readers=despite_readers)
+            answer = connection.dags.RemoveDag(request, timeout=_SWITCH_SECONDS)
+    if output is Output.JSON:
+        machine.print_message(answer)
+    else:
+        readers = f"; {', '.join(answer.reader_dags)} read its datasets" if answer.reader_dags else ""
+        console.stdout().print(Text.assemble((dag, "name"), (" is ended", "good"), readers))
+
+
 def history(
     dag: _Dag, limit: LimitOption = 0, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE
 ) -> None:

@@ -408,7 +408,8 @@ CREATE TABLE public.dag (
     actor text NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     staged_version_id uuid,
-    releases_held_until timestamp with time zone
+    releases_held_until timestamp with time zone,
+    removed_at timestamp with time zone
 );
 
 -- Name: dag_version; Type: TABLE; Schema: public

@@ -133,6 +133,29 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
     return restored
 
 
+async def remove(pool: Pool, dag: str, actor: str, *, despite_readers: bool) -> list[str]:
+    """Ends a DAG; answers the DAGs that read it. Its datasets can be read as they are until they are collected; a later
+    deploy takes its jobs up again. Raises DAG_NOT_FOUND, DATASETS_READ."""
+    async with transaction(pool) as connection:
+        standing = await stages.own(connection, dag)
+        if standing.active_version_id is None and standing.staged_version_id is None:
+            raise await no_dag(connection, dag)
+        readers = sorted({reader.dag for reader in await stages.readers(connection, dag)})
+        if readers and not despite_readers:
+            raise TraceError(
+                ErrorReason.ERROR_REASON_DATASETS_READ,
+                f"{', '.join(readers[:10])} read{'s' if len(readers) == 1 else ''} datasets of {dag}",
+                metadata={"readers": ",".join(readers)},
+            )
+        await _retire(connection, standing, actor)
+        if standing.active_version_id is not None:
+            await stages.stop_jobs(connection, standing.active_version_id, None, "retired", actor)
+            await stages.set_state(connection, standing.active_version_id, "replaced")
+        await stages.remove_dag(connection, dag)
+        await datasets_store.audit(connection, actor, "DagService.RemoveDag", dag, readers=readers)
+    return readers
+
+
 async def _restore(connection: Connection, standing: Standing, target: VersionRow, actor: str) -> VersionRow:
     if standing.staged_version_id is not None:
         await _retire(connection, standing, actor)

@@ -10,7 +10,7 @@ select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number,
     v.spec_digest
 from dag d
 join dag_version v on v.dag_version_id = d.active_version_id
-where d.dag = %(dag)s;
+where d.dag = %(dag)s and d.removed_at is null;
 
 -- name: staged_version
 select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
@@ -40,7 +40,7 @@ select d.dag, v.version, v.active_at,
     exists (select 1 from pause p where p.dag = d.dag) as paused
 from dag d
 join dag_version v on v.dag_version_id = d.active_version_id
-where (%(dag)s::text is null or d.dag = %(dag)s) and (%(after)s::text is null or d.dag > %(after)s)
+where d.removed_at is null and (%(dag)s::text is null or d.dag = %(dag)s) and (%(after)s::text is null or d.dag > %(after)s)
 order by d.dag
 limit %(limit)s;
 
@@ -137,7 +137,7 @@ where dag_version_id = %(dag_version_id)s;
 
 -- name: activate_dag
 -- The row that moves all pointers of the DAG.
-update dag set active_version_id = %(dag_version_id)s where dag = %(dag)s;
+update dag set active_version_id = %(dag_version_id)s, removed_at = null where dag = %(dag)s;
 
 -- name: end_activation
 -- What was active until now stays in the history of the pointers. Primary key.

@@ -139,6 +139,11 @@ async def unstage(connection: Connection, dag: str) -> None:
     await connection.execute(_sql.stage_dag, {"dag": dag, "dag_version_id": None})
 
 
+async def remove_dag(connection: Connection, dag: str) -> None:
+    """Nothing of it is active any more; its pointers stay."""
+    await connection.execute(_sql.remove_dag, {"dag": dag})
+
+
 async def set_state(connection: Connection, dag_version_id: str, state: str) -> None:
     """A state of deployment_state."""
     await connection.execute(_sql.set_state, {"dag_version_id": dag_version_id, "state": state})

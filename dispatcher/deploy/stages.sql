@@ -3,7 +3,7 @@
 
 -- name: standing
 -- Primary key.
-select dag, active_version_id::text, staged_version_id::text
+select dag, case when removed_at is null then active_version_id end::text as active_version_id, staged_version_id::text
 from dag
 where dag = %(dag)s
 for no key update;
@@ -127,6 +127,9 @@ where dag_version_id = %(dag_version_id)s;
 
 -- name: stage_dag
 update dag set staged_version_id = %(dag_version_id)s, releases_held_until = null where dag = %(dag)s;
+
+-- name: remove_dag
+update dag set removed_at = clock_timestamp() where dag = %(dag)s;
 
 -- name: set_state
 update dag_version set state = %(state)s::deployment_state where dag_version_id = %(dag_version_id)s;

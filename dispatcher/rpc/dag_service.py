@@ -12,7 +12,7 @@ from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.deploy import stages, store
-from dispatcher.deploy.cutover import Rollback, abort, cut_over, roll_back
+from dispatcher.deploy.cutover import Rollback, abort, cut_over, remove, roll_back
 from dispatcher.deploy.deployable import Deployable
 from dispatcher.deploy.deploying import Call, deploy
 from dispatcher.deploy.store import DagRow, VersionRow
@@ -228,7 +228,11 @@ class DagService(DagServiceServicer):
         raise _later("planning comes with changing deployed DAGs; ValidateDag checks a document")
 
     async def RemoveDag(self, request: pb.RemoveDagRequest, context: Context) -> pb.RemoveDagResponse:
-        raise _later("removing comes with the collector; pause the DAG instead")
+        with translated():
+            readers = await remove(
+                self._pool, request.dag, str(current_actor()), despite_readers=request.despite_readers
+            )
+        return pb.RemoveDagResponse(reader_dags=readers)
 
     async def _read(self, request: Source) -> tuple[Reading, KnownDatasets]:
         """The document against what is deployed. Its own DAG's datasets are not known from elsewhere."""

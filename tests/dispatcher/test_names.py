@@ -56,9 +56,9 @@ MISTYPED: list[tuple[Message, str, str]] = [
     *((tasks.RetryTasksRequest(filter=chosen), reason, meant) for chosen, reason, meant in FILTERS),
     *((tasks.SkipTasksRequest(filter=chosen, reason="why"), reason, meant) for chosen, reason, meant in FILTERS),
     (dags.RollbackDagRequest(dag="chian", request_id=new_id()), "DAG_NOT_FOUND", "chain"),
+    (dags.RemoveDagRequest(dag="chian"), "DAG_NOT_FOUND", "chain"),
 ]
 LATER: list[Message] = [
-    dags.RemoveDagRequest(dag="chian"),
     sources.TriggerSourceRequest(dag="chian", job="blocks", request_id=new_id()),
     sources.EmitExternalEventsRequest(dag="chian", job="blocks", request_id=new_id()),
     sources.BackfillJobRequest(dag="chian", job="blocks", range=between(1, 2).range, request_id=new_id()),

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.dispatcher.builders import Source, start_source
-from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, served
+from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, run_states, served, state
 from tests.dispatcher.in_process import InProcess
+from traceapi.control.v1 import dag_service_pb2 as dags
 from traceapi.control.v1 import dataset_service_pb2 as datasets
 
 READER = """\
@@ -67,3 +68,30 @@ async def test_a_dataset_that_others_read_is_not_left_out(dispatcher: InProcess,
     without = PIPELINE.replace("copies: {schema", "doubles: {schema").replace("{copies: {}}", "{doubles: {}}")
     with pytest.raises(Exception, match="which DAG reader reads"):
         await deploy(dispatcher, without)
+
+
+async def test_a_dag_that_others_read_is_removed_only_when_told(dispatcher: InProcess, source: Source) -> None:
+    fleet = Fleet(dispatcher)
+    await source.publish([1])
+    await fleet.work()
+    await dispatcher.deploy(READER)
+    before = await served(dispatcher)
+    with pytest.raises(Exception, match="reader reads datasets of chain"):
+        await dispatcher.dags.RemoveDag(dags.RemoveDagRequest(dag="chain"))
+    assert await run_states(dispatcher) == {job: ["running"] for job in ("apart", "blocks", "copies", "echo")}
+    answer = await dispatcher.dags.RemoveDag(dags.RemoveDagRequest(dag="chain", despite_readers=True))
+    assert list(answer.reader_dags) == ["reader"]
+    assert await run_states(dispatcher) == {job: ["retired"] for job in ("apart", "blocks", "copies", "echo")}
+    assert await served(dispatcher) == before, "what it served can be read"
+    assert [one.dag for one in (await dispatcher.dags.ListDags(dags.ListDagsRequest())).dags] == ["reader"]
+
+
+async def test_a_removed_dag_that_is_deployed_again_goes_on(dispatcher: InProcess, source: Source) -> None:
+    fleet = Fleet(dispatcher)
+    await source.publish([1])
+    await dispatcher.dags.RemoveDag(dags.RemoveDagRequest(dag="chain"))
+    assert await fleet.work() == []
+    assert state(await deploy(dispatcher, PIPELINE)) == "active"
+    assert await run_states(dispatcher) == {job: ["running"] for job in ("apart", "blocks", "copies", "echo")}
+    assert sorted(await fleet.work()) == ["apart", "copies", "echo"]
+    assert await dispatcher.value("select count(*) from task where origin = 'source_run'") == 1

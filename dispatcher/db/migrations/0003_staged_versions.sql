@@ -3,7 +3,9 @@
 alter table dag
     add column staged_version_id uuid references dag_version,
     -- While a cutover waits for the last scopes, no task is released of jobs that the staged version lacks.
-    add column releases_held_until timestamptz;
+    add column releases_held_until timestamptz,
+    -- Nothing of it runs any more; what it served last can be read until it is collected.
+    add column removed_at timestamptz;
 
 alter table dag_version
     add column base_version_id uuid references dag_version,
