@@ -16,7 +16,7 @@ from rich.live import Live
 
 from ctl.connection import CALL_SECONDS, Connection
 from ctl.errors import CtlError
-from ctl.render.graph import in_order
+from ctl.render.layers import in_order
 from ctl.render.progress import DeploymentProgress
 from kernel.errors import from_rpc_error
 from traceapi.control.v1 import dag_service_pb2 as dags

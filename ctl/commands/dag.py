@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.text import Text
 
 from ctl import document as documents
@@ -18,11 +19,14 @@ from ctl.home import DEFAULT_HOME
 from ctl.local_paths import pack_local_paths
 from ctl.paging import collect
 from ctl.render import console, graph, machine, tables, values
+from ctl.render.printable import printable
+from ctl.render.svg import draw_svg
 from ctl.watch import Followed, follow_deployment
 from kernel.bundles import Bundle
 from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as api
 from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD, Deployment
+from traceapi.types.v1 import dag_pb2
 
 app = typer.Typer(help="DAGs: jobs that meet in datasets.", no_args_is_help=True)
 
@@ -52,7 +56,7 @@ def validate_dag(file: DocumentArgument, home: HomeOption = DEFAULT_HOME, output
         answer = api.ValidateDagResponse(problems=[error.problem])
     else:
         with connect(home) as connection:
-            answer = _checked(connection, document).answer
+            answer = check_document(connection, document).answer
     if output is Output.JSON:
         machine.print_message(answer)
     elif answer.problems:
@@ -95,7 +99,7 @@ def deploy_dag(
     try:
         document = Document.read(file)
     except UnreadableDocument as error:
-        raise _not_deployed(error.document, [error.problem], exit_code=error.exit_code) from None
+        raise faulty_document(error.document, [error.problem], exit_code=error.exit_code) from None
     with connect(home) as connection:
         answer = deploy_document(connection, document, hold=hold)
         if output is Output.TABLE:
@@ -108,9 +112,9 @@ def deploy_dag(
 
 def deploy_document(connection: Connection, document: Document, *, hold: bool = False) -> api.DeployDagResponse:
     """Validate, upload, deploy. Raises CtlError; a faulty document's problems are printed before."""
-    checked = _checked(connection, document)
+    checked = check_document(connection, document)
     if checked.answer.problems:
-        raise _not_deployed(document, checked.answer.problems, more=checked.answer.more_problems)
+        raise faulty_document(document, checked.answer.problems, more=checked.answer.more_problems)
     bundles = documents.upload_bundles(connection, checked.bundles)
     with connection.errors(str(document.path)):
         request = api.DeployDagRequest(document=document.message(), bundles=bundles, hold=hold, request_id=new_id())
@@ -118,33 +122,35 @@ def deploy_document(connection: Connection, document: Document, *, hold: bool = 
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
+class CheckedDocument:
     """`answer` has the problems of the local paths too; `bundles` are by path, of those that have none."""
 
     answer: api.ValidateDagResponse
     bundles: Mapping[str, Bundle]
 
 
-def _checked(connection: Connection, document: Document) -> _Checked:
+def check_document(connection: Connection, document: Document) -> CheckedDocument:
+    """What the dispatcher says of it, and what this disk says of the paths that it names."""
     answer = documents.validate(connection, document)
     packed = pack_local_paths(document, answer.spec, answer.local_paths)
     found = sorted([*answer.problems, *packed.problems], key=lambda problem: (problem.line, problem.column))
     del answer.problems[:]
     answer.problems.extend(found)
-    return _Checked(answer, packed.bundles)
+    return CheckedDocument(answer, packed.bundles)
 
 
-def _not_deployed(
+def faulty_document(
     document: Document,
     found: Sequence[api.DagProblem],
     *,
     more: bool = False,
     exit_code: ExitCode = ExitCode.FAULTY,
+    undone: str = "deployed",
 ) -> CtlError:
-    """The error, after the problems were printed."""
+    """The error, after the problems were printed. `undone` is what was to be done with it."""
     console.stderr().print(documents.problems(document, found, more=more))
     return CtlError(
-        "the document was not deployed",
+        f"the document was not {undone}",
         where=str(document.path),
         remedy="correct the problem above" if len(found) == 1 else "correct the problems listed above",
         exit_code=exit_code,
@@ -216,6 +222,12 @@ def list_dags(limit: LimitOption = 0, home: HomeOption = DEFAULT_HOME, output: O
 @command(app, "show")
 def show_dag(
     dag: Annotated[str, typer.Argument(metavar="DAG", help="The DAG's name.", show_default=False)],
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            "--svg", metavar="FILE", help="Write the picture there, as SVG.", show_default=False, writable=False
+        ),
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -224,10 +236,13 @@ def show_dag(
     \b
     Examples:
       tracectl dag show ethereum
+      tracectl dag show ethereum --svg ethereum.svg
       tracectl dag show ethereum --output json
     """
     with connect(home) as connection, connection.errors(f"DAG {dag}"):
         found = connection.dags.GetDag(api.GetDagRequest(dag=dag), timeout=CALL_SECONDS)
+    if svg is not None:
+        _write_picture(svg, found.spec)
     if output is Output.JSON:
         machine.print_message(found)
         return
@@ -235,3 +250,17 @@ def show_dag(
     screen.print(tables.deployment(found.deployment))
     screen.print()
     screen.print(graph.draw(found.spec, screen.width, tables.job_details(found.deployment)))
+
+
+def _write_picture(file: Path, spec: dag_pb2.DagSpec) -> None:
+    picture = draw_svg(spec)
+    try:
+        file.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        raise CtlError(
+            f"cannot write the picture: {error.strerror}",
+            where=str(file),
+            remedy="name a file in a folder that is there and that you may write to",
+            exit_code=ExitCode.USAGE,
+        ) from error
+    console.stderr().print(f"[hint]drawn:[/hint] {escape(printable(str(file)))}", soft_wrap=True)

@@ -1,9 +1,7 @@
 """A DAG as a picture of characters: a box per job, layers from the sources down, lines where a dataset flows.
 
-Layered drawing after Sugiyama, Tagawa and Toda (1981): (1) a job's layer is the longest path to it; (2) an edge that
-spans layers gets a dummy box in each; (3) boxes of a layer are ordered by the mean place of what they hang on, sweeping
-down and up; (4) edges are routed between the layers, each with a horizontal piece on a row of its own.
-Read-only edges are dashed, because they cause no tasks.
+`layers` says what stands beside and above what. Edges are routed between the layers, each with a horizontal piece on a
+row of its own. Read-only edges are dashed, because they cause no tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,20 +10,11 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ctl.render.layers import Edge, Place, arrange, edges_of, layers_of
 from ctl.render.values import NOTHING
 from traceapi.types.v1 import dag_pb2
 
 _GAP = 3
-_SWEEPS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """A dataset flows from one job to another."""
-
-    source: str
-    target: str
-    triggers: bool
 
 
 @dataclass(slots=True)
@@ -45,54 +34,6 @@ class _Box:
     @property
     def centre(self) -> int:
         return self.column + self.width // 2
-
-
-def edges_of(spec: dag_pb2.DagSpec) -> list[Edge]:
-    """Producer to consumer, within the DAG, ordered by name. Virtual jobs read what their SQL names."""
-    producers: dict[str, list[str]] = {}
-    for job in sorted(spec.jobs):
-        for dataset in spec.jobs[job].outputs:
-            producers.setdefault(dataset.casefold(), []).append(job)
-    found: dict[tuple[str, str], Edge] = {}
-    for job in sorted(spec.jobs):
-        for dataset, triggers in _reads(spec.jobs[job]):
-            for producer in producers.get(dataset.casefold(), ()):
-                if producer != job:
-                    before = found.get((producer, job))
-                    found[producer, job] = Edge(producer, job, triggers or (before is not None and before.triggers))
-    return list(found.values())
-
-
-def _reads(job: dag_pb2.JobSpec) -> list[tuple[str, bool]]:
-    if job.WhichOneof("kind") != "virtual":
-        return [(name, not put.HasField("trigger") or put.trigger) for name, put in sorted(job.inputs.items())]
-    # DuckDB, which parses it, takes a tenth of a second to load: only who draws a virtual job waits for it.
-    from kernel.dataset_sql import SqlError, table_names
-
-    try:
-        return [(table.dataset_id, False) for table in table_names(job.virtual.sql)]
-    except SqlError:
-        return []
-
-
-def layers_of(jobs: Sequence[str], edges: Sequence[Edge]) -> dict[str, int]:
-    """The longest path to each job. A cycle, which no deployed DAG has, ends the walk instead of the program."""
-    layer = dict.fromkeys(jobs, 0)
-    for _ in jobs:
-        changed = False
-        for edge in edges:
-            if layer[edge.target] < layer[edge.source] + 1 <= len(jobs):
-                layer[edge.target] = layer[edge.source] + 1
-                changed = True
-        if not changed:
-            break
-    return layer
-
-
-def in_order(spec: dag_pb2.DagSpec) -> list[str]:
-    """The jobs as data flows: what a job reads comes before it."""
-    layer = layers_of(sorted(spec.jobs), edges_of(spec))
-    return sorted(spec.jobs, key=lambda job: (layer[job], job))
 
 
 def draw(spec: dag_pb2.DagSpec, width: int, details: Mapping[str, Sequence[Text]] | None = None) -> RenderableType:
@@ -130,40 +71,16 @@ def _listing(spec: dag_pb2.DagSpec, layer: Mapping[str, int], details: Mapping[s
 class _Picture:
     def __init__(self, boxes: Sequence[_Box], edges: Sequence[Edge]) -> None:
         self._boxes = {box.name: box for box in boxes}
-        self._segments: list[Edge] = []
-        for edge in edges:
-            self._split(edge)
-        count = max((box.layer for box in self._boxes.values()), default=-1) + 1
-        self._layers = [[box for box in self._boxes.values() if box.layer == number] for number in range(count)]
-        self._order()
+        arranged = arrange({box.name: box.layer for box in boxes}, edges)
+        self._segments = arranged.segments
+        self._layers = [[self._box(place) for place in layer] for layer in arranged.layers]
         self._place()
         self.width = max((box.column + box.width for box in self._boxes.values()), default=0)
 
-    def _split(self, edge: Edge) -> None:
-        """An edge over several layers becomes a chain through dummies."""
-        before = edge.source
-        for number in range(self._boxes[edge.source].layer + 1, self._boxes[edge.target].layer):
-            dummy = f"{edge.source}\0{edge.target}\0{number}"
-            self._boxes[dummy] = _Box(dummy, number, solid=edge.triggers)
-            self._segments.append(Edge(before, dummy, edge.triggers))
-            before = dummy
-        self._segments.append(Edge(before, edge.target, edge.triggers))
-
-    def _order(self) -> None:
-        above: dict[str, list[str]] = {name: [] for name in self._boxes}
-        below: dict[str, list[str]] = {name: [] for name in self._boxes}
-        for segment in self._segments:
-            above[segment.target].append(segment.source)
-            below[segment.source].append(segment.target)
-        for sweep in range(_SWEEPS):
-            down = sweep % 2 == 0
-            neighbours = above if down else below
-            for layer in self._layers if down else reversed(self._layers):
-                place = {box.name: index for one in self._layers for index, box in enumerate(one)}
-                mean = {
-                    box.name: _mean([place[name] for name in neighbours[box.name]], place[box.name]) for box in layer
-                }
-                layer[:] = [self._boxes[name] for name in sorted(mean, key=mean.__getitem__)]
+    def _box(self, place: Place) -> _Box:
+        if place.dummy:
+            self._boxes[place.name] = _Box(place.name, place.layer, solid=place.solid)
+        return self._boxes[place.name]
 
     def _place(self) -> None:
         """Side by side, each layer centred below the widest one."""
@@ -228,10 +145,6 @@ def _box_row(box: _Box, number: int, height: int) -> Text:
     line = box.lines[number - 1].copy() if number <= len(box.lines) else Text()
     line.pad_right(inner - line.cell_len)
     return Text("│ ", "hint") + line + Text(" │", "hint")
-
-
-def _mean(places: Sequence[int], otherwise: int) -> float:
-    return sum(places) / len(places) if places else float(otherwise)
 
 
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8

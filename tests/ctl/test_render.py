@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from ctl.render import graph, values
+from ctl.render import graph, layers, values
 from ctl.render.console import THEME
-from ctl.render.graph import Edge
+from ctl.render.layers import Edge
 from ctl.render.progress import DeploymentProgress
 from tests.ctl.fake_control import SPEC, int64_range, watch_state
 from traceapi.control.v1.deployment_pb2 import TaskCount
@@ -30,7 +30,7 @@ def spec() -> dag_pb2.DagSpec:
 
 
 def test_edges_follow_datasets_and_know_what_triggers() -> None:
-    assert set(graph.edges_of(spec())) == {
+    assert set(layers.edges_of(spec())) == {
         Edge("blocks", "ranges", True),
         Edge("blocks", "checked", False),
         Edge("ranges", "checked", True),
@@ -41,7 +41,7 @@ def test_edges_follow_datasets_and_know_what_triggers() -> None:
 def test_a_picture_holds_every_job_below_what_it_reads() -> None:
     lines = drawn(graph.draw(spec(), 120, {"checked": [Text("8 succeeded")]})).splitlines()
     row = {job: next(number for number, line in enumerate(lines) if f"│ {job}  " in line) for job in SPEC["jobs"]}
-    for edge in graph.edges_of(spec()):
+    for edge in layers.edges_of(spec()):
         assert row[edge.source] < row[edge.target]
     assert any("8 succeeded" in line for line in lines)
 
@@ -67,7 +67,7 @@ def test_any_graph_is_drawn_with_all_its_boxes_inside_the_width(pairs: set[tuple
         for name in _JOBS
     }
     made = json_format.ParseDict({"dag": "any", "jobs": jobs}, dag_pb2.DagSpec())
-    layer = graph.layers_of(_JOBS, graph.edges_of(made))
+    layer = layers.layers_of(_JOBS, layers.edges_of(made))
     assert all(layer[source] < layer[target] for source, target in pairs)
     text = drawn(graph.draw(made, 400), width=400)
     assert all(f"│ {name}  sql" in text for name in _JOBS)
@@ -116,7 +116,7 @@ def test_progress_knows_for_how_long_nothing_has_changed() -> None:
 
 
 def test_progress_lists_jobs_as_data_flows() -> None:
-    progress = DeploymentProgress(graph.in_order(spec()))
+    progress = DeploymentProgress(layers.in_order(spec()))
     progress.update(watch_state(queued=5), now=0.0)
     assert list(progress.jobs()) == ["blocks", "ranges", "checked"]
 
