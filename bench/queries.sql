@@ -74,13 +74,13 @@ with job as (
     where t.task_id = job.task_id
 ), head as (
     update dataset_head h
-    set number = h.number + 1
+    set number = h.number + 1, event_count = h.event_count + %(tasks)s
     from job
     where h.dataset_version_id = job.dataset_version_id
     returning h.dataset_version_id, h.number
 ), published as (
-    insert into publication (publication_id, dataset_version_id, number)
-    select uuidv7(), dataset_version_id, number from head
+    insert into publication (publication_id, dataset_version_id, number, event_count)
+    select uuidv7(), dataset_version_id, number, %(tasks)s::int from head
     returning publication_id
 ), made as (
     insert into event (

@@ -149,7 +149,8 @@ def _accept(
             "event_times": [None] * size,
         },
     )
-    connection.execute(_events.publish, {"version_ids": [version_id], "publication_ids": [publication_id]})
+    published = {"version_ids": [version_id], "publication_ids": [publication_id], "event_counts": [size]}
+    connection.execute(_events.publish, published)
 
 
 def _claim(connection: psycopg.Connection[TupleRow], job: Job, task_ids: list[str]) -> None:

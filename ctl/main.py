@@ -6,7 +6,7 @@ import grpc
 import typer
 from typer.core import TyperGroup
 
-from ctl.commands import changes, dag, dataset, event, pauses, query, queue, stack, task, task_changes, why
+from ctl.commands import changes, dag, dag_plan, dataset, event, pauses, query, queue, stack, task, task_changes, why
 from ctl.commands.registry import command
 from ctl.errors import CtlError, from_trace_error
 from ctl.render import console
@@ -57,6 +57,7 @@ app = typer.Typer(
 command(app, "up")(stack.up)
 command(app, "down")(stack.down)
 command(app, "status")(stack.status)
+command(dag.app, "plan")(dag_plan.plan)
 command(dag.app, "watch")(changes.watch)
 command(dag.app, "cutover")(changes.cut_over)
 command(dag.app, "abort")(changes.abort)

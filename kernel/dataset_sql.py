@@ -80,7 +80,11 @@ class TableName:
 
 def table_names(sql: str) -> list[TableName]:
     """The relations that `sql` reads, each once per way of writing it, by their place in the text. Raises SqlError."""
-    tree = parse_select(sql)
+    return table_names_of(parse_select(sql), sql)
+
+
+def table_names_of(tree: dict[str, Any], sql: str) -> list[TableName]:
+    """The same of a text that has been parsed: `tree` is what `parse_select` answered."""
     try:
         mentions = sorted(_base_tables(tree, frozenset()), key=lambda item: item[1])
     except RecursionError:

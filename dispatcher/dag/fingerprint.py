@@ -108,17 +108,21 @@ def dataset_fingerprint(producers: Iterable[bytes]) -> bytes:
 
 
 def _canonical_form(job: ResolvedJob, inputs: Mapping[str, str], bundles: Mapping[str, str]) -> bytes:
+    sql = sql_of(job)
     form = {
         "canon_version": CANON_VERSION,
         "inputs": dict(inputs),
-        "job": _materialization(_normal_spec(job, bundles)),
-        "sql": json.loads(canonical_sql(_sql_of(job))) if _sql_of(job) else None,
+        "job": _materialization(normal_spec(job, bundles)),
+        "sql": json.loads(job.canonical_sql or canonical_sql(sql)) if sql else None,
     }
     return json.dumps(form, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def _normal_spec(job: ResolvedJob, bundles: Mapping[str, str]) -> JobSpec:
-    """The job as a message again, with every default stated; its SQL is left out, and paths are digests."""
+def normal_spec(job: ResolvedJob, bundles: Mapping[str, str]) -> JobSpec:
+    """The job as a message again, with every default stated; its SQL is left out, and paths are digests.
+
+    Raises MissingBundleError.
+    """
     spec = JobSpec(ordered=job.ordered, late_scopes=job.late_scopes, runtime=job.runtime)
     if job.kind is JobKind.VIRTUAL:
         spec.virtual.SetInParent()
@@ -168,7 +172,8 @@ def _digest(job: ResolvedJob, bundles: Mapping[str, str]) -> str:
     return found
 
 
-def _sql_of(job: ResolvedJob) -> str:
+def sql_of(job: ResolvedJob) -> str:
+    """Its SELECT; empty where it has none."""
     if job.virtual_sql:
         return job.virtual_sql
     return job.config.fields["sql"].string_value if job.operator == "sql" else ""

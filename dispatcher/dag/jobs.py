@@ -86,8 +86,8 @@ class JobResolver:
         outputs = self._outputs(part)
         if kind is None:
             return None
+        query = self._queries.get(name)
         if kind is JobKind.VIRTUAL:
-            query = self._queries.get(name)
             inputs = tuple(self._input(item, indirect=False) for item in (query.names or () if query else ()))
         return ResolvedJob(
             name=name,
@@ -106,6 +106,7 @@ class JobResolver:
             local_paths=local_paths(name, job, operator, self._findings.places),
             secrets=MappingProxyType(dict(job.secrets)),
             virtual_sql=job.virtual.sql,
+            canonical_sql=query.canonical if query is not None else "",
         )
 
     def _check_output_count(self, part: _Part) -> None:

@@ -134,6 +134,7 @@ class ResolvedJob:
     local_paths: tuple[LocalPath, ...]
     secrets: Mapping[str, SecretRef]
     virtual_sql: str = ""  # empty but for a virtual node
+    canonical_sql: str = field(default="", compare=False)  # of its SQL, of whatever kind of job; parsed but once
 
     @property
     def triggers(self) -> tuple[ResolvedInput, ...]:

@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from dispatcher.dag.checks import operator_of
 from dispatcher.dag.datasets import Names
 from dispatcher.dag.problems import Findings, Path, clip
-from dispatcher.dag.sql import Binder, BoundColumn
+from dispatcher.dag.sql import Binder, BoundColumn, canonical_tree
 from kernel.column_types import parse_column_type
-from kernel.dataset_sql import SqlError, SqlProblem, TableName, table_names
+from kernel.dataset_sql import SqlError, SqlProblem, TableName, parse_select, table_names_of
 from traceapi.types.v1.dag_pb2 import DagSpec, JobSpec, OutputSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The SQL of a job. `names` are the datasets that it reads, as they are declared; None where it cannot be told."""
+    """The SQL of a job. `names` are the datasets that it reads, as they are declared; None where it cannot be told.
+    `canonical` is its canonical form; empty where it cannot be parsed."""
 
     path: Path
     sql: str
     names: tuple[str, ...] | None
+    canonical: str = ""
 
 
 def read_queries(spec: DagSpec, datasets: Names, findings: Findings) -> dict[str, Query]:
@@ -35,7 +37,8 @@ def read_queries(spec: DagSpec, datasets: Names, findings: Findings) -> dict[str
             continue
         sql = job.virtual.sql if job.HasField("virtual") else job.config.fields["sql"].string_value
         try:
-            tables = table_names(sql)
+            tree = parse_select(sql)
+            tables, canonical = table_names_of(tree, sql), canonical_tree(tree)
         except SqlError as error:
             report(path, error.problem, findings)
             found[name] = Query(path, sql, None)
@@ -44,7 +47,7 @@ def read_queries(spec: DagSpec, datasets: Names, findings: Findings) -> dict[str
         silent = unsure if job.HasField("virtual") else findings.broken(("jobs", name, "inputs"))
         names = [_declared(table, path, readable, job, silent, findings) for table in tables]
         known = tuple(dict.fromkeys(item for item in names if item is not None))
-        found[name] = Query(path, sql, known if None not in names else None)
+        found[name] = Query(path, sql, known if None not in names else None, canonical)
     return found
 
 

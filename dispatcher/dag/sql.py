@@ -109,7 +109,12 @@ def column_word(engine_type: str) -> str:
 
 def canonical_sql(sql: str) -> str:
     """A text equal for SELECTs that differ in spacing, comments and the case of key words only. Raises SqlError."""
-    return json.dumps(_without_places(parse_select(sql)), sort_keys=True, separators=(",", ":"))
+    return canonical_tree(parse_select(sql))
+
+
+def canonical_tree(tree: dict[str, Any]) -> str:
+    """The same of a text that has been parsed."""
+    return json.dumps(_without_places(tree), sort_keys=True, separators=(",", ":"))
 
 
 def _without_places(tree: Any) -> Any:

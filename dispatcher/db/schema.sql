@@ -474,7 +474,8 @@ CREATE TABLE public.dataset (
 
 CREATE TABLE public.dataset_head (
     dataset_version_id uuid NOT NULL,
-    number bigint DEFAULT 0 NOT NULL
+    number bigint DEFAULT 0 NOT NULL,
+    event_count bigint DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
 
@@ -655,6 +656,22 @@ CREATE TABLE public.pin_dataset (
     number bigint NOT NULL
 );
 
+-- Name: plan; Type: TABLE; Schema: public
+
+CREATE TABLE public.plan (
+    plan_id uuid NOT NULL,
+    dag text NOT NULL,
+    base_version_id uuid,
+    spec bytea NOT NULL,
+    spec_digest bytea NOT NULL,
+    bundles jsonb NOT NULL,
+    no_rematerialize boolean NOT NULL,
+    content bytea NOT NULL,
+    actor text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT plan_spec_digest_check CHECK ((octet_length(spec_digest) = 32))
+);
+
 -- Name: pointer; Type: VIEW; Schema: public
 
 CREATE VIEW public.pointer AS
@@ -681,7 +698,8 @@ CREATE TABLE public.publication (
     publication_id uuid NOT NULL,
     dataset_version_id uuid NOT NULL,
     number bigint NOT NULL,
-    published_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+    published_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    event_count integer DEFAULT 0 NOT NULL
 );
 
 -- Name: queue_report; Type: TABLE; Schema: public
@@ -949,6 +967,11 @@ ALTER TABLE ONLY public.pin_dataset
 ALTER TABLE ONLY public.pin
     ADD CONSTRAINT pin_pkey PRIMARY KEY (pin_id);
 
+-- Name: plan plan_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.plan
+    ADD CONSTRAINT plan_pkey PRIMARY KEY (plan_id);
+
 -- Name: publication publication_dataset_version_id_number_key; Type: CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.publication
@@ -1037,6 +1060,10 @@ CREATE INDEX ordered_stream_leased ON public.ordered_stream USING btree (lease_u
 -- Name: pin_expiry; Type: INDEX; Schema: public
 
 CREATE INDEX pin_expiry ON public.pin USING btree (expires_at);
+
+-- Name: plan_age; Type: INDEX; Schema: public
+
+CREATE INDEX plan_age ON public.plan USING btree (created_at);
 
 -- Name: subscription_open; Type: INDEX; Schema: public
 

@@ -15,7 +15,7 @@ one, which finds the job versions that are there. Of several builds of one DAG t
 others answer what it made of them. So nobody has to know whether another's build is alive.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dispatcher.dag.size import MAX_ROWS
@@ -27,6 +27,7 @@ from dispatcher.deploy.building import Build, Overtaken, clear_leftovers, hold, 
 from dispatcher.deploy.composition import dataset_rows
 from dispatcher.deploy.cutover import activate, deployed
 from dispatcher.deploy.deployable import Deployable
+from dispatcher.deploy.ownership import require_owned
 from dispatcher.deploy.store import VersionRow
 from dispatcher.deploy.versions import Identities
 from dispatcher.deploy.writes import write
@@ -47,7 +48,9 @@ class Call:
     actor: str
     hold: bool = False
     base: str | None = None
-    """The version that must be active, where the call says so."""
+    """The version that must be active, where the call says so: empty for none."""
+    plan_id: str | None = None
+    """The plan that is deployed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ async def _begin(pool: Pool, call: Call, new_id: Callable[[], str]) -> Build | D
         answer = await _answer(connection, call)
         if answer is not None:
             return Deployed(answer, unchanged=True)
-        _require_owned(deployable, await _owners(connection, deployable))
+        await require_owned(connection, deployable)
         await store.insert_dag(connection, deployable.name, call.actor)
         await store.own_dag(connection, deployable.name)
         if (answer := await _answer(connection, call)) is not None:  # another one came first
@@ -132,7 +135,7 @@ async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -
         await _require_unmoved(connection, deployable)
         await _require_unread(connection, deployable)
         await write(connection, dataset_rows(deployable))
-        _require_owned(deployable, await _owners(connection, deployable))
+        await require_owned(connection, deployable)
         await _require_switchable(connection, build)
         at_once = not call.hold and (
             build.base is None or not await stages.own_jobs(connection, build.dag_version_id, build.base)
@@ -155,6 +158,7 @@ async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -
             deploy_number=version.deploy_number,
             base_version_id=build.base,
             hold=call.hold,
+            plan_id=call.plan_id,
             spec_sha256=version.spec_digest.hex(),
         )
         await _note_answer(connection, call, version)
@@ -179,7 +183,7 @@ async def _require_switchable(connection: Connection, build: Build) -> None:
 
 def _require_base_of_call(call: Call, build: Build) -> None:
     """What the call was planned on is active. Raises BASE_MOVED."""
-    if call.base is not None and call.base != build.base:
+    if call.base is not None and (call.base or None) != build.base:
         raise TraceError(
             ErrorReason.ERROR_REASON_BASE_MOVED,
             f"another version of {call.deployable.name} is active than the plan starts from: plan again",
@@ -217,23 +221,6 @@ async def _require_unmoved(connection: Connection, deployable: Deployable) -> No
             f"another version of {', '.join(moved[:10])} is served since {deployable.name} was checked; deploy again",
             retry_after=stages.RETRY_AFTER,
         )
-
-
-async def _owners(connection: Connection, deployable: Deployable) -> list[store.OwnerRow]:
-    return await store.dataset_owners(connection, [name.casefold() for name in deployable.dataset_fingerprints])
-
-
-def _require_owned(deployable: Deployable, owners: Sequence[store.OwnerRow]) -> None:
-    """No other DAG owns a dataset that this one produces, and none is spelled in another way."""
-    by_folded = {owner.folded_id: owner for owner in owners}
-    for dataset_id in sorted(deployable.dataset_fingerprints):
-        owner = by_folded.get(dataset_id.casefold())
-        if owner is not None and (owner.dag, owner.dataset_id) != (deployable.name, dataset_id):
-            raise TraceError(
-                ErrorReason.ERROR_REASON_DATASET_OWNED,
-                f"dataset {dataset_id} is taken by {owner.dataset_id} of DAG {owner.dag}",
-                metadata={"dataset_id": dataset_id},
-            )
 
 
 async def _answered(connection: Connection, call: Call) -> VersionRow | None:

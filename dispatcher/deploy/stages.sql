@@ -193,10 +193,10 @@ where v.dag_version_id = %(dag_version_id)s and n.dataset_version_id <> o.datase
 order by n.dataset_id;
 
 -- name: owed_events
--- Publications of the inputs of a DAG version's jobs whose events have no task yet, and tasks that were made of such events and are not done.
+-- Events of the inputs of a DAG version's jobs that have no task yet, and tasks that were made of such events and are not done.
 -- Indexes subscription_replaying, task_queued, task_open.
 select (
-    select count(*)
+    select coalesce(sum(p.event_count), 0)
     from dag_version_job s
     join subscription u using (job_version_id)
     join publication p on p.dataset_version_id = u.input_version_id and p.number <= u.from_number and p.number > coalesce((

@@ -18,6 +18,7 @@ A repetition of an accepted call finds its keys taken and gets the first answer.
 a rollback.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from dispatcher.events import store
@@ -100,10 +101,10 @@ class Acceptance:
         await store.record_emits(connection, producers.emitted)
         publications = {result.publication for result in results if isinstance(result, Accepted)} - {None}
         numbered = sorted(
-            (version_id, publication.publication_id)
+            (version_id, publication.publication_id, event_count)
             for publication in publications
             if publication is not None
-            for version_id in publication.version_ids
+            for version_id, event_count in publication.event_counts
         )
         if not numbered:
             return
@@ -111,7 +112,9 @@ class Acceptance:
         crash("publish.numbered")
         replacing = sorted({id_ for item in publications if item is not None for id_ in item.replacing_ids})
         if replacing:
-            await store.remove_replaced(connection, dict(numbered), replacing)
+            await store.remove_replaced(
+                connection, {version_id: publication_id for version_id, publication_id, _ in numbered}, replacing
+            )
             object_key = await store.overlapping_artifact(connection, replacing)
             if object_key is not None:
                 raise ScopeOverlap(object_key)
@@ -128,9 +131,10 @@ class Acceptance:
         if writes.states:
             await store.write_states(connection, writes.states)
         await store.move_watermarks(connection, writes.watermarks)
-        version_ids = {item.dataset_version_id for item in writes.artifacts}
-        version_ids |= {item.key.dataset_version_id for item in writes.events}
-        return Publication(publication_id, frozenset(version_ids), frozenset(writes.replacing))
+        event_counts = Counter(item.key.dataset_version_id for item in writes.events)
+        versions = {item.dataset_version_id for item in writes.artifacts} | event_counts.keys()
+        gained = frozenset((version_id, event_counts[version_id]) for version_id in versions)
+        return Publication(publication_id, gained, frozenset(writes.replacing))
 
 
 async def _note(producers: Producers, writes: Writes) -> None:

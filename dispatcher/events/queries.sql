@@ -168,29 +168,31 @@ returning dataset_version_id::text;
 
 -- name: publish
 -- The last step before COMMIT: it takes the head rows, in their order, so numbers are in commit order (MECHANICS 4). A transaction has
--- one publication per version; more only where the batcher had to search it for a bad operation.
+-- one publication per version; more only where the batcher had to search it for a bad operation. Counts the events along with it.
 with wanted as (
-    select version_id, publication_id, row_number() over (partition by version_id order by publication_id) as place
-    from unnest(%(version_ids)s::uuid[], %(publication_ids)s::uuid[]) as w (version_id, publication_id)
+    select version_id, publication_id, event_count, row_number() over (partition by version_id order by publication_id) as place
+    from unnest(%(version_ids)s::uuid[], %(publication_ids)s::uuid[], %(event_counts)s::int[])
+        as w (version_id, publication_id, event_count)
 ), heads as (
     update dataset_head h
-    set number = h.number + k.publications
+    set number = h.number + k.publications, event_count = h.event_count + k.events
     from (
-        select l.dataset_version_id, c.publications
+        select l.dataset_version_id, c.publications, c.events
         from (
             select dataset_version_id from dataset_head
             where dataset_version_id = any(%(version_ids)s::uuid[])
             order by dataset_version_id
             for no key update
         ) l
-        join (select version_id, count(*) as publications from wanted group by version_id) c
-            on c.version_id = l.dataset_version_id
+        join (
+            select version_id, count(*) as publications, sum(event_count) as events from wanted group by version_id
+        ) c on c.version_id = l.dataset_version_id
     ) k
     where h.dataset_version_id = k.dataset_version_id
     returning h.dataset_version_id, h.number - k.publications as before
 )
-insert into publication (publication_id, dataset_version_id, number)
-select w.publication_id, w.version_id, h.before + w.place
+insert into publication (publication_id, dataset_version_id, number, event_count)
+select w.publication_id, w.version_id, h.before + w.place, w.event_count
 from wanted w
 join heads h on h.dataset_version_id = w.version_id;
 

@@ -223,13 +223,14 @@ async def move_watermarks(connection: Connection, moves: Mapping[str, bytes]) ->
     return len(await cursor.fetchall())
 
 
-async def publish(connection: Connection, numbered: Sequence[tuple[str, str]]) -> None:
-    """`numbered` are (dataset version, publication), sorted."""
+async def publish(connection: Connection, numbered: Sequence[tuple[str, str, int]]) -> None:
+    """`numbered` are (dataset version, publication, its new events), sorted."""
     await connection.execute(
         _sql.publish,
         {
-            "version_ids": [version_id for version_id, _ in numbered],
-            "publication_ids": [publication_id for _, publication_id in numbered],
+            "version_ids": [version_id for version_id, _, _ in numbered],
+            "publication_ids": [publication_id for _, publication_id, _ in numbered],
+            "event_counts": [event_count for _, _, event_count in numbered],
         },
     )
 

@@ -126,7 +126,8 @@ class Publication:
     """What one call of `accept` wrote, and what its transaction numbers at its end: by dataset version."""
 
     publication_id: str
-    version_ids: frozenset[str]
+    event_counts: frozenset[tuple[str, int]]
+    """Dataset versions, each with how many events it gained; none where it gained files alone."""
     replacing_ids: frozenset[str]
     """Artifacts that may take the place of others."""
 

@@ -2,40 +2,37 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import grpc
 
-from dispatcher.dag.model import KnownDataset, KnownDatasets, Reading
-from dispatcher.dag.reading import read_document, read_spec
 from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.deploy import stages, store
 from dispatcher.deploy.cutover import Rollback, abort, cut_over, remove, roll_back
-from dispatcher.deploy.deployable import Deployable
-from dispatcher.deploy.deploying import Call, deploy
+from dispatcher.deploy.deploying import deploy
 from dispatcher.deploy.store import DagRow, VersionRow
-from dispatcher.rpc import convert, deployments
+from dispatcher.rpc import convert, deployments, documents
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import number_token, page_size, task_page_token
+from dispatcher.rpc.planning import plan_dag
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.rows import (
     CountRow,
 )
 from kernel import bundles
 from kernel.artifacts.store import ArtifactStore
-from kernel.errors import TraceError, Violation
+from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.servers import current_actor
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceServicer
 from traceapi.control.v1.deployment_pb2 import Deployment, TaskCount
-from traceapi.types.v1.dag_pb2 import DagSpec, OutputSpec
+from traceapi.types.v1.dag_pb2 import DagSpec
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 Context = grpc.aio.ServicerContext[object, object]
-Source = pb.ValidateDagRequest | pb.DeployDagRequest
 
 MAX_BUNDLE_BYTES = 256 * 1024 * 1024
 WATCH_INTERVAL = 0.5
@@ -53,7 +50,7 @@ class DagService(DagServiceServicer):
         self._new_id = new_id
 
     async def ValidateDag(self, request: pb.ValidateDagRequest, context: Context) -> pb.ValidateDagResponse:
-        reading, _ = await self._read(request)
+        reading, _ = await documents.read(self._pool, request)
         return pb.ValidateDagResponse(
             problems=[
                 pb.DagProblem(
@@ -115,16 +112,7 @@ class DagService(DagServiceServicer):
         return pb.UploadBundleResponse(digest=digest, size_bytes=len(data), existed=existed)
 
     async def DeployDag(self, request: pb.DeployDagRequest, context: Context) -> pb.DeployDagResponse:
-        if request.WhichOneof("source") == "plan_id":
-            raise _later("deploying plans comes with PlanDag")
-        reading, known = await self._read(request)
-        if reading.resolved is None or reading.spec is None:
-            raise _faulty(reading)
-        await self._require_bundles(reading, request.bundles)
-        used = {path.path: request.bundles[path.path] for path in reading.local_paths}
-        spec = _with_digests(reading.spec, used)
-        deployable = await asyncio.to_thread(Deployable.of, reading.resolved, spec, known, used)
-        call = Call(deployable, request.request_id.lower(), str(current_actor()), hold=request.hold)
+        call = await documents.deploy_call(self._pool, request)
         with translated():
             deployed = await deploy(self._pool, call, self._new_id)
             async with transaction(self._pool) as connection:
@@ -225,7 +213,7 @@ class DagService(DagServiceServicer):
         return pb.ResumeDagResponse(paused_jobs=paused)
 
     async def PlanDag(self, request: pb.PlanDagRequest, context: Context) -> pb.PlanDagResponse:
-        raise _later("planning comes with changing deployed DAGs; ValidateDag checks a document")
+        return await plan_dag(self._pool, request, self._new_id)
 
     async def RemoveDag(self, request: pb.RemoveDagRequest, context: Context) -> pb.RemoveDagResponse:
         with translated():
@@ -233,46 +221,6 @@ class DagService(DagServiceServicer):
                 self._pool, request.dag, str(current_actor()), despite_readers=request.despite_readers
             )
         return pb.RemoveDagResponse(reader_dags=readers)
-
-    async def _read(self, request: Source) -> tuple[Reading, KnownDatasets]:
-        """The document against what is deployed. Its own DAG's datasets are not known from elsewhere."""
-        with translated():
-            async with transaction(self._pool) as connection:
-                rows = await datasets_store.known_datasets(connection)
-        every = KnownDatasets(
-            KnownDataset(
-                dataset_id=row.dataset_id,
-                dag=row.dag,
-                spec=_known_spec(row.spec, row.schema),
-                virtual_sql=row.virtual_sql,
-                dependencies=tuple(row.dependencies),
-                fingerprint=row.fingerprint,
-                version_id=row.dataset_version_id,
-            )
-            for row in rows
-        )
-        if request.WhichOneof("source") == "document":
-            document = request.document
-            reading = await asyncio.to_thread(read_document, document.text, document.file_name, every)
-        else:
-            reading = await asyncio.to_thread(read_spec, request.spec, every)
-        return reading, every
-
-    async def _require_bundles(self, reading: Reading, given: Mapping[str, str]) -> None:
-        needed = [path.path for path in reading.local_paths]
-        missing = [path for path in needed if path not in given]
-        with translated():
-            async with transaction(self._pool) as connection:
-                known = await datasets_store.known_bundles(
-                    connection, [given[path] for path in needed if path in given]
-                )
-        missing += [path for path in needed if path in given and given[path] not in known]
-        if missing:
-            raise TraceError(
-                ErrorReason.ERROR_REASON_BUNDLE_MISSING,
-                f"no bundle was uploaded for {', '.join(missing)}",
-                metadata={"paths": ",".join(missing)},
-            )
 
     async def _change_pauses(self, method: str, dag: str, jobs: list[str]) -> list[str]:
         """Pauses or resumes; answers the jobs that are paused then."""
@@ -292,38 +240,6 @@ class DagService(DagServiceServicer):
                 await datasets_store.audit(connection, actor, f"DagService.{method}", dag, jobs=jobs)
                 deployed = await store.deployed_jobs(connection, version.dag_version_id)
         return [job.job for job in deployed if job.paused]
-
-
-def _known_spec(data: bytes, schema: Mapping[str, str] | None) -> OutputSpec:
-    """The declaration, with the columns that the first commit froze where none were declared."""
-    spec = OutputSpec.FromString(data)
-    if not spec.schema and schema:
-        spec.schema.update(schema)
-    return spec
-
-
-def _with_digests(spec: DagSpec, bundled: Mapping[str, str]) -> DagSpec:
-    """The document as it is stored: the code by its digest."""
-    stored = DagSpec()
-    stored.CopyFrom(spec)
-    for job in stored.jobs.values():
-        if job.HasField("code"):
-            job.code.digest = bundled[job.code.bundle]
-    return stored
-
-
-def _faulty(reading: Reading) -> TraceError:
-    count = len(reading.problems)
-    shown = f"{count} problem{'s' if count != 1 else ''}" + (", or more" if reading.more_problems else "")
-    return TraceError(
-        ErrorReason.ERROR_REASON_INVALID_DOCUMENT,
-        f"the document has {shown}; the first: {reading.problems[0]}",
-        violations=[Violation(problem.path, str(problem)) for problem in reading.problems],
-    )
-
-
-def _later(message: str) -> TraceError:
-    return TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
 
 
 def _summary(row: DagRow, counts: list[CountRow]) -> pb.DagSummary:

@@ -78,6 +78,7 @@ class Canned:
     problems: list[dag_service_pb2.DagProblem] = field(default_factory=list)
     more_problems: bool = False
     local_paths: list[dag_service_pb2.LocalPath] = field(default_factory=list)
+    plan: dag_service_pb2.PlanDagResponse = field(default_factory=dag_service_pb2.PlanDagResponse)
     watched: list[dag_service_pb2.WatchDeploymentResponse] = field(default_factory=list)
     changeable: int = 5
     """Tasks that CancelTasks, RetryTasks and SkipTasks find."""
@@ -189,6 +190,10 @@ class _Dags(dag_service_pb2_grpc.DagServiceServicer):
     def DeployDag(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)
         return dag_service_pb2.DeployDagResponse(deployment=deployment(queued=10))
+
+    def PlanDag(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        return self._canned.plan
 
     def WatchDeployment(self, request: Any, context: Any) -> Iterator[Any]:
         broken = next(self._watches) < self._canned.watch_failures

@@ -298,7 +298,9 @@ class PlanDagRequest(_message.Message):
     BUNDLES_FIELD_NUMBER: _builtins.int
     NO_REMATERIALIZE_FIELD_NUMBER: _builtins.int
     no_rematerialize: _builtins.bool
-    """Take changed versions over without rebuilding them, on record."""
+    """Take the versions of jobs of which only `execution_strategy` changed over without rebuilding them, on record. Refused where there is no
+    such job.
+    """
     @_builtins.property
     def document(self) -> Global___DagDocument:
         """As text."""
@@ -341,23 +343,52 @@ class PlanDagResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     AFFECTED_READER_DAGS_FIELD_NUMBER: _builtins.int
     ROLLBACK_ESTIMATE_FIELD_NUMBER: _builtins.int
+    TASK_COUNT_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    ESTIMATE_ERROR_FIELD_NUMBER: _builtins.int
+    TAKEN_OVER_JOBS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    CREATED_TIME_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Identity, a uuid."""
     dag: _builtins.str
     """The DAG."""
     base_version: _builtins.int
     """The version it starts from; 0 for none."""
+    task_count: _builtins.int
+    """Tasks to run before the cutover, of all jobs."""
+    actor: _builtins.str
+    """Who made it."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.PlannedJob]:
-        """The jobs, upstream first: the order in which they are built."""
+        """The jobs, upstream first: the order in which they are built. Removed ones come last."""
 
     @_builtins.property
     def affected_reader_dags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """DAGs of others that read what changes."""
+        """DAGs of others whose active versions read a dataset that gets another version or is removed. Nothing is started in them."""
 
     @_builtins.property
     def rollback_estimate(self) -> _duration_pb2.Duration:
-        """How long a rollback's catch-up would take; unset where not known."""
+        """How long a rollback's catch-up would take for each hour that the new version was active: the tasks that the job versions which it
+        replaces would get in an hour, at the rate of the last hour, by their own history. 0 where nothing is replaced or nothing comes; unset
+        where a job that gets tasks has no history.
+        """
+
+    @_builtins.property
+    def estimate(self) -> _duration_pb2.Duration:
+        """How long they take, of all jobs that have a history, one after another. Unset where none has."""
+
+    @_builtins.property
+    def estimate_error(self) -> _duration_pb2.Duration:
+        """Half the width of the 80 % interval of `estimate`."""
+
+    @_builtins.property
+    def taken_over_jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With `no_rematerialize`: the jobs whose versions are taken over as they are."""
+
+    @_builtins.property
+    def created_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
 
     def __init__(
         self,
@@ -368,10 +399,16 @@ class PlanDagResponse(_message.Message):
         jobs: _abc.Iterable[_plan_pb2.PlannedJob] | None = ...,
         affected_reader_dags: _abc.Iterable[_builtins.str] | None = ...,
         rollback_estimate: _duration_pb2.Duration | None = ...,
+        task_count: _builtins.int = ...,
+        estimate: _duration_pb2.Duration | None = ...,
+        estimate_error: _duration_pb2.Duration | None = ...,
+        taken_over_jobs: _abc.Iterable[_builtins.str] | None = ...,
+        actor: _builtins.str = ...,
+        created_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rollback_estimate", b"rollback_estimate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "estimate", b"estimate", "estimate_error", b"estimate_error", "rollback_estimate", b"rollback_estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected_reader_dags", b"affected_reader_dags", "base_version", b"base_version", "dag", b"dag", "jobs", b"jobs", "plan_id", b"plan_id", "rollback_estimate", b"rollback_estimate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "affected_reader_dags", b"affected_reader_dags", "base_version", b"base_version", "created_time", b"created_time", "dag", b"dag", "estimate", b"estimate", "estimate_error", b"estimate_error", "jobs", b"jobs", "plan_id", b"plan_id", "rollback_estimate", b"rollback_estimate", "taken_over_jobs", b"taken_over_jobs", "task_count", b"task_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

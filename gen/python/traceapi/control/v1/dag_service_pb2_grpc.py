@@ -126,7 +126,8 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PlanDag(self, request, context):
-        """Compares a document with what is active and stores the answer as a plan. INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING.
+        """Compares a document with what is active and stores the answer as a plan, for 30 days. Starts nothing; repeated, it is another plan.
+        INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING; INVALID_REQUEST where `no_rematerialize` has nothing to take over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,9 @@ class DagServiceStub:
     UploadBundle: _grpc.StreamUnaryMultiCallable[_dag_service_pb2.UploadBundleRequest, _dag_service_pb2.UploadBundleResponse]
     """Stores a bundle under its digest. Repeatable: the same bytes are the same bundle. BUNDLE_DIGEST_MISMATCH, BUNDLE_INVALID, MESSAGE_TOO_LARGE."""
     PlanDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.PlanDagRequest, _dag_service_pb2.PlanDagResponse]
-    """Compares a document with what is active and stores the answer as a plan. INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING."""
+    """Compares a document with what is active and stores the answer as a plan, for 30 days. Starts nothing; repeated, it is another plan.
+    INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING; INVALID_REQUEST where `no_rematerialize` has nothing to take over.
+    """
     DeployDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]
     """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
     goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
@@ -81,7 +83,9 @@ class DagServiceAsyncStub(DagServiceStub):
     UploadBundle: _aio.StreamUnaryMultiCallable[_dag_service_pb2.UploadBundleRequest, _dag_service_pb2.UploadBundleResponse]  # type: ignore[assignment]
     """Stores a bundle under its digest. Repeatable: the same bytes are the same bundle. BUNDLE_DIGEST_MISMATCH, BUNDLE_INVALID, MESSAGE_TOO_LARGE."""
     PlanDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.PlanDagRequest, _dag_service_pb2.PlanDagResponse]  # type: ignore[assignment]
-    """Compares a document with what is active and stores the answer as a plan. INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING."""
+    """Compares a document with what is active and stores the answer as a plan, for 30 days. Starts nothing; repeated, it is another plan.
+    INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING; INVALID_REQUEST where `no_rematerialize` has nothing to take over.
+    """
     DeployDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]  # type: ignore[assignment]
     """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
     goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
@@ -139,7 +143,9 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.PlanDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.PlanDagResponse, _abc.Awaitable[_dag_service_pb2.PlanDagResponse]]:
-        """Compares a document with what is active and stores the answer as a plan. INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING."""
+        """Compares a document with what is active and stores the answer as a plan, for 30 days. Starts nothing; repeated, it is another plan.
+        INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING; INVALID_REQUEST where `no_rematerialize` has nothing to take over.
+        """
 
     @_abc_1.abstractmethod
     def DeployDag(

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etraceapi/control/v1/plan.proto\x12\x13traceapi.control.v1\x1a\x1egoogle/protobuf/duration.proto\"\xfd\x02\n\nPlannedJob\x12\x10\n\x03job\x18\x01 \x01(\tR\x03job\x12\x36\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x1e.traceapi.control.v1.JobChangeR\x06\x63hange\x12\x45\n\rfield_changes\x18\x03 \x03(\x0b\x32 .traceapi.control.v1.FieldChangeR\x0c\x66ieldChanges\x12$\n\x0ejob_version_id\x18\x04 \x01(\tR\x0cjobVersionId\x12\x1d\n\ntask_count\x18\x05 \x01(\x04R\ttaskCount\x12\x35\n\x08\x65stimate\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x65stimate\x12@\n\x0e\x65stimate_error\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\restimateError\x12 \n\x0b\x66ingerprint\x18\x08 \x01(\x0cR\x0b\x66ingerprint\"y\n\x0b\x46ieldChange\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n\x06\x62\x65\x66ore\x18\x02 \x01(\tR\x06\x62\x65\x66ore\x12\x14\n\x05\x61\x66ter\x18\x03 \x01(\tR\x05\x61\x66ter\x12(\n\x0fmaterialization\x18\x04 \x01(\x08R\x0fmaterialization*\xb6\x01\n\tJobChange\x12\x1a\n\x16JOB_CHANGE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_CHANGE_ADDED\x10\x01\x12\x16\n\x12JOB_CHANGE_CHANGED\x10\x02\x12\x19\n\x15JOB_CHANGE_DOWNSTREAM\x10\x03\x12\x15\n\x11JOB_CHANGE_SHARED\x10\x04\x12\x15\n\x11JOB_CHANGE_REUSED\x10\x05\x12\x16\n\x12JOB_CHANGE_REMOVED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etraceapi/control/v1/plan.proto\x12\x13traceapi.control.v1\x1a\x1egoogle/protobuf/duration.proto\"\xaf\x03\n\nPlannedJob\x12\x10\n\x03job\x18\x01 \x01(\tR\x03job\x12\x36\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x1e.traceapi.control.v1.JobChangeR\x06\x63hange\x12\x45\n\rfield_changes\x18\x03 \x03(\x0b\x32 .traceapi.control.v1.FieldChangeR\x0c\x66ieldChanges\x12$\n\x0ejob_version_id\x18\x04 \x01(\tR\x0cjobVersionId\x12\x1d\n\ntask_count\x18\x05 \x01(\x04R\ttaskCount\x12\x35\n\x08\x65stimate\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x65stimate\x12@\n\x0e\x65stimate_error\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\restimateError\x12 \n\x0b\x66ingerprint\x18\x08 \x01(\x0cR\x0b\x66ingerprint\x12\x30\n\x14task_count_estimated\x18\t \x01(\x08R\x12taskCountEstimated\"y\n\x0b\x46ieldChange\x12\x12\n\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n\x06\x62\x65\x66ore\x18\x02 \x01(\tR\x06\x62\x65\x66ore\x12\x14\n\x05\x61\x66ter\x18\x03 \x01(\tR\x05\x61\x66ter\x12(\n\x0fmaterialization\x18\x04 \x01(\x08R\x0fmaterialization*\xb6\x01\n\tJobChange\x12\x1a\n\x16JOB_CHANGE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_CHANGE_ADDED\x10\x01\x12\x16\n\x12JOB_CHANGE_CHANGED\x10\x02\x12\x19\n\x15JOB_CHANGE_DOWNSTREAM\x10\x03\x12\x15\n\x11JOB_CHANGE_SHARED\x10\x04\x12\x15\n\x11JOB_CHANGE_REUSED\x10\x05\x12\x16\n\x12JOB_CHANGE_REMOVED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'traceapi.control.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBCHANGE']._serialized_start=595
-  _globals['_JOBCHANGE']._serialized_end=777
+  _globals['_JOBCHANGE']._serialized_start=645
+  _globals['_JOBCHANGE']._serialized_end=827
   _globals['_PLANNEDJOB']._serialized_start=88
-  _globals['_PLANNEDJOB']._serialized_end=469
-  _globals['_FIELDCHANGE']._serialized_start=471
-  _globals['_FIELDCHANGE']._serialized_end=592
+  _globals['_PLANNEDJOB']._serialized_end=519
+  _globals['_FIELDCHANGE']._serialized_start=521
+  _globals['_FIELDCHANGE']._serialized_end=642
 # @@protoc_insertion_point(module_scope)

@@ -29,15 +29,15 @@ class _JobChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobChange.V
     JOB_CHANGE_UNSPECIFIED: _JobChange.ValueType  # 0
     """Never sent."""
     JOB_CHANGE_ADDED: _JobChange.ValueType  # 1
-    """New."""
+    """New: neither the active version has it, nor was it ever built."""
     JOB_CHANGE_CHANGED: _JobChange.ValueType  # 2
-    """Its own MATERIALIZATION fields changed."""
+    """MATERIALIZATION fields of its own changed: another job version, built beside the active one."""
     JOB_CHANGE_DOWNSTREAM: _JobChange.ValueType  # 3
-    """Something upstream of it changed."""
+    """None of its own fields does so, but something upstream of it changed, or a job with which it writes a dataset: another job version too."""
     JOB_CHANGE_SHARED: _JobChange.ValueType  # 4
-    """Untouched, or only EXECUTION fields changed; goes on as it runs."""
+    """Untouched, or only EXECUTION fields changed: the same job version, which goes on as it runs."""
     JOB_CHANGE_REUSED: _JobChange.ValueType  # 5
-    """Built before and taken up again."""
+    """This very job version was built before and is taken up again: only what it missed is run."""
     JOB_CHANGE_REMOVED: _JobChange.ValueType  # 6
     """No longer in the document."""
 
@@ -47,15 +47,15 @@ class JobChange(_JobChange, metaclass=_JobChangeEnumTypeWrapper):
 JOB_CHANGE_UNSPECIFIED: JobChange.ValueType  # 0
 """Never sent."""
 JOB_CHANGE_ADDED: JobChange.ValueType  # 1
-"""New."""
+"""New: neither the active version has it, nor was it ever built."""
 JOB_CHANGE_CHANGED: JobChange.ValueType  # 2
-"""Its own MATERIALIZATION fields changed."""
+"""MATERIALIZATION fields of its own changed: another job version, built beside the active one."""
 JOB_CHANGE_DOWNSTREAM: JobChange.ValueType  # 3
-"""Something upstream of it changed."""
+"""None of its own fields does so, but something upstream of it changed, or a job with which it writes a dataset: another job version too."""
 JOB_CHANGE_SHARED: JobChange.ValueType  # 4
-"""Untouched, or only EXECUTION fields changed; goes on as it runs."""
+"""Untouched, or only EXECUTION fields changed: the same job version, which goes on as it runs."""
 JOB_CHANGE_REUSED: JobChange.ValueType  # 5
-"""Built before and taken up again."""
+"""This very job version was built before and is taken up again: only what it missed is run."""
 JOB_CHANGE_REMOVED: JobChange.ValueType  # 6
 """No longer in the document."""
 Global___JobChange: _TypeAlias = JobChange  # noqa: Y015
@@ -74,23 +74,35 @@ class PlannedJob(_message.Message):
     ESTIMATE_FIELD_NUMBER: _builtins.int
     ESTIMATE_ERROR_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    TASK_COUNT_ESTIMATED_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """The job."""
     change: Global___JobChange.ValueType
     """What happens to it."""
     job_version_id: _builtins.str
-    """The job version it will be, a uuid; empty until built."""
+    """The job version, a uuid: that of the active version where it is shared or removed, the earlier one where it is reused; else empty, for
+    it is not built yet.
+    """
     task_count: _builtins.int
-    """Tasks to run before the cutover."""
+    """Tasks to run before the cutover. For each dataset that triggers it: where that stays as it is, its retained events, of a reused job those
+    that it missed; where that is rebuilt itself, as many as the active version of it has. A source counts 1: its run.
+    """
     fingerprint: _builtins.bytes
-    """Fingerprint of the job version, 32 bytes."""
+    """Fingerprint of the job version, 32 bytes; empty where it is removed."""
+    task_count_estimated: _builtins.bool
+    """`task_count` rests on the events of a dataset that is itself rebuilt, so that it may come out differently."""
     @_builtins.property
     def field_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
-        """Which fields changed, and how; for people."""
+        """Which fields differ from the active version's, and how, with defaults filled in; for people. Of a shared job only EXECUTION fields can.
+        Empty for jobs that are added, removed, or reused without being in the active version.
+        """
 
     @_builtins.property
     def estimate(self) -> _duration_pb2.Duration:
-        """How long they take, from history; unset where there is none."""
+        """How long they take: the mean duration of the job's latest succeeded attempts, at most 500, of whatever version, for as many tasks at once
+        as its max_concurrency, the window of its queue and the room of the queue's workers allow. Unset where none is known, and for sources,
+        whose run may never end.
+        """
 
     @_builtins.property
     def estimate_error(self) -> _duration_pb2.Duration:
@@ -107,10 +119,11 @@ class PlannedJob(_message.Message):
         estimate: _duration_pb2.Duration | None = ...,
         estimate_error: _duration_pb2.Duration | None = ...,
         fingerprint: _builtins.bytes = ...,
+        task_count_estimated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "estimate_error", b"estimate_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "estimate", b"estimate", "estimate_error", b"estimate_error", "field_changes", b"field_changes", "fingerprint", b"fingerprint", "job", b"job", "job_version_id", b"job_version_id", "task_count", b"task_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "estimate", b"estimate", "estimate_error", b"estimate_error", "field_changes", b"field_changes", "fingerprint", b"fingerprint", "job", b"job", "job_version_id", b"job_version_id", "task_count", b"task_count", "task_count_estimated", b"task_count_estimated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -127,7 +140,9 @@ class FieldChange(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     MATERIALIZATION_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Path within the job."""
+    """Path within the job, such as `config.size` or `outputs."eth.blocks".sort`. Code counts as `code.digest`, by its bundle; a file of a config
+    by the digest of its content, at its key.
+    """
     before: _builtins.str
     """Before; empty where it was not set."""
     after: _builtins.str

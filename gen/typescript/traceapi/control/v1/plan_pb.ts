@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file traceapi/control/v1/plan.proto.
  */
 export const file_traceapi_control_v1_plan: GenFile = /*@__PURE__*/
-  fileDesc("Ch50cmFjZWFwaS9jb250cm9sL3YxL3BsYW4ucHJvdG8SE3RyYWNlYXBpLmNvbnRyb2wudjEiowIKClBsYW5uZWRKb2ISCwoDam9iGAEgASgJEi4KBmNoYW5nZRgCIAEoDjIeLnRyYWNlYXBpLmNvbnRyb2wudjEuSm9iQ2hhbmdlEjcKDWZpZWxkX2NoYW5nZXMYAyADKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLkZpZWxkQ2hhbmdlEhYKDmpvYl92ZXJzaW9uX2lkGAQgASgJEhIKCnRhc2tfY291bnQYBSABKAQSKwoIZXN0aW1hdGUYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMQoOZXN0aW1hdGVfZXJyb3IYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoLZmluZ2VycHJpbnQYCCABKAwiUwoLRmllbGRDaGFuZ2USDAoEcGF0aBgBIAEoCRIOCgZiZWZvcmUYAiABKAkSDQoFYWZ0ZXIYAyABKAkSFwoPbWF0ZXJpYWxpemF0aW9uGAQgASgIKrYBCglKb2JDaGFuZ2USGgoWSk9CX0NIQU5HRV9VTlNQRUNJRklFRBAAEhQKEEpPQl9DSEFOR0VfQURERUQQARIWChJKT0JfQ0hBTkdFX0NIQU5HRUQQAhIZChVKT0JfQ0hBTkdFX0RPV05TVFJFQU0QAxIVChFKT0JfQ0hBTkdFX1NIQVJFRBAEEhUKEUpPQl9DSEFOR0VfUkVVU0VEEAUSFgoSSk9CX0NIQU5HRV9SRU1PVkVEEAZiBnByb3RvMw", [file_google_protobuf_duration]);
+  fileDesc("Ch50cmFjZWFwaS9jb250cm9sL3YxL3BsYW4ucHJvdG8SE3RyYWNlYXBpLmNvbnRyb2wudjEiwQIKClBsYW5uZWRKb2ISCwoDam9iGAEgASgJEi4KBmNoYW5nZRgCIAEoDjIeLnRyYWNlYXBpLmNvbnRyb2wudjEuSm9iQ2hhbmdlEjcKDWZpZWxkX2NoYW5nZXMYAyADKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLkZpZWxkQ2hhbmdlEhYKDmpvYl92ZXJzaW9uX2lkGAQgASgJEhIKCnRhc2tfY291bnQYBSABKAQSKwoIZXN0aW1hdGUYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMQoOZXN0aW1hdGVfZXJyb3IYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoLZmluZ2VycHJpbnQYCCABKAwSHAoUdGFza19jb3VudF9lc3RpbWF0ZWQYCSABKAgiUwoLRmllbGRDaGFuZ2USDAoEcGF0aBgBIAEoCRIOCgZiZWZvcmUYAiABKAkSDQoFYWZ0ZXIYAyABKAkSFwoPbWF0ZXJpYWxpemF0aW9uGAQgASgIKrYBCglKb2JDaGFuZ2USGgoWSk9CX0NIQU5HRV9VTlNQRUNJRklFRBAAEhQKEEpPQl9DSEFOR0VfQURERUQQARIWChJKT0JfQ0hBTkdFX0NIQU5HRUQQAhIZChVKT0JfQ0hBTkdFX0RPV05TVFJFQU0QAxIVChFKT0JfQ0hBTkdFX1NIQVJFRBAEEhUKEUpPQl9DSEFOR0VfUkVVU0VEEAUSFgoSSk9CX0NIQU5HRV9SRU1PVkVEEAZiBnByb3RvMw", [file_google_protobuf_duration]);
 
 /**
  * One job of a plan.
@@ -37,28 +37,33 @@ export type PlannedJob = Message<"traceapi.control.v1.PlannedJob"> & {
   change: JobChange;
 
   /**
-   * Which fields changed, and how; for people.
+   * Which fields differ from the active version's, and how, with defaults filled in; for people. Of a shared job only EXECUTION fields can.
+   * Empty for jobs that are added, removed, or reused without being in the active version.
    *
    * @generated from field: repeated traceapi.control.v1.FieldChange field_changes = 3;
    */
   fieldChanges: FieldChange[];
 
   /**
-   * The job version it will be, a uuid; empty until built.
+   * The job version, a uuid: that of the active version where it is shared or removed, the earlier one where it is reused; else empty, for
+   * it is not built yet.
    *
    * @generated from field: string job_version_id = 4;
    */
   jobVersionId: string;
 
   /**
-   * Tasks to run before the cutover.
+   * Tasks to run before the cutover. For each dataset that triggers it: where that stays as it is, its retained events, of a reused job those
+   * that it missed; where that is rebuilt itself, as many as the active version of it has. A source counts 1: its run.
    *
    * @generated from field: uint64 task_count = 5;
    */
   taskCount: bigint;
 
   /**
-   * How long they take, from history; unset where there is none.
+   * How long they take: the mean duration of the job's latest succeeded attempts, at most 500, of whatever version, for as many tasks at once
+   * as its max_concurrency, the window of its queue and the room of the queue's workers allow. Unset where none is known, and for sources,
+   * whose run may never end.
    *
    * @generated from field: google.protobuf.Duration estimate = 6;
    */
@@ -72,11 +77,18 @@ export type PlannedJob = Message<"traceapi.control.v1.PlannedJob"> & {
   estimateError?: Duration;
 
   /**
-   * Fingerprint of the job version, 32 bytes.
+   * Fingerprint of the job version, 32 bytes; empty where it is removed.
    *
    * @generated from field: bytes fingerprint = 8;
    */
   fingerprint: Uint8Array;
+
+  /**
+   * `task_count` rests on the events of a dataset that is itself rebuilt, so that it may come out differently.
+   *
+   * @generated from field: bool task_count_estimated = 9;
+   */
+  taskCountEstimated: boolean;
 };
 
 /**
@@ -93,7 +105,8 @@ export const PlannedJobSchema: GenMessage<PlannedJob> = /*@__PURE__*/
  */
 export type FieldChange = Message<"traceapi.control.v1.FieldChange"> & {
   /**
-   * Path within the job.
+   * Path within the job, such as `config.size` or `outputs."eth.blocks".sort`. Code counts as `code.digest`, by its bundle; a file of a config
+   * by the digest of its content, at its key.
    *
    * @generated from field: string path = 1;
    */
@@ -142,35 +155,35 @@ export enum JobChange {
   UNSPECIFIED = 0,
 
   /**
-   * New.
+   * New: neither the active version has it, nor was it ever built.
    *
    * @generated from enum value: JOB_CHANGE_ADDED = 1;
    */
   ADDED = 1,
 
   /**
-   * Its own MATERIALIZATION fields changed.
+   * MATERIALIZATION fields of its own changed: another job version, built beside the active one.
    *
    * @generated from enum value: JOB_CHANGE_CHANGED = 2;
    */
   CHANGED = 2,
 
   /**
-   * Something upstream of it changed.
+   * None of its own fields does so, but something upstream of it changed, or a job with which it writes a dataset: another job version too.
    *
    * @generated from enum value: JOB_CHANGE_DOWNSTREAM = 3;
    */
   DOWNSTREAM = 3,
 
   /**
-   * Untouched, or only EXECUTION fields changed; goes on as it runs.
+   * Untouched, or only EXECUTION fields changed: the same job version, which goes on as it runs.
    *
    * @generated from enum value: JOB_CHANGE_SHARED = 4;
    */
   SHARED = 4,
 
   /**
-   * Built before and taken up again.
+   * This very job version was built before and is taken up again: only what it missed is run.
    *
    * @generated from enum value: JOB_CHANGE_REUSED = 5;
    */
