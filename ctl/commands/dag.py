@@ -10,15 +10,16 @@ from rich.markup import escape
 from rich.text import Text
 
 from ctl import document as documents
-from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption
+from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption, YesOption
 from ctl.commands.registry import command
+from ctl.confirm import confirm
 from ctl.connection import CALL_SECONDS, Connection, connect
 from ctl.document import Document, UnreadableDocument
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.local_paths import pack_local_paths
 from ctl.paging import collect
-from ctl.render import console, graph, machine, tables, values
+from ctl.render import console, graph, machine, plans, tables, values
 from ctl.render.printable import printable
 from ctl.render.svg import draw_svg
 from ctl.watch import Followed, follow_deployment
@@ -26,11 +27,13 @@ from kernel.bundles import Bundle
 from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as api
 from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD, Deployment
+from traceapi.control.v1.plan_pb2 import JOB_CHANGE_SHARED, JOB_CHANGE_UNSPECIFIED
 from traceapi.types.v1 import dag_pb2
 
 app = typer.Typer(help="DAGs: jobs that meet in datasets.", no_args_is_help=True)
 
 _DEPLOY_SECONDS = 120.0
+_PLAN_SECONDS = 60.0
 
 DocumentArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="The DAG document.", show_default=False, readable=False)
@@ -78,6 +81,13 @@ def deploy_dag(
         typer.Option("--wait", "-w", help="Follow it: a change until it has taken over, a first version to its end."),
     ] = False,
     hold: Annotated[bool, typer.Option("--hold", help="Build it, and wait for `tracectl dag cutover`.")] = False,
+    no_rematerialize: Annotated[
+        bool,
+        typer.Option(
+            "--no-rematerialize", help="Take jobs over as they are of which only execution_strategy changed, on record."
+        ),
+    ] = False,
+    yes: YesOption = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -86,6 +96,8 @@ def deploy_dag(
     A change is built beside the active version, which goes on; once it has caught up, one transaction puts it in place,
     and `tracectl dag rollback` takes it back. What changes only how jobs run is active at once.
 
+    A change is planned, shown and asked for first; it is refused where another version became active since.
+
     With --wait, shows progress until a change has taken over, or of a first version until the sources have ended and
     every task is final; it exits with 1 when tasks are DEAD. Deploying the active document again changes nothing. In
     JSON the answer is DeployDagResponse, with --wait the last WatchDeploymentResponse.
@@ -93,7 +105,7 @@ def deploy_dag(
     \b
     Examples:
       tracectl dag deploy examples/ethereum/dag.yaml --wait
-      tracectl dag deploy dag.yaml --hold
+      tracectl dag deploy dag.yaml --hold --yes
       tracectl dag deploy dag.yaml --output json
     """
     try:
@@ -101,7 +113,14 @@ def deploy_dag(
     except UnreadableDocument as error:
         raise faulty_document(error.document, [error.problem], exit_code=error.exit_code) from None
     with connect(home) as connection:
-        answer = deploy_document(connection, document, hold=hold)
+        planned = plan_document(connection, document, no_rematerialize=no_rematerialize, undone="deployed")
+        if planned.changes_something:
+            console.stderr().print(plans.plan(planned.answer, planned.spec))
+            question = f"Deploy this change of {planned.answer.dag}?"
+            confirm(question, yes=yes, remedy=f"look at `tracectl dag plan {file}`, then give --yes")
+        with connection.errors(str(document.path)):
+            request = api.DeployDagRequest(plan_id=planned.answer.plan_id, hold=hold, request_id=new_id())
+            answer = connection.dags.DeployDag(request, timeout=_DEPLOY_SECONDS)
         if output is Output.TABLE:
             console.stdout().print(_deployed(answer))
         elif not wait:
@@ -119,6 +138,34 @@ def deploy_document(connection: Connection, document: Document, *, hold: bool = 
     with connection.errors(str(document.path)):
         request = api.DeployDagRequest(document=document.message(), bundles=bundles, hold=hold, request_id=new_id())
         return connection.dags.DeployDag(request, timeout=_DEPLOY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDocument:
+    """The stored plan of a document, and what the document means."""
+
+    answer: api.PlanDagResponse
+    spec: dag_pb2.DagSpec
+
+    @property
+    def changes_something(self) -> bool:
+        """It replaces an active version in something that is stored or runs."""
+        same = (JOB_CHANGE_SHARED, JOB_CHANGE_UNSPECIFIED)
+        return self.answer.base_version > 0 and any(job.change not in same for job in self.answer.jobs)
+
+
+def plan_document(
+    connection: Connection, document: Document, *, no_rematerialize: bool, undone: str
+) -> PlannedDocument:
+    """Validate, upload, plan. Raises CtlError; a faulty document's problems are printed before. `undone` is what was to
+    be done with it."""
+    checked = check_document(connection, document)
+    if checked.answer.problems:
+        raise faulty_document(document, checked.answer.problems, more=checked.answer.more_problems, undone=undone)
+    bundles = documents.upload_bundles(connection, checked.bundles)
+    request = api.PlanDagRequest(document=document.message(), bundles=bundles, no_rematerialize=no_rematerialize)
+    with connection.errors(str(document.path)):
+        return PlannedDocument(connection.dags.PlanDag(request, timeout=_PLAN_SECONDS), checked.answer.spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,12 @@ from typing import Annotated
 
 import typer
 
-from ctl import document as documents
-from ctl.commands.dag import DocumentArgument, check_document, faulty_document
+from ctl.commands.dag import DocumentArgument, faulty_document, plan_document
 from ctl.commands.options import HomeOption, Output, OutputOption
 from ctl.connection import connect
 from ctl.document import Document, UnreadableDocument
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, plans
-from traceapi.control.v1 import dag_service_pb2 as api
-
-_PLAN_SECONDS = 60.0
 
 
 def plan(
@@ -44,16 +40,8 @@ def plan(
     except UnreadableDocument as error:
         raise faulty_document(error.document, [error.problem], exit_code=error.exit_code, undone="planned") from None
     with connect(home) as connection:
-        checked = check_document(connection, document)
-        if checked.answer.problems:
-            raise faulty_document(
-                document, checked.answer.problems, more=checked.answer.more_problems, undone="planned"
-            )
-        bundles = documents.upload_bundles(connection, checked.bundles)
-        request = api.PlanDagRequest(document=document.message(), bundles=bundles, no_rematerialize=no_rematerialize)
-        with connection.errors(str(document.path)):
-            answer = connection.dags.PlanDag(request, timeout=_PLAN_SECONDS)
+        planned = plan_document(connection, document, no_rematerialize=no_rematerialize, undone="planned")
     if output is Output.JSON:
-        machine.print_message(answer)
+        machine.print_message(planned.answer)
     else:
-        console.stdout().print(plans.plan(answer, checked.answer.spec))
+        console.stdout().print(plans.plan(planned.answer, planned.spec))

@@ -85,7 +85,9 @@ def test_a_change_goes_in_and_comes_out_again_while_data_flow(
 
     run("dag", "deploy", str(document))
     document.write_text(CHANGED)
-    run("dag", "deploy", str(document), "--wait")
+    refused = stack.tracectl("dag", "deploy", str(document))
+    assert (refused.returncode, "give --yes" in refused.stderr) == (2, True), "nobody can be asked"
+    run("dag", "deploy", str(document), "--wait", "--yes")
     seen = rows()
     assert {row["version"] for row in seen} <= {2}
     run("dag", "rollback", "sums", "--yes")

@@ -25,7 +25,8 @@ def test_deploy_uploads_the_paths_and_hands_over_their_digests(run: Run, canned:
     ]
     result = run("dag", "deploy", str(document))
     assert result.exit_code == 0, result.stderr
-    sent = canned.asked(dag_service_pb2.DeployDagRequest)
+    sent = canned.asked(dag_service_pb2.PlanDagRequest)
+    assert canned.asked(dag_service_pb2.DeployDagRequest).WhichOneof("source") == "plan_id"
     assert set(sent.bundles) == {"operators", "rows.csv"}
     assert set(sent.bundles.values()) == set(canned.bundles)
 

@@ -133,3 +133,18 @@ def test_a_faulty_document_is_not_planned(run: Run, canned: Canned, document: Pa
     assert "bad name" in result.stderr
     assert "the document was not planned" in result.stderr
     assert run("dag", "plan", str(document.parent / "missing.yaml")).exit_code == 2
+
+
+def test_deploy_of_a_change_shows_its_plan_and_asks(run: Run, canned: Canned, document: Path) -> None:
+    canned.plan = dag_service_pb2.PlanDagResponse(
+        plan_id="01a20000-0000-7000-8000-000000000001",
+        dag="ethereum",
+        base_version=3,
+        jobs=[PlannedJob(job="checked", change=plan_pb2.JOB_CHANGE_CHANGED, task_count=10)],
+    )
+    refused = run("dag", "deploy", str(document))
+    assert (refused.exit_code, "Deploy this change of ethereum?" in refused.stderr) == (2, True)
+    assert "give --yes" in refused.stderr
+    assert not any(isinstance(request, dag_service_pb2.DeployDagRequest) for request in canned.requests)
+    assert run("dag", "deploy", str(document), "--yes").exit_code == 0
+    assert canned.asked(dag_service_pb2.DeployDagRequest).plan_id == canned.plan.plan_id
