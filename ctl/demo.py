@@ -1,4 +1,5 @@
-"""`make demo`: the whole stack on real chain data, from nothing to three query results, and back to nothing.
+"""`make demo`: the whole stack on real chain data, from nothing to three query results; a change that goes in and comes
+out again; and back to nothing.
 
 It has a home of its own, `.trace/demo`, made anew by each run: nobody's data are there. The stack is tied to this
 process (the kernel stops it with us), unless KEEP=1 leaves it running. A run that was interrupted leaves at most files,
@@ -21,6 +22,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.text import Text
 
+from ctl import demo_change
 from ctl.commands.dag import check_followed, deploy_document
 from ctl.connection import Connection, connect
 from ctl.document import Document, validate
@@ -75,6 +77,12 @@ def _miners(rows: list[dict[str, Any]]) -> str:
         f"Stored nowhere: eth.gas_by_miner is SQL over the checked partitions, evaluated for this query. These"
         f" {len(rows)} mined {count(sum(row['blocks'] for row in rows))} of the blocks."
     )
+
+
+def _senders(rows: list[dict[str, Any]]) -> str:
+    if not rows[0]["senders"]:
+        raise CtlError("the new column is empty", remedy="look at the dataset eth.block_fees")
+    return f"The new version is served: {count(int(rows[0]['senders']))} senders, counted block by block."
 
 
 QUESTIONS = (
@@ -159,6 +167,7 @@ def _run(home: Home, screen: Console, *, tied: bool) -> None:
         _deploy(connection, screen)
         for question in QUESTIONS:
             _ask(connection, question, screen)
+        _change(connection, screen)
 
 
 def _deploy(connection: Connection, screen: Console) -> None:
@@ -173,6 +182,19 @@ def _deploy(connection: Connection, screen: Console) -> None:
     except CtlError as error:
         raise CtlError(error.message, where=str(connection.home.logs), remedy="read the logs there") from error
     check_followed(connection, followed)
+
+
+def _change(connection: Connection, screen: Console) -> None:
+    """The second act: edit, plan, deploy, cutover; and back."""
+    document = Document.read(_EXAMPLE)
+    _title(screen, "Second act: the pipeline changes. A column more in the job block_fees:")
+    demo_change.show_edit(screen)
+    _title(screen, "What that means, and then its versions are built beside those that are read")
+    demo_change.deploy(connection, demo_change.changed(document), screen, _PATIENCE_SECONDS)
+    _ask(connection, Question("Who sent these transactions?", demo_change.COLUMNS, _senders), screen)
+    _title(screen, "And back: tracectl dag rollback ethereum")
+    demo_change.roll_back(connection, "ethereum", screen)
+    _ask(connection, QUESTIONS[1], screen)
 
 
 def _ask(connection: Connection, question: Question, screen: Console) -> None:
@@ -232,6 +254,7 @@ def _say_what_next(home: Home, screen: Console, *, running: bool) -> None:
         lines += [f"{tracectl} up --detach --port 0      # starts it again, with its data"]
     lines += [
         f"{tracectl} dag show ethereum",
+        f"{tracectl} dag history ethereum",
         f"{tracectl} task ls --job checked",
         f"{tracectl} query {_NEXT_QUERY!r}",
         f"{tracectl} down",
