@@ -101,8 +101,8 @@ def draw_svg(spec: dag_pb2.DagSpec) -> str:
     plan = _plan(spec)
     _place_across(plan)
     steps = [_labels(plan, number) for number in range(len(plan.layers.layers))]
+    width = _move_inside([*plan.boxes.values(), *(label for labels in steps for label in labels)])
     height = _place_down(plan, steps)
-    width = max((box.x + box.width / 2 for box in plan.boxes.values()), default=0.0) + _MARGIN
     parts = [*_lines(plan), *_names(plan, steps), *(_drawn(box) for box in plan.boxes.values() if box.lines)]
     title = escape(printable(f"DAG {spec.dag}"))
     return (
@@ -177,9 +177,14 @@ def _place_across(plan: _Plan) -> None:
         neighbours = above if down else below
         for layer in plan.layers.layers if down else reversed(plan.layers.layers):
             _spread(plan, layer, [_mean(plan, neighbours.get(place.name, ()), place.name) for place in layer])
-    left = min((box.x - box.width / 2 for box in plan.boxes.values()), default=0.0)
-    for box in plan.boxes.values():
-        box.x += _MARGIN - left
+
+
+def _move_inside(drawn: Sequence[_Box | _Label]) -> float:
+    """So that everything is within the margins; answers the width of all."""
+    left = min((each.x - each.width / 2 for each in drawn), default=0.0)
+    for each in drawn:
+        each.x += _MARGIN - left
+    return max((each.x + each.width / 2 for each in drawn), default=0.0) + _MARGIN
 
 
 def _mean(plan: _Plan, names: Sequence[str], own: str) -> float:

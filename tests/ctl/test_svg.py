@@ -117,6 +117,18 @@ def test_names_of_datasets_do_not_lie_on_each_other() -> None:
         assert one.attributes["y"] != other.attributes["y"] or apart > 7.3 * len(one.text)
 
 
+def test_a_long_name_of_a_dataset_is_inside_the_picture() -> None:
+    name = "d" * 200
+    jobs = {
+        "a": {"operator": "splitter", "outputs": {name: {}}},
+        "b": {"operator": "splitter", "inputs": {name: {}}, "outputs": {"b": {}}},
+    }
+    root = parsed(json_format.ParseDict({"dag": "any", "jobs": jobs}, dag_pb2.DagSpec()))
+    (label,) = (each for each in root if each.attributes.get("class") == "dataset")
+    assert float(label.attributes["x"]) > 7.3 * 100
+    assert float(root[0].attributes["width"]) > 7.3 * 200
+
+
 def test_show_writes_the_picture(run: Run, canned: Canned, tmp_path: Path) -> None:
     file = tmp_path / "dag.svg"
     result = run("dag", "show", "ethereum", "--svg", str(file))
