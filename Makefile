@@ -115,6 +115,10 @@ bench-dispatch: venv ## How fast tasks are delivered, beside other queues (ARGS=
 	@tools/bench_venv.sh
 	@$(BIN)/python -m bench.dispatch $(ARGS)
 
+.PHONY: bench-deploy
+bench-deploy: venv ## Cutovers and rollbacks: how long, what they hold up, and that nobody sees a mixture (ARGS="--quick")
+	@$(BIN)/python -m bench.deploy $(ARGS)
+
 .PHONY: bench-churn
 bench-churn: venv ## Whether the hot tables stay flat while 2*10^6 tasks come and go (ARGS="--tasks 200000")
 	@$(BIN)/python -m bench.churn $(ARGS)

@@ -164,7 +164,7 @@ class DagService(DagServiceServicer):
         with translated():
             version = await step
             async with transaction(self._pool) as connection:
-                deployment = await deployments.message(connection, version)
+                deployment = await deployments.switched(connection, version)
         self._switched()
         return deployment
 

@@ -19,8 +19,13 @@ Counts = Mapping[str, Mapping[str, int]]
 
 
 async def message(connection: Connection, version: VersionRow) -> Deployment:
-    """One version."""
+    """One version, with its tasks."""
     return (await messages(connection, [version]))[0]
+
+
+async def switched(connection: Connection, version: VersionRow) -> Deployment:
+    """One version, without its tasks: who switches a million of them does not wait until they are counted."""
+    return await _message(connection, version, {})
 
 
 async def messages(connection: Connection, versions: Sequence[VersionRow]) -> list[Deployment]:

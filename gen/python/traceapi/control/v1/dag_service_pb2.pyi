@@ -615,7 +615,7 @@ class CutOverDagResponse(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def deployment(self) -> _deployment_pb2.Deployment:
-        """The deployment."""
+        """The deployment, without counts of tasks."""
 
     def __init__(
         self,
@@ -661,7 +661,7 @@ class AbortDeploymentResponse(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def deployment(self) -> _deployment_pb2.Deployment:
-        """The deployment."""
+        """The deployment, without counts of tasks."""
 
     def __init__(
         self,
@@ -718,7 +718,7 @@ class RollbackDagResponse(_message.Message):
     """Events that the restored version has to catch up with."""
     @_builtins.property
     def deployment(self) -> _deployment_pb2.Deployment:
-        """The deployment that is active now."""
+        """The deployment that is active now, without counts of tasks."""
 
     def __init__(
         self,

@@ -670,7 +670,7 @@ export const CutOverDagRequestSchema: GenMessage<CutOverDagRequest> = /*@__PURE_
  */
 export type CutOverDagResponse = Message<"traceapi.control.v1.CutOverDagResponse"> & {
   /**
-   * The deployment.
+   * The deployment, without counts of tasks.
    *
    * @generated from field: traceapi.control.v1.Deployment deployment = 1;
    */
@@ -712,7 +712,7 @@ export const AbortDeploymentRequestSchema: GenMessage<AbortDeploymentRequest> = 
  */
 export type AbortDeploymentResponse = Message<"traceapi.control.v1.AbortDeploymentResponse"> & {
   /**
-   * The deployment.
+   * The deployment, without counts of tasks.
    *
    * @generated from field: traceapi.control.v1.Deployment deployment = 1;
    */
@@ -768,7 +768,7 @@ export const RollbackDagRequestSchema: GenMessage<RollbackDagRequest> = /*@__PUR
  */
 export type RollbackDagResponse = Message<"traceapi.control.v1.RollbackDagResponse"> & {
   /**
-   * The deployment that is active now.
+   * The deployment that is active now, without counts of tasks.
    *
    * @generated from field: traceapi.control.v1.Deployment deployment = 1;
    */
