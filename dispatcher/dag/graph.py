@@ -41,7 +41,9 @@ def order_jobs(flows: Mapping[str, Flow], dag: str, known: KnownDatasets, findin
     """
     graph = _graph(flows, dag, known)
     knotted: set[str] = set()
-    for component in nx.strongly_connected_components(graph):
+    # Most documents have no cycle, which is seen much sooner than where one would be.
+    components = [] if nx.is_directed_acyclic_graph(graph) else nx.strongly_connected_components(graph)
+    for component in components:
         jobs = sorted(node for node in component if isinstance(node, Job))
         if not jobs or (len(component) == 1 and not graph.has_edge(jobs[0], jobs[0])):
             continue

@@ -8,7 +8,7 @@ from dispatcher.dag.datasets import Names
 from dispatcher.dag.problems import Findings, Path, clip
 from dispatcher.dag.sql import Binder, BoundColumn, canonical_tree
 from kernel.column_types import parse_column_type
-from kernel.dataset_sql import SqlError, SqlProblem, TableName, parse_select, table_names_of
+from kernel.dataset_sql import SqlError, SqlProblem, TableName, parse_selects, table_names_of
 from traceapi.types.v1.dag_pb2 import DagSpec, JobSpec, OutputSpec
 
 
@@ -30,14 +30,12 @@ def read_queries(spec: DagSpec, datasets: Names, findings: Findings) -> dict[str
     """
     found: dict[str, Query] = {}
     unsure = any(findings.broken(("jobs", name, "outputs")) for name in spec.jobs)
-    for name in sorted(spec.jobs):
+    texts = _texts(spec, findings)
+    for (name, path, sql), tree in zip(texts, parse_selects([sql for _, _, sql in texts]), strict=True):
         job = spec.jobs[name]
-        path = _sql_path(name, job, findings)
-        if path is None or findings.broken(path):
-            continue
-        sql = job.virtual.sql if job.HasField("virtual") else job.config.fields["sql"].string_value
         try:
-            tree = parse_select(sql)
+            if isinstance(tree, SqlError):
+                raise tree
             tables, canonical = table_names_of(tree, sql), canonical_tree(tree)
         except SqlError as error:
             report(path, error.problem, findings)
@@ -92,6 +90,18 @@ def check_declared(path: Path, output: OutputSpec, columns: Mapping[str, str], f
     if extra:
         shown = ", ".join(f"`{clip(name)}`" for name in extra)
         findings.at_key(schema, f"the SELECT also gives {shown}", "declare all of its columns, or take these out of it")
+
+
+def _texts(spec: DagSpec, findings: Findings) -> list[tuple[str, Path, str]]:
+    """Job, place and text of each query that can be read, by job."""
+    found = []
+    for name in sorted(spec.jobs):
+        job = spec.jobs[name]
+        path = _sql_path(name, job, findings)
+        if path is not None and not findings.broken(path):
+            sql = job.virtual.sql if job.HasField("virtual") else job.config.fields["sql"].string_value
+            found.append((name, path, sql))
+    return found
 
 
 def _sql_path(name: str, job: JobSpec, findings: Findings) -> Path | None:
