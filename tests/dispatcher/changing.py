@@ -9,7 +9,6 @@ from tests.dispatcher.builders import Worker, artifact, event, success
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import Deployment, DeploymentState
-from traceapi.types.v1.scope_pb2 import Scope
 from traceapi.worker.v1.emit_pb2 import EmitItem
 
 # A source that all versions share; a job that changes; one downstream of it; and one that has nothing to do with it.
@@ -38,6 +37,17 @@ def state(deployment: Deployment) -> str:
     return DeploymentState.Name(deployment.state).removeprefix("DEPLOYMENT_STATE_").lower()
 
 
+@dataclass(frozen=True, slots=True)
+class _Released:
+    """A task that may be claimed, and what it writes."""
+
+    task_id: str
+    job: str
+    version_id: str
+    dataset_id: str
+    stored: bool
+
+
 @dataclass(slots=True)
 class Fleet:
     """Works off whatever is released."""
@@ -48,9 +58,8 @@ class Fleet:
         """Does everything that may be done, of these jobs only where some are named; answers the job of each task."""
         done: list[str] = []
         while released := await self._released(jobs):
-            for task_id, job, output, stored in released:
-                await self._do(task_id, output, stored)
-                done.append(job)
+            await self._do(released)
+            done += [task.job for task in released]
             while await self.dispatcher.replay():
                 pass
             await self.dispatcher.derive()
@@ -64,33 +73,35 @@ class Fleet:
         await self.dispatcher.derive()
         await advance(self.dispatcher.pool, lambda: None)
 
-    async def _released(self, jobs: tuple[str, ...]) -> list[tuple[str, str, str, bool]]:
+    async def _released(self, jobs: tuple[str, ...]) -> list[_Released]:
         await self.dispatcher.release()
         rows = await self.dispatcher.rows(
-            "select t.task_id::text, j.job, o.dataset_version_id::text, v.stored from task t"
+            "select t.task_id::text, j.job, o.dataset_version_id::text, v.dataset_id, v.stored from task t"
             " join job_version j using (job_version_id) join job_output o using (job_version_id)"
             " join dataset_version v using (dataset_version_id)"
             " join job_version_run r using (job_version_id)"
             " where t.state = 'released' and t.origin <> 'source_run' and r.run_state in ('running', 'staged')"
             " order by t.task_id"
         )
-        return [row for row in rows if not jobs or row[1] in jobs]
+        return [task for task in (_Released(*row) for row in rows) if not jobs or task.job in jobs]
 
-    async def _do(self, task_id: str, output: str, stored: bool) -> None:
+    async def _do(self, released: list[_Released]) -> None:
+        """One event about each task's own scope, with a file where the dataset stores some."""
         worker = Worker(self.dispatcher)
-        claimed = await worker.claim_one(task_id)
-        scope = Scope()
-        scope.CopyFrom(claimed.scope)
-        dataset = str(
-            await self.dispatcher.value("select dataset_id from dataset_version where dataset_version_id = %s", output)
-        )
-        item = EmitItem(tasks=[worker.lease(claimed)])
-        if stored:
-            key = f"data/{output}/{new_id()}-1-0.parquet"
-            item.artifacts.append(await artifact(self.dispatcher, dataset, scope, content=os.urandom(8), key=key))
-        item.events.append(event(dataset, scope, artifact=0 if stored else None))
-        emits, ends = await worker.end([item], [success(worker.lease(claimed), 1)])
-        assert (emits, ends) == (["accepted"], ["succeeded"])
+        response = await worker.claim([task.task_id for task in released])
+        items: list[EmitItem] = []
+        for task, result in zip(released, response.results, strict=True):
+            assert result.HasField("claimed"), result
+            scope = result.claimed.scope
+            item = EmitItem(tasks=[worker.lease(result.claimed)])
+            if task.stored:
+                key = f"data/{task.version_id}/{new_id()}-1-0.parquet"
+                content = os.urandom(8)
+                item.artifacts.append(await artifact(self.dispatcher, task.dataset_id, scope, content=content, key=key))
+            item.events.append(event(task.dataset_id, scope, artifact=0 if task.stored else None))
+            items.append(item)
+        emits, ends = await worker.end(items, [success(item.tasks[0], 1) for item in items])
+        assert (set(emits), set(ends)) == ({"accepted"}, {"succeeded"})
 
 
 async def deploy(dispatcher: InProcess, document: str, *, hold: bool = False) -> Deployment:
