@@ -1,0 +1,126 @@
+"""Two connections, one of which is stopped inside its open transaction while the pipeline is switched. Each test names
+the lock or guard that it stands on, and is shown to fail without it."""
+
+import asyncio
+
+import pytest
+
+from dispatcher.db.pool import transaction
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import cutover, readiness
+from dispatcher.events import store as events_store
+from dispatcher.events.accept import Acceptance
+from dispatcher.events.producers import lock_producers
+from dispatcher.rpc import convert
+from kernel.ids import new_id
+from tests.dispatcher.builders import Source, start_source
+from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, missing, roll_back, served, state, watch
+from tests.dispatcher.in_process import InProcess
+from traceapi.control.v1 import dag_service_pb2 as pb
+
+pytestmark = pytest.mark.races
+
+AHEAD = """
+update watermark
+set cursor_key = '\\xffffffffffffffff'
+where dataset_version_id in (select dataset_version_id from pointer where dataset_id in ('copies', 'echoes'))
+"""
+OTHER = CHANGED.replace("+ 1", "+ 2")
+
+
+@pytest.fixture
+async def source(dispatcher: InProcess) -> Source:
+    await dispatcher.deploy(PIPELINE)
+    return await start_source(dispatcher)
+
+
+async def _no_lock(connection: Connection, dags: set[str]) -> None:
+    """Instead of `share_dags`."""
+
+
+@pytest.mark.parametrize("locked", [True, False])
+async def test_an_event_that_is_accepted_while_a_rollback_restores_its_consumer_reaches_it(
+    dispatcher: InProcess, source: Source, monkeypatch: pytest.MonkeyPatch, locked: bool
+) -> None:
+    """Without its shared lock the event is numbered behind what is replayed, and was routed before the consumer was."""
+    if not locked:
+        monkeypatch.setattr(events_store, "share_dags", _no_lock)
+    fleet = Fleet(dispatcher)
+    await source.publish([1])
+    await fleet.work()
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    acceptance, ops = Acceptance(new_id), [convert.emit(await source.item([2]), new_id).with_consumers(2)]
+    async with transaction(dispatcher.pool) as connection:
+        producers = await lock_producers(connection, ops)
+        results = await acceptance.accept(producers, ops)
+        switching = asyncio.create_task(roll_back(dispatcher))
+        await dispatcher.until_waiting_or_done(switching)
+        assert switching.done() is not locked
+        await acceptance.publish(producers, ops, results)
+    await switching
+    await fleet.catch_up()
+    assert await missing(dispatcher) == (0 if locked else 1)
+
+
+@pytest.mark.parametrize("asked_again", [True, False])
+async def test_what_is_accepted_after_a_build_was_looked_at_is_seen_by_its_cutover(
+    dispatcher: InProcess, source: Source, monkeypatch: pytest.MonkeyPatch, asked_again: bool
+) -> None:
+    """The watermark of what is active moves between the look and the lock. Without a second look it would go back."""
+    fleet = Fleet(dispatcher)
+    await source.publish([1])
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED)
+    while await dispatcher.replay():
+        pass
+    await fleet.work()
+    look = cutover.look
+
+    async def look_and_move(connection: Connection, dag_version_id: str) -> readiness.Lack:
+        monkeypatch.setattr(cutover, "look", look if asked_again else pretend)
+        found = await look(connection, dag_version_id)
+        await dispatcher.run(AHEAD)
+        return found
+
+    async def pretend(connection: Connection, dag_version_id: str) -> readiness.Lack:
+        return readiness.Lack((), (), (), ())
+
+    before = await served(dispatcher)
+    monkeypatch.setattr(cutover, "look", look_and_move)
+    await cutover.advance(dispatcher.pool, lambda: None)
+    monkeypatch.setattr(cutover, "look", look)
+    assert (await served(dispatcher) == before) is asked_again
+    assert state((await watch(dispatcher, building)).deployment) == ("building" if asked_again else "active")
+
+
+async def test_of_two_deploys_that_were_written_at_once_one_is_staged(dispatcher: InProcess, source: Source) -> None:
+    answers = await asyncio.gather(deploy(dispatcher, CHANGED), deploy(dispatcher, OTHER), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert len(refused) == 1
+    assert "is being built" in str(refused[0])
+    assert (
+        await dispatcher.value("select count(*) from dag_version where staged_at is not null and state = 'building'")
+        == 1
+    )
+
+
+async def test_of_a_cutover_and_an_abort_at_once_one_wins(dispatcher: InProcess, source: Source) -> None:
+    building = await deploy(dispatcher, CHANGED, hold=True)
+    over = dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
+    given_up = dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
+    answers = await asyncio.gather(over, given_up, return_exceptions=True)
+    assert sum(isinstance(answer, BaseException) for answer in answers) == 1
+    final = state((await watch(dispatcher, building)).deployment)
+    assert final == ("aborted" if isinstance(answers[0], BaseException) else "active")
+    assert await dispatcher.value("select count(*) from dag where staged_version_id is not null") == 0
+
+
+async def test_two_rollbacks_at_once_are_one_after_the_other(dispatcher: InProcess, source: Source) -> None:
+    fleet = Fleet(dispatcher)
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    answers = await asyncio.gather(*(roll_back(dispatcher, to=1) for _ in range(3)))
+    assert {answer.deployment.version for answer in answers} == {1}
+    assert await dispatcher.value("select count(*) from activation") == 3
+    assert await dispatcher.value("select deploy_number from deploy_counter") == 3
