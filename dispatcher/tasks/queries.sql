@@ -440,14 +440,19 @@ left join ordered_stream o
 where t.task_id = any(%(task_ids)s::uuid[]);
 
 -- name: find_tasks
--- Newest first; uuid7 is in order of time. Primary keys, backwards, with filters; moved tasks only where a final state is asked for.
+-- Newest first; uuid7 is in order of time. Primary keys, backwards, with filters; moved tasks only where a final state is asked for. What is
+-- fenced is cancelled for as long as it is.
 select t.task_id::text
 from any_task t
 join job_version j using (job_version_id)
 where (%(finished)s or not t.finished) and (%(before)s::uuid is null or t.task_id < %(before)s)
     and (%(dag)s::text is null or j.dag = %(dag)s)
     and (%(job)s::text is null or j.job = %(job)s)
-    and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
+    and (%(states)s::task_state[] is null or case
+        when t.state in ('queued', 'released', 'running', 'backoff') and exists (
+            select 1 from job_version_run r
+            where r.job_version_id = t.job_version_id and r.run_state in ('superseded', 'rolled_back', 'retired')
+        ) then 'canceled' else t.state end = any(%(states)s::task_state[]))
     and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
 order by t.task_id desc
 limit %(limit)s;

@@ -214,6 +214,17 @@ class TaskRow:
             return attempt_fence(self.run_state, self.job_epoch, self.run_epoch)
         return fence(self.run_state)
 
+    @property
+    def shown_state(self) -> str:
+        """For people: what may not run is cancelled, for as long as that is so."""
+        waits = self.state in (TaskState.QUEUED, TaskState.RELEASED, TaskState.BACKOFF, TaskState.RUNNING)
+        return TaskState.CANCELED if waits and fence(self.run_state) else self.state
+
+    @property
+    def shown_reason(self) -> str:
+        """Why it is in that state."""
+        return self.reason if self.shown_state == self.state else fence(self.run_state) or ""
+
 
 @dataclass(frozen=True, slots=True)
 class CountRow:
@@ -243,7 +254,7 @@ class TaskQuery:
         """Whether all conditions but those of pages hold of a task."""
         if self.dag not in (None, row.dag) or self.job not in (None, row.job):
             return False
-        if self.states and row.state not in self.states:
+        if self.states and row.shown_state not in self.states:
             return False
         if self.first is None or self.last is None:
             return True

@@ -23,7 +23,8 @@ from tests.dispatcher.changing import (
 )
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
-from traceapi.types.v1.task_pb2 import TaskLease
+from traceapi.control.v1 import task_service_pb2 as tasks_pb
+from traceapi.types.v1.task_pb2 import TaskLease, TaskState
 from traceapi.worker.v1 import worker_service_pb2 as worker_pb
 from traceapi.worker.v1.emit_pb2 import EmitItem
 
@@ -310,6 +311,10 @@ async def test_a_rollback_restores_what_was_and_runs_what_it_missed(
         )
         assert [int.from_bytes(key, "big") - 2**63 for (key,) in events] == [1, 2, 3, 4]
     assert await missing(dispatcher) == 0
+    shown = await dispatcher.tasks.ListTasks(
+        tasks_pb.ListTasksRequest(filter=tasks_pb.TaskFilter(job="copies", states=[TaskState.TASK_STATE_CANCELED]))
+    )
+    assert {task.reason for task in shown.tasks} == {"a rollback took its job version back"}
     history = await dispatcher.rows("select version, state::text from dag_version order by version")
     assert history == [(1, "active"), (2, "rolled_back")]
     again = await roll_back(dispatcher)
