@@ -21,6 +21,7 @@ from kernel.errors import from_rpc_error
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceStub
+from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceStub
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
 from traceapi.query.v1.query_service_pb2_grpc import QueryServiceStub
 from traceapi.wrapper.v1.wrapper_service_pb2_grpc import WrapperServiceStub
@@ -62,6 +63,10 @@ class Connection:
     @property
     def queues(self) -> QueueServiceStub:
         return QueueServiceStub(self._channel("the dispatcher", self.endpoints.control))
+
+    @property
+    def retention(self) -> RetentionServiceStub:
+        return RetentionServiceStub(self._channel("the dispatcher", self.endpoints.control))
 
     @property
     def queries(self) -> QueryServiceStub:

@@ -6,7 +6,21 @@ import grpc
 import typer
 from typer.core import TyperGroup
 
-from ctl.commands import changes, dag, dag_plan, dataset, event, pauses, query, queue, stack, task, task_changes, why
+from ctl.commands import (
+    changes,
+    dag,
+    dag_plan,
+    dataset,
+    event,
+    pauses,
+    query,
+    queue,
+    retention,
+    stack,
+    task,
+    task_changes,
+    why,
+)
 from ctl.commands.registry import command
 from ctl.errors import CtlError, from_trace_error
 from ctl.render import console
@@ -75,6 +89,7 @@ app.add_typer(event.app, name="event")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(queue.app, name="queue")
 command(app, "query")(query.query)
+command(app, "gc")(retention.gc)
 command(app, "why")(why.why)
 
 

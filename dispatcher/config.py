@@ -66,6 +66,16 @@ class DispatcherConfig:
     """How long a task that has ended stays in the tables of live ones, before it is moved to those of finished ones."""
     finished_days: Annotated[int, Range(0)] = 30
     """How many days finished tasks and their attempts are kept; 0 for ever. Events, files and counts stay."""
+    orphan_grace_seconds: Annotated[float, Range(0)] = 86_400.0
+    """How long a file that nobody names, left by a lost attempt, stays in the artifact store. A day; far longer than
+    any clock is off."""
+    orphan_sweep_seconds: Annotated[float, Range(0)] = 21_600.0
+    """How often one of the dispatchers looks through the artifact store for such files; 0 for never by itself."""
+    rollback_versions: Annotated[int, Range(0)] = 5
+    """So many versions of each DAG that were active before the present one can be rolled back to, however old they are:
+    nobody takes what they serve."""
+    rollback_days: Annotated[float, Range(0)] = 30.0
+    """And all that were active within so many days."""
     allow_unsafe_durability: bool = False
     """Accept a database that may forget what it has committed (fsync or synchronous_commit off). For experiments."""
 

@@ -111,6 +111,8 @@ class Idle:
     watermarks: float = 2.0
     pins: float = 30.0
     keeping: float = 10.0
+    removing: float = 5.0
+    sweeping: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +226,6 @@ def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatch
         if await watermarks.wait(_jittered(idle.watermarks)):
             await asyncio.sleep(rest.watermarks)
 
-    def every(seconds: float) -> Callable[[], Awaitable[None]]:
-        return lambda: asyncio.sleep(_jittered(seconds))
-
     rounds = _Rounds(pool, releaser, dispatcher_id, progressed)
     in_transaction = rounds.in_transaction
     # More often where finished tasks are to leave sooner.
@@ -250,6 +249,11 @@ def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatch
         ],
         progressed,
     )
+
+
+def every(seconds: float) -> Callable[[], Awaitable[None]]:
+    """A duty's wait of about so long."""
+    return lambda: asyncio.sleep(_jittered(seconds))
 
 
 def _jittered(seconds: float) -> float:

@@ -14,12 +14,15 @@ import psycopg
 import uvloop
 from psycopg_pool import PoolTimeout
 
+from dispatcher.collecting.collector import Collector
+from dispatcher.collecting.collector import Duties as CollectorDuties
+from dispatcher.collecting.reach import Retention
 from dispatcher.config import DispatcherConfig
 from dispatcher.db.batcher import Batcher, BatcherConfig, Kind
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.migrate import migrate
 from dispatcher.db.pool import Pool, PoolConfig, open_pool
-from dispatcher.duties import Duty, build_duties, run_duties
+from dispatcher.duties import Duty, Idle, build_duties, every, run_duties
 from dispatcher.events.accept import Acceptance
 from dispatcher.events.producers import lock_producers
 from dispatcher.events.values import ConsumersChanged, Emit, EmitResult
@@ -28,6 +31,7 @@ from dispatcher.rpc.dag_service import DagService
 from dispatcher.rpc.dataset_service import DatasetService
 from dispatcher.rpc.effect_service import EffectService
 from dispatcher.rpc.queue_service import QueueService
+from dispatcher.rpc.retention_service import RetentionService
 from dispatcher.rpc.settling import Settling
 from dispatcher.rpc.source_service import SourceService
 from dispatcher.rpc.task_service import TaskService
@@ -53,6 +57,7 @@ from traceapi.control.v1.dag_service_pb2_grpc import add_DagServiceServicer_to_s
 from traceapi.control.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from traceapi.control.v1.effect_service_pb2_grpc import add_EffectServiceServicer_to_server
 from traceapi.control.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
+from traceapi.control.v1.retention_service_pb2_grpc import add_RetentionServiceServicer_to_server
 from traceapi.control.v1.source_service_pb2_grpc import add_SourceServiceServicer_to_server
 from traceapi.control.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 from traceapi.worker.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
@@ -163,6 +168,24 @@ def build_sqs(config: DispatcherConfig, stream: StreamChannel, pool: Pool, unans
     )
 
 
+def build_collector(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore) -> Collector:
+    retention = Retention(
+        orphan_grace=timedelta(seconds=config.orphan_grace_seconds),
+        rollback_versions=config.rollback_versions,
+        rollback_age=timedelta(days=config.rollback_days),
+    )
+    return Collector(pool, artifacts, retention)
+
+
+def build_collecting(config: DispatcherConfig, collector: Collector) -> list[Duty]:
+    duties, idle = CollectorDuties(collector, timedelta(seconds=config.orphan_sweep_seconds)), Idle()
+    return [
+        Duty("remove-condemned", duties.remove, every(idle.removing)),
+        # More often than it is due, so that whoever comes first does it.
+        Duty("sweep-orphans", duties.sweep, every(min(idle.sweeping, config.orphan_sweep_seconds / 4 + 1))),
+    ]
+
+
 def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:
     verifier = TokenVerifier({Role.USER: config.user_token_sha256, Role.QUERYD: config.queryd_token_sha256})
     tls = listener_tls(config.tls_certificate, config.tls_key)
@@ -171,6 +194,7 @@ def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore
     add_TaskServiceServicer_to_server(TaskService(pool, hot.releaser), control.server)
     add_QueueServiceServicer_to_server(QueueService(pool, hot.releaser), control.server)
     add_DatasetServiceServicer_to_server(DatasetService(pool, new_id), control.server)
+    add_RetentionServiceServicer_to_server(RetentionService(build_collector(config, pool, artifacts)), control.server)
     add_SourceServiceServicer_to_server(SourceService(), control.server)
     add_EffectServiceServicer_to_server(EffectService(), control.server)
     return control
@@ -199,7 +223,8 @@ async def serve(config: DispatcherConfig) -> None:
     async with open_pool(pool_config) as pool, asyncio.TaskGroup() as group:
         hot = build_hot_path(config, pool)
         batching = group.create_task(hot.batcher.run(), name="batcher")
-        duties = group.create_task(run_duties(hot.duties), name="duties")
+        collecting = build_collecting(config, build_collector(config, pool, artifacts))
+        duties = group.create_task(run_duties([*hot.duties, *collecting]), name="duties")
         control = build_control(config, pool, artifacts, hot)
         internal = build_internal(config, pool, artifacts, hot)
         addresses = {"control": await control.start(), "internal": await internal.start()}

@@ -33,6 +33,13 @@ POINTS = (
     "abort.written",
     "rollback.written",
     "rollback.committed",
+    "condemn.written",
+    "condemn.committed",
+    "collect.files",
+    "collect.written",
+    "collect.committed",
+    "collect.finished",
+    "sweep.deleted",
     # Wrapper: about to say; heard.
     "claim.answered",
     "emit.ready",

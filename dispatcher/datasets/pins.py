@@ -56,9 +56,13 @@ async def pin_datasets(connection: Connection, wish: PinWish, actor: str, pin_id
     else:
         found = await store.pin_now(connection, sorted(set(names.values())))
         rows = {row.dataset_id: row for row in found}
+        if unserved := sorted(set(names.values()) - rows.keys()):
+            raise await no_dataset(connection, unserved[0])
         deploy_number = found[0].deploy_number
     pins = [(row.dataset_id, row.dataset_version_id, row.number) for row in rows.values()]
-    expires_at = await store.insert_pin(connection, pin_id, actor, deploy_number, wish.lease, pins)
+    expires_at, held = await store.insert_pin(connection, pin_id, actor, deploy_number, wish.lease, pins)
+    if held < len(pins):
+        raise _collected("a version")
     return Pinned(pin_id, deploy_number, expires_at, names, rows)
 
 
@@ -76,6 +80,9 @@ async def _again(connection: Connection, given: GivenPin, names: Mapping[str, st
     rows = {row.dataset_id: row for row in await store.pinned(connection, given.numbers)}
     missing = sorted(set(names.values()) - rows.keys())
     if missing or len(rows) < len(given.numbers):
-        what = ", ".join(missing) or "a version"
-        raise TraceError(ErrorReason.ERROR_REASON_PIN_COLLECTED, f"the pin does not hold {what}, or it was collected")
+        raise _collected(", ".join(missing) or "a version")
     return rows
+
+
+def _collected(what: str) -> TraceError:
+    return TraceError(ErrorReason.ERROR_REASON_PIN_COLLECTED, f"the pin does not hold {what}, or it was collected")

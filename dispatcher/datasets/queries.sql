@@ -54,6 +54,7 @@ from dataset_version v
 join dataset_head h using (dataset_version_id)
 left join watermark w using (dataset_version_id)
 where v.dataset_id = %(dataset_id)s
+    and v.condemned_at is null
     and exists (
         select 1 from dag_version_dataset s join dag_version g using (dag_version_id)
         where s.dataset_version_id = v.dataset_version_id and g.active_at is not null
@@ -90,12 +91,13 @@ cross join deploy_counter c
 order by n.dataset_id, n.depth;
 
 -- name: pinned
--- The same for versions and numbers that were pinned before; what was collected has no row.
+-- The same for versions and numbers that were pinned before; what was collected, or is being collected, has no row.
 select v.dataset_id, d.dag, v.dataset_version_id::text, v.spec, coalesce(v.virtual_sql, '') as virtual_sql, v.cursor_type,
     v.schema, k.number, null::bytea as watermark, 0::bigint as deploy_number
 from unnest(%(version_ids)s::uuid[], %(numbers)s::bigint[]) as k (dataset_version_id, number)
 join dataset_version v using (dataset_version_id)
 join dataset d using (dataset_id)
+where v.condemned_at is null
 order by v.dataset_id;
 
 -- name: served_at
@@ -153,10 +155,20 @@ values (%(pin_id)s, %(deploy_number)s, %(actor)s, clock_timestamp() + %(lease)s:
 returning expires_at;
 
 -- name: insert_pin_datasets
+-- Shares the versions' rows with other pins, not with the collector: it waits, and finds the pin; or is waited for, and what it condemned
+-- is left out here. Primary key, in its order.
+with there as materialized (
+    select dataset_version_id
+    from dataset_version
+    where dataset_version_id = any(%(version_ids)s::uuid[]) and condemned_at is null
+    order by dataset_version_id
+    for key share
+)
 insert into pin_dataset (pin_id, dataset_id, dataset_version_id, number)
 select %(pin_id)s, dataset_id, dataset_version_id, number
 from unnest(%(dataset_ids)s::text[], %(version_ids)s::uuid[], %(numbers)s::bigint[])
-    as p (dataset_id, dataset_version_id, number);
+    as p (dataset_id, dataset_version_id, number)
+join there using (dataset_version_id);
 
 -- name: renew_pin
 -- Guarded by the pin's own lease: an expired one may have been collected under.

@@ -83,14 +83,15 @@ async def insert_pin(
     deploy_number: int,
     lease: timedelta,
     pins: Sequence[tuple[str, str, int]],
-) -> datetime:
-    """`pins` are (dataset, version, number). Answers when the pin expires."""
+) -> tuple[datetime, int]:
+    """`pins` are (dataset, version, number). Answers when the pin expires, and how many of them it holds: versions that
+    were condemned meanwhile are not among them."""
     row = await one_row(
         connection,
         _sql.insert_pin,
         {"pin_id": pin_id, "deploy_number": deploy_number, "actor": actor, "lease": lease},
     )
-    await connection.execute(
+    cursor = await connection.execute(
         _sql.insert_pin_datasets,
         {
             "pin_id": pin_id,
@@ -99,8 +100,7 @@ async def insert_pin(
             "numbers": [number for _, _, number in pins],
         },
     )
-    expires_at: datetime = row[0]
-    return expires_at
+    return row[0], cursor.rowcount
 
 
 async def renew_pin(connection: Connection, pin_id: str, lease: timedelta) -> datetime | None:

@@ -117,7 +117,8 @@ CREATE TABLE public.activation (
     dag text NOT NULL,
     from_deploy bigint NOT NULL,
     to_deploy bigint,
-    dag_version_id uuid NOT NULL
+    dag_version_id uuid NOT NULL,
+    from_time timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 -- Name: attempt; Type: TABLE; Schema: public
@@ -400,18 +401,6 @@ CREATE TABLE public.bundle (
     CONSTRAINT bundle_digest_check CHECK ((digest ~ '^[0-9a-f]{64}$'::text))
 );
 
--- Name: dag; Type: TABLE; Schema: public
-
-CREATE TABLE public.dag (
-    dag text NOT NULL,
-    active_version_id uuid,
-    actor text NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    staged_version_id uuid,
-    releases_held_until timestamp with time zone,
-    removed_at timestamp with time zone
-);
-
 -- Name: dag_version; Type: TABLE; Schema: public
 
 CREATE TABLE public.dag_version (
@@ -428,6 +417,7 @@ CREATE TABLE public.dag_version (
     base_version_id uuid,
     staged_at timestamp with time zone,
     hold boolean DEFAULT false NOT NULL,
+    collected_at timestamp with time zone,
     CONSTRAINT dag_version_check CHECK (((state = ANY (ARRAY['active'::public.deployment_state, 'replaced'::public.deployment_state, 'rolled_back'::public.deployment_state])) = (active_at IS NOT NULL))),
     CONSTRAINT dag_version_spec_digest_check CHECK ((octet_length(spec_digest) = 32)),
     CONSTRAINT dag_version_version_check CHECK ((version >= 1))
@@ -439,6 +429,48 @@ CREATE TABLE public.dag_version_dataset (
     dag_version_id uuid NOT NULL,
     dataset_id text NOT NULL,
     dataset_version_id uuid NOT NULL
+);
+
+-- Name: dataset_version; Type: TABLE; Schema: public
+
+CREATE TABLE public.dataset_version (
+    dataset_version_id uuid NOT NULL,
+    dataset_id text NOT NULL,
+    fingerprint bytea NOT NULL,
+    spec bytea NOT NULL,
+    virtual_sql text,
+    cursor_type smallint NOT NULL,
+    stored boolean NOT NULL,
+    schema_digest bytea,
+    schema jsonb,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    condemned_at timestamp with time zone,
+    condemned_by text,
+    CONSTRAINT condemned_by_someone CHECK (((condemned_at IS NULL) = (condemned_by IS NULL))),
+    CONSTRAINT dataset_version_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
+    CONSTRAINT dataset_version_schema_digest_check CHECK ((octet_length(schema_digest) = 32))
+);
+
+-- Name: collected_dag_version; Type: VIEW; Schema: public
+
+CREATE VIEW public.collected_dag_version AS
+ SELECT dag_version_id
+   FROM public.dag_version g
+  WHERE ((collected_at IS NOT NULL) OR (EXISTS ( SELECT 1
+           FROM (public.dag_version_dataset s
+             JOIN public.dataset_version v USING (dataset_version_id))
+          WHERE ((s.dag_version_id = g.dag_version_id) AND (v.condemned_at IS NOT NULL)))));
+
+-- Name: dag; Type: TABLE; Schema: public
+
+CREATE TABLE public.dag (
+    dag text NOT NULL,
+    active_version_id uuid,
+    actor text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    staged_version_id uuid,
+    releases_held_until timestamp with time zone,
+    removed_at timestamp with time zone
 );
 
 -- Name: dag_version_job; Type: TABLE; Schema: public
@@ -460,6 +492,22 @@ CREATE TABLE public.dag_version_job (
     CONSTRAINT dag_version_job_max_run_tasks_check CHECK (((max_run_tasks >= 1) AND (max_run_tasks <= 1000)))
 );
 
+-- Name: dag_version_use; Type: VIEW; Schema: public
+
+CREATE VIEW public.dag_version_use AS
+ SELECT DISTINCT ON (a.dag_version_id) a.dag,
+    a.dag_version_id,
+    a.from_deploy,
+    COALESCE(a.until, d.removed_at) AS until,
+    (d.removed_at IS NOT NULL) AS removed
+   FROM (( SELECT activation.dag,
+            activation.dag_version_id,
+            activation.from_deploy,
+            lead(activation.from_time) OVER (PARTITION BY activation.dag ORDER BY activation.from_deploy) AS until
+           FROM public.activation) a
+     JOIN public.dag d USING (dag))
+  ORDER BY a.dag_version_id, a.from_deploy DESC;
+
 -- Name: dataset; Type: TABLE; Schema: public
 
 CREATE TABLE public.dataset (
@@ -478,23 +526,6 @@ CREATE TABLE public.dataset_head (
     event_count bigint DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
-
--- Name: dataset_version; Type: TABLE; Schema: public
-
-CREATE TABLE public.dataset_version (
-    dataset_version_id uuid NOT NULL,
-    dataset_id text NOT NULL,
-    fingerprint bytea NOT NULL,
-    spec bytea NOT NULL,
-    virtual_sql text,
-    cursor_type smallint NOT NULL,
-    stored boolean NOT NULL,
-    schema_digest bytea,
-    schema jsonb,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT dataset_version_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
-    CONSTRAINT dataset_version_schema_digest_check CHECK ((octet_length(schema_digest) = 32))
-);
 
 -- Name: deploy_counter; Type: TABLE; Schema: public
 
@@ -628,6 +659,14 @@ CREATE TABLE public.ordered_stream (
     CONSTRAINT ordered_stream_check CHECK (((lease_until IS NULL) = (lease_token_digest IS NULL)))
 );
 
+-- Name: orphan_sweep; Type: TABLE; Schema: public
+
+CREATE TABLE public.orphan_sweep (
+    only_row boolean DEFAULT true NOT NULL,
+    begun_at timestamp with time zone NOT NULL,
+    CONSTRAINT orphan_sweep_only_row_check CHECK (only_row)
+);
+
 -- Name: pause; Type: TABLE; Schema: public
 
 CREATE TABLE public.pause (
@@ -677,9 +716,10 @@ CREATE TABLE public.plan (
 CREATE VIEW public.pointer AS
  SELECT d.dataset_id,
     s.dataset_version_id
-   FROM ((public.dataset d
+   FROM (((public.dataset d
      JOIN public.dag g ON ((g.dag = d.dag)))
-     JOIN public.dag_version_dataset s ON (((s.dag_version_id = g.active_version_id) AND (s.dataset_id = d.dataset_id))));
+     JOIN public.dag_version_dataset s ON (((s.dag_version_id = g.active_version_id) AND (s.dataset_id = d.dataset_id))))
+     JOIN public.dataset_version v ON (((v.dataset_version_id = s.dataset_version_id) AND (v.condemned_at IS NULL))));
 
 -- Name: pointer_history; Type: VIEW; Schema: public
 
@@ -952,6 +992,11 @@ ALTER TABLE ONLY public.operator_state
 ALTER TABLE ONLY public.ordered_stream
     ADD CONSTRAINT ordered_stream_pkey PRIMARY KEY (job_version_id, stream_key);
 
+-- Name: orphan_sweep orphan_sweep_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.orphan_sweep
+    ADD CONSTRAINT orphan_sweep_pkey PRIMARY KEY (only_row);
+
 -- Name: pause pause_pkey; Type: CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.pause
@@ -1029,6 +1074,10 @@ CREATE INDEX dag_version_dataset_of ON public.dag_version_dataset USING btree (d
 
 CREATE INDEX dag_version_job_of ON public.dag_version_job USING btree (job_version_id);
 
+-- Name: dataset_version_condemned; Type: INDEX; Schema: public
+
+CREATE INDEX dataset_version_condemned ON public.dataset_version USING btree (condemned_at, dataset_version_id) WHERE (condemned_at IS NOT NULL);
+
 -- Name: dataset_version_of; Type: INDEX; Schema: public
 
 CREATE INDEX dataset_version_of ON public.dataset_version USING btree (dataset_id, created_at DESC);
@@ -1044,6 +1093,18 @@ CREATE INDEX event_scope ON public.event USING btree (dataset_version_id, scope_
 -- Name: finished_task_cause; Type: INDEX; Schema: public
 
 CREATE INDEX finished_task_cause ON ONLY public.finished_task USING btree (job_version_id, event_id) WHERE (event_id IS NOT NULL);
+
+-- Name: finished_task_of_source; Type: INDEX; Schema: public
+
+CREATE INDEX finished_task_of_source ON ONLY public.finished_task USING btree (job_version_id) WHERE (event_id IS NULL);
+
+-- Name: input_binding_built; Type: INDEX; Schema: public
+
+CREATE INDEX input_binding_built ON public.input_binding USING btree (built_version_id) WHERE (built_version_id IS NOT NULL);
+
+-- Name: input_binding_of; Type: INDEX; Schema: public
+
+CREATE INDEX input_binding_of ON public.input_binding USING btree (dataset_version_id);
 
 -- Name: input_binding_readers; Type: INDEX; Schema: public
 
@@ -1064,6 +1125,14 @@ CREATE INDEX pin_expiry ON public.pin USING btree (expires_at);
 -- Name: plan_age; Type: INDEX; Schema: public
 
 CREATE INDEX plan_age ON public.plan USING btree (created_at);
+
+-- Name: subscription_instead; Type: INDEX; Schema: public
+
+CREATE INDEX subscription_instead ON public.subscription USING btree (instead_of_version_id) WHERE (instead_of_version_id IS NOT NULL);
+
+-- Name: subscription_of; Type: INDEX; Schema: public
+
+CREATE INDEX subscription_of ON public.subscription USING btree (input_version_id);
 
 -- Name: subscription_open; Type: INDEX; Schema: public
 
@@ -1088,6 +1157,10 @@ CREATE INDEX task_finished ON public.task USING btree (finished_at) WHERE (state
 -- Name: task_leased; Type: INDEX; Schema: public
 
 CREATE INDEX task_leased ON public.task USING btree (lease_until) WHERE (state = 'running'::public.task_state);
+
+-- Name: task_of_source; Type: INDEX; Schema: public
+
+CREATE INDEX task_of_source ON public.task USING btree (job_version_id) WHERE (event_id IS NULL);
 
 -- Name: task_open; Type: INDEX; Schema: public
 

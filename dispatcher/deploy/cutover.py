@@ -104,7 +104,7 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
     """Restores a version that was active before. A build that is under way is aborted: what it follows on is gone.
 
     Raises DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND where there is no such version, DEPLOYMENT_FINAL where it never was
-    active, REQUEST_ID_REUSED.
+    active or a part of it was collected, REQUEST_ID_REUSED.
     """
     async with transaction(pool) as connection:
         if (answered := await store.answered_rollback(connection, call.request_id)) is not None:
@@ -242,6 +242,13 @@ async def _target(connection: Connection, call: Rollback) -> VersionRow:
         raise TraceError(
             ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL,
             f"version {target.version} of {call.dag} was never active: deploy its document instead",
+            metadata={"dag": call.dag, "version": str(target.version), "state": target.state},
+        )
+    if await stages.collected(connection, target.dag_version_id):
+        raise TraceError(
+            ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL,
+            f"a part of what version {target.version} of {call.dag} served was collected: deploy its document again,"
+            " which builds it anew",
             metadata={"dag": call.dag, "version": str(target.version), "state": target.state},
         )
     return target

@@ -23,8 +23,8 @@ where s.dag_version_id = %(dag_version_id)s
 order by j.job;
 
 -- name: built_jobs
--- Job versions under these keys that were part of a version that ran, with what they left undone. Unique index of (dag, job,
--- fingerprint), primary key of subscription, dag_version_job_of, task_queued, task_open.
+-- Job versions under these keys that were part of a version that ran and that nobody collects, with what they left undone. Unique index of
+-- (dag, job, fingerprint), primary key of subscription, dag_version_job_of, task_queued, task_open.
 select j.job, j.job_version_id::text,
     coalesce((
         select jsonb_object_agg(v.dataset_id, v.dataset_version_id)
@@ -36,12 +36,19 @@ select j.job, j.job_version_id::text,
     ) as open_tasks
 from unnest(%(jobs)s::text[], %(keys)s::bytea[]) as k (job, key)
 join job_version j on j.dag = %(dag)s and j.job = k.job and j.fingerprint = k.key
-where exists (select 1 from subscription s where s.job_version_id = j.job_version_id)
-    or exists (
+where (
+        exists (select 1 from subscription s where s.job_version_id = j.job_version_id)
+        or exists (
+            select 1
+            from dag_version_job s
+            join dag_version v using (dag_version_id)
+            where s.job_version_id = j.job_version_id and (v.active_at is not null or v.staged_at is not null)
+        )
+    ) and not exists (
         select 1
-        from dag_version_job s
-        join dag_version v using (dag_version_id)
-        where s.job_version_id = j.job_version_id and (v.active_at is not null or v.staged_at is not null)
+        from job_output o
+        join dataset_version v using (dataset_version_id)
+        where o.job_version_id = j.job_version_id and v.condemned_at is not null
     );
 
 -- name: event_counts

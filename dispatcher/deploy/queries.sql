@@ -105,13 +105,19 @@ select exists (
 );
 
 -- name: stored_jobs
--- Job versions that are there already, each with what it writes. Unique index of (dag, job, fingerprint).
+-- Job versions that are there already, each with what it writes, and whether the collector has begun to take it. Unique index of
+-- (dag, job, fingerprint).
 select j.job, j.job_version_id::text,
     coalesce((
         select jsonb_object_agg(v.dataset_id, v.dataset_version_id)
         from job_output o join dataset_version v using (dataset_version_id)
         where o.job_version_id = j.job_version_id
-    ), '{}') as outputs
+    ), '{}') as outputs,
+    exists (
+        select 1
+        from job_output o join dataset_version v using (dataset_version_id)
+        where o.job_version_id = j.job_version_id and v.condemned_at is not null
+    ) as condemned
 from unnest(%(jobs)s::text[], %(keys)s::bytea[]) as k (job, key)
 join job_version j on j.dag = %(dag)s and j.job = k.job and j.fingerprint = k.key;
 

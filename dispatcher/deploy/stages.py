@@ -182,6 +182,11 @@ async def previous_version(connection: Connection, dag: str, active: str) -> str
     return str(row[0]) if row else None
 
 
+async def collected(connection: Connection, dag_version_id: str) -> bool:
+    """Whether the collector has taken, or is taking, something that the version served."""
+    return bool((await one_row(connection, _sql.collected, {"dag_version_id": dag_version_id}))[0])
+
+
 async def version_by_number(connection: Connection, dag: str, version: int) -> VersionRow | None:
     found = await rows(connection, _sql.version_by_number, VersionRow, dag=dag, version=version)
     return found[0] if found else None

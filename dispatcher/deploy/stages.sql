@@ -234,6 +234,10 @@ where a.dag = %(dag)s and a.dag_version_id <> %(active)s
 order by a.from_deploy desc
 limit 1;
 
+-- name: collected
+-- Whether something that a DAG version served is gone, or going. Primary key, dag_version_dataset by its first column.
+select exists (select 1 from collected_dag_version where dag_version_id = %(dag_version_id)s);
+
 -- name: version_by_number
 -- Unique index of (dag, version).
 select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,

@@ -10,8 +10,13 @@ from datetime import datetime
 from dispatcher.db.rows import Connection, one_row, rows
 from dispatcher.db.statements import Statements
 from dispatcher.deploy.versions import StoredJob
+from kernel.errors import TraceError
+from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _sql = Statements.load("dispatcher.deploy")
+
+COLLECTED_AFTER = 5.0
+"""Seconds after which a deploy may be repeated that meets what is being collected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +101,20 @@ async def still_building(connection: Connection, dag_version_id: str) -> bool:
 
 
 async def stored_jobs(connection: Connection, dag: str, keys: Mapping[str, bytes]) -> dict[str, StoredJob]:
-    """Job versions that are there, by job. `keys` by job."""
+    """Job versions that are there, by job. `keys` by job. Raises UNAVAILABLE where one is being collected: it can
+    neither be taken up again nor be built anew until it is gone."""
     cursor = await connection.execute(
         _sql.stored_jobs, {"dag": dag, "jobs": list(keys), "keys": [keys[job] for job in keys]}
     )
-    return {job: StoredJob(job_version_id, outputs) for job, job_version_id, outputs in await cursor.fetchall()}
+    found = await cursor.fetchall()
+    if condemned := sorted(job for job, _, _, going in found if going):
+        raise TraceError(
+            ErrorReason.ERROR_REASON_UNAVAILABLE,
+            f"what {', '.join(condemned[:10])} had built before in this form is being collected; deploy again when that"
+            " has ended, which `tracectl gc --versions` hastens",
+            retry_after=COLLECTED_AFTER,
+        )
+    return {job: StoredJob(job_version_id, outputs) for job, job_version_id, outputs, _ in found}
 
 
 async def moved_datasets(connection: Connection, versions: Mapping[str, str]) -> list[str]:

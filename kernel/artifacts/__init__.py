@@ -7,7 +7,7 @@ from kernel.artifacts import s3_location
 from kernel.artifacts.local import LocalArtifactStore
 from kernel.artifacts.s3_location import S3Location
 from kernel.artifacts.start import require_usable
-from kernel.artifacts.store import ArtifactConflict, ArtifactMissing, ArtifactStore, StoredObject
+from kernel.artifacts.store import ArtifactConflict, ArtifactMissing, ArtifactStore, StoredObject, UnfinishedWrite
 
 __all__ = [
     "ArtifactConflict",
@@ -15,6 +15,7 @@ __all__ = [
     "ArtifactStore",
     "LocalArtifactStore",
     "StoredObject",
+    "UnfinishedWrite",
     "check_store_url",
     "open_store",
     "require_usable",

@@ -5,10 +5,12 @@ step that matters: it is atomic, it fails where the key exists (nothing is ever 
 folder is flushed before the caller hears of success. A crash leaves at most a temporary file.
 """
 
+import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +19,7 @@ from kernel.artifacts.store import (
     ArtifactConflict,
     ArtifactMissing,
     StoredObject,
+    UnfinishedWrite,
     check_key,
     check_prefix,
     store_unusable,
@@ -70,19 +73,43 @@ class LocalArtifactStore:
         return self._path(key)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """The objects whose key begins with `prefix`, by key."""
-        folder = self._root / check_prefix(prefix).rpartition("/")[0]
-        found = []
-        for parent, folders, names in os.walk(folder):
-            if _UNFINISHED in folders:
-                folders.remove(_UNFINISHED)
-            for name in names:
-                path = Path(parent, name)
-                key = path.relative_to(self._root).as_posix()
-                if key.startswith(prefix):
-                    found.append((key, path))
-        for key, path in sorted(found):
-            yield StoredObject(key, path.stat().st_size, b"")
+        """The objects whose key begins with `prefix`, as the folders have them."""
+        folder, slash, _ = check_prefix(prefix).rpartition("/")
+        yield from self._below(folder + slash, prefix)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove the files; their folders stay, where others may be about to be linked."""
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._path(key).unlink()
+
+    def unfinished(self) -> Iterator[UnfinishedWrite]:
+        """The files under temporary names."""
+        for entry in _entries(self._root / _UNFINISHED):
+            with contextlib.suppress(FileNotFoundError):
+                found = entry.stat(follow_symlinks=False)
+                yield UnfinishedWrite(entry.name, "", found.st_size, _time(found.st_mtime))
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        """Remove the file. Who would still link it finds nothing to link."""
+        if "/" in write.name:
+            raise ValueError(f"{write.name!r} is no temporary name")
+        (self._root / _UNFINISHED / write.name).unlink(missing_ok=True)
+
+    def _below(self, beginning: str, prefix: str) -> Iterator[StoredObject]:
+        """The objects in the folder `beginning`, empty or ending in `/`, and below."""
+        for entry in _entries(self._root / beginning):
+            key = beginning + entry.name
+            if "~" in entry.name:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                inner = f"{key}/"
+                if inner.startswith(prefix) or prefix.startswith(inner):
+                    yield from self._below(inner, prefix)
+            elif key.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    yield StoredObject(key, found.st_size, b"", _time(found.st_mtime))
 
     def check(self, *, writable: bool) -> None:
         """The folder can be read, or made and written to."""
@@ -139,6 +166,16 @@ def _write(path: Path, content: BinaryIO, key: str) -> StoredObject:
         os.fchmod(descriptor, 0o444)
         os.fsync(descriptor)
     return StoredObject(key, size, digest.digest())
+
+
+def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    """What lies in a folder; nothing where there is none."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        yield from entries
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _make_folder(folder: Path) -> None:

@@ -6,8 +6,8 @@ What has to hold, and what keeps it:
   and tells the others. A server that ignores the condition is found by `check` before any work depends on it. And no
   two attempts ever write the same key, so that a server which is lax in a race harms nobody.
 * *An object is whole or not there.* That is S3's own promise, for parts too: nothing is visible before the upload of
-  parts is completed, and an upload that fails is aborted. One that a crash cuts off is left to the bucket's rule
-  AbortIncompleteMultipartUpload.
+  parts is completed, and an upload that fails is aborted. One that a crash cuts off is left to the collector, or to the
+  bucket's rule AbortIncompleteMultipartUpload.
 * *What is stored is what was meant.* The SHA-256 of each request's bytes travels with it and the server compares.
 * *The digest is the server's word.* It keeps that SHA-256 and answers it, so nobody downloads a file to check it. Of an
   object in parts it knows digests of the parts only: that one is read and hashed, once by each process.
@@ -19,7 +19,7 @@ import hashlib
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -34,6 +34,7 @@ from kernel.artifacts.store import (
     ArtifactConflict,
     ArtifactMissing,
     StoredObject,
+    UnfinishedWrite,
     check_key,
     check_prefix,
     store_unavailable,
@@ -44,7 +45,7 @@ from traceapi.types.v1 import errors_pb2
 
 if TYPE_CHECKING:  # packages of types only
     from types_boto3_s3.client import S3Client
-    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
+    from types_boto3_s3.type_defs import ErrorTypeDef, GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
 # '~' is in no key of ours, so this is no object.
 _PROBE = "~probe/if-none-match"
@@ -52,7 +53,9 @@ _PROBE_CONTENT = b"Written by Trace to see that this server overwrites nothing.\
 _PUT_TRIES = 5
 _DIGESTS_KEPT = 50_000
 _HASHING_AT_ONCE = 8
+_DELETED_AT_ONCE = 1_000
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
+_SERVERS_FAULT = ("InternalError", "ServiceUnavailable", "SlowDown")
 
 
 class S3ArtifactStore:
@@ -138,7 +141,40 @@ class S3ArtifactStore:
             for page in pages:
                 for found in page.get("Contents", ()):
                     if "~" not in found["Key"]:
-                        yield StoredObject(found["Key"][start:], found["Size"], b"")
+                        yield StoredObject(found["Key"][start:], found["Size"], b"", found["LastModified"])
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects, a thousand with each request."""
+        names = [self._name(key) for key in keys]
+        for first in range(0, len(names), _DELETED_AT_ONCE):
+            page = names[first : first + _DELETED_AT_ONCE]
+            with translated(self._location, f"{len(page)} objects"):
+                answer = self._client.delete_objects(
+                    Bucket=self._location.bucket, Delete={"Objects": [{"Key": name} for name in page], "Quiet": True}
+                )
+                refused = [error for error in answer.get("Errors", ()) if error.get("Code") not in _NOT_FOUND]
+                if refused:
+                    raise _as_refusal(refused[0])
+
+    def unfinished(self) -> Iterator[UnfinishedWrite]:
+        """The uploads in parts that were neither completed nor aborted. How large they are the server does not say."""
+        start = len(self._location.prefix)
+        with translated(self._location, ""):
+            listing = self._client.get_paginator("list_multipart_uploads")
+            for page in listing.paginate(Bucket=self._location.bucket, Prefix=self._location.prefix):
+                for found in page.get("Uploads", ()):
+                    yield UnfinishedWrite(found["UploadId"], found["Key"][start:], 0, found["Initiated"])
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        """Abort the upload: its parts are gone, and completing it fails."""
+        with translated(self._location, write.key):
+            try:
+                self._client.abort_multipart_upload(
+                    Bucket=self._location.bucket, Key=self._location.prefix + write.key, UploadId=write.name
+                )
+            except ClientError as error:
+                if code_of(error) not in (*_NOT_FOUND, "NoSuchUpload"):
+                    raise
 
     def _name(self, key: str) -> str:
         return self._location.prefix + check_key(key)
@@ -203,6 +239,25 @@ class S3ArtifactStore:
                 raise
             return False
         return True
+
+
+def _as_refusal(error: "ErrorTypeDef") -> ClientError:
+    """One object's refusal, in a request that was answered 200, as if it had been of the request."""
+    code = error.get("Code", "")
+    status = 403 if code == "AccessDenied" else 503 if code in _SERVERS_FAULT else 400
+    return ClientError(
+        {
+            "Error": {"Code": code, "Message": error.get("Message", "")},
+            "ResponseMetadata": {
+                "HTTPStatusCode": status,
+                "RequestId": "",
+                "HostId": "",
+                "HTTPHeaders": {},
+                "RetryAttempts": 0,
+            },
+        },
+        "DeleteObjects",
+    )
 
 
 def _whole_checksum(found: "HeadObjectOutputTypeDef") -> bytes | None:

@@ -28,7 +28,8 @@ _READ_SECONDS = 30.0  # of silence, not of the whole answer
 
 _RIGHTS = (
     "see that the environment, ~/.aws or the machine's role has its credential, and that it may s3:GetObject,"
-    " s3:PutObject, s3:AbortMultipartUpload and s3:ListBucket there"
+    " s3:PutObject, s3:AbortMultipartUpload and s3:ListBucket there; a dispatcher s3:DeleteObject and"
+    " s3:ListBucketMultipartUploads too"
 )
 _REMEDIES = {
     "NoSuchBucket": "make the bucket, or name another one",

@@ -2,13 +2,14 @@
 
 Objects are immutable: a key is written once. Writing the same content again is a repeat and succeeds; writing other
 content is an ArtifactConflict, and what was there stays. An object is visible whole or not at all, and durable when
-`put` returns. Keys are relative names such as `data/<dataset_version_id>/<task_id>-1-0.parquet`, as the contract's
-rule for `Artifact.key` says.
+`put` returns. Only the collector deletes, and what it deletes nobody names any more. Keys are relative names such as
+`data/<dataset_version_id>/<task_id>-1-0.parquet`, as the contract's rule for `Artifact.key` says.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -28,6 +29,18 @@ class StoredObject:
     size_bytes: int
     sha256: bytes
     """32 bytes; empty where the digest was not asked for."""
+    modified_at: datetime | None = field(default=None, compare=False)
+    """By the store's clock, where it was listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedWrite:
+    """A write that has not ended, or that a crash cut off. `name` is the store's own; `key` where it has one."""
+
+    name: str
+    key: str
+    size_bytes: int
+    modified_at: datetime
 
 
 class ArtifactConflict(TraceError):
@@ -95,7 +108,21 @@ class ArtifactStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """The objects whose key begins with `prefix`, in the order of the store, without digests."""
+        """The objects whose key begins with `prefix`, in the order of the store, without digests. Read as it is asked
+        for: what comes or goes meanwhile may be there or not."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects. What is not there is as good as removed, so that a repeat goes on. A crash of the store's
+        machine may bring one back."""
+        ...
+
+    def unfinished(self) -> Iterator[UnfinishedWrite]:
+        """What writes have left beside the objects, those under way included."""
+        ...
+
+    def discard(self, write: UnfinishedWrite) -> None:
+        """Remove it. A write that goes on all the same fails; it never becomes an object in part."""
         ...
 
 

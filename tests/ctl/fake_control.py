@@ -21,6 +21,8 @@ from traceapi.control.v1 import (
     deployment_pb2,
     queue_service_pb2,
     queue_service_pb2_grpc,
+    retention_service_pb2,
+    retention_service_pb2_grpc,
     task_service_pb2,
     task_service_pb2_grpc,
 )
@@ -378,6 +380,70 @@ class _Queues(queue_service_pb2_grpc.QueueServiceServicer):
         return queue_service_pb2.SetQueueResponse(queue=self._queue)
 
 
+class _Retention(retention_service_pb2_grpc.RetentionServiceServicer):
+    """Three orphans; two unused versions, of which one comes to be held, and one that is being taken."""
+
+    def __init__(self, canned: Canned) -> None:
+        self._canned = canned
+        self._left = 3
+
+    def CollectOrphans(self, request: Any, context: Any) -> Iterator[Any]:
+        self._canned.requests.append(request)
+        lost = [
+            retention_service_pb2.Orphan(key=f"data/{number}", dataset_id=dataset_id, size_bytes=size)
+            for number, (dataset_id, size) in enumerate([("eth.blocks", 1024), ("eth.blocks", 1024), ("", 2048)])
+        ]
+        yield retention_service_pb2.CollectOrphansResponse(
+            looked_at_count=1000, orphan_count=2, orphan_bytes=2048, orphans=lost[:2]
+        )
+        whole = retention_service_pb2.CollectOrphansResponse(
+            looked_at_count=2000, orphan_count=3, orphan_bytes=4096, orphans=lost[2:]
+        )
+        yield whole
+        del whole.orphans[:]
+        whole.unfinished_count = 1
+        yield whole
+
+    def ListUnusedVersions(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        found = [
+            retention_service_pb2.UnusedVersion(
+                dataset_version_id=task_id(number),
+                dataset_id="eth.checked",
+                dag="ethereum",
+                file_count=10,
+                row_count=12_345,
+                size_bytes=1 << 20,
+                event_count=678,
+            )
+            for number in (1, 2, 3)
+        ]
+        for version in found:
+            version.unused_since_time.FromJsonString("2026-10-01T00:00:00Z")
+        found[2].condemned_time.FromJsonString("2026-10-02T00:00:00Z")
+        page, token = _page(found, min(request.page_size, 2), request.page_token)
+        return retention_service_pb2.ListUnusedVersionsResponse(versions=page, next_page_token=token)
+
+    def CollectVersions(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        self._left -= 1
+        of = retention_service_pb2.CollectedVersion
+        results = [
+            of(outcome=retention_service_pb2.COLLECT_OUTCOME_CONDEMNED),
+            of(outcome=retention_service_pb2.COLLECT_OUTCOME_HELD, hold=retention_service_pb2.VERSION_HOLD_PINNED),
+        ][: len(request.dataset_version_ids)]
+        for result, version_id in zip(results, request.dataset_version_ids, strict=True):
+            result.dataset_version_id = version_id
+        return retention_service_pb2.CollectVersionsResponse(
+            results=results,
+            removed_file_count=10,
+            removed_bytes=1024,
+            removed_row_count=1000,
+            removed_version_count=1,
+            left_version_count=self._left,
+        )
+
+
 class _Queries(query_service_pb2_grpc.QueryServiceServicer):
     """Runs the SQL by DuckDB, without any dataset."""
 
@@ -452,6 +518,7 @@ def serve(canned: Canned, *addresses: str) -> tuple[grpc.Server, list[str]]:
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(_Tasks(canned), server)
     dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(_Datasets(canned), server)  # type: ignore[abstract]
     queue_service_pb2_grpc.add_QueueServiceServicer_to_server(_Queues(canned), server)
+    retention_service_pb2_grpc.add_RetentionServiceServicer_to_server(_Retention(canned), server)
     query_service_pb2_grpc.add_QueryServiceServicer_to_server(_Queries(canned), server)  # type: ignore[abstract]
     wrapper_service_pb2_grpc.add_WrapperServiceServicer_to_server(_Wrapper(), server)  # type: ignore[abstract]
     bound = [f"{address.rpartition(':')[0]}:{server.add_insecure_port(address)}" for address in addresses]

@@ -227,6 +227,8 @@ class Source:
 async def start_source(dispatcher: InProcess) -> Source:
     """Releases and claims the run of the source."""
     await dispatcher.release()
-    task_id = str(await dispatcher.value("select task_id::text from task where origin = 'source_run'"))
+    task_id = str(
+        await dispatcher.value("select task_id::text from task where origin = 'source_run' and state = 'released'")
+    )
     worker = Worker(dispatcher, "source-worker")
     return Source(worker, worker.lease(await worker.claim_one(task_id)))

@@ -32,6 +32,7 @@ from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.control.v1.deployment_pb2 import Deployment
 from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceStub
+from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceStub
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # the stubs' types for asyncio exist in the .pyi only
     from traceapi.control.v1.dag_service_pb2_grpc import DagServiceAsyncStub
     from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
     from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
+    from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceAsyncStub
     from traceapi.control.v1.task_service_pb2_grpc import TaskServiceAsyncStub
     from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
@@ -89,6 +91,10 @@ class InProcess:
     @property
     def datasets(self) -> "DatasetServiceAsyncStub":
         return DatasetServiceStub(self.control)
+
+    @property
+    def retention(self) -> "RetentionServiceAsyncStub":
+        return RetentionServiceStub(self.control)
 
     @property
     def queues(self) -> "QueueServiceAsyncStub":
@@ -188,8 +194,8 @@ class InProcess:
 
 
 @contextlib.asynccontextmanager
-async def in_process_dispatcher(pool: Pool, home: Path) -> AsyncIterator[InProcess]:
-    """Serves on free ports until the end of the block; no duty runs by itself."""
+async def in_process_dispatcher(pool: Pool, home: Path, **settings: Any) -> AsyncIterator[InProcess]:
+    """Serves on free ports until the end of the block; no duty runs by itself. `settings` as in the program's file."""
     config = DispatcherConfig(
         database_url=SecretStr("not used: the pool is given"),
         artifacts=home.as_uri(),
@@ -198,6 +204,7 @@ async def in_process_dispatcher(pool: Pool, home: Path) -> AsyncIterator[InProce
         queryd_token_sha256=(token_digest(QUERYD),),
         control_listen="127.0.0.1:0",
         internal_listen="127.0.0.1:0",
+        **settings,
     )
     store = LocalArtifactStore(home)
     hot = build_hot_path(config, pool)

@@ -21,12 +21,14 @@ from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.control.v1.deployment_pb2 import Deployment
+from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceStub
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 if TYPE_CHECKING:  # the stubs' types for asyncio exist in the .pyi only
     from traceapi.control.v1.dag_service_pb2_grpc import DagServiceAsyncStub
     from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
+    from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceAsyncStub
     from traceapi.control.v1.task_service_pb2_grpc import TaskServiceAsyncStub
     from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
@@ -55,6 +57,10 @@ class RunningDispatcher:
     @property
     def datasets(self) -> "DatasetServiceAsyncStub":
         return DatasetServiceStub(self.control)
+
+    @property
+    def retention(self) -> "RetentionServiceAsyncStub":
+        return RetentionServiceStub(self.control)
 
     @property
     def worker(self) -> "WorkerServiceAsyncStub":
@@ -88,11 +94,11 @@ async def _each(parts: list[pb.UploadBundleRequest]) -> AsyncIterator[pb.UploadB
 
 @contextlib.asynccontextmanager
 async def running_dispatcher(
-    database: str, home: Path, *, settings: dict[str, str] | None = None
+    database: str, home: Path, *, settings: dict[str, str] | None = None, module: str = "dispatcher.main"
 ) -> AsyncIterator[RunningDispatcher]:
     """Starts the program on free ports and ends it, by its pid, at the end of the block.
 
-    Started again in the same home it has the same credentials and artifacts.
+    Started again in the same home it has the same credentials and artifacts. `module` is its entry.
     """
     tokens, ready = _prepare(home)
     environment = {
@@ -107,7 +113,7 @@ async def running_dispatcher(
     }
     with (home / "dispatcher.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dispatcher.main", env=environment, stdout=log, stderr=log
+            sys.executable, "-m", module, env=environment, stdout=log, stderr=log
         )
     try:
         addresses = await _ready(process, ready, home / "dispatcher.log")

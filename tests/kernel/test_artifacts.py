@@ -4,6 +4,7 @@ import hashlib
 import io
 import random
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -148,6 +149,7 @@ def test_a_key_that_could_leave_the_store_is_refused(store: ArtifactStore, key: 
         lambda: store.stat(key, digest=False),
         lambda: store.open(key),
         lambda: store.local_path(key),
+        lambda: store.delete([key]),
     ):
         with pytest.raises(TraceError) as caught:
             use()
@@ -181,6 +183,31 @@ def test_objects_are_listed_by_the_beginning_of_their_key(store: ArtifactStore) 
     assert listed("data/a/") == [("data/a/1", 8), ("data/a/2", 8)]
     assert listed("nothing/") == []
     assert listed("data/a/1/") == []
+
+
+def test_a_listing_says_when_an_object_was_stored(store: ArtifactStore) -> None:
+    began = datetime.now(UTC)
+    store.put_bytes(KEY, b"x")
+    (found,) = store.list("")
+    assert found.modified_at is not None
+    assert began - timedelta(seconds=2) < found.modified_at < datetime.now(UTC) + timedelta(seconds=2)
+
+
+def test_what_is_deleted_is_gone_and_deleting_it_again_goes_on(store: ArtifactStore) -> None:
+    for key in ("data/a", "data/b/1", "data/b/2"):
+        store.put_bytes(key, b"x")
+    for _ in range(2):
+        store.delete(["data/b/1", "data/nowhere", "data/a/below", "data/b/2"])
+        assert [found.key for found in store.list("")] == ["data/a"]
+    store.delete([])
+    store.put_bytes("data/b/1", b"another")
+    assert store.stat("data/b/1", digest=False) == StoredObject("data/b/1", 7, b"")
+
+
+def test_more_objects_than_a_request_holds_are_deleted(store: ArtifactStore) -> None:
+    store.put_bytes("data/last", b"x")
+    store.delete([f"data/{number}" for number in range(1_500)] + ["data/last"])
+    assert list(store.list("")) == []
 
 
 @pytest.mark.parametrize("prefix", ["/", "../", "data/../", "~"])

@@ -62,6 +62,37 @@ def test_what_a_crash_left_is_not_listed(store: LocalArtifactStore, tmp_path: Pa
     assert [found.key for found in store.list("")] == ["data/a"]
 
 
+def test_what_writes_have_left_is_told_and_discarded(store: LocalArtifactStore, tmp_path: Path) -> None:
+    assert list(store.unfinished()) == []
+    store.put_bytes("data/a", b"x")
+    crashed = tmp_path / "artifacts/~unfinished/crashed"
+    crashed.write_bytes(b"half")
+    os.utime(crashed, (1_000_000_000, 1_000_000_000))
+    (found,) = store.unfinished()
+    assert (found.name, found.size_bytes, found.modified_at.timestamp()) == ("crashed", 4, 1_000_000_000)
+    for _ in range(2):
+        store.discard(found)
+        assert list(store.unfinished()) == []
+    assert [found.key for found in store.list("")] == ["data/a"]
+
+
+def test_a_write_whose_file_was_discarded_fails_as_a_whole(
+    store: LocalArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It slept for longer than the grace. Nothing of it becomes an object."""
+    link = os.link
+
+    def sleep_and_link(source: Path, target: Path) -> None:
+        for write in store.unfinished():
+            store.discard(write)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", sleep_and_link)
+    with pytest.raises(FileNotFoundError):
+        store.put_bytes("data/a", b"x")
+    assert list(store.list("")) == []
+
+
 def test_a_write_is_durable_before_it_is_reported(
     store: LocalArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

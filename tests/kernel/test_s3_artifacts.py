@@ -62,6 +62,13 @@ def failure(store: ArtifactStore, data: bytes = SMALL) -> tuple[str, str]:
     return caught.value.reason_name, caught.value.message
 
 
+def _refusal_of_one(code: str) -> bytes:
+    """The body of an answer to DeleteObjects, whose status says nothing."""
+    return (
+        f"<DeleteResult><Error><Key>{KEY}</Key><Code>{code}</Code><Message>no</Message></Error></DeleteResult>".encode()
+    )
+
+
 def test_a_digest_is_answered_without_reading_the_object(store: S3ArtifactStore, faults: Faults) -> None:
     data = LARGE[: 5 << 20]
     assert store.put_bytes(KEY, data) == described(data)
@@ -165,6 +172,40 @@ def test_long_lists_come_in_pages(store: S3ArtifactStore, faults: Faults) -> Non
         list(threads.map(lambda key: store.put_bytes(key, b"x"), keys))
     assert sorted(found.key for found in store.list("data/")) == keys
     assert faults.count("GET") == 2
+
+
+def test_uploads_that_were_cut_off_are_told_and_aborted(store: S3ArtifactStore, s3: S3Server, prefix: str) -> None:
+    begun = s3.client().create_multipart_upload(Bucket=BUCKET, Key=f"{prefix}/{KEY}")
+    s3.client().upload_part(
+        Bucket=BUCKET, Key=f"{prefix}/{KEY}", UploadId=begun["UploadId"], PartNumber=1, Body=bytes(5 << 20)
+    )
+    (found,) = store.unfinished()
+    assert found.key == KEY
+    for _ in range(2):
+        store.discard(found)
+        assert list(store.unfinished()) == []
+    assert unfinished_uploads(s3, prefix) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "words"),
+    [
+        (Answer(503), "UNAVAILABLE", "503"),
+        (Answer(200, _refusal_of_one("AccessDenied")), "INTERNAL", "s3:DeleteObject"),
+        (Answer(200, _refusal_of_one("InternalError")), "UNAVAILABLE", "InternalError"),
+    ],
+    ids=["503", "denied", "broken"],
+)
+def test_a_deletion_that_is_refused_is_told(
+    store: S3ArtifactStore, faults: Faults, answer: Answer, reason: str, words: str
+) -> None:
+    """Also of one object, in an answer that is otherwise good."""
+    store.put_bytes(KEY, SMALL)
+    faults.plan("POST", answer, times=20)
+    with pytest.raises(TraceError, match=words) as caught:
+        store.delete([KEY])
+    assert caught.value.reason_name == reason
+    assert store.stat(KEY, digest=False) is not None
 
 
 def test_objects_survive_a_kill_of_the_server(store: S3ArtifactStore, s3: S3Server) -> None:
