@@ -272,7 +272,7 @@ def show_dag(
     svg: Annotated[
         Path | None,
         typer.Option(
-            "--svg", metavar="FILE", help="Write the picture there, as SVG.", show_default=False, writable=False
+            "--svg", metavar="FILE", help="Write the picture there, as SVG.", show_default=False, readable=False
         ),
     ] = None,
     home: HomeOption = DEFAULT_HOME,
