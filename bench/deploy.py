@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import mixtures, plan, switching
+from bench import mixtures, plan, rebuild, switching
 from bench.settings import Settings
 from bench.stack import Stack, TooSlow, running_stack
 from bench.table import Measure, report
@@ -21,6 +21,7 @@ from bench.table import Measure, report
 MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "mixtures": mixtures.measure,
     "switching": switching.measure,
+    "rebuild": rebuild.measure,
     "plan": lambda stack, settings: plan.measure(stack, settings.scaled(1_000, 50)),
 }
 
