@@ -22,6 +22,7 @@ from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceStub
 from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceStub
+from traceapi.control.v1.source_service_pb2_grpc import SourceServiceStub
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
 from traceapi.query.v1.query_service_pb2_grpc import QueryServiceStub
 from traceapi.wrapper.v1.wrapper_service_pb2_grpc import WrapperServiceStub
@@ -55,6 +56,10 @@ class Connection:
     @property
     def tasks(self) -> TaskServiceStub:
         return TaskServiceStub(self._channel("the dispatcher", self.endpoints.control))
+
+    @property
+    def sources(self) -> SourceServiceStub:
+        return SourceServiceStub(self._channel("the dispatcher", self.endpoints.control))
 
     @property
     def datasets(self) -> DatasetServiceStub:

@@ -15,6 +15,7 @@ from ctl.commands import (
     pauses,
     query,
     queue,
+    reruns,
     retention,
     stack,
     task,
@@ -84,10 +85,12 @@ app.add_typer(dag.app, name="dag")
 command(task.app, "cancel")(task_changes.cancel)
 command(task.app, "retry")(task_changes.retry)
 command(task.app, "skip")(task_changes.skip)
+command(task.app, "rerun")(reruns.rerun)
 app.add_typer(task.app, name="task")
 app.add_typer(event.app, name="event")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(queue.app, name="queue")
+command(app, "backfill")(reruns.backfill)
 command(app, "query")(query.query)
 command(app, "gc")(retention.gc)
 command(app, "why")(why.why)

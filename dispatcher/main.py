@@ -195,7 +195,7 @@ def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore
     add_QueueServiceServicer_to_server(QueueService(pool, hot.releaser), control.server)
     add_DatasetServiceServicer_to_server(DatasetService(pool, new_id), control.server)
     add_RetentionServiceServicer_to_server(RetentionService(build_collector(config, pool, artifacts)), control.server)
-    add_SourceServiceServicer_to_server(SourceService(), control.server)
+    add_SourceServiceServicer_to_server(SourceService(pool, hot.releaser), control.server)
     add_EffectServiceServicer_to_server(EffectService(), control.server)
     return control
 

@@ -67,7 +67,7 @@ def cancel(
       tracectl task cancel --dag ethereum --job checked --dry-run
       tracectl task cancel --job checked --scope 500000..500499 --reason "wrong range" --yes
     """
-    chosen = _filter(task_ids or [], dag, job, state or [], scope, all_tasks)
+    chosen = task_filter(task_ids or [], dag, job, state or [], scope, all_tasks)
 
     def call(connection: Connection, counting: bool, token: str) -> Answer:
         request = api.CancelTasksRequest(filter=chosen, reason=reason, dry_run=counting, page_token=token)
@@ -102,7 +102,7 @@ def retry(
       tracectl task retry --dag ethereum --dry-run
       tracectl task retry --all --yes
     """
-    chosen = _filter(task_ids or [], dag, job, [], scope, all_tasks)
+    chosen = task_filter(task_ids or [], dag, job, [], scope, all_tasks)
 
     def call(connection: Connection, counting: bool, token: str) -> Answer:
         request = api.RetryTasksRequest(filter=chosen, dry_run=counting, page_token=token)
@@ -137,7 +137,7 @@ def skip(
       tracectl task skip 0198c0de-0000-7000-8000-000000000001 --reason "the block is known to be broken"
       tracectl task skip --dag ethereum --job ranges --reason "known" --dry-run
     """
-    chosen = _filter(task_ids or [], dag, job, [], scope, all_tasks)
+    chosen = task_filter(task_ids or [], dag, job, [], scope, all_tasks)
 
     def call(connection: Connection, counting: bool, token: str) -> Answer:
         request = api.SkipTasksRequest(filter=chosen, reason=reason, dry_run=counting, page_token=token)
@@ -146,12 +146,16 @@ def skip(
     _carry_out(_Change("skip", "skipped", call), task_ids=task_ids, dry_run=dry_run, yes=yes, home=home, output=output)
 
 
-def _filter(task_ids: list[str], dag: str, job: str, states: list[str], scope: str, all_tasks: bool) -> api.TaskFilter:
-    """Raises CtlError (usage) where nothing was chosen: an empty filter would mean every task."""
+def task_filter(
+    task_ids: list[str], dag: str, job: str, states: list[str], scope: str, all_tasks: bool | None = None
+) -> api.TaskFilter:
+    """Raises CtlError (usage) where nothing was chosen: an empty filter would mean every task. `all_tasks` is None
+    where nobody can choose all."""
     if not (task_ids or dag or job or states or scope or all_tasks):
+        every = "; --all takes every one" if all_tasks is not None else ""
         raise CtlError(
             "no task was chosen",
-            remedy="name tasks by id, or choose them by --dag, --job, --state or --scope; --all takes every one",
+            remedy=f"name tasks by id, or choose them by --dag, --job, --state or --scope{every}",
             exit_code=ExitCode.USAGE,
         )
     check_task_ids(task_ids)

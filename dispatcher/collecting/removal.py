@@ -41,6 +41,7 @@ _PAGED = (
     "remove_dependencies",
     "remove_counts",
     "remove_states",
+    "remove_reruns",
     "remove_streams",
     "remove_bindings",
     "remove_settings",

@@ -184,6 +184,16 @@ where ctid = any(array(
     limit %(limit)s
 ));
 
+-- name: remove_reruns
+-- Primary key, by its first column.
+delete from rerun_scope
+where ctid = any(array(
+    select s.ctid
+    from job_output o join rerun_scope s using (job_version_id)
+    where o.dataset_version_id = %(version_id)s
+    limit %(limit)s
+));
+
 -- name: remove_streams
 -- Primary key, by its first column.
 delete from ordered_stream

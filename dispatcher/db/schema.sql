@@ -620,6 +620,7 @@ CREATE TABLE public.job_version (
     fingerprint bytea NOT NULL,
     canon_version smallint NOT NULL,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    rerun boolean DEFAULT false NOT NULL,
     CONSTRAINT job_version_fingerprint_check CHECK ((octet_length(fingerprint) = 32))
 );
 
@@ -768,6 +769,49 @@ CREATE TABLE public.queue_settings (
     CONSTRAINT queue_settings_rematerialization_share_check CHECK ((rematerialization_share >= 1)),
     CONSTRAINT queue_settings_window_size_check CHECK ((window_size >= 1))
 );
+
+-- Name: rerun_page; Type: TABLE; Schema: public
+
+CREATE TABLE public.rerun_page (
+    request_id uuid NOT NULL,
+    page_token text NOT NULL,
+    request_digest bytea NOT NULL,
+    task_count integer NOT NULL,
+    next_page_token text NOT NULL,
+    actor text NOT NULL,
+    answered_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT rerun_page_request_digest_check CHECK ((octet_length(request_digest) = 32))
+);
+
+-- Name: rerun_scope; Type: TABLE; Schema: public
+
+CREATE TABLE public.rerun_scope (
+    job_version_id uuid NOT NULL,
+    scope_kind smallint NOT NULL,
+    scope_first bytea NOT NULL,
+    scope_last bytea NOT NULL,
+    reruns bigint NOT NULL,
+    CONSTRAINT rerun_scope_reruns_check CHECK ((reruns >= 1))
+);
+
+-- Name: rerunnable; Type: VIEW; Schema: public
+
+CREATE VIEW public.rerunnable AS
+ SELECT b.job_version_id,
+    e.event_id,
+    e.dataset_version_id,
+    e.scope_kind,
+    e.scope_first,
+    e.scope_last,
+    e.revision
+   FROM ((public.dag d
+     JOIN public.input_binding b ON (((b.dag_version_id = d.active_version_id) AND b.trigger)))
+     JOIN public.event e USING (dataset_version_id))
+  WHERE ((NOT (EXISTS ( SELECT 1
+           FROM public.event n
+          WHERE ((n.dataset_version_id = e.dataset_version_id) AND (n.scope_first = e.scope_first) AND (n.scope_last = e.scope_last) AND (n.scope_kind = e.scope_kind) AND (n.revision > e.revision))))) AND (NOT (EXISTS ( SELECT 1
+           FROM public.task t
+          WHERE ((t.job_version_id = b.job_version_id) AND (t.event_id = e.event_id) AND (t.state = ANY (ARRAY['queued'::public.task_state, 'released'::public.task_state, 'running'::public.task_state, 'backoff'::public.task_state])))))));
 
 -- Name: scheduled_job; Type: VIEW; Schema: public
 
@@ -1037,6 +1081,16 @@ ALTER TABLE ONLY public.queue_report
 ALTER TABLE ONLY public.queue_settings
     ADD CONSTRAINT queue_settings_pkey PRIMARY KEY (queue);
 
+-- Name: rerun_page rerun_page_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.rerun_page
+    ADD CONSTRAINT rerun_page_pkey PRIMARY KEY (request_id, page_token);
+
+-- Name: rerun_scope rerun_scope_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.rerun_scope
+    ADD CONSTRAINT rerun_scope_pkey PRIMARY KEY (job_version_id, scope_first, scope_last, scope_kind);
+
 -- Name: schema_migration schema_migration_pkey; Type: CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.schema_migration
@@ -1148,7 +1202,7 @@ CREATE INDEX task_backoff ON public.task USING btree (retry_at) WHERE (state = '
 
 -- Name: task_cause; Type: INDEX; Schema: public
 
-CREATE UNIQUE INDEX task_cause ON public.task USING btree (job_version_id, event_id) WHERE (event_id IS NOT NULL);
+CREATE UNIQUE INDEX task_cause ON public.task USING btree (job_version_id, event_id, revision) WHERE (event_id IS NOT NULL);
 
 -- Name: task_finished; Type: INDEX; Schema: public
 

@@ -87,7 +87,8 @@ from unnest(
 
 -- name: insert_events
 -- Events, and in the same statement one task per event and subscribed job version. Each producer's row is looked up once, however many
--- events it makes. Indexes task_pkey, subscription_open.
+-- events it makes. Where a consumer was told to run scopes again, its revisions are ahead of its events' by as much; elsewhere nothing is
+-- looked for. Indexes task_pkey, subscription_open, primary key of rerun_scope.
 with producer as (
     select d.task_id, t.origin
     from (select distinct task_id from unnest(%(task_ids)s::uuid[]) as d (task_id)) d
@@ -117,7 +118,12 @@ insert into task (
     task_id, job_version_id, event_id, origin, stream_key, scope_kind, scope_first, scope_last, revision
 )
 select uuidv7(), s.job_version_id, a.event_id, a.origin, case when j.ordered then '' end, a.scope_kind, a.scope_first,
-    a.scope_last, a.revision
+    a.scope_last, a.revision + case when j.rerun then coalesce((
+        select r.reruns
+        from rerun_scope r
+        where r.job_version_id = s.job_version_id and r.scope_first = a.scope_first and r.scope_last = a.scope_last
+            and r.scope_kind = a.scope_kind
+    ), 0) else 0 end
 from accepted a
 join subscription s on s.input_version_id = a.version_id and s.to_number is null
 join job_version j using (job_version_id)
@@ -238,7 +244,8 @@ limit 1;
 
 -- name: derived_watermarks
 -- For job versions that do not declare their own: how far their inputs are complete, and the first scope that is not done. A job that
--- is still owed retained events has no answer: tasks may yet appear anywhere. Indexes task_queued, task_open.
+-- is still owed retained events has no answer: tasks may yet appear anywhere. What is run again where the output was complete already does
+-- not make it less so. Indexes task_queued, task_open.
 with job as (
     select j.job_version_id, min(w.cursor_key) as covered, min(i.cursor_type) as cursor_type
     from scheduled_job s
@@ -272,6 +279,7 @@ left join lateral (
             cross join lateral (
                 select scope_first from task t
                 where t.job_version_id = job.job_version_id and t.origin = k.origin and t.state = 'queued'
+                    and (k.origin <> 'backfill' or own.cursor_key is null or t.scope_first > own.cursor_key)
                 order by scope_first limit 1
             ) q
         )
@@ -279,6 +287,7 @@ left join lateral (
         (
             select scope_first from task t
             where t.job_version_id = job.job_version_id and t.state in ('released', 'running', 'backoff', 'dead')
+                and (t.origin <> 'backfill' or own.cursor_key is null or t.scope_first > own.cursor_key)
             order by scope_first limit 1
         )
     ) u
@@ -304,7 +313,8 @@ for no key update of s skip locked;
 
 -- name: replay_events
 -- The next page of retained events in scope order, as tasks. Where the version took the place of another one, without those whose scope
--- that one had brought before its subscription ended. Index event_scope.
+-- that one had brought before its subscription ended. An ordered job gets of each scope the highest revision only: what it replaced would
+-- be done, and the revision then late. Index event_scope.
 with page as (
     select e.event_id, e.scope_kind, e.scope_first, e.scope_last, e.revision
     from event e
@@ -318,10 +328,21 @@ with page as (
         task_id, job_version_id, event_id, origin, stream_key, scope_kind, scope_first, scope_last, revision
     )
     select uuidv7(), j.job_version_id, p.event_id, 'replay', case when j.ordered then '' end, p.scope_kind, p.scope_first,
-        p.scope_last, p.revision
+        p.scope_last, p.revision + case when j.rerun then coalesce((
+            select r.reruns
+            from rerun_scope r
+            where r.job_version_id = j.job_version_id and r.scope_first = p.scope_first and r.scope_last = p.scope_last
+                and r.scope_kind = p.scope_kind
+        ), 0) else 0 end
     from page p
     join job_version j on j.job_version_id = %(job_version_id)s
-    where %(instead_of_version_id)s::uuid is null or not exists (
+    where (not j.ordered or not exists (
+        select 1
+        from event n
+        join publication q using (publication_id, dataset_version_id)
+        where n.dataset_version_id = %(input_version_id)s and n.scope_first = p.scope_first and n.scope_last = p.scope_last
+            and n.scope_kind = p.scope_kind and n.revision > p.revision and q.number <= %(from_number)s
+    )) and (%(instead_of_version_id)s::uuid is null or not exists (
         select 1
         from event o
         join publication q using (publication_id, dataset_version_id)
@@ -331,7 +352,7 @@ with page as (
                 from subscription u
                 where u.job_version_id = %(job_version_id)s and u.input_version_id = %(instead_of_version_id)s
             )
-    )
+    ))
     order by p.scope_first, p.event_id
     on conflict do nothing
 )

@@ -297,6 +297,10 @@ def task_state_name(state: task_pb2.TaskState.ValueType) -> str:
     return task_pb2.TaskState.Name(state).removeprefix("TASK_STATE_").lower()
 
 
+def task_origin_name(origin: task_pb2.TaskOrigin.ValueType) -> str:
+    return task_pb2.TaskOrigin.Name(origin).removeprefix("TASK_ORIGIN_").lower()
+
+
 def task(row: TaskRow) -> task_pb2.Task:
     return task_pb2.Task(
         task_id=row.task_id,

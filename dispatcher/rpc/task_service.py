@@ -7,11 +7,13 @@ import grpc
 from dispatcher.datasets import store as datasets_store
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
+from dispatcher.deploy import rerun_rows, reruns
 from dispatcher.events import store as events_store
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.naming import named_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
+from dispatcher.rpc.reruns import readers, rerun_request
 from dispatcher.tasks import store
 from dispatcher.tasks.cancel import cancel_tasks
 from dispatcher.tasks.rows import TaskQuery
@@ -79,7 +81,8 @@ class TaskService(TaskServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 await require_names(connection, request.dag, "")
-                counts = await store.count_tasks(connection, request.dag or None)
+                origin = convert.task_origin_name(request.origin) if request.origin else None
+                counts = await store.count_tasks(connection, request.dag or None, origin)
         return pb.CountTasksResponse(
             counts=[
                 pb.JobTaskCount(dag=row.dag, job=row.job, state=convert.task_state(row.state), count=row.count)
@@ -139,6 +142,23 @@ class TaskService(TaskServiceServicer):
         self._releaser.nudge(result.running)
         self._releaser.signal()
         return pb.CancelTasksResponse(task_count=len(result.task_ids), next_page_token=result.next_after or "")
+
+    async def RerunTasks(self, request: pb.RerunTasksRequest, context: Context) -> pb.RerunTasksResponse:
+        chosen = request.filter
+        query = dataclasses.replace(_query(chosen, reruns.PAGE, None), after=uuid_token(request.page_token))
+        task_ids = list(chosen.task_ids)
+        with translated():
+            async with transaction(self._pool) as connection:
+                await require_names(connection, chosen.dag, chosen.job)
+                named = [] if task_ids else await rerun_rows.jobs_called(connection, chosen.job, chosen.dag or None)
+                named_ids = {job.job_version_id for job in named}
+                if request.dry_run:
+                    counted = await reruns.count_rerun(connection, query, task_ids, named_ids)
+                    return pb.RerunTasksResponse(task_count=counted.task_count, readers=readers(counted.readers))
+                asked = rerun_request(request, "TaskService.RerunTasks")
+                made = await reruns.rerun(connection, query, task_ids, named_ids, asked)
+        self._releaser.signal()
+        return pb.RerunTasksResponse(**dataclasses.asdict(made))
 
     async def ExplainTask(self, request: pb.ExplainTaskRequest, context: Context) -> pb.ExplainTaskResponse:
         with translated():

@@ -496,9 +496,12 @@ select j.dag, j.job, j.job_version_id::text,
         then 'canceled' else c.state end::text as state,
     sum(c.tasks)::bigint as count
 from (
-    select job_version_id, state, count(*) as tasks from task group by job_version_id, state
+    select job_version_id, state, count(*) as tasks
+    from task
+    where %(origin)s::task_origin is null or origin = %(origin)s
+    group by job_version_id, state
     union all
-    select job_version_id, state, tasks from finished_count
+    select job_version_id, state, tasks from finished_count where %(origin)s::task_origin is null or origin = %(origin)s
 ) c
 join job_version j using (job_version_id)
 join job_version_run r using (job_version_id)

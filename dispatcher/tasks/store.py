@@ -381,8 +381,9 @@ async def unknown_names(connection: Connection, dag: str | None, job: str | None
     return bool(unknown_dag), bool(unknown_job)
 
 
-async def count_tasks(connection: Connection, dag: str | None) -> list[CountRow]:
-    return await rows(connection, _sql.count_tasks, CountRow, dag=dag)
+async def count_tasks(connection: Connection, dag: str | None, origin: str | None = None) -> list[CountRow]:
+    """Of all DAGs, and of all origins, where none is named."""
+    return await rows(connection, _sql.count_tasks, CountRow, dag=dag, origin=origin)
 
 
 async def retry_dead(connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None) -> list[str]:

@@ -221,7 +221,7 @@ with made_by as (
     from near n
     left join any_task t on n.causes and t.job_version_id = n.job_version_id and t.event_id = n.event_id
     where n.scope_last >= %(first)s and (t.task_id is not null or not n.causes)
-    order by n.scope_first desc, n.event_id desc
+    order by n.scope_first desc, n.event_id desc, t.revision desc
     limit 1
 )
 select coalesce((select task_id from unfinished), (select task_id from done))::text;

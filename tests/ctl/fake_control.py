@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from grpc_status import rpc_status
 
 from kernel.errors import TraceError, to_status
+from tests.ctl.fake_sources import FakeSources
 from traceapi.control.v1 import (
     dag_service_pb2,
     dag_service_pb2_grpc,
@@ -21,8 +22,10 @@ from traceapi.control.v1 import (
     deployment_pb2,
     queue_service_pb2,
     queue_service_pb2_grpc,
+    rerun_pb2,
     retention_service_pb2,
     retention_service_pb2_grpc,
+    source_service_pb2_grpc,
     task_service_pb2,
     task_service_pb2_grpc,
 )
@@ -84,6 +87,9 @@ class Canned:
     watched: list[dag_service_pb2.WatchDeploymentResponse] = field(default_factory=list)
     changeable: int = 5
     """Tasks that CancelTasks, RetryTasks and SkipTasks find."""
+    count_looks: list[list[task_service_pb2.JobTaskCount]] = field(default_factory=list)
+    """What CountTasks answers, one after the other; then nothing."""
+    readers: list[rerun_pb2.RerunReader] = field(default_factory=list)
     task_looks: list[task_pb2.Task | None] = field(default_factory=list)
     """What GetTask answers, one after the other; None for a call that fails in passing."""
     watch_failures: int = 0
@@ -271,6 +277,9 @@ class _Tasks(task_service_pb2_grpc.TaskServiceServicer):
     def SkipTasks(self, request: Any, context: Any) -> Any:
         return task_service_pb2.SkipTasksResponse(**self._changed(request))
 
+    def RerunTasks(self, request: Any, context: Any) -> Any:
+        return task_service_pb2.RerunTasksResponse(**self._changed(request))
+
     def ExplainTask(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)
         if self._shown is not None:
@@ -293,6 +302,9 @@ class _Tasks(task_service_pb2_grpc.TaskServiceServicer):
         return {"task_count": len(page), "next_page_token": token}
 
     def CountTasks(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        if self._canned.count_looks:
+            return task_service_pb2.CountTasksResponse(counts=self._canned.count_looks.pop(0))
         count = task_service_pb2.JobTaskCount(
             dag="ethereum", job="checked", state=task_pb2.TASK_STATE_SUCCEEDED, count=10
         )
@@ -516,6 +528,7 @@ def serve(canned: Canned, *addresses: str) -> tuple[grpc.Server, list[str]]:
     # What a fake does not answer, the generated base answers with UNIMPLEMENTED.
     dag_service_pb2_grpc.add_DagServiceServicer_to_server(_Dags(canned), server)  # type: ignore[abstract]
     task_service_pb2_grpc.add_TaskServiceServicer_to_server(_Tasks(canned), server)
+    source_service_pb2_grpc.add_SourceServiceServicer_to_server(FakeSources(canned), server)
     dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(_Datasets(canned), server)  # type: ignore[abstract]
     queue_service_pb2_grpc.add_QueueServiceServicer_to_server(_Queues(canned), server)
     retention_service_pb2_grpc.add_RetentionServiceServicer_to_server(_Retention(canned), server)

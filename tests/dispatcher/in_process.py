@@ -33,6 +33,7 @@ from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.control.v1.deployment_pb2 import Deployment
 from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceStub
 from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceStub
+from traceapi.control.v1.source_service_pb2_grpc import SourceServiceStub
 from traceapi.control.v1.task_service_pb2_grpc import TaskServiceStub
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # the stubs' types for asyncio exist in the .pyi only
     from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
     from traceapi.control.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
     from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceAsyncStub
+    from traceapi.control.v1.source_service_pb2_grpc import SourceServiceAsyncStub
     from traceapi.control.v1.task_service_pb2_grpc import TaskServiceAsyncStub
     from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceAsyncStub
 
@@ -87,6 +89,10 @@ class InProcess:
     @property
     def tasks(self) -> "TaskServiceAsyncStub":
         return TaskServiceStub(self.control)
+
+    @property
+    def sources(self) -> "SourceServiceAsyncStub":
+        return SourceServiceStub(self.control)
 
     @property
     def datasets(self) -> "DatasetServiceAsyncStub":

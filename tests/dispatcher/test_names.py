@@ -55,13 +55,26 @@ MISTYPED: list[tuple[Message, str, str]] = [
     *((tasks.CancelTasksRequest(filter=chosen, dry_run=True), reason, meant) for chosen, reason, meant in FILTERS),
     *((tasks.RetryTasksRequest(filter=chosen), reason, meant) for chosen, reason, meant in FILTERS),
     *((tasks.SkipTasksRequest(filter=chosen, reason="why"), reason, meant) for chosen, reason, meant in FILTERS),
+    *(
+        (tasks.RerunTasksRequest(filter=chosen, request_id=new_id()), reason, meant)
+        for chosen, reason, meant in FILTERS
+    ),
+    (
+        sources.BackfillJobRequest(dag="chian", job="copies", range=between(1, 2).range, request_id=new_id()),
+        "DAG_NOT_FOUND",
+        "chain",
+    ),
+    (
+        sources.BackfillJobRequest(dag="chain", job="copeis", range=between(1, 2).range, request_id=new_id()),
+        "JOB_NOT_FOUND",
+        "copies",
+    ),
     (dags.RollbackDagRequest(dag="chian", request_id=new_id()), "DAG_NOT_FOUND", "chain"),
     (dags.RemoveDagRequest(dag="chian"), "DAG_NOT_FOUND", "chain"),
 ]
 LATER: list[Message] = [
     sources.TriggerSourceRequest(dag="chian", job="blocks", request_id=new_id()),
     sources.EmitExternalEventsRequest(dag="chian", job="blocks", request_id=new_id()),
-    sources.BackfillJobRequest(dag="chian", job="blocks", range=between(1, 2).range, request_id=new_id()),
 ]
 NOT_LOOKED_UP = {"SetQueue"}
 """A queue needs not be made: setting one makes it known."""

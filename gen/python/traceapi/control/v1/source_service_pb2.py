@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from traceapi.control.v1 import rerun_pb2 as traceapi_dot_control_dot_v1_dot_rerun__pb2
 from traceapi.types.v1 import errors_pb2 as traceapi_dot_types_dot_v1_dot_errors__pb2
 from traceapi.types.v1 import event_pb2 as traceapi_dot_types_dot_v1_dot_event__pb2
 from traceapi.types.v1 import scope_pb2 as traceapi_dot_types_dot_v1_dot_scope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(traceapi/control/v1/source_service.proto\x12\x13traceapi.control.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etraceapi/types/v1/errors.proto\x1a\x1dtraceapi/types/v1/event.proto\x1a\x1dtraceapi/types/v1/scope.proto\"u\n\x14TriggerSourceRequest\x12\x19\n\x03\x64\x61g\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03\x64\x61g\x12\x19\n\x03job\x18\x02 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03job\x12\'\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\"0\n\x15TriggerSourceResponse\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\"\x8a\x02\n\x19\x45mitExternalEventsRequest\x12\x19\n\x03\x64\x61g\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03\x64\x61g\x12\x19\n\x03job\x18\x02 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03job\x12\'\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x45\n\x06\x65vents\x18\x04 \x03(\x0b\x32\".traceapi.control.v1.ExternalEventB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07R\x06\x65vents\x12G\n\nwatermarks\x18\x05 \x03(\x0b\x32\x1c.traceapi.types.v1.WatermarkB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\nwatermarks\"\xaa\x01\n\rExternalEvent\x12&\n\ndataset_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\tdatasetId\x12\x36\n\x05scope\x18\x02 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeB\x06\xbaH\x03\xc8\x01\x01R\x05scope\x12\x39\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\"`\n\x1a\x45mitExternalEventsResponse\x12\x42\n\x07results\x18\x01 \x03(\x0b\x32(.traceapi.control.v1.ExternalEventResultR\x07results\"d\n\x13\x45xternalEventResult\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12\x32\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.traceapi.types.v1.ItemErrorR\x05\x65rror\"\xca\x01\n\x12\x42\x61\x63kfillJobRequest\x12\x19\n\x03\x64\x61g\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03\x64\x61g\x12\x19\n\x03job\x18\x02 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03job\x12<\n\x05range\x18\x03 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorRangeB\x06\xbaH\x03\xc8\x01\x01R\x05range\x12\'\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x17\n\x07\x64ry_run\x18\x05 \x01(\x08R\x06\x64ryRun\"4\n\x13\x42\x61\x63kfillJobResponse\x12\x1d\n\ntask_count\x18\x01 \x01(\x04R\ttaskCount2\xd0\x02\n\rSourceService\x12\x66\n\rTriggerSource\x12).traceapi.control.v1.TriggerSourceRequest\x1a*.traceapi.control.v1.TriggerSourceResponse\x12u\n\x12\x45mitExternalEvents\x12..traceapi.control.v1.EmitExternalEventsRequest\x1a/.traceapi.control.v1.EmitExternalEventsResponse\x12`\n\x0b\x42\x61\x63kfillJob\x12\'.traceapi.control.v1.BackfillJobRequest\x1a(.traceapi.control.v1.BackfillJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(traceapi/control/v1/source_service.proto\x12\x13traceapi.control.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftraceapi/control/v1/rerun.proto\x1a\x1etraceapi/types/v1/errors.proto\x1a\x1dtraceapi/types/v1/event.proto\x1a\x1dtraceapi/types/v1/scope.proto\"u\n\x14TriggerSourceRequest\x12\x19\n\x03\x64\x61g\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03\x64\x61g\x12\x19\n\x03job\x18\x02 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03job\x12\'\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\"0\n\x15TriggerSourceResponse\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\"\x8a\x02\n\x19\x45mitExternalEventsRequest\x12\x19\n\x03\x64\x61g\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03\x64\x61g\x12\x19\n\x03job\x18\x02 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03job\x12\'\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x45\n\x06\x65vents\x18\x04 \x03(\x0b\x32\".traceapi.control.v1.ExternalEventB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07R\x06\x65vents\x12G\n\nwatermarks\x18\x05 \x03(\x0b\x32\x1c.traceapi.types.v1.WatermarkB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\nwatermarks\"\xaa\x01\n\rExternalEvent\x12&\n\ndataset_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\tdatasetId\x12\x36\n\x05scope\x18\x02 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeB\x06\xbaH\x03\xc8\x01\x01R\x05scope\x12\x39\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\"`\n\x1a\x45mitExternalEventsResponse\x12\x42\n\x07results\x18\x01 \x03(\x0b\x32(.traceapi.control.v1.ExternalEventResultR\x07results\"d\n\x13\x45xternalEventResult\x12\x19\n\x08\x65vent_id\x18\x01 \x01(\tR\x07\x65ventId\x12\x32\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.traceapi.types.v1.ItemErrorR\x05\x65rror\"\xe0\x01\n\x12\x42\x61\x63kfillJobRequest\x12\x10\n\x03\x64\x61g\x18\x01 \x01(\tR\x03\x64\x61g\x12\x19\n\x03job\x18\x02 \x01(\tB\x07\xbaH\x04r\x02 \x01R\x03job\x12<\n\x05range\x18\x03 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorRangeB\x06\xbaH\x03\xc8\x01\x01R\x05range\x12\'\n\nrequest_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x17\n\x07\x64ry_run\x18\x05 \x01(\x08R\x06\x64ryRun\x12\x1d\n\npage_token\x18\x06 \x01(\tR\tpageToken\"\xaa\x01\n\x13\x42\x61\x63kfillJobResponse\x12\x1d\n\ntask_count\x18\x01 \x01(\x04R\ttaskCount\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12:\n\x07readers\x18\x03 \x03(\x0b\x32 .traceapi.control.v1.RerunReaderR\x07readers\x12\x10\n\x03\x64\x61g\x18\x04 \x01(\tR\x03\x64\x61g2\xd0\x02\n\rSourceService\x12\x66\n\rTriggerSource\x12).traceapi.control.v1.TriggerSourceRequest\x1a*.traceapi.control.v1.TriggerSourceResponse\x12u\n\x12\x45mitExternalEvents\x12..traceapi.control.v1.EmitExternalEventsRequest\x1a/.traceapi.control.v1.EmitExternalEventsResponse\x12`\n\x0b\x42\x61\x63kfillJob\x12\'.traceapi.control.v1.BackfillJobRequest\x1a(.traceapi.control.v1.BackfillJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,30 +57,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTERNALEVENT'].fields_by_name['dataset_id']._serialized_options = b'\272H\004r\002 \001'
   _globals['_EXTERNALEVENT'].fields_by_name['scope']._loaded_options = None
   _globals['_EXTERNALEVENT'].fields_by_name['scope']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_BACKFILLJOBREQUEST'].fields_by_name['dag']._loaded_options = None
-  _globals['_BACKFILLJOBREQUEST'].fields_by_name['dag']._serialized_options = b'\272H\004r\002 \001'
   _globals['_BACKFILLJOBREQUEST'].fields_by_name['job']._loaded_options = None
   _globals['_BACKFILLJOBREQUEST'].fields_by_name['job']._serialized_options = b'\272H\004r\002 \001'
   _globals['_BACKFILLJOBREQUEST'].fields_by_name['range']._loaded_options = None
   _globals['_BACKFILLJOBREQUEST'].fields_by_name['range']._serialized_options = b'\272H\003\310\001\001'
   _globals['_BACKFILLJOBREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_BACKFILLJOBREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\260\001\001'
-  _globals['_TRIGGERSOURCEREQUEST']._serialized_start=221
-  _globals['_TRIGGERSOURCEREQUEST']._serialized_end=338
-  _globals['_TRIGGERSOURCERESPONSE']._serialized_start=340
-  _globals['_TRIGGERSOURCERESPONSE']._serialized_end=388
-  _globals['_EMITEXTERNALEVENTSREQUEST']._serialized_start=391
-  _globals['_EMITEXTERNALEVENTSREQUEST']._serialized_end=657
-  _globals['_EXTERNALEVENT']._serialized_start=660
-  _globals['_EXTERNALEVENT']._serialized_end=830
-  _globals['_EMITEXTERNALEVENTSRESPONSE']._serialized_start=832
-  _globals['_EMITEXTERNALEVENTSRESPONSE']._serialized_end=928
-  _globals['_EXTERNALEVENTRESULT']._serialized_start=930
-  _globals['_EXTERNALEVENTRESULT']._serialized_end=1030
-  _globals['_BACKFILLJOBREQUEST']._serialized_start=1033
-  _globals['_BACKFILLJOBREQUEST']._serialized_end=1235
-  _globals['_BACKFILLJOBRESPONSE']._serialized_start=1237
-  _globals['_BACKFILLJOBRESPONSE']._serialized_end=1289
-  _globals['_SOURCESERVICE']._serialized_start=1292
-  _globals['_SOURCESERVICE']._serialized_end=1628
+  _globals['_TRIGGERSOURCEREQUEST']._serialized_start=254
+  _globals['_TRIGGERSOURCEREQUEST']._serialized_end=371
+  _globals['_TRIGGERSOURCERESPONSE']._serialized_start=373
+  _globals['_TRIGGERSOURCERESPONSE']._serialized_end=421
+  _globals['_EMITEXTERNALEVENTSREQUEST']._serialized_start=424
+  _globals['_EMITEXTERNALEVENTSREQUEST']._serialized_end=690
+  _globals['_EXTERNALEVENT']._serialized_start=693
+  _globals['_EXTERNALEVENT']._serialized_end=863
+  _globals['_EMITEXTERNALEVENTSRESPONSE']._serialized_start=865
+  _globals['_EMITEXTERNALEVENTSRESPONSE']._serialized_end=961
+  _globals['_EXTERNALEVENTRESULT']._serialized_start=963
+  _globals['_EXTERNALEVENTRESULT']._serialized_end=1063
+  _globals['_BACKFILLJOBREQUEST']._serialized_start=1066
+  _globals['_BACKFILLJOBREQUEST']._serialized_end=1290
+  _globals['_BACKFILLJOBRESPONSE']._serialized_start=1293
+  _globals['_BACKFILLJOBRESPONSE']._serialized_end=1463
+  _globals['_SOURCESERVICE']._serialized_start=1466
+  _globals['_SOURCESERVICE']._serialized_end=1802
 # @@protoc_insertion_point(module_scope)

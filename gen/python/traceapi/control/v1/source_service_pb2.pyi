@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from traceapi.control.v1 import rerun_pb2 as _rerun_pb2
 from traceapi.types.v1 import errors_pb2 as _errors_pb2
 from traceapi.types.v1 import event_pb2 as _event_pb2
 from traceapi.types.v1 import scope_pb2 as _scope_pb2
@@ -215,17 +216,20 @@ class BackfillJobRequest(_message.Message):
     RANGE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     dag: _builtins.str
-    """The DAG."""
+    """The DAG; empty where only one has a job of this name."""
     job: _builtins.str
-    """The job."""
+    """The job: an operator that is not ordered. What a source reads again, it reads in a new version of its DAG."""
     request_id: _builtins.str
-    """Made by the client, a uuid."""
+    """Made by the client, a uuid; the same for all pages. A page that is asked for again is answered as at first."""
     dry_run: _builtins.bool
     """Only count."""
+    page_token: _builtins.str
+    """Where the last answer stopped; empty at first. A call makes at most 1,000 tasks."""
     @_builtins.property
     def range(self) -> _scope_pb2.CursorRange:
-        """Scopes within these bounds."""
+        """Scopes of the events that trigger it, within these bounds."""
 
     def __init__(
         self,
@@ -235,10 +239,11 @@ class BackfillJobRequest(_message.Message):
         range: _scope_pb2.CursorRange | None = ...,
         request_id: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["range", b"range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "dry_run", b"dry_run", "job", b"job", "range", b"range", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "dry_run", b"dry_run", "job", b"job", "page_token", b"page_token", "range", b"range", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -251,16 +256,30 @@ class BackfillJobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_COUNT_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    READERS_FIELD_NUMBER: _builtins.int
+    DAG_FIELD_NUMBER: _builtins.int
     task_count: _builtins.int
-    """Tasks that were made, or would be."""
+    """Tasks of the job that were made, or would be; not those that follow downstream."""
+    next_page_token: _builtins.str
+    """Repeat with it; empty when all are made. Empty for a dry run, which counts all."""
+    dag: _builtins.str
+    """The DAG, as it is spelled."""
+    @_builtins.property
+    def readers(self) -> _containers.RepeatedCompositeFieldContainer[_rerun_pb2.RerunReader]:
+        """What reads the job's outputs, directly or not, and what becomes of it. Only for a dry run."""
+
     def __init__(
         self,
         *,
         task_count: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+        readers: _abc.Iterable[_rerun_pb2.RerunReader] | None = ...,
+        dag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_count", b"task_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "next_page_token", b"next_page_token", "readers", b"readers", "task_count", b"task_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,7 +71,10 @@ class SourceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BackfillJob(self, request, context):
-        """New tasks for scopes that were done before; their outputs carry the next revision. Repeatable by request_id. DAG_NOT_FOUND.
+        """Runs a job of the active version again, for scopes that were done before: a new task of origin backfill for each, whose outputs carry
+        the next revision of their scope, and so take the place of what was there; what reads them follows. A scope is left out while a task of
+        it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, NAME_AMBIGUOUS, SCOPE_MISMATCH,
+        RERUN_REFUSED, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

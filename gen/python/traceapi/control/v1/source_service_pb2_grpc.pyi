@@ -38,7 +38,11 @@ class SourceServiceStub:
     EmitExternalEvents: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.EmitExternalEventsRequest, _source_service_pb2.EmitExternalEventsResponse]
     """Events from an outside program, for datasets of a job with `source: external`. Repeatable: the key is (request_id of the run, dataset, scope)."""
     BackfillJob: _grpc.UnaryUnaryMultiCallable[_source_service_pb2.BackfillJobRequest, _source_service_pb2.BackfillJobResponse]
-    """New tasks for scopes that were done before; their outputs carry the next revision. Repeatable by request_id. DAG_NOT_FOUND."""
+    """Runs a job of the active version again, for scopes that were done before: a new task of origin backfill for each, whose outputs carry
+    the next revision of their scope, and so take the place of what was there; what reads them follows. A scope is left out while a task of
+    it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, NAME_AMBIGUOUS, SCOPE_MISMATCH,
+    RERUN_REFUSED, REQUEST_ID_REUSED.
+    """
 
 @_typing.type_check_only
 class SourceServiceAsyncStub(SourceServiceStub):
@@ -50,7 +54,11 @@ class SourceServiceAsyncStub(SourceServiceStub):
     EmitExternalEvents: _aio.UnaryUnaryMultiCallable[_source_service_pb2.EmitExternalEventsRequest, _source_service_pb2.EmitExternalEventsResponse]  # type: ignore[assignment]
     """Events from an outside program, for datasets of a job with `source: external`. Repeatable: the key is (request_id of the run, dataset, scope)."""
     BackfillJob: _aio.UnaryUnaryMultiCallable[_source_service_pb2.BackfillJobRequest, _source_service_pb2.BackfillJobResponse]  # type: ignore[assignment]
-    """New tasks for scopes that were done before; their outputs carry the next revision. Repeatable by request_id. DAG_NOT_FOUND."""
+    """Runs a job of the active version again, for scopes that were done before: a new task of origin backfill for each, whose outputs carry
+    the next revision of their scope, and so take the place of what was there; what reads them follows. A scope is left out while a task of
+    it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, NAME_AMBIGUOUS, SCOPE_MISMATCH,
+    RERUN_REFUSED, REQUEST_ID_REUSED.
+    """
 
 class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sources."""
@@ -77,6 +85,10 @@ class SourceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _source_service_pb2.BackfillJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_source_service_pb2.BackfillJobResponse, _abc.Awaitable[_source_service_pb2.BackfillJobResponse]]:
-        """New tasks for scopes that were done before; their outputs carry the next revision. Repeatable by request_id. DAG_NOT_FOUND."""
+        """Runs a job of the active version again, for scopes that were done before: a new task of origin backfill for each, whose outputs carry
+        the next revision of their scope, and so take the place of what was there; what reads them follows. A scope is left out while a task of
+        it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, NAME_AMBIGUOUS, SCOPE_MISMATCH,
+        RERUN_REFUSED, REQUEST_ID_REUSED.
+        """
 
 def add_SourceServiceServicer_to_server(servicer: SourceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

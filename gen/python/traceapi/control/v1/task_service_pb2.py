@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from traceapi.control.v1 import rerun_pb2 as traceapi_dot_control_dot_v1_dot_rerun__pb2
 from traceapi.types.v1 import event_pb2 as traceapi_dot_types_dot_v1_dot_event__pb2
 from traceapi.types.v1 import scope_pb2 as traceapi_dot_types_dot_v1_dot_scope__pb2
 from traceapi.types.v1 import task_pb2 as traceapi_dot_types_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&traceapi/control/v1/task_service.proto\x12\x13traceapi.control.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1dtraceapi/types/v1/event.proto\x1a\x1dtraceapi/types/v1/scope.proto\x1a\x1ctraceapi/types/v1/task.proto\"\xd4\x01\n\nTaskFilter\x12+\n\x08task_ids\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01R\x07taskIds\x12\x10\n\x03\x64\x61g\x18\x02 \x01(\tR\x03\x64\x61g\x12\x10\n\x03job\x18\x03 \x01(\tR\x03job\x12\x45\n\x06states\x18\x04 \x03(\x0e\x32\x1c.traceapi.types.v1.TaskStateB\x0f\xbaH\x0c\x92\x01\t\x10\n\"\x05\x82\x01\x02\x10\x01R\x06states\x12.\n\x05scope\x18\x05 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeR\x05scope\"3\n\x0eGetTaskRequest\x12!\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06taskId\"\xd9\x01\n\x0fGetTaskResponse\x12+\n\x04task\x18\x01 \x01(\x0b\x32\x17.traceapi.types.v1.TaskR\x04task\x12\x36\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x1a.traceapi.types.v1.AttemptR\x08\x61ttempts\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x18.traceapi.types.v1.EventR\x06\x65vents\x12/\n\x04pins\x18\x04 \x03(\x0b\x32\x1b.traceapi.types.v1.InputPinR\x04pins\"\x91\x01\n\x10ListTasksRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.traceapi.control.v1.TaskFilterR\x06\x66ilter\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"j\n\x11ListTasksResponse\x12-\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.traceapi.types.v1.TaskR\x05tasks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"%\n\x11\x43ountTasksRequest\x12\x10\n\x03\x64\x61g\x18\x01 \x01(\tR\x03\x64\x61g\"O\n\x12\x43ountTasksResponse\x12\x39\n\x06\x63ounts\x18\x01 \x03(\x0b\x32!.traceapi.control.v1.JobTaskCountR\x06\x63ounts\"|\n\x0cJobTaskCount\x12\x10\n\x03\x64\x61g\x18\x01 \x01(\tR\x03\x64\x61g\x12\x10\n\x03job\x18\x02 \x01(\tR\x03job\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32\x1c.traceapi.types.v1.TaskStateR\x05state\x12\x14\n\x05\x63ount\x18\x04 \x01(\x04R\x05\x63ount\"\xaf\x01\n\x12\x43\x61ncelTasksRequest\x12?\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.traceapi.control.v1.TaskFilterB\x06\xbaH\x03\xc8\x01\x01R\x06\x66ilter\x12\x17\n\x07\x64ry_run\x18\x02 \x01(\x08R\x06\x64ryRun\x12 \n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80 R\x06reason\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"\\\n\x13\x43\x61ncelTasksResponse\x12\x1d\n\ntask_count\x18\x01 \x01(\x04R\ttaskCount\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8c\x01\n\x11RetryTasksRequest\x12?\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.traceapi.control.v1.TaskFilterB\x06\xbaH\x03\xc8\x01\x01R\x06\x66ilter\x12\x17\n\x07\x64ry_run\x18\x02 \x01(\x08R\x06\x64ryRun\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"[\n\x12RetryTasksResponse\x12\x1d\n\ntask_count\x18\x01 \x01(\x04R\ttaskCount\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaf\x01\n\x10SkipTasksRequest\x12?\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.traceapi.control.v1.TaskFilterB\x06\xbaH\x03\xc8\x01\x01R\x06\x66ilter\x12\x17\n\x07\x64ry_run\x18\x02 \x01(\x08R\x06\x64ryRun\x12\"\n\x06reason\x18\x03 \x01(\tB\n\xbaH\x07r\x05 \x01(\x80 R\x06reason\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"Z\n\x11SkipTasksResponse\x12\x1d\n\ntask_count\x18\x01 \x01(\x04R\ttaskCount\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x95\x01\n\x12\x45xplainTaskRequest\x12#\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x06taskId\x12H\n\rdataset_scope\x18\x02 \x01(\x0b\x32!.traceapi.control.v1.DatasetScopeH\x00R\x0c\x64\x61tasetScopeB\x10\n\x07subject\x12\x05\xbaH\x02\x08\x01\"n\n\x0c\x44\x61tasetScope\x12&\n\ndataset_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\tdatasetId\x12\x36\n\x05scope\x18\x02 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeB\x06\xbaH\x03\xc8\x01\x01R\x05scope\"\x8c\x02\n\x13\x45xplainTaskResponse\x12+\n\x04task\x18\x01 \x01(\x0b\x32\x17.traceapi.types.v1.TaskR\x04task\x12\x31\n\x04hold\x18\x02 \x01(\x0e\x32\x1d.traceapi.control.v1.HoldKindR\x04hold\x12 \n\x0b\x65xplanation\x18\x03 \x01(\tR\x0b\x65xplanation\x12(\n\x10\x62locking_task_id\x18\x04 \x01(\tR\x0e\x62lockingTaskId\x12I\n\x11\x61waited_watermark\x18\x05 \x01(\x0b\x32\x1c.traceapi.types.v1.WatermarkR\x10\x61waitedWatermark*\xc0\x02\n\x08HoldKind\x12\x19\n\x15HOLD_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eHOLD_KIND_NONE\x10\x01\x12\x17\n\x13HOLD_KIND_WATERMARK\x10\x02\x12\x14\n\x10HOLD_KIND_STREAM\x10\x03\x12\x15\n\x11HOLD_KIND_BACKOFF\x10\x04\x12\x17\n\x13HOLD_KIND_JOB_LIMIT\x10\x05\x12\x1a\n\x16HOLD_KIND_QUEUE_WINDOW\x10\x06\x12\x17\n\x13HOLD_KIND_NO_WORKER\x10\x07\x12\x17\n\x13HOLD_KIND_RUN_STATE\x10\x08\x12\x14\n\x10HOLD_KIND_WAKEUP\x10\t\x12\x12\n\x0eHOLD_KIND_DEAD\x10\n\x12\x13\n\x0fHOLD_KIND_PAUSE\x10\x0b\x12\x19\n\x15HOLD_KIND_CLASS_SHARE\x10\x0c\x32\x9d\x05\n\x0bTaskService\x12T\n\x07GetTask\x12#.traceapi.control.v1.GetTaskRequest\x1a$.traceapi.control.v1.GetTaskResponse\x12Z\n\tListTasks\x12%.traceapi.control.v1.ListTasksRequest\x1a&.traceapi.control.v1.ListTasksResponse\x12]\n\nCountTasks\x12&.traceapi.control.v1.CountTasksRequest\x1a\'.traceapi.control.v1.CountTasksResponse\x12`\n\x0b\x43\x61ncelTasks\x12\'.traceapi.control.v1.CancelTasksRequest\x1a(.traceapi.control.v1.CancelTasksResponse\x12]\n\nRetryTasks\x12&.traceapi.control.v1.RetryTasksRequest\x1a\'.traceapi.control.v1.RetryTasksResponse\x12Z\n\tSkipTasks\x12%.traceapi.control.v1.SkipTasksRequest\x1a&.traceapi.control.v1.SkipTasksResponse\x12`\n\x0b\x45xplainTask\x12\'.traceapi.control.v1.ExplainTaskRequest\x1a(.traceapi.control.v1.ExplainTaskResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&traceapi/control/v1/task_service.proto\x12\x13traceapi.control.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1ftraceapi/control/v1/rerun.proto\x1a\x1dtraceapi/types/v1/event.proto\x1a\x1dtraceapi/types/v1/scope.proto\x1a\x1ctraceapi/types/v1/task.proto\"\xd4\x01\n\nTaskFilter\x12+\n\x08task_ids\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01R\x07taskIds\x12\x10\n\x03\x64\x61g\x18\x02 \x01(\tR\x03\x64\x61g\x12\x10\n\x03job\x18\x03 \x01(\tR\x03job\x12\x45\n\x06states\x18\x04 \x03(\x0e\x32\x1c.traceapi.types.v1.TaskStateB\x0f\xbaH\x0c\x92\x01\t\x10\n\"\x05\x82\x01\x02\x10\x01R\x06states\x12.\n\x05scope\x18\x05 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeR\x05scope\"3\n\x0eGetTaskRequest\x12!\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06taskId\"\xd9\x01\n\x0fGetTaskResponse\x12+\n\x04task\x18\x01 \x01(\x0b\x32\x17.traceapi.types.v1.TaskR\x04task\x12\x36\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x1a.traceapi.types.v1.AttemptR\x08\x61ttempts\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x18.traceapi.types.v1.EventR\x06\x65vents\x12/\n\x04pins\x18\x04 \x03(\x0b\x32\x1b.traceapi.types.v1.InputPinR\x04pins\"\x91\x01\n\x10ListTasksRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.traceapi.control.v1.TaskFilterR\x06\x66ilter\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"j\n\x11ListTasksResponse\x12-\n\x05tasks\x18\x01 \x03(\x0b\x32\x17.traceapi.types.v1.TaskR\x05tasks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\\\n\x11\x43ountTasksRequest\x12\x10\n\x03\x64\x61g\x18\x01 \x01(\tR\x03\x64\x61g\x12\x35\n\x06origin\x18\x02 \x01(\x0e\x32\x1d.traceapi.types.v1.TaskOriginR\x06origin\"O\n\x12\x43ountTasksResponse\x12\x39\n\x06\x63ounts\x18\x01 \x03(\x0b\x32!.traceapi.control.v1.JobTaskCountR\x06\x63ounts\"|\n\x0cJobTaskCount\x12\x10\n\x03\x64\x61g\x18\x01 \x01(\tR\x03\x64\x61g\x12\x10\n\x03job\x18\x02 \x01(\tR\x03job\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32\x1c.traceapi.types.v1.TaskStateR\x05state\x12\x14\n\x05\x63ount\x18\x04 \x01(\x04R\x05\x63ount\"\xaf\x01\n\x12\x43\x61ncelTasksRequest\x12?\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.traceapi.control.v1.TaskFilterB\x06\xbaH\x03\xc8\x01\x01R\x06\x66ilter\x12\x17\n\x07\x64ry_run\x18\x02 \x01(\x08R\x06\x64ryRun\x12 \n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80 R\x06reason\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"\\\n\x13\x43\x61ncelTasksResponse\x12\x1d\n\ntask_count\x18\x01 \x01(\x04R\ttaskCount\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8c\x01\n\x11RetryTasksRequest\x12?\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.traceapi.control.v1.TaskFilterB\x06\xbaH\x03\xc8\x01\x01R\x06\x66ilter\x12\x17\n\x07\x64ry_run\x18\x02 \x01(\x08R\x06\x64ryRun\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"[\n\x12RetryTasksResponse\x12\x1d\n\ntask_count\x18\x01 \x01(\x04R\ttaskCount\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaf\x01\n\x10SkipTasksRequest\x12?\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.traceapi.control.v1.TaskFilterB\x06\xbaH\x03\xc8\x01\x01R\x06\x66ilter\x12\x17\n\x07\x64ry_run\x18\x02 \x01(\x08R\x06\x64ryRun\x12\"\n\x06reason\x18\x03 \x01(\tB\n\xbaH\x07r\x05 \x01(\x80 R\x06reason\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"Z\n\x11SkipTasksResponse\x12\x1d\n\ntask_count\x18\x01 \x01(\x04R\ttaskCount\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb5\x01\n\x11RerunTasksRequest\x12?\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.traceapi.control.v1.TaskFilterB\x06\xbaH\x03\xc8\x01\x01R\x06\x66ilter\x12\x17\n\x07\x64ry_run\x18\x02 \x01(\x08R\x06\x64ryRun\x12\'\n\nrequest_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"\x97\x01\n\x12RerunTasksResponse\x12\x1d\n\ntask_count\x18\x01 \x01(\x04R\ttaskCount\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12:\n\x07readers\x18\x03 \x03(\x0b\x32 .traceapi.control.v1.RerunReaderR\x07readers\"\x95\x01\n\x12\x45xplainTaskRequest\x12#\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x06taskId\x12H\n\rdataset_scope\x18\x02 \x01(\x0b\x32!.traceapi.control.v1.DatasetScopeH\x00R\x0c\x64\x61tasetScopeB\x10\n\x07subject\x12\x05\xbaH\x02\x08\x01\"n\n\x0c\x44\x61tasetScope\x12&\n\ndataset_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\tdatasetId\x12\x36\n\x05scope\x18\x02 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeB\x06\xbaH\x03\xc8\x01\x01R\x05scope\"\x8c\x02\n\x13\x45xplainTaskResponse\x12+\n\x04task\x18\x01 \x01(\x0b\x32\x17.traceapi.types.v1.TaskR\x04task\x12\x31\n\x04hold\x18\x02 \x01(\x0e\x32\x1d.traceapi.control.v1.HoldKindR\x04hold\x12 \n\x0b\x65xplanation\x18\x03 \x01(\tR\x0b\x65xplanation\x12(\n\x10\x62locking_task_id\x18\x04 \x01(\tR\x0e\x62lockingTaskId\x12I\n\x11\x61waited_watermark\x18\x05 \x01(\x0b\x32\x1c.traceapi.types.v1.WatermarkR\x10\x61waitedWatermark*\xc0\x02\n\x08HoldKind\x12\x19\n\x15HOLD_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eHOLD_KIND_NONE\x10\x01\x12\x17\n\x13HOLD_KIND_WATERMARK\x10\x02\x12\x14\n\x10HOLD_KIND_STREAM\x10\x03\x12\x15\n\x11HOLD_KIND_BACKOFF\x10\x04\x12\x17\n\x13HOLD_KIND_JOB_LIMIT\x10\x05\x12\x1a\n\x16HOLD_KIND_QUEUE_WINDOW\x10\x06\x12\x17\n\x13HOLD_KIND_NO_WORKER\x10\x07\x12\x17\n\x13HOLD_KIND_RUN_STATE\x10\x08\x12\x14\n\x10HOLD_KIND_WAKEUP\x10\t\x12\x12\n\x0eHOLD_KIND_DEAD\x10\n\x12\x13\n\x0fHOLD_KIND_PAUSE\x10\x0b\x12\x19\n\x15HOLD_KIND_CLASS_SHARE\x10\x0c\x32\xfc\x05\n\x0bTaskService\x12T\n\x07GetTask\x12#.traceapi.control.v1.GetTaskRequest\x1a$.traceapi.control.v1.GetTaskResponse\x12Z\n\tListTasks\x12%.traceapi.control.v1.ListTasksRequest\x1a&.traceapi.control.v1.ListTasksResponse\x12]\n\nCountTasks\x12&.traceapi.control.v1.CountTasksRequest\x1a\'.traceapi.control.v1.CountTasksResponse\x12`\n\x0b\x43\x61ncelTasks\x12\'.traceapi.control.v1.CancelTasksRequest\x1a(.traceapi.control.v1.CancelTasksResponse\x12]\n\nRetryTasks\x12&.traceapi.control.v1.RetryTasksRequest\x1a\'.traceapi.control.v1.RetryTasksResponse\x12Z\n\tSkipTasks\x12%.traceapi.control.v1.SkipTasksRequest\x1a&.traceapi.control.v1.SkipTasksResponse\x12]\n\nRerunTasks\x12&.traceapi.control.v1.RerunTasksRequest\x1a\'.traceapi.control.v1.RerunTasksResponse\x12`\n\x0b\x45xplainTask\x12\'.traceapi.control.v1.ExplainTaskRequest\x1a(.traceapi.control.v1.ExplainTaskResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +54,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SKIPTASKSREQUEST'].fields_by_name['filter']._serialized_options = b'\272H\003\310\001\001'
   _globals['_SKIPTASKSREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_SKIPTASKSREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\007r\005 \001(\200 '
+  _globals['_RERUNTASKSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_RERUNTASKSREQUEST'].fields_by_name['filter']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_RERUNTASKSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RERUNTASKSREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_EXPLAINTASKREQUEST'].oneofs_by_name['subject']._loaded_options = None
   _globals['_EXPLAINTASKREQUEST'].oneofs_by_name['subject']._serialized_options = b'\272H\002\010\001'
   _globals['_EXPLAINTASKREQUEST'].fields_by_name['task_id']._loaded_options = None
@@ -61,42 +66,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASETSCOPE'].fields_by_name['dataset_id']._serialized_options = b'\272H\004r\002 \001'
   _globals['_DATASETSCOPE'].fields_by_name['scope']._loaded_options = None
   _globals['_DATASETSCOPE'].fields_by_name['scope']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_HOLDKIND']._serialized_start=2488
-  _globals['_HOLDKIND']._serialized_end=2808
-  _globals['_TASKFILTER']._serialized_start=185
-  _globals['_TASKFILTER']._serialized_end=397
-  _globals['_GETTASKREQUEST']._serialized_start=399
-  _globals['_GETTASKREQUEST']._serialized_end=450
-  _globals['_GETTASKRESPONSE']._serialized_start=453
-  _globals['_GETTASKRESPONSE']._serialized_end=670
-  _globals['_LISTTASKSREQUEST']._serialized_start=673
-  _globals['_LISTTASKSREQUEST']._serialized_end=818
-  _globals['_LISTTASKSRESPONSE']._serialized_start=820
-  _globals['_LISTTASKSRESPONSE']._serialized_end=926
-  _globals['_COUNTTASKSREQUEST']._serialized_start=928
-  _globals['_COUNTTASKSREQUEST']._serialized_end=965
-  _globals['_COUNTTASKSRESPONSE']._serialized_start=967
-  _globals['_COUNTTASKSRESPONSE']._serialized_end=1046
-  _globals['_JOBTASKCOUNT']._serialized_start=1048
-  _globals['_JOBTASKCOUNT']._serialized_end=1172
-  _globals['_CANCELTASKSREQUEST']._serialized_start=1175
-  _globals['_CANCELTASKSREQUEST']._serialized_end=1350
-  _globals['_CANCELTASKSRESPONSE']._serialized_start=1352
-  _globals['_CANCELTASKSRESPONSE']._serialized_end=1444
-  _globals['_RETRYTASKSREQUEST']._serialized_start=1447
-  _globals['_RETRYTASKSREQUEST']._serialized_end=1587
-  _globals['_RETRYTASKSRESPONSE']._serialized_start=1589
-  _globals['_RETRYTASKSRESPONSE']._serialized_end=1680
-  _globals['_SKIPTASKSREQUEST']._serialized_start=1683
-  _globals['_SKIPTASKSREQUEST']._serialized_end=1858
-  _globals['_SKIPTASKSRESPONSE']._serialized_start=1860
-  _globals['_SKIPTASKSRESPONSE']._serialized_end=1950
-  _globals['_EXPLAINTASKREQUEST']._serialized_start=1953
-  _globals['_EXPLAINTASKREQUEST']._serialized_end=2102
-  _globals['_DATASETSCOPE']._serialized_start=2104
-  _globals['_DATASETSCOPE']._serialized_end=2214
-  _globals['_EXPLAINTASKRESPONSE']._serialized_start=2217
-  _globals['_EXPLAINTASKRESPONSE']._serialized_end=2485
-  _globals['_TASKSERVICE']._serialized_start=2811
-  _globals['_TASKSERVICE']._serialized_end=3480
+  _globals['_HOLDKIND']._serialized_start=2914
+  _globals['_HOLDKIND']._serialized_end=3234
+  _globals['_TASKFILTER']._serialized_start=218
+  _globals['_TASKFILTER']._serialized_end=430
+  _globals['_GETTASKREQUEST']._serialized_start=432
+  _globals['_GETTASKREQUEST']._serialized_end=483
+  _globals['_GETTASKRESPONSE']._serialized_start=486
+  _globals['_GETTASKRESPONSE']._serialized_end=703
+  _globals['_LISTTASKSREQUEST']._serialized_start=706
+  _globals['_LISTTASKSREQUEST']._serialized_end=851
+  _globals['_LISTTASKSRESPONSE']._serialized_start=853
+  _globals['_LISTTASKSRESPONSE']._serialized_end=959
+  _globals['_COUNTTASKSREQUEST']._serialized_start=961
+  _globals['_COUNTTASKSREQUEST']._serialized_end=1053
+  _globals['_COUNTTASKSRESPONSE']._serialized_start=1055
+  _globals['_COUNTTASKSRESPONSE']._serialized_end=1134
+  _globals['_JOBTASKCOUNT']._serialized_start=1136
+  _globals['_JOBTASKCOUNT']._serialized_end=1260
+  _globals['_CANCELTASKSREQUEST']._serialized_start=1263
+  _globals['_CANCELTASKSREQUEST']._serialized_end=1438
+  _globals['_CANCELTASKSRESPONSE']._serialized_start=1440
+  _globals['_CANCELTASKSRESPONSE']._serialized_end=1532
+  _globals['_RETRYTASKSREQUEST']._serialized_start=1535
+  _globals['_RETRYTASKSREQUEST']._serialized_end=1675
+  _globals['_RETRYTASKSRESPONSE']._serialized_start=1677
+  _globals['_RETRYTASKSRESPONSE']._serialized_end=1768
+  _globals['_SKIPTASKSREQUEST']._serialized_start=1771
+  _globals['_SKIPTASKSREQUEST']._serialized_end=1946
+  _globals['_SKIPTASKSRESPONSE']._serialized_start=1948
+  _globals['_SKIPTASKSRESPONSE']._serialized_end=2038
+  _globals['_RERUNTASKSREQUEST']._serialized_start=2041
+  _globals['_RERUNTASKSREQUEST']._serialized_end=2222
+  _globals['_RERUNTASKSRESPONSE']._serialized_start=2225
+  _globals['_RERUNTASKSRESPONSE']._serialized_end=2376
+  _globals['_EXPLAINTASKREQUEST']._serialized_start=2379
+  _globals['_EXPLAINTASKREQUEST']._serialized_end=2528
+  _globals['_DATASETSCOPE']._serialized_start=2530
+  _globals['_DATASETSCOPE']._serialized_end=2640
+  _globals['_EXPLAINTASKRESPONSE']._serialized_start=2643
+  _globals['_EXPLAINTASKRESPONSE']._serialized_end=2911
+  _globals['_TASKSERVICE']._serialized_start=3237
+  _globals['_TASKSERVICE']._serialized_end=4001
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from traceapi.control.v1 import rerun_pb2 as _rerun_pb2
 from traceapi.types.v1 import event_pb2 as _event_pb2
 from traceapi.types.v1 import scope_pb2 as _scope_pb2
 from traceapi.types.v1 import task_pb2 as _task_pb2
@@ -261,16 +262,20 @@ class CountTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DAG_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     dag: _builtins.str
     """Of this DAG; empty for all."""
+    origin: _task_pb2.TaskOrigin.ValueType
+    """Only of this origin; unspecified for all. What a re-run causes is of origin backfill all the way down."""
     def __init__(
         self,
         *,
         dag: _builtins.str = ...,
+        origin: _task_pb2.TaskOrigin.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "origin", b"origin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -515,6 +520,74 @@ class SkipTasksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SkipTasksResponse: _TypeAlias = SkipTasksResponse  # noqa: Y015
+
+@_typing.final
+class RerunTasksRequest(_message.Message):
+    """Re-runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only count."""
+    request_id: _builtins.str
+    """Made by the client, a uuid; the same for all pages. A page that is asked for again is answered as at first."""
+    page_token: _builtins.str
+    """Where the last answer stopped; empty at first. A call makes at most 1,000 tasks."""
+    @_builtins.property
+    def filter(self) -> Global___TaskFilter:
+        """Which; only ended ones are taken, as far as they are still kept."""
+
+    def __init__(
+        self,
+        *,
+        filter: Global___TaskFilter | None = ...,
+        dry_run: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "filter", b"filter", "page_token", b"page_token", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerunTasksRequest: _TypeAlias = RerunTasksRequest  # noqa: Y015
+
+@_typing.final
+class RerunTasksResponse(_message.Message):
+    """Queued anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_COUNT_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    READERS_FIELD_NUMBER: _builtins.int
+    task_count: _builtins.int
+    """Tasks that were made, or would be; not those that follow downstream."""
+    next_page_token: _builtins.str
+    """Repeat with it; empty when all are made. Empty for a dry run, which counts all."""
+    @_builtins.property
+    def readers(self) -> _containers.RepeatedCompositeFieldContainer[_rerun_pb2.RerunReader]:
+        """What reads the outputs of the tasks' jobs, directly or not, and what becomes of it. Only for a dry run."""
+
+    def __init__(
+        self,
+        *,
+        task_count: _builtins.int = ...,
+        next_page_token: _builtins.str = ...,
+        readers: _abc.Iterable[_rerun_pb2.RerunReader] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "readers", b"readers", "task_count", b"task_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerunTasksResponse: _TypeAlias = RerunTasksResponse  # noqa: Y015
 
 @_typing.final
 class ExplainTaskRequest(_message.Message):

@@ -65,6 +65,11 @@ class TaskServiceStub:
                 request_serializer=traceapi_dot_control_dot_v1_dot_task__service__pb2.SkipTasksRequest.SerializeToString,
                 response_deserializer=traceapi_dot_control_dot_v1_dot_task__service__pb2.SkipTasksResponse.FromString,
                 _registered_method=True)
+        self.RerunTasks = channel.unary_unary(
+                '/traceapi.control.v1.TaskService/RerunTasks',
+                request_serializer=traceapi_dot_control_dot_v1_dot_task__service__pb2.RerunTasksRequest.SerializeToString,
+                response_deserializer=traceapi_dot_control_dot_v1_dot_task__service__pb2.RerunTasksResponse.FromString,
+                _registered_method=True)
         self.ExplainTask = channel.unary_unary(
                 '/traceapi.control.v1.TaskService/ExplainTask',
                 request_serializer=traceapi_dot_control_dot_v1_dot_task__service__pb2.ExplainTaskRequest.SerializeToString,
@@ -118,6 +123,16 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RerunTasks(self, request, context):
+        """Runs ended tasks of active job versions again, each as a new task of origin backfill, whose outputs carry the next revision of their
+        scope; what reads them follows. Of several tasks of an event the last is taken; a DEAD one is skipped in favour of its new task. A scope
+        is left out while a task of it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, RERUN_REFUSED,
+        REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainTask(self, request, context):
         """Names exactly one reason that holds a task. TASK_NOT_FOUND, DATASET_NOT_FOUND, SCOPE_MISMATCH.
         """
@@ -157,6 +172,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.SkipTasks,
                     request_deserializer=traceapi_dot_control_dot_v1_dot_task__service__pb2.SkipTasksRequest.FromString,
                     response_serializer=traceapi_dot_control_dot_v1_dot_task__service__pb2.SkipTasksResponse.SerializeToString,
+            ),
+            'RerunTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerunTasks,
+                    request_deserializer=traceapi_dot_control_dot_v1_dot_task__service__pb2.RerunTasksRequest.FromString,
+                    response_serializer=traceapi_dot_control_dot_v1_dot_task__service__pb2.RerunTasksResponse.SerializeToString,
             ),
             'ExplainTask': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainTask,
@@ -327,6 +347,33 @@ class TaskService:
             '/traceapi.control.v1.TaskService/SkipTasks',
             traceapi_dot_control_dot_v1_dot_task__service__pb2.SkipTasksRequest.SerializeToString,
             traceapi_dot_control_dot_v1_dot_task__service__pb2.SkipTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RerunTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/traceapi.control.v1.TaskService/RerunTasks',
+            traceapi_dot_control_dot_v1_dot_task__service__pb2.RerunTasksRequest.SerializeToString,
+            traceapi_dot_control_dot_v1_dot_task__service__pb2.RerunTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

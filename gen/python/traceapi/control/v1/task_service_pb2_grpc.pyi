@@ -45,6 +45,12 @@ class TaskServiceStub:
     """Gives DEAD tasks another round of attempts. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     SkipTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.SkipTasksRequest, _task_service_pb2.SkipTasksResponse]
     """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+    RerunTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.RerunTasksRequest, _task_service_pb2.RerunTasksResponse]
+    """Runs ended tasks of active job versions again, each as a new task of origin backfill, whose outputs carry the next revision of their
+    scope; what reads them follows. Of several tasks of an event the last is taken; a DEAD one is skipped in favour of its new task. A scope
+    is left out while a task of it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, RERUN_REFUSED,
+    REQUEST_ID_REUSED.
+    """
     ExplainTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.ExplainTaskRequest, _task_service_pb2.ExplainTaskResponse]
     """Names exactly one reason that holds a task. TASK_NOT_FOUND, DATASET_NOT_FOUND, SCOPE_MISMATCH."""
 
@@ -65,6 +71,12 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """Gives DEAD tasks another round of attempts. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     SkipTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.SkipTasksRequest, _task_service_pb2.SkipTasksResponse]  # type: ignore[assignment]
     """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+    RerunTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.RerunTasksRequest, _task_service_pb2.RerunTasksResponse]  # type: ignore[assignment]
+    """Runs ended tasks of active job versions again, each as a new task of origin backfill, whose outputs carry the next revision of their
+    scope; what reads them follows. Of several tasks of an event the last is taken; a DEAD one is skipped in favour of its new task. A scope
+    is left out while a task of it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, RERUN_REFUSED,
+    REQUEST_ID_REUSED.
+    """
     ExplainTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.ExplainTaskRequest, _task_service_pb2.ExplainTaskResponse]  # type: ignore[assignment]
     """Names exactly one reason that holds a task. TASK_NOT_FOUND, DATASET_NOT_FOUND, SCOPE_MISMATCH."""
 
@@ -118,6 +130,18 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_service_pb2.SkipTasksResponse, _abc.Awaitable[_task_service_pb2.SkipTasksResponse]]:
         """Passes over DEAD tasks, on record: their scope counts as done for watermarks and ordered streams. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def RerunTasks(
+        self,
+        request: _task_service_pb2.RerunTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_service_pb2.RerunTasksResponse, _abc.Awaitable[_task_service_pb2.RerunTasksResponse]]:
+        """Runs ended tasks of active job versions again, each as a new task of origin backfill, whose outputs carry the next revision of their
+        scope; what reads them follows. Of several tasks of an event the last is taken; a DEAD one is skipped in favour of its new task. A scope
+        is left out while a task of it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, RERUN_REFUSED,
+        REQUEST_ID_REUSED.
+        """
 
     @_abc_1.abstractmethod
     def ExplainTask(

@@ -147,6 +147,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The version that is being built cannot take the active one's place yet."""
     ERROR_REASON_DEPLOYMENT_FINAL: _ErrorReason.ValueType  # 60
     """The deployment is not in a state in which this can be done."""
+    ERROR_REASON_RERUN_REFUSED: _ErrorReason.ValueType  # 61
+    """What was asked to run again cannot."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed (google.rpc.ErrorInfo.reason is the name without its prefix, domain "trace") or why one item of a batch was refused."""
@@ -273,6 +275,8 @@ ERROR_REASON_NOT_CAUGHT_UP: ErrorReason.ValueType  # 59
 """The version that is being built cannot take the active one's place yet."""
 ERROR_REASON_DEPLOYMENT_FINAL: ErrorReason.ValueType  # 60
 """The deployment is not in a state in which this can be done."""
+ERROR_REASON_RERUN_REFUSED: ErrorReason.ValueType  # 61
+"""What was asked to run again cannot."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -9,6 +9,8 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { RerunReader } from "./rerun_pb.js";
+import { file_traceapi_control_v1_rerun } from "./rerun_pb.js";
 import type { ItemError } from "../../types/v1/errors_pb.js";
 import { file_traceapi_types_v1_errors } from "../../types/v1/errors_pb.js";
 import type { Watermark } from "../../types/v1/event_pb.js";
@@ -21,7 +23,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file traceapi/control/v1/source_service.proto.
  */
 export const file_traceapi_control_v1_source_service: GenFile = /*@__PURE__*/
-  fileDesc("Cih0cmFjZWFwaS9jb250cm9sL3YxL3NvdXJjZV9zZXJ2aWNlLnByb3RvEhN0cmFjZWFwaS5jb250cm9sLnYxImAKFFRyaWdnZXJTb3VyY2VSZXF1ZXN0EhQKA2RhZxgBIAEoCUIHukgEcgIgARIUCgNqb2IYAiABKAlCB7pIBHICIAESHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgOwAQEiKAoVVHJpZ2dlclNvdXJjZVJlc3BvbnNlEg8KB3Rhc2tfaWQYASABKAki4QEKGUVtaXRFeHRlcm5hbEV2ZW50c1JlcXVlc3QSFAoDZGFnGAEgASgJQge6SARyAiABEhQKA2pvYhgCIAEoCUIHukgEcgIgARIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyA7ABARI9CgZldmVudHMYBCADKAsyIi50cmFjZWFwaS5jb250cm9sLnYxLkV4dGVybmFsRXZlbnRCCbpIBpIBAxDoBxI7Cgp3YXRlcm1hcmtzGAUgAygLMhwudHJhY2VhcGkudHlwZXMudjEuV2F0ZXJtYXJrQgm6SAaSAQMQyAEijQEKDUV4dGVybmFsRXZlbnQSGwoKZGF0YXNldF9pZBgBIAEoCUIHukgEcgIgARIvCgVzY29wZRgCIAEoCzIYLnRyYWNlYXBpLnR5cGVzLnYxLlNjb3BlQga6SAPIAQESLgoKZXZlbnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVwoaRW1pdEV4dGVybmFsRXZlbnRzUmVzcG9uc2USOQoHcmVzdWx0cxgBIAMoCzIoLnRyYWNlYXBpLmNvbnRyb2wudjEuRXh0ZXJuYWxFdmVudFJlc3VsdCJUChNFeHRlcm5hbEV2ZW50UmVzdWx0EhAKCGV2ZW50X2lkGAEgASgJEisKBWVycm9yGAIgASgLMhwudHJhY2VhcGkudHlwZXMudjEuSXRlbUVycm9yIqYBChJCYWNrZmlsbEpvYlJlcXVlc3QSFAoDZGFnGAEgASgJQge6SARyAiABEhQKA2pvYhgCIAEoCUIHukgEcgIgARI1CgVyYW5nZRgDIAEoCzIeLnRyYWNlYXBpLnR5cGVzLnYxLkN1cnNvclJhbmdlQga6SAPIAQESHAoKcmVxdWVzdF9pZBgEIAEoCUIIukgFcgOwAQESDwoHZHJ5X3J1bhgFIAEoCCIpChNCYWNrZmlsbEpvYlJlc3BvbnNlEhIKCnRhc2tfY291bnQYASABKAQy0AIKDVNvdXJjZVNlcnZpY2USZgoNVHJpZ2dlclNvdXJjZRIpLnRyYWNlYXBpLmNvbnRyb2wudjEuVHJpZ2dlclNvdXJjZVJlcXVlc3QaKi50cmFjZWFwaS5jb250cm9sLnYxLlRyaWdnZXJTb3VyY2VSZXNwb25zZRJ1ChJFbWl0RXh0ZXJuYWxFdmVudHMSLi50cmFjZWFwaS5jb250cm9sLnYxLkVtaXRFeHRlcm5hbEV2ZW50c1JlcXVlc3QaLy50cmFjZWFwaS5jb250cm9sLnYxLkVtaXRFeHRlcm5hbEV2ZW50c1Jlc3BvbnNlEmAKC0JhY2tmaWxsSm9iEicudHJhY2VhcGkuY29udHJvbC52MS5CYWNrZmlsbEpvYlJlcXVlc3QaKC50cmFjZWFwaS5jb250cm9sLnYxLkJhY2tmaWxsSm9iUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_traceapi_types_v1_errors, file_traceapi_types_v1_event, file_traceapi_types_v1_scope]);
+  fileDesc("Cih0cmFjZWFwaS9jb250cm9sL3YxL3NvdXJjZV9zZXJ2aWNlLnByb3RvEhN0cmFjZWFwaS5jb250cm9sLnYxImAKFFRyaWdnZXJTb3VyY2VSZXF1ZXN0EhQKA2RhZxgBIAEoCUIHukgEcgIgARIUCgNqb2IYAiABKAlCB7pIBHICIAESHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgOwAQEiKAoVVHJpZ2dlclNvdXJjZVJlc3BvbnNlEg8KB3Rhc2tfaWQYASABKAki4QEKGUVtaXRFeHRlcm5hbEV2ZW50c1JlcXVlc3QSFAoDZGFnGAEgASgJQge6SARyAiABEhQKA2pvYhgCIAEoCUIHukgEcgIgARIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyA7ABARI9CgZldmVudHMYBCADKAsyIi50cmFjZWFwaS5jb250cm9sLnYxLkV4dGVybmFsRXZlbnRCCbpIBpIBAxDoBxI7Cgp3YXRlcm1hcmtzGAUgAygLMhwudHJhY2VhcGkudHlwZXMudjEuV2F0ZXJtYXJrQgm6SAaSAQMQyAEijQEKDUV4dGVybmFsRXZlbnQSGwoKZGF0YXNldF9pZBgBIAEoCUIHukgEcgIgARIvCgVzY29wZRgCIAEoCzIYLnRyYWNlYXBpLnR5cGVzLnYxLlNjb3BlQga6SAPIAQESLgoKZXZlbnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVwoaRW1pdEV4dGVybmFsRXZlbnRzUmVzcG9uc2USOQoHcmVzdWx0cxgBIAMoCzIoLnRyYWNlYXBpLmNvbnRyb2wudjEuRXh0ZXJuYWxFdmVudFJlc3VsdCJUChNFeHRlcm5hbEV2ZW50UmVzdWx0EhAKCGV2ZW50X2lkGAEgASgJEisKBWVycm9yGAIgASgLMhwudHJhY2VhcGkudHlwZXMudjEuSXRlbUVycm9yIrEBChJCYWNrZmlsbEpvYlJlcXVlc3QSCwoDZGFnGAEgASgJEhQKA2pvYhgCIAEoCUIHukgEcgIgARI1CgVyYW5nZRgDIAEoCzIeLnRyYWNlYXBpLnR5cGVzLnYxLkN1cnNvclJhbmdlQga6SAPIAQESHAoKcmVxdWVzdF9pZBgEIAEoCUIIukgFcgOwAQESDwoHZHJ5X3J1bhgFIAEoCBISCgpwYWdlX3Rva2VuGAYgASgJIoIBChNCYWNrZmlsbEpvYlJlc3BvbnNlEhIKCnRhc2tfY291bnQYASABKAQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEjEKB3JlYWRlcnMYAyADKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLlJlcnVuUmVhZGVyEgsKA2RhZxgEIAEoCTLQAgoNU291cmNlU2VydmljZRJmCg1UcmlnZ2VyU291cmNlEikudHJhY2VhcGkuY29udHJvbC52MS5UcmlnZ2VyU291cmNlUmVxdWVzdBoqLnRyYWNlYXBpLmNvbnRyb2wudjEuVHJpZ2dlclNvdXJjZVJlc3BvbnNlEnUKEkVtaXRFeHRlcm5hbEV2ZW50cxIuLnRyYWNlYXBpLmNvbnRyb2wudjEuRW1pdEV4dGVybmFsRXZlbnRzUmVxdWVzdBovLnRyYWNlYXBpLmNvbnRyb2wudjEuRW1pdEV4dGVybmFsRXZlbnRzUmVzcG9uc2USYAoLQmFja2ZpbGxKb2ISJy50cmFjZWFwaS5jb250cm9sLnYxLkJhY2tmaWxsSm9iUmVxdWVzdBooLnRyYWNlYXBpLmNvbnRyb2wudjEuQmFja2ZpbGxKb2JSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_traceapi_control_v1_rerun, file_traceapi_types_v1_errors, file_traceapi_types_v1_event, file_traceapi_types_v1_scope]);
 
 /**
  * Starts a run.
@@ -220,28 +222,28 @@ export const ExternalEventResultSchema: GenMessage<ExternalEventResult> = /*@__P
  */
 export type BackfillJobRequest = Message<"traceapi.control.v1.BackfillJobRequest"> & {
   /**
-   * The DAG.
+   * The DAG; empty where only one has a job of this name.
    *
    * @generated from field: string dag = 1;
    */
   dag: string;
 
   /**
-   * The job.
+   * The job: an operator that is not ordered. What a source reads again, it reads in a new version of its DAG.
    *
    * @generated from field: string job = 2;
    */
   job: string;
 
   /**
-   * Scopes within these bounds.
+   * Scopes of the events that trigger it, within these bounds.
    *
    * @generated from field: traceapi.types.v1.CursorRange range = 3;
    */
   range?: CursorRange;
 
   /**
-   * Made by the client, a uuid.
+   * Made by the client, a uuid; the same for all pages. A page that is asked for again is answered as at first.
    *
    * @generated from field: string request_id = 4;
    */
@@ -253,6 +255,13 @@ export type BackfillJobRequest = Message<"traceapi.control.v1.BackfillJobRequest
    * @generated from field: bool dry_run = 5;
    */
   dryRun: boolean;
+
+  /**
+   * Where the last answer stopped; empty at first. A call makes at most 1,000 tasks.
+   *
+   * @generated from field: string page_token = 6;
+   */
+  pageToken: string;
 };
 
 /**
@@ -269,11 +278,32 @@ export const BackfillJobRequestSchema: GenMessage<BackfillJobRequest> = /*@__PUR
  */
 export type BackfillJobResponse = Message<"traceapi.control.v1.BackfillJobResponse"> & {
   /**
-   * Tasks that were made, or would be.
+   * Tasks of the job that were made, or would be; not those that follow downstream.
    *
    * @generated from field: uint64 task_count = 1;
    */
   taskCount: bigint;
+
+  /**
+   * Repeat with it; empty when all are made. Empty for a dry run, which counts all.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * What reads the job's outputs, directly or not, and what becomes of it. Only for a dry run.
+   *
+   * @generated from field: repeated traceapi.control.v1.RerunReader readers = 3;
+   */
+  readers: RerunReader[];
+
+  /**
+   * The DAG, as it is spelled.
+   *
+   * @generated from field: string dag = 4;
+   */
+  dag: string;
 };
 
 /**
@@ -310,7 +340,10 @@ export const SourceService: GenService<{
     output: typeof EmitExternalEventsResponseSchema;
   },
   /**
-   * New tasks for scopes that were done before; their outputs carry the next revision. Repeatable by request_id. DAG_NOT_FOUND.
+   * Runs a job of the active version again, for scopes that were done before: a new task of origin backfill for each, whose outputs carry
+   * the next revision of their scope, and so take the place of what was there; what reads them follows. A scope is left out while a task of
+   * it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, NAME_AMBIGUOUS, SCOPE_MISMATCH,
+   * RERUN_REFUSED, REQUEST_ID_REUSED.
    *
    * @generated from rpc traceapi.control.v1.SourceService.BackfillJob
    */

@@ -7,11 +7,13 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../../buf/validate/validate_pb.js";
+import type { RerunReader } from "./rerun_pb.js";
+import { file_traceapi_control_v1_rerun } from "./rerun_pb.js";
 import type { Event, Watermark } from "../../types/v1/event_pb.js";
 import { file_traceapi_types_v1_event } from "../../types/v1/event_pb.js";
 import type { Scope } from "../../types/v1/scope_pb.js";
 import { file_traceapi_types_v1_scope } from "../../types/v1/scope_pb.js";
-import type { Attempt, InputPin, Task, TaskState } from "../../types/v1/task_pb.js";
+import type { Attempt, InputPin, Task, TaskOrigin, TaskState } from "../../types/v1/task_pb.js";
 import { file_traceapi_types_v1_task } from "../../types/v1/task_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -19,7 +21,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file traceapi/control/v1/task_service.proto.
  */
 export const file_traceapi_control_v1_task_service: GenFile = /*@__PURE__*/
-  fileDesc("CiZ0cmFjZWFwaS9jb250cm9sL3YxL3Rhc2tfc2VydmljZS5wcm90bxITdHJhY2VhcGkuY29udHJvbC52MSKyAQoKVGFza0ZpbHRlchIiCgh0YXNrX2lkcxgBIAMoCUIQukgNkgEKEOgHIgVyA7ABARILCgNkYWcYAiABKAkSCwoDam9iGAMgASgJEj0KBnN0YXRlcxgEIAMoDjIcLnRyYWNlYXBpLnR5cGVzLnYxLlRhc2tTdGF0ZUIPukgMkgEJEAoiBYIBAhABEicKBXNjb3BlGAUgASgLMhgudHJhY2VhcGkudHlwZXMudjEuU2NvcGUiKwoOR2V0VGFza1JlcXVlc3QSGQoHdGFza19pZBgBIAEoCUIIukgFcgOwAQEiuwEKD0dldFRhc2tSZXNwb25zZRIlCgR0YXNrGAEgASgLMhcudHJhY2VhcGkudHlwZXMudjEuVGFzaxIsCghhdHRlbXB0cxgCIAMoCzIaLnRyYWNlYXBpLnR5cGVzLnYxLkF0dGVtcHQSKAoGZXZlbnRzGAMgAygLMhgudHJhY2VhcGkudHlwZXMudjEuRXZlbnQSKQoEcGlucxgEIAMoCzIbLnRyYWNlYXBpLnR5cGVzLnYxLklucHV0UGluInQKEExpc3RUYXNrc1JlcXVlc3QSLwoGZmlsdGVyGAEgASgLMh8udHJhY2VhcGkuY29udHJvbC52MS5UYXNrRmlsdGVyEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSEgoKcGFnZV90b2tlbhgDIAEoCSJUChFMaXN0VGFza3NSZXNwb25zZRImCgV0YXNrcxgBIAMoCzIXLnRyYWNlYXBpLnR5cGVzLnYxLlRhc2sSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIiAKEUNvdW50VGFza3NSZXF1ZXN0EgsKA2RhZxgBIAEoCSJHChJDb3VudFRhc2tzUmVzcG9uc2USMQoGY291bnRzGAEgAygLMiEudHJhY2VhcGkuY29udHJvbC52MS5Kb2JUYXNrQ291bnQiZAoMSm9iVGFza0NvdW50EgsKA2RhZxgBIAEoCRILCgNqb2IYAiABKAkSKwoFc3RhdGUYAyABKA4yHC50cmFjZWFwaS50eXBlcy52MS5UYXNrU3RhdGUSDQoFY291bnQYBCABKAQijAEKEkNhbmNlbFRhc2tzUmVxdWVzdBI3CgZmaWx0ZXIYASABKAsyHy50cmFjZWFwaS5jb250cm9sLnYxLlRhc2tGaWx0ZXJCBrpIA8gBARIPCgdkcnlfcnVuGAIgASgIEhgKBnJlYXNvbhgDIAEoCUIIukgFcgMogCASEgoKcGFnZV90b2tlbhgEIAEoCSJCChNDYW5jZWxUYXNrc1Jlc3BvbnNlEhIKCnRhc2tfY291bnQYASABKAQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJInEKEVJldHJ5VGFza3NSZXF1ZXN0EjcKBmZpbHRlchgBIAEoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuVGFza0ZpbHRlckIGukgDyAEBEg8KB2RyeV9ydW4YAiABKAgSEgoKcGFnZV90b2tlbhgDIAEoCSJBChJSZXRyeVRhc2tzUmVzcG9uc2USEgoKdGFza19jb3VudBgBIAEoBBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkijAEKEFNraXBUYXNrc1JlcXVlc3QSNwoGZmlsdGVyGAEgASgLMh8udHJhY2VhcGkuY29udHJvbC52MS5UYXNrRmlsdGVyQga6SAPIAQESDwoHZHJ5X3J1bhgCIAEoCBIaCgZyZWFzb24YAyABKAlCCrpIB3IFIAEogCASEgoKcGFnZV90b2tlbhgEIAEoCSJAChFTa2lwVGFza3NSZXNwb25zZRISCgp0YXNrX2NvdW50GAEgASgEEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ/ChJFeHBsYWluVGFza1JlcXVlc3QSGwoHdGFza19pZBgBIAEoCUIIukgFcgOwAQFIABI6Cg1kYXRhc2V0X3Njb3BlGAIgASgLMiEudHJhY2VhcGkuY29udHJvbC52MS5EYXRhc2V0U2NvcGVIAEIQCgdzdWJqZWN0EgW6SAIIASJcCgxEYXRhc2V0U2NvcGUSGwoKZGF0YXNldF9pZBgBIAEoCUIHukgEcgIgARIvCgVzY29wZRgCIAEoCzIYLnRyYWNlYXBpLnR5cGVzLnYxLlNjb3BlQga6SAPIAQEi0QEKE0V4cGxhaW5UYXNrUmVzcG9uc2USJQoEdGFzaxgBIAEoCzIXLnRyYWNlYXBpLnR5cGVzLnYxLlRhc2sSKwoEaG9sZBgCIAEoDjIdLnRyYWNlYXBpLmNvbnRyb2wudjEuSG9sZEtpbmQSEwoLZXhwbGFuYXRpb24YAyABKAkSGAoQYmxvY2tpbmdfdGFza19pZBgEIAEoCRI3ChFhd2FpdGVkX3dhdGVybWFyaxgFIAEoCzIcLnRyYWNlYXBpLnR5cGVzLnYxLldhdGVybWFyayrAAgoISG9sZEtpbmQSGQoVSE9MRF9LSU5EX1VOU1BFQ0lGSUVEEAASEgoOSE9MRF9LSU5EX05PTkUQARIXChNIT0xEX0tJTkRfV0FURVJNQVJLEAISFAoQSE9MRF9LSU5EX1NUUkVBTRADEhUKEUhPTERfS0lORF9CQUNLT0ZGEAQSFwoTSE9MRF9LSU5EX0pPQl9MSU1JVBAFEhoKFkhPTERfS0lORF9RVUVVRV9XSU5ET1cQBhIXChNIT0xEX0tJTkRfTk9fV09SS0VSEAcSFwoTSE9MRF9LSU5EX1JVTl9TVEFURRAIEhQKEEhPTERfS0lORF9XQUtFVVAQCRISCg5IT0xEX0tJTkRfREVBRBAKEhMKD0hPTERfS0lORF9QQVVTRRALEhkKFUhPTERfS0lORF9DTEFTU19TSEFSRRAMMp0FCgtUYXNrU2VydmljZRJUCgdHZXRUYXNrEiMudHJhY2VhcGkuY29udHJvbC52MS5HZXRUYXNrUmVxdWVzdBokLnRyYWNlYXBpLmNvbnRyb2wudjEuR2V0VGFza1Jlc3BvbnNlEloKCUxpc3RUYXNrcxIlLnRyYWNlYXBpLmNvbnRyb2wudjEuTGlzdFRhc2tzUmVxdWVzdBomLnRyYWNlYXBpLmNvbnRyb2wudjEuTGlzdFRhc2tzUmVzcG9uc2USXQoKQ291bnRUYXNrcxImLnRyYWNlYXBpLmNvbnRyb2wudjEuQ291bnRUYXNrc1JlcXVlc3QaJy50cmFjZWFwaS5jb250cm9sLnYxLkNvdW50VGFza3NSZXNwb25zZRJgCgtDYW5jZWxUYXNrcxInLnRyYWNlYXBpLmNvbnRyb2wudjEuQ2FuY2VsVGFza3NSZXF1ZXN0GigudHJhY2VhcGkuY29udHJvbC52MS5DYW5jZWxUYXNrc1Jlc3BvbnNlEl0KClJldHJ5VGFza3MSJi50cmFjZWFwaS5jb250cm9sLnYxLlJldHJ5VGFza3NSZXF1ZXN0GicudHJhY2VhcGkuY29udHJvbC52MS5SZXRyeVRhc2tzUmVzcG9uc2USWgoJU2tpcFRhc2tzEiUudHJhY2VhcGkuY29udHJvbC52MS5Ta2lwVGFza3NSZXF1ZXN0GiYudHJhY2VhcGkuY29udHJvbC52MS5Ta2lwVGFza3NSZXNwb25zZRJgCgtFeHBsYWluVGFzaxInLnRyYWNlYXBpLmNvbnRyb2wudjEuRXhwbGFpblRhc2tSZXF1ZXN0GigudHJhY2VhcGkuY29udHJvbC52MS5FeHBsYWluVGFza1Jlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_traceapi_types_v1_event, file_traceapi_types_v1_scope, file_traceapi_types_v1_task]);
+  fileDesc("CiZ0cmFjZWFwaS9jb250cm9sL3YxL3Rhc2tfc2VydmljZS5wcm90bxITdHJhY2VhcGkuY29udHJvbC52MSKyAQoKVGFza0ZpbHRlchIiCgh0YXNrX2lkcxgBIAMoCUIQukgNkgEKEOgHIgVyA7ABARILCgNkYWcYAiABKAkSCwoDam9iGAMgASgJEj0KBnN0YXRlcxgEIAMoDjIcLnRyYWNlYXBpLnR5cGVzLnYxLlRhc2tTdGF0ZUIPukgMkgEJEAoiBYIBAhABEicKBXNjb3BlGAUgASgLMhgudHJhY2VhcGkudHlwZXMudjEuU2NvcGUiKwoOR2V0VGFza1JlcXVlc3QSGQoHdGFza19pZBgBIAEoCUIIukgFcgOwAQEiuwEKD0dldFRhc2tSZXNwb25zZRIlCgR0YXNrGAEgASgLMhcudHJhY2VhcGkudHlwZXMudjEuVGFzaxIsCghhdHRlbXB0cxgCIAMoCzIaLnRyYWNlYXBpLnR5cGVzLnYxLkF0dGVtcHQSKAoGZXZlbnRzGAMgAygLMhgudHJhY2VhcGkudHlwZXMudjEuRXZlbnQSKQoEcGlucxgEIAMoCzIbLnRyYWNlYXBpLnR5cGVzLnYxLklucHV0UGluInQKEExpc3RUYXNrc1JlcXVlc3QSLwoGZmlsdGVyGAEgASgLMh8udHJhY2VhcGkuY29udHJvbC52MS5UYXNrRmlsdGVyEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSEgoKcGFnZV90b2tlbhgDIAEoCSJUChFMaXN0VGFza3NSZXNwb25zZRImCgV0YXNrcxgBIAMoCzIXLnRyYWNlYXBpLnR5cGVzLnYxLlRhc2sSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIk8KEUNvdW50VGFza3NSZXF1ZXN0EgsKA2RhZxgBIAEoCRItCgZvcmlnaW4YAiABKA4yHS50cmFjZWFwaS50eXBlcy52MS5UYXNrT3JpZ2luIkcKEkNvdW50VGFza3NSZXNwb25zZRIxCgZjb3VudHMYASADKAsyIS50cmFjZWFwaS5jb250cm9sLnYxLkpvYlRhc2tDb3VudCJkCgxKb2JUYXNrQ291bnQSCwoDZGFnGAEgASgJEgsKA2pvYhgCIAEoCRIrCgVzdGF0ZRgDIAEoDjIcLnRyYWNlYXBpLnR5cGVzLnYxLlRhc2tTdGF0ZRINCgVjb3VudBgEIAEoBCKMAQoSQ2FuY2VsVGFza3NSZXF1ZXN0EjcKBmZpbHRlchgBIAEoCzIfLnRyYWNlYXBpLmNvbnRyb2wudjEuVGFza0ZpbHRlckIGukgDyAEBEg8KB2RyeV9ydW4YAiABKAgSGAoGcmVhc29uGAMgASgJQgi6SAVyAyiAIBISCgpwYWdlX3Rva2VuGAQgASgJIkIKE0NhbmNlbFRhc2tzUmVzcG9uc2USEgoKdGFza19jb3VudBgBIAEoBBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkicQoRUmV0cnlUYXNrc1JlcXVlc3QSNwoGZmlsdGVyGAEgASgLMh8udHJhY2VhcGkuY29udHJvbC52MS5UYXNrRmlsdGVyQga6SAPIAQESDwoHZHJ5X3J1bhgCIAEoCBISCgpwYWdlX3Rva2VuGAMgASgJIkEKElJldHJ5VGFza3NSZXNwb25zZRISCgp0YXNrX2NvdW50GAEgASgEEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKMAQoQU2tpcFRhc2tzUmVxdWVzdBI3CgZmaWx0ZXIYASABKAsyHy50cmFjZWFwaS5jb250cm9sLnYxLlRhc2tGaWx0ZXJCBrpIA8gBARIPCgdkcnlfcnVuGAIgASgIEhoKBnJlYXNvbhgDIAEoCUIKukgHcgUgASiAIBISCgpwYWdlX3Rva2VuGAQgASgJIkAKEVNraXBUYXNrc1Jlc3BvbnNlEhIKCnRhc2tfY291bnQYASABKAQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIo8BChFSZXJ1blRhc2tzUmVxdWVzdBI3CgZmaWx0ZXIYASABKAsyHy50cmFjZWFwaS5jb250cm9sLnYxLlRhc2tGaWx0ZXJCBrpIA8gBARIPCgdkcnlfcnVuGAIgASgIEhwKCnJlcXVlc3RfaWQYAyABKAlCCLpIBXIDsAEBEhIKCnBhZ2VfdG9rZW4YBCABKAkidAoSUmVydW5UYXNrc1Jlc3BvbnNlEhIKCnRhc2tfY291bnQYASABKAQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEjEKB3JlYWRlcnMYAyADKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLlJlcnVuUmVhZGVyIn8KEkV4cGxhaW5UYXNrUmVxdWVzdBIbCgd0YXNrX2lkGAEgASgJQgi6SAVyA7ABAUgAEjoKDWRhdGFzZXRfc2NvcGUYAiABKAsyIS50cmFjZWFwaS5jb250cm9sLnYxLkRhdGFzZXRTY29wZUgAQhAKB3N1YmplY3QSBbpIAggBIlwKDERhdGFzZXRTY29wZRIbCgpkYXRhc2V0X2lkGAEgASgJQge6SARyAiABEi8KBXNjb3BlGAIgASgLMhgudHJhY2VhcGkudHlwZXMudjEuU2NvcGVCBrpIA8gBASLRAQoTRXhwbGFpblRhc2tSZXNwb25zZRIlCgR0YXNrGAEgASgLMhcudHJhY2VhcGkudHlwZXMudjEuVGFzaxIrCgRob2xkGAIgASgOMh0udHJhY2VhcGkuY29udHJvbC52MS5Ib2xkS2luZBITCgtleHBsYW5hdGlvbhgDIAEoCRIYChBibG9ja2luZ190YXNrX2lkGAQgASgJEjcKEWF3YWl0ZWRfd2F0ZXJtYXJrGAUgASgLMhwudHJhY2VhcGkudHlwZXMudjEuV2F0ZXJtYXJrKsACCghIb2xkS2luZBIZChVIT0xEX0tJTkRfVU5TUEVDSUZJRUQQABISCg5IT0xEX0tJTkRfTk9ORRABEhcKE0hPTERfS0lORF9XQVRFUk1BUksQAhIUChBIT0xEX0tJTkRfU1RSRUFNEAMSFQoRSE9MRF9LSU5EX0JBQ0tPRkYQBBIXChNIT0xEX0tJTkRfSk9CX0xJTUlUEAUSGgoWSE9MRF9LSU5EX1FVRVVFX1dJTkRPVxAGEhcKE0hPTERfS0lORF9OT19XT1JLRVIQBxIXChNIT0xEX0tJTkRfUlVOX1NUQVRFEAgSFAoQSE9MRF9LSU5EX1dBS0VVUBAJEhIKDkhPTERfS0lORF9ERUFEEAoSEwoPSE9MRF9LSU5EX1BBVVNFEAsSGQoVSE9MRF9LSU5EX0NMQVNTX1NIQVJFEAwy/AUKC1Rhc2tTZXJ2aWNlElQKB0dldFRhc2sSIy50cmFjZWFwaS5jb250cm9sLnYxLkdldFRhc2tSZXF1ZXN0GiQudHJhY2VhcGkuY29udHJvbC52MS5HZXRUYXNrUmVzcG9uc2USWgoJTGlzdFRhc2tzEiUudHJhY2VhcGkuY29udHJvbC52MS5MaXN0VGFza3NSZXF1ZXN0GiYudHJhY2VhcGkuY29udHJvbC52MS5MaXN0VGFza3NSZXNwb25zZRJdCgpDb3VudFRhc2tzEiYudHJhY2VhcGkuY29udHJvbC52MS5Db3VudFRhc2tzUmVxdWVzdBonLnRyYWNlYXBpLmNvbnRyb2wudjEuQ291bnRUYXNrc1Jlc3BvbnNlEmAKC0NhbmNlbFRhc2tzEicudHJhY2VhcGkuY29udHJvbC52MS5DYW5jZWxUYXNrc1JlcXVlc3QaKC50cmFjZWFwaS5jb250cm9sLnYxLkNhbmNlbFRhc2tzUmVzcG9uc2USXQoKUmV0cnlUYXNrcxImLnRyYWNlYXBpLmNvbnRyb2wudjEuUmV0cnlUYXNrc1JlcXVlc3QaJy50cmFjZWFwaS5jb250cm9sLnYxLlJldHJ5VGFza3NSZXNwb25zZRJaCglTa2lwVGFza3MSJS50cmFjZWFwaS5jb250cm9sLnYxLlNraXBUYXNrc1JlcXVlc3QaJi50cmFjZWFwaS5jb250cm9sLnYxLlNraXBUYXNrc1Jlc3BvbnNlEl0KClJlcnVuVGFza3MSJi50cmFjZWFwaS5jb250cm9sLnYxLlJlcnVuVGFza3NSZXF1ZXN0GicudHJhY2VhcGkuY29udHJvbC52MS5SZXJ1blRhc2tzUmVzcG9uc2USYAoLRXhwbGFpblRhc2sSJy50cmFjZWFwaS5jb250cm9sLnYxLkV4cGxhaW5UYXNrUmVxdWVzdBooLnRyYWNlYXBpLmNvbnRyb2wudjEuRXhwbGFpblRhc2tSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_traceapi_control_v1_rerun, file_traceapi_types_v1_event, file_traceapi_types_v1_scope, file_traceapi_types_v1_task]);
 
 /**
  * Which tasks. Conditions are joined by "and"; an empty filter means all.
@@ -208,6 +210,13 @@ export type CountTasksRequest = Message<"traceapi.control.v1.CountTasksRequest">
    * @generated from field: string dag = 1;
    */
   dag: string;
+
+  /**
+   * Only of this origin; unspecified for all. What a re-run causes is of origin backfill all the way down.
+   *
+   * @generated from field: traceapi.types.v1.TaskOrigin origin = 2;
+   */
+  origin: TaskOrigin;
 };
 
 /**
@@ -484,6 +493,83 @@ export const SkipTasksResponseSchema: GenMessage<SkipTasksResponse> = /*@__PURE_
   messageDesc(file_traceapi_control_v1_task_service, 13);
 
 /**
+ * Re-runs.
+ *
+ * @generated from message traceapi.control.v1.RerunTasksRequest
+ */
+export type RerunTasksRequest = Message<"traceapi.control.v1.RerunTasksRequest"> & {
+  /**
+   * Which; only ended ones are taken, as far as they are still kept.
+   *
+   * @generated from field: traceapi.control.v1.TaskFilter filter = 1;
+   */
+  filter?: TaskFilter;
+
+  /**
+   * Only count.
+   *
+   * @generated from field: bool dry_run = 2;
+   */
+  dryRun: boolean;
+
+  /**
+   * Made by the client, a uuid; the same for all pages. A page that is asked for again is answered as at first.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+
+  /**
+   * Where the last answer stopped; empty at first. A call makes at most 1,000 tasks.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message traceapi.control.v1.RerunTasksRequest.
+ * Use `create(RerunTasksRequestSchema)` to create a new message.
+ */
+export const RerunTasksRequestSchema: GenMessage<RerunTasksRequest> = /*@__PURE__*/
+  messageDesc(file_traceapi_control_v1_task_service, 14);
+
+/**
+ * Queued anew.
+ *
+ * @generated from message traceapi.control.v1.RerunTasksResponse
+ */
+export type RerunTasksResponse = Message<"traceapi.control.v1.RerunTasksResponse"> & {
+  /**
+   * Tasks that were made, or would be; not those that follow downstream.
+   *
+   * @generated from field: uint64 task_count = 1;
+   */
+  taskCount: bigint;
+
+  /**
+   * Repeat with it; empty when all are made. Empty for a dry run, which counts all.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * What reads the outputs of the tasks' jobs, directly or not, and what becomes of it. Only for a dry run.
+   *
+   * @generated from field: repeated traceapi.control.v1.RerunReader readers = 3;
+   */
+  readers: RerunReader[];
+};
+
+/**
+ * Describes the message traceapi.control.v1.RerunTasksResponse.
+ * Use `create(RerunTasksResponseSchema)` to create a new message.
+ */
+export const RerunTasksResponseSchema: GenMessage<RerunTasksResponse> = /*@__PURE__*/
+  messageDesc(file_traceapi_control_v1_task_service, 15);
+
+/**
  * Asks why.
  *
  * @generated from message traceapi.control.v1.ExplainTaskRequest
@@ -518,7 +604,7 @@ export type ExplainTaskRequest = Message<"traceapi.control.v1.ExplainTaskRequest
  * Use `create(ExplainTaskRequestSchema)` to create a new message.
  */
 export const ExplainTaskRequestSchema: GenMessage<ExplainTaskRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_task_service, 14);
+  messageDesc(file_traceapi_control_v1_task_service, 16);
 
 /**
  * A dataset at a scope.
@@ -546,7 +632,7 @@ export type DatasetScope = Message<"traceapi.control.v1.DatasetScope"> & {
  * Use `create(DatasetScopeSchema)` to create a new message.
  */
 export const DatasetScopeSchema: GenMessage<DatasetScope> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_task_service, 15);
+  messageDesc(file_traceapi_control_v1_task_service, 17);
 
 /**
  * Why.
@@ -595,7 +681,7 @@ export type ExplainTaskResponse = Message<"traceapi.control.v1.ExplainTaskRespon
  * Use `create(ExplainTaskResponseSchema)` to create a new message.
  */
 export const ExplainTaskResponseSchema: GenMessage<ExplainTaskResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_task_service, 16);
+  messageDesc(file_traceapi_control_v1_task_service, 18);
 
 /**
  * What holds a task.
@@ -766,6 +852,19 @@ export const TaskService: GenService<{
     methodKind: "unary";
     input: typeof SkipTasksRequestSchema;
     output: typeof SkipTasksResponseSchema;
+  },
+  /**
+   * Runs ended tasks of active job versions again, each as a new task of origin backfill, whose outputs carry the next revision of their
+   * scope; what reads them follows. Of several tasks of an event the last is taken; a DEAD one is skipped in favour of its new task. A scope
+   * is left out while a task of it has not ended. Repeatable by request_id and page_token. DAG_NOT_FOUND, JOB_NOT_FOUND, RERUN_REFUSED,
+   * REQUEST_ID_REUSED.
+   *
+   * @generated from rpc traceapi.control.v1.TaskService.RerunTasks
+   */
+  rerunTasks: {
+    methodKind: "unary";
+    input: typeof RerunTasksRequestSchema;
+    output: typeof RerunTasksResponseSchema;
   },
   /**
    * Names exactly one reason that holds a task. TASK_NOT_FOUND, DATASET_NOT_FOUND, SCOPE_MISMATCH.
