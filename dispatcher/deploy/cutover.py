@@ -174,7 +174,7 @@ async def advance(pool: Pool, progressed: Callable[[], None]) -> int:
     for build in staged:
         async with transaction(pool) as connection:
             lacking = await look(connection, build.dag_version_id)
-            if lacking.only_watermarks and not build.hold:
+            if lacking.chases and not build.hold:
                 moved += await stages.hold_releases(connection, build.dag, HELD_RELEASES)
             elif lacking.nothing and build.hold and build.state == "building":
                 await stages.set_state(connection, build.dag_version_id, "held")

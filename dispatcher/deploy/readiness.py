@@ -12,13 +12,14 @@ class Lack:
 
     `unfinished`: jobs that have yet to do what was caused before the staging. `dead`: tasks that ended as DEAD, by job;
     somebody has to retry or skip them. `behind`: datasets whose watermark would go back. `incomparable`: datasets whose
-    cursors changed their type, so that nobody can tell.
+    cursors changed their type, so that nobody can tell. `working`: there is something that its jobs have yet to do.
     """
 
     unfinished: tuple[str, ...]
     dead: tuple[tuple[str, str], ...]
     behind: tuple[str, ...]
     incomparable: tuple[str, ...]
+    working: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -26,9 +27,12 @@ class Lack:
         return not (self.unfinished or self.dead or self.behind or self.incomparable)
 
     @property
-    def only_watermarks(self) -> bool:
-        """It waits for the last scopes alone, while further ones come."""
-        return bool(self.behind) and not (self.unfinished or self.dead or self.incomparable)
+    def chases(self) -> bool:
+        """It does the last scopes while what is active does further ones: without those it would get there.
+
+        Where it has nothing to do and is behind all the same, as with a source that ends earlier, waiting is no help.
+        """
+        return bool(self.behind) and self.working and not (self.unfinished or self.dead or self.incomparable)
 
     def words(self, *, most: int = 3) -> str:
         """For people: what it waits for."""
@@ -61,6 +65,7 @@ def lack(jobs: Sequence[StagedJobRow], watermarks: Sequence[StagedWatermarkRow])
             mark.dataset_id for mark in comparable if mark.cursor_key is None or mark.cursor_key < mark.former_key
         ),
         incomparable=tuple(mark.dataset_id for mark in watermarks if mark.cursor_type != mark.former_cursor_type),
+        working=any(job.open for job in working),
     )
 
 
