@@ -131,10 +131,11 @@ class _Turns:
     """The DAGs of one class, and in each its jobs, by what they have out."""
 
     def __init__(self, standings: Sequence[_Standing], lines: Sequence[JobLine], task_class: TaskClass) -> None:
-        jobs: dict[str, list[tuple[int, str, _Standing]]] = {}
+        jobs: dict[str, list[tuple[int, tuple[str, str], _Standing]]] = {}
         for standing in standings:
             line = standing.line
-            jobs.setdefault(line.dag, []).append((line.places, line.job_version_id, standing))
+            key = line.job_version_id, line.origin  # what is staged has several origins in one class
+            jobs.setdefault(line.dag, []).append((line.places, key, standing))
         out = dict.fromkeys(jobs, 0)
         for line in lines:
             if line.task_class is task_class and line.dag in out:

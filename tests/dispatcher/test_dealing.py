@@ -103,6 +103,11 @@ def test_a_job_has_no_more_out_than_it_may_in_all_classes_together() -> None:
     assert dealt(lines, 50) == {"live": 1, "replay": 1}
 
 
+def test_a_job_that_is_built_has_two_lines_of_one_class() -> None:
+    lines = [replace(line(origin, 9), staged=True) for origin in ("live", "replay")]
+    assert sum(dealt(lines, 5).values()) == 4
+
+
 def test_a_job_without_room_leaves_its_turn_to_others() -> None:
     lines = [replace(line(ready=9, out=1, job="full"), max_concurrency=1), line(ready=9, out=5, job="other")]
     assert by_job(lines, 4) == {"other": 4}
