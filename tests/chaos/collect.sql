@@ -4,11 +4,13 @@
 select t.task_id::text, t.job_version_id::text, coalesce(t.event_id::text, ''), t.stream_key, t.state::text, t.attempt,
     t.failed_attempts, t.lost_leases, s.max_attempts, s.max_lost_leases,
     extract(epoch from coalesce(t.lease_until, o.lease_until))::float, extract(epoch from t.released_at)::float, t.reason,
-    t.scope_first
+    t.scope_first, t.revision, coalesce(n.reruns, 0)
 from any_task t
 join job_version j using (job_version_id)
 join dag d on d.dag = j.dag
 join dag_version_job s on s.dag_version_id = d.active_version_id and s.job_version_id = t.job_version_id
+left join rerun_scope n on n.job_version_id = t.job_version_id and n.scope_kind = t.scope_kind and n.scope_first = t.scope_first
+    and n.scope_last = t.scope_last
 left join ordered_stream o on t.state = 'running' and o.job_version_id = t.job_version_id and o.stream_key = t.stream_key;
 
 -- name: moved_tasks

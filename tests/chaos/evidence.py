@@ -133,7 +133,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task at the end of the run."""
+    """A task at the end of the run. `reruns`: how often its job was told to run its scope again."""
 
     task_id: str
     job_version_id: str
@@ -149,6 +149,8 @@ class Task:
     released_at: float | None
     reason: str
     scope_first: bytes = b""
+    revision: int = 0
+    reruns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -330,6 +330,17 @@ def test_what_came_before_a_subscription_is_owed_once_its_replay_is_done() -> No
     assert [violation.invariant for violation in check(evidence)] == ["S2"]
 
 
+def test_what_was_run_again_has_a_task_for_each_time() -> None:
+    evidence = good()
+    first = next(task for task in evidence.tasks if task.task_id == FIRST)
+    again = dataclasses.replace(first, task_id="again", revision=1, reruns=1, state="queued", attempt=0, lost_leases=0)
+    evidence.tasks.append(again)
+    assert "S2" not in {violation.invariant for violation in check(evidence)}
+    for wrong in (dataclasses.replace(again, revision=0), dataclasses.replace(again, reruns=0)):
+        evidence.tasks[-1] = wrong
+        assert "S2" in {violation.invariant for violation in check(evidence)}
+
+
 def test_a_call_that_is_refused_as_a_whole_says_nothing_of_its_emits() -> None:
     """A program that is started again may have the port that another one had, and ask for other credentials."""
     evidence = good()
