@@ -97,6 +97,11 @@ def test_a_change_goes_in_and_comes_out_again_while_data_flow(
     run("dag", "rollback", "sums", "--yes", "--wait")
     run("dag", "watch", "sums")
     assert rows() == expected(2)
+    again = run("backfill", "sums", "--from", "100", "--to", "249", "--yes", "--wait", "--output", "json")
+    assert json.loads(again)["taskCount"] == "3"
+    assert rows() == expected(2), "what was run again took the place of what was there"
+    done = json.loads(run("task", "ls", "--job", "doubled", "--scope", "100", "--output", "json"))["tasks"][0]
+    assert (done["origin"], done["scope"]["revision"]) == ("TASK_ORIGIN_BACKFILL", "1"), "and downstream followed"
     listed = json.loads(run("dag", "history", "sums", "--output", "json"))["deployments"]
     assert [(one["version"], one["state"]) for one in listed] == [
         ("2", "DEPLOYMENT_STATE_ACTIVE"),
