@@ -35,6 +35,15 @@ class RerunJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Follower:
+    """A job whose events follow from a re-run. `output_specs` are those of outputs that have files."""
+
+    dag: str
+    job: str
+    output_specs: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class TriggerCursor:
     """A dataset that triggers a job."""
 
@@ -126,8 +135,13 @@ async def count_ended(connection: Connection, query: TaskQuery, task_ids: Sequen
 
 
 async def page_of_ended(connection: Connection, query: TaskQuery, task_ids: Sequence[str]) -> list[EndedTask]:
-    values = _filter(query, task_ids)
-    return await rows(connection, _sql.page_of_ended, EndedTask, **values, after=query.after, limit=query.limit)
+    """`query.before` is the id that the request began with."""
+    place = {"after": query.after, "before": query.before, "limit": query.limit}
+    return await rows(connection, _sql.page_of_ended, EndedTask, **_filter(query, task_ids), **place)
+
+
+async def next_task_id(connection: Connection) -> str:
+    return str((await one_row(connection, _sql.next_task_id, {}))[0])
 
 
 async def make_reruns(connection: Connection, causes: Sequence[tuple[str, str]], reason: str) -> int:
@@ -166,6 +180,11 @@ async def answer_page(
             "actor": actor,
         },
     )
+
+
+async def followers(connection: Connection, job_version_ids: Sequence[str]) -> list[Follower]:
+    """Those of the jobs themselves included."""
+    return await rows(connection, _sql.followers, Follower, job_version_ids=list(job_version_ids))
 
 
 async def readers(connection: Connection, job_version_ids: Sequence[str]) -> list[ReaderRow]:

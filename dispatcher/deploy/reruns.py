@@ -9,12 +9,12 @@ page counts the same scope. It is one transaction, and its answer is kept, so th
 """
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dispatcher.datasets import store as datasets_store
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import rerun_rows as store
-from dispatcher.deploy.rerun_rows import AnsweredPage, Bounds, NamedJob, ReaderRow, RerunJob
+from dispatcher.deploy.rerun_rows import AnsweredPage, Bounds, Follower, NamedJob, ReaderRow, RerunJob
 from dispatcher.deploy.store import own_dags
 from dispatcher.events.store import DAG_LOCK_CLASS
 from dispatcher.tasks.rows import TaskQuery
@@ -56,7 +56,7 @@ class RerunCount:
 
 async def count_backfill(connection: Connection, job: NamedJob, bounds: Bounds) -> RerunCount:
     """Raises RERUN_REFUSED."""
-    _require_rerunnable(await store.rerun_jobs(connection, [job.job_version_id]))
+    await _rerunnable(connection, [job.job_version_id])
     return RerunCount(
         await store.count_scopes(connection, bounds), await store.readers(connection, [job.job_version_id])
     )
@@ -73,7 +73,7 @@ async def backfill(connection: Connection, job: NamedJob, bounds: Bounds, reques
 async def count_rerun(connection: Connection, query: TaskQuery, task_ids: Sequence[str], named: Set[str]) -> RerunCount:
     """`named` are job versions that the filter names. Raises RERUN_REFUSED."""
     job_version_ids = sorted(await store.jobs_of_tasks(connection, query, task_ids) | named)
-    _require_rerunnable(await store.rerun_jobs(connection, job_version_ids))
+    await _rerunnable(connection, job_version_ids)
     return RerunCount(
         await store.count_ended(connection, query, task_ids), await store.readers(connection, job_version_ids)
     )
@@ -82,9 +82,12 @@ async def count_rerun(connection: Connection, query: TaskQuery, task_ids: Sequen
 async def rerun(
     connection: Connection, query: TaskQuery, task_ids: Sequence[str], named: Set[str], request: RerunRequest
 ) -> RerunAnswer:
-    """One page of what the query finds from `query.after` on; its limit is the page's. Raises as `backfill`."""
+    """One page of what the query finds from `query.after` on, below `query.before`, which the first page sets; its
+    limit is the page's. Raises as `backfill`."""
+    if query.before is None:
+        query = replace(query, before=await store.next_task_id(connection))
     page = await store.page_of_ended(connection, query, task_ids)
-    token = page[-1].task_id if len(page) == query.limit else ""
+    token = f"{page[-1].task_id}.{query.before}" if len(page) == query.limit else ""
     causes = [(row.job_version_id, row.event_id) for row in page]
     of_tasks = await store.jobs_of_tasks(connection, query, task_ids) if task_ids else {job for job, _ in causes}
     return await _make(connection, of_tasks | named, causes, token, request)
@@ -120,8 +123,7 @@ async def _make(
     await _own(connection, sorted(job_version_ids))
     if (answered := await _answered(connection, request)) is not None:
         return answered
-    jobs = await store.rerun_jobs(connection, sorted(job_version_ids))
-    _require_rerunnable(jobs)
+    jobs = await _rerunnable(connection, sorted(job_version_ids))
     reason = f"run again by {request.actor}: a new task of its event stands for it"
     made = await store.make_reruns(connection, causes, reason)
     await store.answer_page(
@@ -155,6 +157,20 @@ def _place(page_token: str) -> tuple[bytes, str] | None:
         raise TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, message) from error
 
 
+async def _rerunnable(connection: Connection, job_version_ids: Sequence[str]) -> list[RerunJob]:
+    """Raises RERUN_REFUSED where one of them, or what follows from it, cannot be run again."""
+    jobs = await store.rerun_jobs(connection, job_version_ids)
+    _require_rerunnable(jobs)
+    for follower in await store.followers(connection, job_version_ids):
+        if _appends(follower):
+            raise TraceError(
+                ErrorReason.ERROR_REASON_RERUN_REFUSED,
+                f"{follower.job} of {follower.dag} follows, and {_APPENDS}",
+                metadata={"dag": follower.dag, "job": follower.job},
+            )
+    return jobs
+
+
 def _require_rerunnable(jobs: Sequence[RerunJob]) -> None:
     """Raises RERUN_REFUSED for the first one that cannot be run again."""
     for job in jobs:
@@ -167,10 +183,14 @@ def _require_rerunnable(jobs: Sequence[RerunJob]) -> None:
                 )
 
 
-def _appends(job: RerunJob) -> bool:
+def _appends(job: RerunJob | Follower) -> bool:
     return any(OutputSpec.FromString(spec).update == UpdateMode.UPDATE_MODE_APPEND for spec in job.output_specs)
 
 
+_APPENDS = (
+    "appends: its rows would be there twice, because nothing takes the earlier ones away. Give its output"
+    " `update: replace`, or change it in the document, and deploy that"
+)
 _OBSTACLES: Sequence[tuple[Callable[[RerunJob], bool], str]] = (
     (
         lambda job: job.kind != "operator",
@@ -188,8 +208,7 @@ _OBSTACLES: Sequence[tuple[Callable[[RerunJob], bool], str]] = (
     ),
     (
         _appends,
-        "appends: its rows would be there twice, because nothing takes the earlier ones away. Give its output"
-        " `update: replace`, or change it in the document, and deploy that",
+        _APPENDS,
     ),
     (
         lambda job: job.catching_up,

@@ -98,7 +98,8 @@ where t.state in ('succeeded', 'dead', 'canceled', 'skipped')
     and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s));
 
 -- name: page_of_ended
--- The next ended tasks to run again, in the order of their ids, each as the last one of its event. Primary keys, from the last page on.
+-- The next ended tasks to run again, in the order of their ids, each as the last one of its event; none that was made since the first page,
+-- for that may be what a page has made. Primary keys, from the last page on.
 select t.job_version_id::text, t.event_id::text, t.task_id::text
 from any_task t
 join job_version j using (job_version_id)
@@ -106,6 +107,7 @@ join rerunnable r on r.job_version_id = t.job_version_id and r.event_id = t.even
 where t.state in ('succeeded', 'dead', 'canceled', 'skipped')
     and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
     and (%(after)s::uuid is null or t.task_id > %(after)s)
+    and t.task_id < %(before)s::uuid
     and (%(dag)s::text is null or j.dag = %(dag)s)
     and (%(job)s::text is null or j.job = %(job)s)
     and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
@@ -116,6 +118,10 @@ where t.state in ('succeeded', 'dead', 'canceled', 'skipped')
     ))
 order by t.task_id
 limit %(limit)s;
+
+-- name: next_task_id
+-- Above the ids of all tasks that there are, and below those that this transaction makes from now on.
+select uuidv7()::text;
 
 -- name: make_reruns
 -- A new task for each event, at the next revision of its scope for its job version; and SKIP: what is dead of it goes from dead to
@@ -171,6 +177,28 @@ select request_digest from rerun_page where request_id = %(request_id)s limit 1;
 -- name: answer_page
 insert into rerun_page (request_id, page_token, request_digest, task_count, next_page_token, actor)
 values (%(request_id)s, %(page_token)s, %(request_digest)s, %(task_count)s, %(next_page_token)s, %(actor)s);
+
+-- name: followers
+-- Jobs that follow what is run again, as far down as events go, with the options of what they store. Index subscription_open.
+with recursive fed as (
+    select o.dataset_version_id
+    from job_output o
+    where o.job_version_id = any(%(job_version_ids)s::uuid[])
+    union
+    select o.dataset_version_id
+    from fed f
+    join subscription s on s.input_version_id = f.dataset_version_id and s.to_number is null
+    join job_version j on j.job_version_id = s.job_version_id and not j.ordered
+    join job_output o on o.job_version_id = j.job_version_id
+)
+select j.dag, j.job, array_agg(v.spec order by v.dataset_id) as output_specs
+from fed f
+join job_output o using (dataset_version_id)
+join job_version j using (job_version_id)
+join dataset_version v using (dataset_version_id)
+where v.stored
+group by j.job_version_id, j.dag, j.job
+order by j.dag, j.job;
 
 -- name: readers
 -- What reads the outputs of jobs, as far down as events go: an ordered job takes nothing up that is late, and hands on nothing.

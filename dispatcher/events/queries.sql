@@ -245,7 +245,7 @@ limit 1;
 -- name: derived_watermarks
 -- For job versions that do not declare their own: how far their inputs are complete, and the first scope that is not done. A job that
 -- is still owed retained events has no answer: tasks may yet appear anywhere. What is run again where the output was complete already does
--- not make it less so. Indexes task_queued, task_open.
+-- not make it less so, and is not read, however much of it waits. Indexes task_queued, task_open.
 with job as (
     select j.job_version_id, min(w.cursor_key) as covered, min(i.cursor_type) as cursor_type
     from scheduled_job s
@@ -279,7 +279,8 @@ left join lateral (
             cross join lateral (
                 select scope_first from task t
                 where t.job_version_id = job.job_version_id and t.origin = k.origin and t.state = 'queued'
-                    and (k.origin <> 'backfill' or own.cursor_key is null or t.scope_first > own.cursor_key)
+                    and t.scope_first >= case when k.origin = 'backfill' then coalesce(own.cursor_key, ''::bytea) else ''::bytea end
+                    and (k.origin <> 'backfill' or t.scope_first is distinct from own.cursor_key)
                 order by scope_first limit 1
             ) q
         )

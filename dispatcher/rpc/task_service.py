@@ -145,7 +145,8 @@ class TaskService(TaskServiceServicer):
 
     async def RerunTasks(self, request: pb.RerunTasksRequest, context: Context) -> pb.RerunTasksResponse:
         chosen = request.filter
-        query = dataclasses.replace(_query(chosen, reruns.PAGE, None), after=uuid_token(request.page_token))
+        after, _, before = request.page_token.partition(".")
+        query = dataclasses.replace(_query(chosen, reruns.PAGE, uuid_token(before)), after=uuid_token(after))
         task_ids = list(chosen.task_ids)
         with translated():
             async with transaction(self._pool) as connection:

@@ -182,6 +182,24 @@ async def test_a_live_task_is_found_without_passing_a_backlog(filled: InProcess)
     assert await _rows_read(filled, wakeups.release, "task_queued", **_dealt(job, 50)) <= 50
 
 
+async def test_a_watermark_is_derived_without_passing_what_is_run_again(filled: InProcess) -> None:
+    """10^5 scopes below the watermark are run again: what the duty reads does not depend on them."""
+    events = Statements.load("dispatcher.events")
+    job = await filled.value("select job_version_id::text from job_version where job = 'copies'")
+    await filled.run(
+        "insert into task (task_id, job_version_id, event_id, origin, scope_kind, scope_first, scope_last, revision)"
+        " select uuidv7(), %s, event_id, 'backfill', 1, scope_first, scope_last, 1 from event",
+        job,
+    )
+    await filled.run(
+        "insert into watermark (dataset_version_id, cursor_key)"
+        " select dataset_version_id, int8send(90000 # (-9223372036854775808))"
+        " from dataset_version where dataset_id = 'copies'"
+    )
+    await filled.run("analyze task")
+    assert await _rows_read(filled, events.derived_watermarks, "task_queued") <= 1_000
+
+
 async def _rows_read(dispatcher: InProcess, statement: str, index: str, **parameters: Any) -> int:
     """Rows that the statement takes from an index, those that a condition removes included."""
     nodes = await plan_of(dispatcher, statement, analyze=True, **parameters)

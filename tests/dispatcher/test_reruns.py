@@ -27,6 +27,10 @@ APPENDING = PIPELINE.replace(
     "copies: {schema: {number: int64}}", "copies: {schema: {number: int64}, update: append, unique_key: [number]}"
 )
 
+FOLLOWED_BY_APPENDING = APPENDING.replace(
+    "inputs: {blocks: {}}\n    outputs: {copies", "inputs: {parts: {}, blocks: {trigger: false}}\n    outputs: {copies"
+)
+
 
 async def _start(dispatcher: InProcess, document: str = PIPELINE) -> Source:
     """The pipeline over five blocks, all done."""
@@ -251,6 +255,16 @@ async def test_what_cannot_be_run_again_is_refused_with_the_way_out(
         assert "deploy" in message
 
 
+async def test_what_is_appended_to_downstream_is_not_written_twice(dispatcher: InProcess) -> None:
+    await deploy(dispatcher, FOLLOWED_BY_APPENDING)
+    for dry_run in (True, False):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await backfill(dispatcher, "apart", 1, 5, dry_run=dry_run)
+        reason, message = refused(caught)
+        assert reason == "RERUN_REFUSED"
+        assert message.startswith("copies of chain follows, and appends")
+
+
 @pytest.mark.usefixtures("pipeline")
 async def test_names_and_bounds_that_are_mistyped_are_refused(dispatcher: InProcess) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -272,6 +286,25 @@ async def test_tasks_are_run_again_by_id_and_by_filter(dispatcher: InProcess) ->
     assert (await rerun(dispatcher, dag="chain", job="copies")).task_count == 5
     await Fleet(dispatcher).work("copies", "echo")
     assert await visible(dispatcher, "copies") == [(1, 2), (2, 1), (3, 1), (4, 1), (5, 1)]
+
+
+@pytest.mark.usefixtures("pipeline")
+async def test_pages_do_not_run_again_what_the_pages_before_have_made(
+    dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though that has ended meanwhile, and its tasks come after all that there were."""
+    monkeypatch.setattr(reruns, "PAGE", 2)
+    chosen = task_service_pb2.TaskFilter(job="copies")
+    request = task_service_pb2.RerunTasksRequest(filter=chosen, request_id=new_id())
+    made = []
+    for _ in range(6):
+        answer = await dispatcher.tasks.RerunTasks(request)
+        made.append(answer.task_count)
+        if not answer.next_page_token:
+            break
+        request.page_token = answer.next_page_token
+        await Fleet(dispatcher).work("copies", "echo")
+    assert made == [2, 2, 1]
 
 
 async def test_a_dead_task_is_skipped_in_favour_of_its_rerun(dispatcher: InProcess) -> None:
