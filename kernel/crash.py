@@ -28,6 +28,7 @@ POINTS = (
     "deploy.written",
     "deploy.committed",
     "replay.written",
+    "rerun.written",
     "cutover.written",
     "cutover.committed",
     "abort.written",

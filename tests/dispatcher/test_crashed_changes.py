@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.dispatcher.builders import Source, start_source
+from tests.dispatcher.builders import Source, int64, start_source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, missing, run_states, served, state, watch
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1.source_service_pb2 import BackfillJobRequest
+from traceapi.types.v1.scope_pb2 import CursorRange
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, sys
 from dispatcher.db.pool import PoolConfig, open_pool
-from dispatcher.deploy import cutover
+from dispatcher.deploy import cutover, rerun_rows, reruns
 from dispatcher.events import replay
 from dispatcher.db.pool import transaction
 from kernel.crash import arm
@@ -31,6 +33,12 @@ async def main(database, step, argument):
             await cutover.abort(pool, argument, "a dying dispatcher")
         elif step == "rollback":
             await cutover.roll_back(pool, cutover.Rollback("chain", None, argument, "a dying dispatcher"))
+        elif step == "rerun":
+            async with transaction(pool) as connection:
+                (job,) = await rerun_rows.jobs_called(connection, "copies", "chain")
+                bounds = rerun_rows.Bounds(job.job_version_id, b"", bytes([255]) * 8)
+                request = reruns.RerunRequest(argument, "", bytes(32), "a test", "a dying dispatcher")
+                await reruns.backfill(connection, job, bounds, request)
         else:
             async with transaction(pool) as connection:
                 await replay.replay_page(connection)
@@ -120,3 +128,19 @@ async def test_at_a_page_of_a_replay(dispatcher: InProcess, source: Source, data
     await fleet.catch_up()
     assert state((await watch(dispatcher, building)).deployment) == "active"
     assert await missing(dispatcher) == 0
+
+
+async def test_at_a_page_of_a_rerun(dispatcher: InProcess, source: Source, database: str) -> None:
+    fleet = Fleet(dispatcher)
+    await source.publish([1, 2, 3])
+    await fleet.work()
+    await _die(dispatcher, database, "rerun.written", REQUEST)
+    assert await dispatcher.value("select count(*) from task where origin = 'backfill'") == 0
+    for table in ("rerun_scope", "rerun_page"):
+        assert await dispatcher.value(f"select count(*) from {table}") == 0
+    bounds = CursorRange(first=int64(1), last=int64(3))
+    call = BackfillJobRequest(dag="chain", job="copies", range=bounds, request_id=REQUEST)
+    assert (await dispatcher.sources.BackfillJob(call)).task_count == 3
+    await fleet.work()
+    made = await dispatcher.rows("select revision, count(*) from any_task where origin = 'backfill' group by 1")
+    assert made == [(1, 6)]
