@@ -17,7 +17,7 @@ from dispatcher.rpc import convert, deployments, documents
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import number_token, page_size, task_page_token
 from dispatcher.rpc.planning import plan_dag
-from dispatcher.tasks import store as tasks_store
+from dispatcher.tasks import listing
 from dispatcher.tasks.rows import (
     CountRow,
 )
@@ -175,7 +175,7 @@ class DagService(DagServiceServicer):
                 if version is None:
                     raise await no_dag(connection, request.dag)
                 found = await store.list_dags(connection, dag=request.dag, after=None, limit=1)
-                counts = await tasks_store.count_tasks(connection, request.dag)
+                counts = await listing.count_tasks(connection, request.dag)
                 deployment = await deployments.message(connection, version)
         return pb.GetDagResponse(
             summary=_summary(found[0], counts), spec=DagSpec.FromString(version.spec), deployment=deployment
@@ -186,7 +186,7 @@ class DagService(DagServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 found = await store.list_dags(connection, dag=None, after=request.page_token or None, limit=limit)
-                counts = await tasks_store.count_tasks(connection, None) if found else []
+                counts = await listing.count_tasks(connection, None) if found else []
         return pb.ListDagsResponse(
             dags=[_summary(row, counts) for row in found],
             next_page_token=task_page_token([row.dag for row in found], limit),

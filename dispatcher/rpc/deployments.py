@@ -8,7 +8,7 @@ from dispatcher.deploy.readiness import lack
 from dispatcher.deploy.stages import StagedJobRow
 from dispatcher.deploy.store import VersionRow
 from dispatcher.rpc import convert
-from dispatcher.tasks import store as tasks_store
+from dispatcher.tasks import listing
 from dispatcher.tasks.state import FINAL
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import BuildProgress, DeployedJob, Deployment, DeploymentState, TaskCount
@@ -54,7 +54,7 @@ async def look(connection: Connection, deployment_id: str) -> pb.WatchDeployment
 
 async def _counts(connection: Connection, dag: str) -> Counts:
     counts: dict[str, dict[str, int]] = {}
-    for row in await tasks_store.count_tasks(connection, dag):
+    for row in await listing.count_tasks(connection, dag):
         counts.setdefault(row.job_version_id, {})[row.state] = row.count
     return counts
 

@@ -4,7 +4,7 @@ from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.names import no_dag, no_dataset, no_job
 from dispatcher.datasets.rows import DatasetRow
 from dispatcher.db.rows import Connection
-from dispatcher.tasks import store as tasks_store
+from dispatcher.tasks import listing
 from kernel.errors import TraceError
 from kernel.scopes import ScopeKey, cursor_type_of, format_scope, scope_key
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -19,7 +19,7 @@ _EXAMPLES = {
 
 async def require_names(connection: Connection, dag: str, job: str = "") -> None:
     """Raises DAG_NOT_FOUND, JOB_NOT_FOUND; empty is no name."""
-    unknown_dag, unknown_job = await tasks_store.unknown_names(connection, dag or None, job or None)
+    unknown_dag, unknown_job = await listing.unknown_names(connection, dag or None, job or None)
     if unknown_dag:
         raise await no_dag(connection, dag)
     if unknown_job:

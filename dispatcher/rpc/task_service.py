@@ -14,7 +14,7 @@ from dispatcher.rpc.faults import translated
 from dispatcher.rpc.naming import named_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
 from dispatcher.rpc.reruns import readers, rerun_request
-from dispatcher.tasks import store
+from dispatcher.tasks import changes, listing
 from dispatcher.tasks.cancel import cancel_tasks
 from dispatcher.tasks.rows import TaskQuery
 from dispatcher.tasks.state import TRANSITIONS, TaskEvent, TaskState
@@ -47,10 +47,10 @@ class TaskService(TaskServiceServicer):
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
         with translated():
             async with transaction(self._pool) as connection:
-                row = (await store.get_tasks(connection, [request.task_id])).get(request.task_id)
+                row = (await listing.get_tasks(connection, [request.task_id])).get(request.task_id)
                 if row is None:
                     raise _not_found(request.task_id)
-                attempts = await store.attempts_of(connection, request.task_id)
+                attempts = await listing.attempts_of(connection, request.task_id)
                 events = await events_store.events_of_task(connection, request.task_id, MAX_EVENTS)
         return pb.GetTaskResponse(
             task=convert.task(row),
@@ -69,8 +69,8 @@ class TaskService(TaskServiceServicer):
                     task_ids = sorted(set(request.filter.task_ids), reverse=True)
                     limit = len(task_ids) + 1
                 else:
-                    task_ids = await store.find_tasks(connection, query)
-                found = await store.get_tasks(connection, task_ids)
+                    task_ids = await listing.find_tasks(connection, query)
+                found = await listing.get_tasks(connection, task_ids)
         tasks = [found[task_id] for task_id in task_ids if task_id in found]
         return pb.ListTasksResponse(
             tasks=[convert.task(row) for row in tasks if query.finds(row)],
@@ -82,7 +82,7 @@ class TaskService(TaskServiceServicer):
             async with transaction(self._pool) as connection:
                 await require_names(connection, request.dag, "")
                 origin = convert.task_origin_name(request.origin) if request.origin else None
-                counts = await store.count_tasks(connection, request.dag or None, origin)
+                counts = await listing.count_tasks(connection, request.dag or None, origin)
         return pb.CountTasksResponse(
             counts=[
                 pb.JobTaskCount(dag=row.dag, job=row.job, state=convert.task_state(row.state), count=row.count)
@@ -97,7 +97,7 @@ class TaskService(TaskServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 await require_names(connection, request.filter.dag, request.filter.job)
-                taken = await store.retry_dead(connection, query, list(request.filter.task_ids))
+                taken = await changes.retry_dead(connection, query, list(request.filter.task_ids))
                 actor, subject = str(current_actor()), request.filter.dag
                 await datasets_store.audit(connection, actor, "TaskService.RetryTasks", subject, task_ids=taken)
         self._releaser.signal()
@@ -111,7 +111,7 @@ class TaskService(TaskServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 await require_names(connection, request.filter.dag, request.filter.job)
-                taken = await store.skip_dead(connection, query, list(request.filter.task_ids), request.reason)
+                taken = await changes.skip_dead(connection, query, list(request.filter.task_ids), request.reason)
                 actor, subject = str(current_actor()), request.filter.dag
                 await datasets_store.audit(
                     connection, actor, "TaskService.SkipTasks", subject, task_ids=taken, reason=request.reason
@@ -167,7 +167,7 @@ class TaskService(TaskServiceServicer):
                 task_id = request.task_id
                 if request.WhichOneof("subject") == "dataset_scope":
                     task_id = await _producing_task(connection, request.dataset_scope)
-                row = (await store.get_tasks(connection, [task_id])).get(task_id)
+                row = (await listing.get_tasks(connection, [task_id])).get(task_id)
                 facts = await hold_facts(connection, task_id)
                 uses = await queue_uses(connection, facts.queue, most_waiting=1) if facts is not None else []
         if row is None or facts is None:
@@ -189,7 +189,7 @@ class TaskService(TaskServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 await require_names(connection, task_filter.dag, task_filter.job)
-                return await store.count_matching(connection, query, list(task_filter.task_ids), states)
+                return await changes.count_matching(connection, query, list(task_filter.task_ids), states)
 
 
 def _not_found(task_id: str) -> TraceError:

@@ -17,6 +17,7 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.claiming import claim_response, details, details_id
 from dispatcher.rpc.faults import quarantined, translated
 from dispatcher.rpc.settling import EmitAnswer, EndAnswer, Settling
+from dispatcher.tasks import listing
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.claim import Claim, claim_tasks
 from dispatcher.tasks.ending import Completion
@@ -67,7 +68,7 @@ class WorkerService(WorkerServiceServicer):
     async def FetchTasks(self, request: pb.FetchTasksRequest, context: Context) -> pb.FetchTasksResponse:
         with translated():
             async with transaction(self._pool) as connection:
-                found = await tasks_store.get_tasks(connection, request.task_ids)
+                found = await listing.get_tasks(connection, request.task_ids)
         response = pb.FetchTasksResponse()
         for task_id in request.task_ids:
             result = response.results.add(task_id=task_id)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dispatcher.db.rows import Connection
-from dispatcher.tasks import store
+from dispatcher.tasks import changes, store
 from dispatcher.tasks.rows import TaskQuery
 from dispatcher.tasks.state import TaskEvent, TaskState, transition
 
@@ -29,7 +29,7 @@ async def cancel_tasks(
     connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None, reason: str
 ) -> CancelResult:
     """One page of what the query finds; `query.limit` bounds it."""
-    found = await store.cancelable_tasks(connection, query, task_ids)
+    found = await changes.cancelable_tasks(connection, query, task_ids)
     owners = await store.job_versions_of(connection, found)
     ordered = {task_id: (o.job_version_id, o.stream_key) for task_id, o in owners.items() if o.stream_key is not None}
     await store.lock_streams(connection, set(ordered.values()))
@@ -38,9 +38,9 @@ async def cancel_tasks(
     chosen = [task for task in locked if not query.states or task.state in query.states]
     waiting = [task.task_id for task in chosen if transition(TaskEvent.CANCEL, task.state) is not None]
     running = [task for task in chosen if task.state is TaskState.RUNNING and task.cancel_reason is None]
-    await store.cancel(connection, waiting, reason)
-    await store.request_cancel(connection, [task.task_id for task in running], reason)
-    await store.stop_streams(connection, {ordered[t.task_id] for t in running if t.task_id in ordered}, reason)
+    await changes.cancel(connection, waiting, reason)
+    await changes.request_cancel(connection, [task.task_id for task in running], reason)
+    await changes.stop_streams(connection, {ordered[t.task_id] for t in running if t.task_id in ordered}, reason)
     by_worker: dict[str, list[str]] = {}
     for task in running:
         by_worker.setdefault(task.worker_id or "", []).append(task.task_id)

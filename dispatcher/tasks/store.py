@@ -4,7 +4,7 @@ Maps and never commits; each method is the statement of its name in queries.sql.
 not there may have been moved: who names it late gets the answer that its row would have given.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,9 +16,7 @@ from dispatcher.tasks.finished import finished_attempts, finished_tasks
 from dispatcher.tasks.leases import LeaseRef, LockedStream, LockedTask, StreamRef
 from dispatcher.tasks.retries import RetryPolicy
 from dispatcher.tasks.rows import (
-    AttemptRow,
     ClaimedRow,
-    CountRow,
     Emitted,
     Ended,
     EndedAttempt,
@@ -28,10 +26,8 @@ from dispatcher.tasks.rows import (
     Standing,
     StateRow,
     TaskOwner,
-    TaskQuery,
-    TaskRow,
 )
-from dispatcher.tasks.state import FINAL, TaskState
+from dispatcher.tasks.state import TaskState
 
 _sql = Statements.load("dispatcher.tasks")
 _STATES = {state.value: state for state in TaskState}
@@ -345,118 +341,3 @@ async def expired_streams(connection: Connection, limit: int) -> list[LockedStre
 async def end_backoffs(connection: Connection, limit: int) -> int:
     cursor = await connection.execute(_sql.end_backoffs, {"limit": limit})
     return len(await cursor.fetchall())
-
-
-async def get_tasks(connection: Connection, task_ids: Sequence[str]) -> dict[str, TaskRow]:
-    if not task_ids:
-        return {}
-    found = await rows(connection, _sql.get_tasks, TaskRow, task_ids=list(task_ids))
-    return {row.task_id: row for row in found}
-
-
-async def find_tasks(connection: Connection, query: TaskQuery) -> list[str]:
-    cursor = await connection.execute(
-        _sql.find_tasks,
-        {
-            "dag": query.dag,
-            "job": query.job,
-            "states": _values(query.states),
-            "finished": not query.states or not FINAL.isdisjoint(query.states),
-            "first": query.first,
-            "last": query.last,
-            "before": query.before,
-            "limit": query.limit,
-        },
-    )
-    return [row[0] for row in await cursor.fetchall()]
-
-
-async def attempts_of(connection: Connection, task_id: str) -> list[AttemptRow]:
-    return await rows(connection, _sql.attempts_of, AttemptRow, task_id=task_id)
-
-
-async def unknown_names(connection: Connection, dag: str | None, job: str | None) -> tuple[bool, bool]:
-    """Whether nothing was ever deployed under the name of the DAG, or of the job in it; None is no name."""
-    unknown_dag, unknown_job = await one_row(connection, _sql.unknown_names, {"dag": dag, "job": job})
-    return bool(unknown_dag), bool(unknown_job)
-
-
-async def count_tasks(connection: Connection, dag: str | None, origin: str | None = None) -> list[CountRow]:
-    """Of all DAGs, and of all origins, where none is named."""
-    return await rows(connection, _sql.count_tasks, CountRow, dag=dag, origin=origin)
-
-
-async def retry_dead(connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None) -> list[str]:
-    """Queues DEAD tasks again; answers those that it took."""
-    taken = await _dead(connection, query, task_ids)
-    cursor = await connection.execute(_sql.retry, {"task_ids": taken})
-    return sorted(row[0] for row in await cursor.fetchall())
-
-
-async def skip_dead(connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None, reason: str) -> list[str]:
-    """Passes over DEAD tasks; answers those that it took."""
-    taken = await _dead(connection, query, task_ids)
-    cursor = await connection.execute(_sql.skip, {"task_ids": taken, "reason": reason})
-    return sorted(row[0] for row in await cursor.fetchall())
-
-
-async def _dead(connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None) -> list[str]:
-    if query.states and TaskState.DEAD not in query.states:
-        return []
-    cursor = await connection.execute(_sql.dead_tasks, _filter(query, task_ids))
-    return [row[0] for row in await cursor.fetchall()]
-
-
-def _values(states: Collection[TaskState] | None) -> list[str] | None:
-    return sorted(state.value for state in states) if states is not None else None
-
-
-def _filter(query: TaskQuery, task_ids: Sequence[str] | None) -> dict[str, object]:
-    return {
-        "task_ids": list(task_ids) if task_ids else None,
-        "states": _values(query.states),
-        "after": query.after,
-        "dag": query.dag,
-        "job": query.job,
-        "first": query.first,
-        "last": query.last,
-        "limit": query.limit,
-    }
-
-
-async def count_matching(
-    connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None, states: Set[TaskState]
-) -> int:
-    """How many tasks in one of `states` the query finds."""
-    chosen = _values(states & set(query.states) if query.states else states)
-    row = await one_row(connection, _sql.count_matching, {**_filter(query, task_ids), "states": chosen})
-    return int(row[0])
-
-
-async def cancelable_tasks(connection: Connection, query: TaskQuery, task_ids: Sequence[str] | None) -> list[str]:
-    """In the order of their ids; nothing is locked."""
-    cursor = await connection.execute(_sql.cancelable_tasks, _filter(query, task_ids))
-    return [row[0] for row in await cursor.fetchall()]
-
-
-async def cancel(connection: Connection, task_ids: Sequence[str], reason: str) -> None:
-    if task_ids:
-        await connection.execute(_sql.cancel, {"task_ids": list(task_ids), "reason": reason})
-
-
-async def request_cancel(connection: Connection, task_ids: Sequence[str], reason: str) -> None:
-    if task_ids:
-        await connection.execute(_sql.request_cancel, {"task_ids": list(task_ids), "reason": reason})
-
-
-async def stop_streams(connection: Connection, keys: set[tuple[str, str]], reason: str) -> None:
-    if keys:
-        names = sorted(keys)
-        await connection.execute(
-            _sql.stop_streams,
-            {
-                "job_version_ids": [job for job, _ in names],
-                "stream_keys": [stream for _, stream in names],
-                "reason": reason,
-            },
-        )

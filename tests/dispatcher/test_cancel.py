@@ -9,7 +9,7 @@ import pytest
 from dispatcher.db.pool import transaction
 from dispatcher.events.producers import lock_producers
 from dispatcher.rpc import convert, task_service
-from dispatcher.tasks import store
+from dispatcher.tasks import changes, store
 from dispatcher.tasks.cancel import cancel_tasks
 from dispatcher.tasks.rows import TaskQuery
 from tests.dispatcher.builders import Source, Worker, at, event, failure, success, verdict
@@ -234,14 +234,14 @@ async def test_a_task_that_was_claimed_meanwhile_is_not_one_that_waits(
 ) -> None:
     """A filter by state means the state under the lock."""
     await dispatcher.release()
-    found = store.cancelable_tasks
+    found = changes.cancelable_tasks
 
     async def claim_in_between(*arguments: Any) -> list[str]:
         candidates = await found(*arguments)
         await Worker(dispatcher).claim_one(task_id)
         return candidates
 
-    monkeypatch.setattr(store, "cancelable_tasks", claim_in_between)
+    monkeypatch.setattr(changes, "cancelable_tasks", claim_in_between)
     assert await _cancel(dispatcher, job="copies", states=[TaskState.TASK_STATE_RELEASED]) == 0
     assert (await _state(dispatcher, task_id))[0] == "running"
 

@@ -98,13 +98,14 @@ async def test_a_pick_reads_no_more_than_it_takes(filled: InProcess) -> None:
 
 
 async def test_moved_tasks_are_found_by_indexes(filled: InProcess) -> None:
-    finished, tasks = Statements.load("dispatcher.tasks", "finished.sql"), Statements.load("dispatcher.tasks")
+    finished = Statements.load("dispatcher.tasks", "finished.sql")
+    listing = Statements.load("dispatcher.tasks", "listing.sql")
     wakeups, events = Statements.load("dispatcher.wakeups"), Statements.load("dispatcher.events")
     some = [task_id for (task_id,) in await filled.rows("select task_id::text from finished_task limit 50")]
     await _check(filled, {"finished_task_"}, finished.finished_tasks, task_ids=some)
     await _check(filled, {"finished_attempt_"}, finished.finished_attempts, task_ids=some, attempts=[1] * 50)
-    await _check(filled, {"task_pkey", "finished_task_"}, tasks.get_tasks, task_ids=some)
-    await _check(filled, {"attempt_pkey", "finished_attempt_"}, tasks.attempts_of, task_id=some[0])
+    await _check(filled, {"task_pkey", "finished_task_"}, listing.get_tasks, task_ids=some)
+    await _check(filled, {"attempt_pkey", "finished_attempt_"}, listing.attempts_of, task_id=some[0])
     await _check(filled, {"task_pkey", "finished_task_"}, events.events_of_task, task_id=some[0], limit=1000)
     await _check(filled, {"task_pkey", "finished_task_"}, wakeups.hold_facts, task_id=some[0])
     here = {"dataset_id": "copies", "first": b"x", "last": b"x"}
@@ -114,11 +115,11 @@ async def test_moved_tasks_are_found_by_indexes(filled: InProcess) -> None:
 @pytest.mark.parametrize("of_finished", [True, False])
 async def test_pages_of_tasks_merge_the_days_by_their_keys(filled: InProcess, of_finished: bool) -> None:
     """And open states are looked for in the hot table alone."""
-    tasks = Statements.load("dispatcher.tasks")
+    listing = Statements.load("dispatcher.tasks", "listing.sql")
     page = {"dag": "chain", "job": None, "first": None, "last": None, "limit": 101, "finished": of_finished}
     states = None if of_finished else ["queued"]
-    await _check(filled, {"task_"}, tasks.find_tasks, before=None, states=states, **page)
-    nodes = await plan_of(filled, tasks.find_tasks, analyze=True, before=None, states=states, **page)
+    await _check(filled, {"task_"}, listing.find_tasks, before=None, states=states, **page)
+    nodes = await plan_of(filled, listing.find_tasks, analyze=True, before=None, states=states, **page)
     rows = sum(
         node["Actual Rows"] * node["Actual Loops"] for node in nodes if "finished_task" in str(node.get("Index Name"))
     )

@@ -9,7 +9,7 @@ import pytest
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.db.statements import Statements
-from dispatcher.tasks import store
+from dispatcher.tasks import changes, store
 from dispatcher.tasks.leases import LockedTask
 from dispatcher.tasks.retries import ErrorClass
 from dispatcher.tasks.rows import (
@@ -21,7 +21,7 @@ from tests.dispatcher.builders import CHAIN
 from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1 import dag_pb2, task_pb2
 
-_sql = Statements.load("dispatcher.tasks")
+_sql = Statements.load("dispatcher.tasks", "changes.sql")
 
 _SET_STATE = """
 update task set state = %(state)s::task_state,
@@ -81,11 +81,11 @@ def _ends(event: TaskEvent) -> Step:
 
 
 async def _cancels(connection: Connection, task_id: str) -> None:
-    await store.cancel(connection, [task_id], "why")
+    await changes.cancel(connection, [task_id], "why")
 
 
 async def _requests_cancel(connection: Connection, task_id: str) -> None:
-    await store.request_cancel(connection, [task_id], "why")
+    await changes.request_cancel(connection, [task_id], "why")
 
 
 STEPS: dict[TaskEvent, Step] = {
