@@ -10,6 +10,8 @@ from dispatcher.tasks.rows import TaskQuery
 
 _sql = Statements.load("dispatcher.deploy", "reruns.sql")
 
+_BEFORE_ALL = "00000000-0000-0000-0000-000000000000"
+
 
 @dataclass(frozen=True, slots=True)
 class NamedJob:
@@ -60,11 +62,12 @@ class ScopePlace(NamedTuple):
 
 
 class EndedTask(NamedTuple):
-    """A task that ended, and the event that it is of."""
+    """A task that ended, and the event that it is of; whether it is the last one of it, and its job version active."""
 
     job_version_id: str
-    event_id: str
+    event_id: str | None
     task_id: str
+    last_one: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ async def count_scopes(connection: Connection, bounds: Bounds) -> int:
 async def page_of_scopes(
     connection: Connection, bounds: Bounds, after: tuple[bytes, str] | None, limit: int
 ) -> list[ScopePlace]:
-    first, event_id = after or (None, None)
+    first, event_id = after or (bounds.first, _BEFORE_ALL)
     values = _values(bounds)
     return await rows(
         connection, _sql.page_of_scopes, ScopePlace, **values, after_first=first, after_id=event_id, limit=limit

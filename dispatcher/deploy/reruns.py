@@ -88,7 +88,7 @@ async def rerun(
         query = replace(query, before=await store.next_task_id(connection))
     page = await store.page_of_ended(connection, query, task_ids)
     token = f"{page[-1].task_id}.{query.before}" if len(page) == query.limit else ""
-    causes = [(row.job_version_id, row.event_id) for row in page]
+    causes = [(row.job_version_id, row.event_id) for row in page if row.last_one and row.event_id is not None]
     of_tasks = await store.jobs_of_tasks(connection, query, task_ids) if task_ids else {job for job, _ in causes}
     return await _make(connection, of_tasks | named, causes, token, request)
 

@@ -59,13 +59,21 @@ where r.job_version_id = %(job_version_id)s and r.scope_kind <> 3 and r.scope_fi
     and r.scope_last <= %(last)s;
 
 -- name: page_of_scopes
--- The next events to run a job for again, in scope order. Index event_scope.
-select r.job_version_id::text, r.event_id::text, r.scope_first
-from rerunnable r
-where r.job_version_id = %(job_version_id)s and r.scope_kind <> 3 and r.scope_first >= %(first)s and r.scope_first <= %(last)s
-    and r.scope_last <= %(last)s
-    and (%(after_first)s::bytea is null or (r.scope_first, r.event_id) > (%(after_first)s, %(after_id)s::uuid))
-order by r.scope_first, r.event_id
+-- The next events of what triggers a job, in scope order; which of them it is run for again is judged where its tasks are made. Index
+-- event_scope, from the last page on.
+select b.job_version_id::text, e.event_id::text, e.scope_first
+from dag d
+join input_binding b on b.dag_version_id = d.active_version_id and b.trigger
+cross join lateral (
+    select event_id, scope_first
+    from event
+    where dataset_version_id = b.dataset_version_id and scope_kind <> 3 and scope_first <= %(last)s and scope_last <= %(last)s
+        and (scope_first, event_id) > (%(after_first)s, %(after_id)s::uuid)
+    order by scope_first, event_id
+    limit %(limit)s
+) e
+where b.job_version_id = %(job_version_id)s
+order by e.scope_first, e.event_id
 limit %(limit)s;
 
 -- name: jobs_of_tasks
@@ -98,26 +106,38 @@ where t.state in ('succeeded', 'dead', 'canceled', 'skipped')
     and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s));
 
 -- name: page_of_ended
--- The next ended tasks to run again, in the order of their ids, each as the last one of its event; none that was made since the first page,
--- for that may be what a page has made. Primary keys, from the last page on.
-select t.job_version_id::text, t.event_id::text, t.task_id::text
-from any_task t
-join job_version j using (job_version_id)
-join rerunnable r on r.job_version_id = t.job_version_id and r.event_id = t.event_id
-where t.state in ('succeeded', 'dead', 'canceled', 'skipped')
-    and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
-    and (%(after)s::uuid is null or t.task_id > %(after)s)
-    and t.task_id < %(before)s::uuid
-    and (%(dag)s::text is null or j.dag = %(dag)s)
-    and (%(job)s::text is null or j.job = %(job)s)
-    and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
-    and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
-    and (%(task_ids)s::uuid[] is not null or not exists (
+-- The next ended tasks of a filter, in the order of their ids, and which of them are the last of their event, of active versions; none that
+-- was made since the first page, for that may be what a page has made. Which are run again is judged where the tasks are made. Primary
+-- keys, from the last page on: a join, or a range of ids, would be taken for so few rows that all are read and sorted.
+with page as materialized (
+    select t.job_version_id, t.event_id, t.task_id, t.revision
+    from any_task t
+    where t.state in ('succeeded', 'dead', 'canceled', 'skipped')
+        and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
+        and t.task_id > coalesce(%(after)s::uuid, '00000000-0000-0000-0000-000000000000')
+        and (t.task_id < %(before)s::uuid) is true
+        and t.job_version_id = any(array(
+            select job_version_id
+            from job_version
+            where (%(dag)s::text is null or dag = %(dag)s) and (%(job)s::text is null or job = %(job)s)
+        ))
+        and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
+        and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
+    order by t.task_id
+    limit %(limit)s
+)
+select p.job_version_id::text, p.event_id::text, p.task_id::text,
+    p.event_id is not null and (%(task_ids)s::uuid[] is not null or exists (
+        select 1
+        from dag d
+        join dag_version_job s on s.dag_version_id = d.active_version_id
+        where s.job_version_id = p.job_version_id
+    ) and not exists (
         select 1 from any_task n
-        where n.job_version_id = t.job_version_id and n.event_id = t.event_id and n.revision > t.revision
-    ))
-order by t.task_id
-limit %(limit)s;
+        where n.job_version_id = p.job_version_id and n.event_id = p.event_id and n.revision > p.revision
+    )) as last_one
+from page p
+order by p.task_id;
 
 -- name: next_task_id
 -- Above the ids of all tasks that there are, and below those that this transaction makes from now on.

@@ -182,6 +182,22 @@ async def test_a_live_task_is_found_without_passing_a_backlog(filled: InProcess)
     assert await _rows_read(filled, wakeups.release, "task_queued", **_dealt(job, 50)) <= 50
 
 
+@pytest.mark.parametrize("page", [0, 50_000])
+async def test_a_page_of_a_re_run_reads_no_more_than_it_takes(filled: InProcess, page: int) -> None:
+    reruns = Statements.load("dispatcher.deploy", "reruns.sql")
+    job = await filled.value("select job_version_id::text from job_version where job = 'copies'")
+    top = b"\xff" * 9
+    after = {"after_first": (page + 2**63).to_bytes(8, "big"), "after_id": BEFORE_ALL, "limit": 1000}
+    scopes = {"job_version_id": job, "last": top, **after}
+    assert await _rows_read(filled, reruns.page_of_scopes, "event_scope", **scopes) <= 1_000
+    (task_id,) = await filled.rows("select task_id::text from task order by task_id offset %s limit 1", page)
+    chosen = {"task_ids": None, "dag": None, "job": "copies", "states": None, "first": None, "last": None}
+    place = {"after": task_id[0], "before": "ffffffff-ffff-7fff-bfff-ffffffffffff", "limit": 1000}
+    nodes = await plan_of(filled, reruns.page_of_ended, analyze=True, **chosen, **place)
+    read = [n["Actual Rows"] * n["Actual Loops"] for n in nodes if n.get("Relation Name") == "task"]
+    assert sum(read) <= 4 * 1_000  # of four jobs' tasks
+
+
 async def test_a_watermark_is_derived_without_passing_what_is_run_again(filled: InProcess) -> None:
     """10^5 scopes below the watermark are run again: what the duty reads does not depend on them."""
     events = Statements.load("dispatcher.events")
