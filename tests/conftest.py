@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import psycopg
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from psycopg import sql
 
 from dispatcher.db.migrate import migrate
@@ -18,6 +19,10 @@ from kernel.embedded_postgres import EmbeddedPostgres
 from tests.s3_server import ADMIN, S3Server, running_s3_server
 
 _TEMPLATE = "trace_template"
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
