@@ -67,6 +67,7 @@ AS_IN_THE_TABLE = frozenset(
         errors.ERROR_REASON_ARTIFACT_LOST,
         errors.ERROR_REASON_NAME_AMBIGUOUS,
         errors.ERROR_REASON_DATASETS_READ,
+        errors.ERROR_REASON_RERUN_REFUSED,
     }
 )
 """A person can do what the table says."""

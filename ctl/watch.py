@@ -20,7 +20,7 @@ from ctl.render.layers import in_order
 from ctl.render.progress import DeploymentProgress
 from kernel.errors import from_rpc_error
 from traceapi.control.v1 import dag_service_pb2 as dags
-from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_BUILDING, Deployment
+from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD, Deployment
 
 _REFRESH_SECONDS = 0.2
 _LINE_SECONDS = 2.0
@@ -96,7 +96,8 @@ def _run(
             continue
         if progress.state.settled or progress.is_stuck(_PATIENCE_SECONDS):
             return
-        if building and progress.state.deployment.state != DEPLOYMENT_STATE_BUILDING:
+        present = progress.state.deployment.state
+        if present == DEPLOYMENT_STATE_HELD or (building and present != DEPLOYMENT_STATE_BUILDING):
             return
 
 

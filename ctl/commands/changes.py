@@ -1,8 +1,10 @@
 """`tracectl dag watch`, `cutover`, `abort`, `rollback` and `history`: a change to a DAG after it was deployed."""
 
+import time
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption, YesOption
@@ -19,6 +21,7 @@ from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_BUILDING, DEPLOY
 
 _Dag = Annotated[str, typer.Argument(metavar="DAG", help="The DAG's name.", show_default=False)]
 _SWITCH_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
 
 
 def watch(dag: _Dag, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
@@ -123,7 +126,7 @@ def roll_back(
             lag = f"; {values.count(answer.lag_event_count)} events to catch up with" if answer.lag_event_count else ""
             console.stdout().print(_line(answer.deployment, f"is active again{lag}"))
         if wait:
-            follow_deployment(connection, answer.deployment, console.stderr())
+            _catch_up(connection, request, answer.lag_event_count)
 
 
 def remove(
@@ -193,6 +196,20 @@ def outcome(state: api.WatchDeploymentResponse) -> Text:
             (deployment.dag, "name"), f" version {deployment.version} waits: ", (state.waiting_for, "waiting")
         )
     return _line(deployment, f"is {values.deployment_state(deployment.state).plain}")
+
+
+def _catch_up(connection: Connection, request: api.RollbackDagRequest, lag: int) -> None:
+    """Asks the same call again, which answers how far it is, until nothing is left of what was missed."""
+    columns = (TextColumn("catching up"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    screen = console.stderr()
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        bar = progress.add_task("catching up", total=lag)
+        while lag:
+            time.sleep(_LOOK_SECONDS)
+            with connection.errors(f"DAG {request.dag}"):
+                lag = connection.dags.RollbackDag(request, timeout=_SWITCH_SECONDS).lag_event_count
+            total = max(progress.tasks[bar].total or 0, lag)
+            progress.update(bar, total=total, completed=total - lag)
 
 
 def _tell(

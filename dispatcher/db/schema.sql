@@ -835,6 +835,7 @@ CREATE VIEW public.scheduled_job AS
     d.releases_held_until
    FROM (public.dag d
      JOIN public.dag_version_job s ON ((s.dag_version_id = d.active_version_id)))
+  WHERE (d.removed_at IS NULL)
 UNION ALL
  SELECT d.dag,
     s.dag_version_id,

@@ -11,17 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+import psycopg
+import structlog
+
 from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.names import no_dag
+from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import stages, store
 from dispatcher.deploy.readiness import Lack, lack
-from dispatcher.deploy.stages import Standing
+from dispatcher.deploy.stages import StagedDagRow, Standing
 from dispatcher.deploy.store import VersionRow
 from kernel.crash import crash
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
+
+_log = structlog.get_logger(__name__)
 
 HELD_RELEASES = timedelta(seconds=30)
 """How long releases of jobs that are about to go may be held, so that those that take their place catch up."""
@@ -68,6 +74,7 @@ async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_ma
         standing = await stages.own(connection, version.dag)
         if standing.staged_version_id != dag_version_id:
             raise _final(version)
+        await stages.lock_watermarks(connection, version.dag)
         lacking = await look(connection, dag_version_id)
         waived = watermarks_may_go_back and not lacking.unfinished and not lacking.dead
         if not lacking.nothing and not waived:
@@ -159,6 +166,9 @@ async def remove(pool: Pool, dag: str, actor: str, *, despite_readers: bool) -> 
 async def _restore(connection: Connection, standing: Standing, target: VersionRow, actor: str) -> VersionRow:
     if standing.staged_version_id is not None:
         await _retire(connection, standing, actor)
+    await stages.require_read(connection, target.dag, target.dag_version_id)
+    if standing.active_version_id is not None:
+        await stages.require_switchable(connection, target.dag_version_id, standing.active_version_id)
     await stages.bind_version(connection, target.dag, target.dag_version_id)
     restored = await activate(connection, standing, target.dag_version_id, left="rolled_back", actor=actor)
     await stages.subscribe(connection, target.dag_version_id, standing.active_version_id)
@@ -172,18 +182,24 @@ async def advance(pool: Pool, progressed: Callable[[], None]) -> int:
         staged = await stages.staged_dags(connection)
     moved = 0
     for build in staged:
-        async with transaction(pool) as connection:
-            lacking = await look(connection, build.dag_version_id)
-            if lacking.chases and not build.hold:
-                moved += await stages.hold_releases(connection, build.dag, HELD_RELEASES)
-            elif lacking.nothing and build.hold and build.state == "building":
-                await stages.set_state(connection, build.dag_version_id, "held")
-                moved += 1
-        if lacking.nothing and not build.hold:
-            moved += await _cut_over_by_itself(pool, build.dag_version_id)
+        try:
+            moved += await _advance(pool, build)
+        except (TraceError, psycopg.Error, DatabaseError) as error:  # of one build, and no other one's business
+            _log.warning("a build could not be taken further, it will be tried again", dag=build.dag, error=str(error))
     if moved:
         progressed()
     return 0
+
+
+async def _advance(pool: Pool, build: StagedDagRow) -> bool:
+    """Whether something came of it."""
+    async with transaction(pool) as connection:
+        lacking = await look(connection, build.dag_version_id)
+        if lacking.chases and not build.hold:
+            return await stages.hold_releases(connection, build.dag, HELD_RELEASES)
+        if lacking.nothing and build.hold and build.state == "building":
+            return await stages.note_held(connection, build.dag_version_id)
+    return lacking.nothing and not build.hold and await _cut_over_by_itself(pool, build.dag_version_id)
 
 
 async def _cut_over_by_itself(pool: Pool, dag_version_id: str) -> bool:

@@ -5,7 +5,7 @@
 3. *Staged*: one transaction, under the exclusive locks of its own DAG and of the DAGs whose datasets it reads, so that
    no event of theirs is accepted between the moment that the heads are read and the moment that the subscriptions are
    seen. It asks again what may have changed since it was begun. Its own jobs may run now; `dag/size.py` bounds what
-   a first version writes, `_require_switchable` what a change does.
+   a first version writes, `require_switchable` what a change does.
 4. *Active*: in the same transaction where nothing was active before or no job is its own; else when it has caught up
    (`cutover.py`).
 5. *Cleared*: what deploys that went no further left behind.
@@ -18,7 +18,6 @@ others answer what it made of them. So nobody has to know whether another's buil
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dispatcher.dag.size import MAX_ROWS
 from dispatcher.datasets import store as datasets_store
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
@@ -34,9 +33,6 @@ from dispatcher.deploy.writes import write
 from kernel.crash import crash
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
-
-_MOST_SWITCHED = MAX_ROWS - 10
-"""Beside them a cutover changes a few rows of the DAG, however large it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +117,8 @@ async def _answer(connection: Connection, call: Call) -> VersionRow | None:
     present = staged or await store.active_version(connection, call.deployable.name)
     if present is None or present.spec_digest != call.deployable.digest:
         return None
+    if staged is not None and call.hold:
+        await stages.hold_cutover(connection, staged.dag_version_id)
     await _note_answer(connection, call, present)
     return present
 
@@ -136,13 +134,15 @@ async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -
         await _require_unread(connection, deployable)
         await write(connection, dataset_rows(deployable))
         await require_owned(connection, deployable)
-        await _require_switchable(connection, build)
+        if build.base is not None:  # of a first version the document was asked
+            await stages.require_switchable(connection, build.dag_version_id, build.base)
         at_once = not call.hold and (
             build.base is None or not await stages.own_jobs(connection, build.dag_version_id, build.base)
         )
         if not at_once:
             await stages.start_jobs(connection, build.dag_version_id, build.base, "staged", call.actor)
         await stages.subscribe(connection, build.dag_version_id, build.base)
+        await stages.start_sources(connection, build.dag_version_id)
         await stages.stage(connection, deployable.name, build.dag_version_id, build.base, hold=call.hold)
         if at_once:
             await stages.unstage(connection, deployable.name)
@@ -165,20 +165,6 @@ async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -
         crash("deploy.written")
     crash("deploy.committed")
     return version
-
-
-async def _require_switchable(connection: Connection, build: Build) -> None:
-    """Going over, and back, fits one transaction. Raises TOO_MANY_ROWS."""
-    if build.base is None:
-        return  # of a first version the document was asked
-    rows = await stages.switched_rows(connection, build.dag_version_id, build.base)
-    if rows > _MOST_SWITCHED:
-        raise TraceError(
-            ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
-            f"cutting over takes {rows:,} rows in one transaction, and {_MOST_SWITCHED:,} are allowed: one for each job"
-            " that changes, on both sides, and one for each input that triggers it; change fewer at once",
-            metadata={"rows": str(rows), "limit": str(_MOST_SWITCHED)},
-        )
 
 
 def _require_base_of_call(call: Call, build: Build) -> None:

@@ -12,7 +12,8 @@ class Lack:
 
     `unfinished`: jobs that have yet to do what was caused before the staging. `dead`: tasks that ended as DEAD, by job;
     somebody has to retry or skip them. `behind`: datasets whose watermark would go back. `incomparable`: datasets whose
-    cursors changed their type, so that nobody can tell. `working`: there is something that its jobs have yet to do.
+    cursors changed their type, so that nobody can tell. `working`: its jobs have yet to do what others have brought,
+    and no source of its own goes on, which would have to catch up first.
     """
 
     unfinished: tuple[str, ...]
@@ -44,7 +45,8 @@ class Lack:
         if self.behind and not parts:  # else it follows from them
             parts.append(f"the watermark of {_names(self.behind, most)} would go back")
         if self.incomparable:
-            parts.append(f"the cursors of {_names(self.incomparable, most)} have another type: cut over by hand")
+            names = _names(self.incomparable, most)
+            parts.append(f"the cursors of {names} have another type: cut over with --watermarks-may-go-back")
         return "; ".join(parts)
 
 
@@ -65,7 +67,7 @@ def lack(jobs: Sequence[StagedJobRow], watermarks: Sequence[StagedWatermarkRow])
             mark.dataset_id for mark in comparable if mark.cursor_key is None or mark.cursor_key < mark.former_key
         ),
         incomparable=tuple(mark.dataset_id for mark in watermarks if mark.cursor_type != mark.former_cursor_type),
-        working=any(job.open for job in working),
+        working=any(job.open for job in working) and not any(job.open for job in sources),
     )
 
 

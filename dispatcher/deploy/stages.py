@@ -6,6 +6,7 @@ What changes something is called by the owner of the DAG (`own`).
 from dataclasses import dataclass
 from datetime import timedelta
 
+from dispatcher.dag.size import MAX_ROWS
 from dispatcher.datasets.names import no_dag
 from dispatcher.db.rows import Connection, one_row, rows
 from dispatcher.db.statements import Statements
@@ -17,6 +18,8 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _sql = Statements.load("dispatcher.deploy", "stages.sql")
 
+_MOST_SWITCHED = MAX_ROWS - 10
+"""Beside them a switch changes a few rows of the DAG, however large it is."""
 RETRY_AFTER = 0.2
 """Seconds after which a call may be repeated that met another one."""
 
@@ -124,6 +127,10 @@ async def own_jobs(connection: Connection, of: str, but: str | None) -> bool:
 async def subscribe(connection: Connection, of: str, but: str | None) -> None:
     """What `of` has and `but` lacks gets the events of its inputs from now on, and is owed those that it missed."""
     await connection.execute(_sql.open_subscriptions, {"of": of, "but": but})
+
+
+async def start_sources(connection: Connection, of: str) -> None:
+    """Each source of a version that is staged for the first time begins its one run."""
     await connection.execute(_sql.start_sources, {"of": of})
 
 
@@ -147,6 +154,34 @@ async def remove_dag(connection: Connection, dag: str) -> None:
 async def set_state(connection: Connection, dag_version_id: str, state: str) -> None:
     """A state of deployment_state."""
     await connection.execute(_sql.set_state, {"dag_version_id": dag_version_id, "state": state})
+
+
+async def hold_cutover(connection: Connection, dag_version_id: str) -> None:
+    """It waits for a person, whatever it was begun with."""
+    await connection.execute(_sql.hold_cutover, {"dag_version_id": dag_version_id})
+
+
+async def note_held(connection: Connection, dag_version_id: str) -> bool:
+    """It is built, and waits for a person; False where it is not being built any more."""
+    cursor = await connection.execute(_sql.note_held, {"dag_version_id": dag_version_id})
+    return cursor.rowcount > 0
+
+
+async def lock_watermarks(connection: Connection, dag: str) -> None:
+    """Until the end of the transaction nobody moves a watermark that the DAG serves."""
+    await connection.execute(_sql.lock_watermarks, {"dag": dag})
+
+
+async def require_switchable(connection: Connection, of: str, but: str) -> None:
+    """Going from one version to the other, and back, fits one transaction. Raises TOO_MANY_ROWS."""
+    rows_ = await switched_rows(connection, of, but)
+    if rows_ > _MOST_SWITCHED:
+        raise TraceError(
+            ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
+            f"switching takes {rows_:,} rows in one transaction, and {_MOST_SWITCHED:,} are allowed: one for each job"
+            " that only one of the versions has, and one for each input that triggers it; change fewer at once",
+            metadata={"rows": str(rows_), "limit": str(_MOST_SWITCHED)},
+        )
 
 
 async def hold_releases(connection: Connection, dag: str, longest: timedelta) -> bool:
@@ -201,6 +236,17 @@ async def follow_pointers(connection: Connection, dag: str) -> None:
 async def bind_version(connection: Connection, dag: str, dag_version_id: str) -> None:
     """A version that comes back reads what other DAGs serve now."""
     await connection.execute(_sql.bind_version, {"dag": dag, "dag_version_id": dag_version_id})
+
+
+async def require_read(connection: Connection, dag: str, dag_version_id: str) -> None:
+    """The version serves whatever other DAGs read of this one. Raises DATASETS_READ."""
+    found = await rows(connection, _sql.lost_readers, ReaderRow, dag=dag, dag_version_id=dag_version_id)
+    if found:
+        raise TraceError(
+            ErrorReason.ERROR_REASON_DATASETS_READ,
+            f"that version has no {found[0].dataset_id}, which DAG {found[0].dag} reads",
+            metadata={"readers": ",".join(sorted({reader.dag for reader in found}))},
+        )
 
 
 async def readers(connection: Connection, dag: str) -> list[ReaderRow]:

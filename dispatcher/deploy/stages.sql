@@ -134,6 +134,26 @@ update dag set removed_at = clock_timestamp() where dag = %(dag)s;
 -- name: set_state
 update dag_version set state = %(state)s::deployment_state where dag_version_id = %(dag_version_id)s;
 
+-- name: hold_cutover
+update dag_version set hold = true where dag_version_id = %(dag_version_id)s;
+
+-- name: note_held
+-- Only what is still being built: it may have been given up since it was looked at. Primary keys.
+update dag_version v
+set state = 'held'
+from dag d
+where v.dag_version_id = %(dag_version_id)s and v.state = 'building' and d.dag = v.dag and d.staged_version_id = v.dag_version_id;
+
+-- name: lock_watermarks
+-- A duty moves those of stateless jobs without the DAG's lock: it waits here. In the order in which it takes them.
+select w.dataset_version_id
+from dag d
+join dag_version_dataset s on s.dag_version_id = d.active_version_id
+join watermark w using (dataset_version_id)
+where d.dag = %(dag)s
+order by w.dataset_version_id
+for share of w;
+
 -- name: hold_releases
 -- Of jobs that the staged version lacks, so that the new ones catch up; not again before as much time has passed without.
 update dag
@@ -293,6 +313,17 @@ from dataset d
 join pointer p using (dataset_id)
 where b.dag_version_id = %(dag_version_id)s and d.dataset_id = b.dataset_id and d.dag <> %(dag)s
     and b.dataset_version_id <> p.dataset_version_id;
+
+-- name: lost_readers
+-- DAGs of others that read a dataset which the version that would be active does not serve. Index input_binding_readers.
+select distinct s.dag, d.dataset_id
+from dataset d
+join input_binding b using (dataset_id)
+join scheduled_job s on s.dag_version_id = b.dag_version_id and s.job_version_id = b.job_version_id
+where d.dag = %(dag)s and s.dag <> d.dag and not exists (
+    select 1 from dag_version_dataset v where v.dag_version_id = %(dag_version_id)s and v.dataset_id = d.dataset_id
+)
+order by s.dag, d.dataset_id;
 
 -- name: readers
 -- DAGs of others that read datasets of this one. Index input_binding_readers.

@@ -349,7 +349,7 @@ with page as (
         join publication q using (publication_id, dataset_version_id)
         where o.dataset_version_id = %(instead_of_version_id)s and o.scope_first = p.scope_first and o.scope_last = p.scope_last
             and o.scope_kind = p.scope_kind and o.revision >= p.revision and q.number <= (
-                select max(u.to_number)
+                select case when bool_or(u.to_number is null) then 9223372036854775807 else max(u.to_number) end
                 from subscription u
                 where u.job_version_id = %(job_version_id)s and u.input_version_id = %(instead_of_version_id)s
             )

@@ -39,6 +39,7 @@ class CellPool:
         self._folder = folder
         self._thread = threading.Thread(target=self._run, name="cells", daemon=True)
         self.sandbox: Sandbox | None = None
+        self._starting: CellProcess | None = None
 
     def start(self) -> Sandbox:
         """Returns with the first cell ready, and says in what. Raises CellUnavailableError."""
@@ -65,8 +66,13 @@ class CellPool:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends the cells that wait. Those that were taken belong to who took them."""
+        """Ends the cells that wait, and the one that is being started, however long that would take.
+
+        Those that were taken belong to who took them.
+        """
         self._stopping.set()
+        if (starting := self._starting) is not None:
+            starting.kill()
         with self._changed:
             self._changed.notify_all()
         if self._thread.is_alive():
@@ -106,11 +112,18 @@ class CellPool:
         except OSError as error:
             _log.warning("a cell could not be started", sandbox=sandbox.name, error=str(error))
             return None
+        self._starting = cell
         try:
+            if self._stopping.is_set():  # who closes the pool may have looked before there was anything to kill
+                cell.kill()
             cell.wait_ready()
         except (CellEndedError, ProtocolError) as error:
             cell.close()
+            if self._stopping.is_set():
+                return None
             said = error.stderr[-500:] if isinstance(error, CellEndedError) else ""
             _log.warning("a cell did not become ready", sandbox=sandbox.name, error=str(error), said=said)
             return None
+        finally:
+            self._starting = None
         return cell

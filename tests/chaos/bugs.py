@@ -146,8 +146,8 @@ BUGS: Mapping[str, Bug] = {
     "success-retried": Bug(
         "a retry takes what has succeeded, too",
         [
-            Sql(_TASKS, "dead_tasks", "t.state = 'dead'", "t.state in ('dead', 'succeeded')"),
-            Sql(_TASKS, "retry", "state = 'dead'", "state in ('dead', 'succeeded')"),
+            Sql("dispatcher.tasks.changes", "dead_tasks", "t.state = 'dead'", "t.state in ('dead', 'succeeded')"),
+            Sql("dispatcher.tasks.changes", "retry", "state = 'dead'", "state in ('dead', 'succeeded')"),
         ],
         "a_success_is_retried",
         "S10",

@@ -52,7 +52,7 @@ def test_what_jobs_have_yet_to_do(jobs: list[StagedJobRow], words: str) -> None:
         (mark(b"6"), ""),
         (mark(b"4"), "the watermark of s.sums would go back"),
         (mark(None), "the watermark of s.sums would go back"),
-        (mark(b"9", cursor_type=3), "the cursors of s.sums have another type: cut over by hand"),
+        (mark(b"9", cursor_type=3), "the cursors of s.sums have another type: cut over with --watermarks-may-go-back"),
     ],
 )
 def test_no_watermark_goes_back(watermark: StagedWatermarkRow, words: str) -> None:
@@ -64,4 +64,5 @@ def test_releases_are_held_only_where_that_lets_it_catch_up() -> None:
     assert not lack([job()], [mark(b"4")]).chases, "it has nothing to do: its source ends earlier"
     assert not lack([job(unfinished=True, open_=True)], [mark(b"4")]).chases
     assert not lack([job(open_=True)], [mark(b"5")]).chases
+    assert not lack([job(open_=True), job("blocks", kind="source", open_=True)], [mark(b"4")]).chases
     assert not Lack((), (), ("s.sums",), ("s.others",), working=True).chases

@@ -26,6 +26,7 @@ select d.dag, s.dag_version_id, s.job_version_id, s.details, s.max_attempts, s.m
     ) as leaving, d.releases_held_until
 from dag d
 join dag_version_job s on s.dag_version_id = d.active_version_id
+where d.removed_at is null
 union all
 select d.dag, s.dag_version_id, s.job_version_id, s.details, s.max_attempts, s.max_lost_leases, s.timeout, s.max_concurrency, s.queue,
     s.retry_backoff, s.max_retry_backoff, s.max_run_tasks, true, false, null

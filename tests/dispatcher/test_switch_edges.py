@@ -1,0 +1,141 @@
+"""Where switches of a pipeline meet their edges: sources, removed DAGs, builds given up, builds that fail."""
+
+import pytest
+
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import cutover, readiness
+from kernel.errors import TraceError
+from tests.dispatcher.builders import Source, start_source
+from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, served, state, watch
+from tests.dispatcher.in_process import InProcess
+from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+OTHER_SOURCE = PIPELINE.replace("/data/blocks.csv", "/data/other.csv")
+READER = """\
+dag: reader
+jobs:
+  mine: {operator: splitter, inputs: {copies: {}}, outputs: {mine: {storage: none}}}
+"""
+SOURCE_RUNS = """
+select r.run_state::text, count(*)
+from task t join job_version_run r using (job_version_id)
+where t.origin = 'source_run' group by 1 order by 1
+"""
+
+
+@pytest.fixture
+async def source(dispatcher: InProcess) -> Source:
+    await dispatcher.deploy(PIPELINE)
+    return await start_source(dispatcher)
+
+
+@pytest.fixture
+def fleet(dispatcher: InProcess) -> Fleet:
+    return Fleet(dispatcher)
+
+
+async def test_a_source_has_one_run_however_often_its_version_comes_back(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    building = await deploy(dispatcher, OTHER_SOURCE)
+    call = pb.CutOverDagRequest(deployment_id=building.deployment_id, watermarks_may_go_back=True)
+    await dispatcher.dags.CutOverDag(call)
+    for expected in (1, 2, 1):
+        assert (await roll_back(dispatcher)).deployment.version == expected
+        assert await dispatcher.rows(SOURCE_RUNS) == [("rolled_back", 1), ("running", 1)]
+
+
+async def test_a_removed_reader_follows_nothing_and_goes_on_once_it_is_deployed_again(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    await dispatcher.deploy(READER)
+    await fleet.catch_up()
+    await dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="reader"))
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    await roll_back(dispatcher)
+    await source.publish([2])
+    await fleet.work()
+    open_ones = (
+        "select count(*) from subscription s join job_version j using (job_version_id)"
+        " where j.dag = 'reader' and s.to_number is null"
+    )
+    assert await dispatcher.value(open_ones) == 0
+    await dispatcher.deploy(READER)
+    assert await dispatcher.value(open_ones) == 1
+    await source.publish([3])
+    await fleet.catch_up()
+    read = await dispatcher.rows(
+        "select t.scope_first from any_task t join job_version j using (job_version_id)"
+        " where j.dag = 'reader' order by 1"
+    )
+    assert [int.from_bytes(key, "big") - 2**63 for (key,) in read] == [1, 2, 3]
+    await dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="reader"))
+    assert not (await dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="chain"))).reader_dags
+
+
+async def test_a_rollback_does_not_take_from_others_what_they_read(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await deploy(
+        dispatcher, PIPELINE + "  more: {operator: splitter, inputs: {blocks: {}}, outputs: {more: {storage: none}}}\n"
+    )
+    await fleet.catch_up()
+    await dispatcher.deploy(READER.replace("copies", "more"))
+    before = await served(dispatcher)
+    with pytest.raises(Exception, match="has no more, which DAG reader reads"):
+        await roll_back(dispatcher)
+    assert await served(dispatcher) == before
+
+
+async def test_a_build_that_is_given_up_while_it_is_looked_at_stays_so(
+    dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = await deploy(dispatcher, CHANGED, hold=True)
+    look = cutover.look
+
+    async def look_and_abort(connection: Connection, dag_version_id: str) -> readiness.Lack:
+        found = await look(connection, dag_version_id)
+        await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=held.deployment_id))
+        return found
+
+    monkeypatch.setattr(cutover, "look", look_and_abort)
+    await cutover.advance(dispatcher.pool, lambda: None)
+    assert state((await watch(dispatcher, held)).deployment) == "aborted"
+
+
+async def test_a_build_can_be_held_after_it_was_begun(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+    await source.publish([1])
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED)
+    assert (await deploy(dispatcher, CHANGED, hold=True)).deployment_id == building.deployment_id
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, building)).deployment) == "held"
+
+
+async def test_a_build_that_fails_holds_no_other_one(
+    dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dispatcher.deploy(
+        "dag: another\njobs:\n  a: {operator: splitter, inputs: {blocks: {}}, outputs: {a: {storage: none}}}\n"
+    )
+    bad = await deploy(
+        dispatcher,
+        "dag: another\njobs:\n  a: {operator: splitter, inputs: {parts: {}}, outputs: {a: {storage: none}}}\n",
+    )
+    good = await deploy(dispatcher, CHANGED)
+    look = cutover.look
+
+    async def fail(connection: Connection, dag_version_id: str) -> readiness.Lack:
+        if dag_version_id == bad.deployment_id:
+            raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "it changed meanwhile")
+        return await look(connection, dag_version_id)
+
+    monkeypatch.setattr(cutover, "look", fail)
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, good)).deployment) == "active"
