@@ -167,7 +167,8 @@ class DagServiceServicer:
 
     def RollbackDag(self, request, context):
         """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, REQUEST_ID_REUSED.
+        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, DATASETS_READ where
+        other DAGs read what it lacks, TOO_MANY_ROWS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,8 @@ class DagServiceStub:
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
     RollbackDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.RollbackDagRequest, _dag_service_pb2.RollbackDagResponse]
     """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, REQUEST_ID_REUSED.
+    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, DATASETS_READ where
+    other DAGs read what it lacks, TOO_MANY_ROWS, REQUEST_ID_REUSED.
     """
     GetDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.GetDagRequest, _dag_service_pb2.GetDagResponse]
     """One DAG with its active version. DAG_NOT_FOUND."""
@@ -101,7 +102,8 @@ class DagServiceAsyncStub(DagServiceStub):
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
     RollbackDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.RollbackDagRequest, _dag_service_pb2.RollbackDagResponse]  # type: ignore[assignment]
     """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, REQUEST_ID_REUSED.
+    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, DATASETS_READ where
+    other DAGs read what it lacks, TOO_MANY_ROWS, REQUEST_ID_REUSED.
     """
     GetDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.GetDagRequest, _dag_service_pb2.GetDagResponse]  # type: ignore[assignment]
     """One DAG with its active version. DAG_NOT_FOUND."""
@@ -191,7 +193,8 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.RollbackDagResponse, _abc.Awaitable[_dag_service_pb2.RollbackDagResponse]]:
         """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, REQUEST_ID_REUSED.
+        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, DATASETS_READ where
+        other DAGs read what it lacks, TOO_MANY_ROWS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -1250,7 +1250,8 @@ export const DagService: GenService<{
   },
   /**
    * Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-   * DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, REQUEST_ID_REUSED.
+   * DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, DATASETS_READ where
+   * other DAGs read what it lacks, TOO_MANY_ROWS, REQUEST_ID_REUSED.
    *
    * @generated from rpc traceapi.control.v1.DagService.RollbackDag
    */
