@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar
 
-from kernel.artifacts.store import ArtifactStore, is_unavailable
+from kernel.artifacts.store import ArtifactStore, StoredObject, is_unavailable
 from kernel.column_types import schema_digest
 from kernel.crash import crash
 from kernel.errors import TraceError
@@ -94,7 +94,7 @@ class OutputCommitter:
         crash("artifact.ready")
         try:
             stored = await persist(
-                lambda: loop.run_in_executor(self._store_threads, self._store.put, artifact.key, path),
+                lambda: loop.run_in_executor(self._store_threads, self._put_and_remove, artifact.key, path),
                 alive,
                 is_unavailable,
             )
@@ -110,6 +110,12 @@ class OutputCommitter:
             self._puts.release()
             answer.cancel()
             await self.in_thread(lambda: path.unlink(missing_ok=True))
+
+    def _put_and_remove(self, key: str, path: Path) -> StoredObject:
+        """Once a file is in the store it is nowhere else: who waits for the answer finds the folder empty of it."""
+        stored = self._store.put(key, path)
+        path.unlink(missing_ok=True)
+        return stored
 
     async def in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._row_threads, function)
