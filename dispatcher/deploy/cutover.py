@@ -116,21 +116,22 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
     async with transaction(pool) as connection:
         if (answered := await store.answered_rollback(connection, call.request_id)) is not None:
             return _same_call(call, answered)
-        target = await _target(connection, call)
+        target, active = await _target(connection, call)
+        # What two versions have never changes: this need not be asked while the acceptance of events waits.
+        await stages.require_switchable(connection, target.dag_version_id, active.dag_version_id)
         standing = await stages.own(connection, call.dag, target.dag_version_id)
-        if standing.active_version_id is None:
-            raise await no_dag(connection, call.dag)
-        if (await _target(connection, call)).dag_version_id != target.dag_version_id:
+        again, _ = await _target(connection, call)
+        if (again.dag_version_id, standing.active_version_id) != (target.dag_version_id, active.dag_version_id):
             raise TraceError(
                 ErrorReason.ERROR_REASON_UNAVAILABLE,
                 f"another version of {call.dag} became active meanwhile",
                 retry_after=stages.RETRY_AFTER,
             )
         restored = target
-        if target.dag_version_id != standing.active_version_id:
+        if target.dag_version_id != active.dag_version_id:
             restored = await _restore(connection, standing, target, call.actor)
         if not await store.answer_rollback(
-            connection, call.request_id, restored.dag_version_id, standing.active_version_id, call.actor
+            connection, call.request_id, restored.dag_version_id, active.dag_version_id, call.actor
         ):
             raise TraceError(
                 ErrorReason.ERROR_REASON_REQUEST_ID_REUSED, f"request {call.request_id} was another call's meanwhile"
@@ -167,8 +168,6 @@ async def _restore(connection: Connection, standing: Standing, target: VersionRo
     if standing.staged_version_id is not None:
         await _retire(connection, standing, actor)
     await stages.require_read(connection, target.dag, target.dag_version_id)
-    if standing.active_version_id is not None:
-        await stages.require_switchable(connection, target.dag_version_id, standing.active_version_id)
     await stages.bind_version(connection, target.dag, target.dag_version_id)
     restored = await activate(connection, standing, target.dag_version_id, left="rolled_back", actor=actor)
     await stages.subscribe(connection, target.dag_version_id, standing.active_version_id)
@@ -240,8 +239,8 @@ def _final(version: VersionRow) -> TraceError:
     )
 
 
-async def _target(connection: Connection, call: Rollback) -> VersionRow:
-    """The version to restore."""
+async def _target(connection: Connection, call: Rollback) -> tuple[VersionRow, VersionRow]:
+    """The version to restore, and the one that is active."""
     active = await store.active_version(connection, call.dag)
     if active is None:
         raise await no_dag(connection, call.dag)
@@ -267,7 +266,7 @@ async def _target(connection: Connection, call: Rollback) -> VersionRow:
             " which builds it anew",
             metadata={"dag": call.dag, "version": str(target.version), "state": target.state},
         )
-    return target
+    return target, active
 
 
 def _same_call(call: Rollback, answered: VersionRow) -> VersionRow:

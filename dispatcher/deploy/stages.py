@@ -229,6 +229,8 @@ async def version_by_number(connection: Connection, dag: str, version: int) -> V
 
 async def follow_pointers(connection: Connection, dag: str) -> None:
     """Jobs of other DAGs that read this one's datasets read what it serves now."""
+    if not await readers(connection, dag):
+        return
     await connection.execute(_sql.follow_pointers, {"dag": dag})
     await connection.execute(_sql.bind_readers, {"dag": dag})
 

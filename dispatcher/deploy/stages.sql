@@ -213,8 +213,8 @@ where v.dag_version_id = %(dag_version_id)s and n.dataset_version_id <> o.datase
 order by n.dataset_id;
 
 -- name: owed_events
--- Events of the inputs of a DAG version's jobs that have no task yet, and tasks that were made of such events and are not done.
--- Indexes subscription_replaying, task_queued, task_open.
+-- Events of the inputs of a DAG version's jobs that have no task yet, and tasks that were made of such events and are not done; of a
+-- million other tasks none is read. Indexes subscription_replaying, task_queued, task_open.
 select (
     select coalesce(sum(p.event_count), 0)
     from dag_version_job s
@@ -226,10 +226,19 @@ select (
     ), 0)
     where s.dag_version_id = %(dag_version_id)s and not u.replayed
 ) + (
-    select count(*)
+    select coalesce(sum(queued.tasks + open.tasks), 0)
     from dag_version_job s
-    join task t using (job_version_id)
-    where s.dag_version_id = %(dag_version_id)s and t.origin = 'replay' and t.state in ('queued', 'released', 'running', 'backoff')
+    cross join lateral (
+        select count(*) as tasks
+        from task t
+        where t.job_version_id = s.job_version_id and t.origin = 'replay' and t.state = 'queued'
+    ) queued
+    cross join lateral (
+        select count(*) as tasks
+        from task t
+        where t.job_version_id = s.job_version_id and t.origin = 'replay' and t.state in ('released', 'running', 'backoff')
+    ) open
+    where s.dag_version_id = %(dag_version_id)s
 );
 
 -- name: free_datasets
