@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import grpc
 import psycopg
 
 from bench import mixtures, plan, rebuild, switching
@@ -44,7 +45,7 @@ def _measured(name: str, stack: Stack, settings: Settings) -> Sequence[Measure]:
     started = time.monotonic()
     try:
         rows = MEASURES[name](stack, settings)
-    except (TooSlow, psycopg.Error, subprocess.SubprocessError) as error:
+    except (TooSlow, psycopg.Error, subprocess.SubprocessError, grpc.RpcError) as error:
         rows = [Measure(name, float("nan"), "", note=f"not measured: {error}")]
     print(f"measured {name} in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return rows

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pyarrow as pa
 from google.protobuf.duration_pb2 import Duration
 
 from bench.life import rows
 from bench.settings import Settings
-from bench.stack import Stack, ctl, wait_until
+from bench.stack import Stack, TooSlow, ctl, wait_until
 from bench.table import Measure
 from ctl.connection import Connection, connect
 from kernel.ids import new_id
@@ -32,6 +33,7 @@ _DAG = "tagged"
 _CALL_SECONDS = 60.0
 _SETTLE_SECONDS = 120.0
 _READERS = 4
+_ASKED_AGAIN = 10
 _NAMES = [f"{_DAG}.d{number}" for number in range(_DATASETS)]
 
 
@@ -139,10 +141,7 @@ def _tags(connection: Connection) -> frozenset[str]:
 
 def _query(connection: Connection, pin: Pin | None = None) -> set[str]:
     """The versions that rows of all twenty are of; where rows are missing, that is a version too."""
-    data = b"".join(
-        message.arrow_ipc
-        for message in connection.queries.Query(queries.QueryRequest(sql=_statement(), pin=pin), timeout=_CALL_SECONDS)
-    )
+    data = _answer(connection, queries.QueryRequest(sql=_statement(), pin=pin))
     found = pa.ipc.open_stream(data).read_all().to_pylist()
     whole = len(found) == _DATASETS and all(row["n"] == _EVENTS for row in found)
     return {str(row["version"]) for row in found} | (set() if whole else {"incomplete"})
@@ -153,3 +152,14 @@ def _forced(connection: Connection, tags: dict[frozenset[str], str]) -> bool:
     pin = _pin(connection)
     _roll_back(connection)
     return _query(connection, pin) == {tags[frozenset(dataset.dataset_version_id for dataset in pin.datasets)]}
+
+
+def _answer(connection: Connection, request: queries.QueryRequest) -> bytes:
+    """Asked again where queryd had no room for it: that query saw nothing at all."""
+    for _ in range(_ASKED_AGAIN):
+        try:
+            return b"".join(one.arrow_ipc for one in connection.queries.Query(request, timeout=_CALL_SECONDS))
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+    raise TooSlow(f"queryd had no room for a query, {_ASKED_AGAIN} times")
