@@ -1,5 +1,5 @@
 """Units on their way into one operator's process: given, handed over as the process has credit and the worker a free
-slot, ended.
+slot, ended. What is live passes the others that wait.
 
 A unit that waits here costs nothing but its lease. A process says by its credits how many units it wants to have at
 hand, by how long units take it; it works on one of them at a time. So what occupies a slot is a process with units in
@@ -15,6 +15,20 @@ from wrapper.unit import Unit
 
 _MESSAGE_BYTES = 2 << 20
 _MAX_CREDITS = 10_000
+_PASSES = 7
+
+
+class _Precedence:
+    """What is live goes first; so many times in a row, where others wait: they lose time, not their turn."""
+
+    def __init__(self) -> None:
+        self._passes = 0
+
+    def live_first(self, *, live: bool, others: bool) -> bool:
+        """Whether the next turn is one of a live one; asked once a turn. Both say whether any waits."""
+        first = live and (not others or self._passes < _PASSES)
+        self._passes = self._passes + 1 if first and others else 0
+        return first
 
 
 class Slots:
@@ -23,17 +37,18 @@ class Slots:
 
     def __init__(self, capacity: int) -> None:
         self._free = capacity
-        self._line: dict[Callable[[], None], None] = {}  # in the order of arrival
+        self._line: dict[Callable[[], None], bool] = {}  # in the order of arrival; whether something live waits there
+        self._precedence = _Precedence()
 
     @property
     def contended(self) -> bool:
         """Whether somebody stands in line."""
         return bool(self._line)
 
-    def take(self, called: Callable[[], None]) -> bool:
+    def take(self, called: Callable[[], None], *, live: bool = False) -> bool:
         """Whether there was one. If not, `called` is called when it is time to ask again."""
         if not self._free:
-            self._line[called] = None
+            self._line[called] = live
             return False
         self._free -= 1
         self.leave_line(called)
@@ -45,7 +60,8 @@ class Slots:
     def give_back(self) -> None:
         """Calls the whole line, from its head: the first may not want one any more."""
         self._free += 1
-        for called in list(self._line):
+        live = self._precedence.live_first(live=any(self._line.values()), others=not all(self._line.values()))
+        for called in sorted(self._line, key=lambda called: self._line[called] is not live):
             called()
 
 
@@ -56,6 +72,8 @@ class Handover:
         self._slots = slots
         self._working = False
         self._waiting: dict[int, Unit] = {}  # by id, in the order in which they came
+        self._live: dict[int, Unit] = {}  # likewise
+        self._precedence = _Precedence()
         self._in_hand: dict[int, Unit] = {}
         self._task_units: dict[str, Unit] = {}
         self._cancellations: list[CancelNotice] = []
@@ -67,7 +85,7 @@ class Handover:
 
     @property
     def idle(self) -> bool:
-        return not self._waiting and not self._in_hand
+        return not (self._live or self._waiting or self._in_hand)
 
     @property
     def tasks_in_hand(self) -> int:
@@ -82,12 +100,13 @@ class Handover:
         return self._task_units.get(task_id)
 
     def give(self, unit: Unit) -> None:
-        self._waiting[unit.unit_id] = unit
+        (self._live if unit.is_live else self._waiting)[unit.unit_id] = unit
         self._changed.set()
 
     def take_back(self, unit: Unit) -> None:
         """The unit has ended, or the process has: it can no longer be named from there."""
         self._waiting.pop(unit.unit_id, None)
+        self._live.pop(unit.unit_id, None)
         if self._in_hand.pop(unit.unit_id, None) is not None:
             for task in unit.tasks:
                 self._task_units.pop(task.task_id, None)
@@ -116,7 +135,7 @@ class Handover:
     def close(self) -> None:
         """The process has ended: who runs its units hears of it."""
         self._closed = True
-        for unit in [*self._in_hand.values(), *self._waiting.values()]:
+        for unit in [*self._in_hand.values(), *self._live.values(), *self._waiting.values()]:
             unit.announce()
         self._slots.leave_line(self._changed.set)
         if self._timer is not None:
@@ -137,39 +156,44 @@ class Handover:
 
     def _hand_over(self, message: ReceiveWorkResponse) -> None:
         """Adds units for which there is credit, if the process may work."""
-        if not (self._waiting and self._credits):
+        if not self._able():
             self._slots.leave_line(self._changed.set)
             return
         if not self._may_work():
             return
         size = 0
-        for unit in list(self._waiting.values())[: self._credits]:
-            if size >= _MESSAGE_BYTES:
-                self._changed.set()
-                break
-            size += _add_unit(message, unit)
-            self._take_in_hand(unit)
+        while self._able() and size < _MESSAGE_BYTES:
+            size += self._take_in_hand(message)
+        if self._able():
+            self._changed.set()
         self._begin_head()
 
     def _may_work(self) -> bool:
         if self._working:
             return not (self._in_hand and self._slots.contended)
-        self._working = self._slots.take(self._changed.set)
+        self._working = self._slots.take(self._changed.set, live=bool(self._live))
         return self._working
 
     def _rest(self) -> None:
         """Gives the slot back where nothing can be done now, or where others wait."""
-        able = self._waiting and self._credits and not self._slots.contended
-        if self._working and not self._in_hand and not able:
+        if self._working and not self._in_hand and (self._slots.contended or not self._able()):
             self._working = False
             self._slots.give_back()
 
-    def _take_in_hand(self, unit: Unit) -> None:
-        del self._waiting[unit.unit_id]
+    def _able(self) -> bool:
+        """Whether there is a unit to hand over, and credit for it."""
+        return self._credits > 0 and bool(self._live or self._waiting)
+
+    def _take_in_hand(self, message: ReceiveWorkResponse) -> int:
+        """Hands the next one over. Answers its size."""
+        live_first = self._precedence.live_first(live=bool(self._live), others=bool(self._waiting))
+        waiting = self._live if live_first else self._waiting
+        unit = waiting.pop(next(iter(waiting)))
         self._credits -= 1
         self._in_hand[unit.unit_id] = unit
         self._task_units.update((task.task_id, unit) for task in unit.tasks)
         unit.handed = True
+        return _add_unit(message, unit)
 
     def _begin_head(self) -> None:
         """Processes work in the order in which they were handed units: the time of the first begins now."""

@@ -105,7 +105,7 @@ class JobCatalog:
         return job
 
     def trim(self) -> None:
-        """Forgets what exceeds the limit. Called between claims: an answer to one leaves out what the claim named as
-        known."""
+        """Forgets what exceeds the limit. Called while no claim is under way: an answer to one leaves out what it
+        named as known."""
         while len(self._jobs) > _KEPT:
             self._jobs.popitem(last=False)

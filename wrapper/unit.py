@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from traceapi.operator.v1.operator_service_pb2 import FinishedUnit
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.errors_pb2 import ItemError
-from traceapi.types.v1.task_pb2 import OperatorState, Progress, StreamLease, TaskLease
+from traceapi.types.v1.task_pb2 import TASK_ORIGIN_LIVE, OperatorState, Progress, StreamLease, TaskLease
 from traceapi.worker.v1.worker_service_pb2 import ClaimedTask
 from wrapper.jobs import Job
 
@@ -124,6 +124,11 @@ class Unit:
     @property
     def is_source(self) -> bool:
         return self.job.details.source
+
+    @property
+    def is_live(self) -> bool:
+        """Whether an event that has just arrived caused it."""
+        return self.tasks[0].origin == TASK_ORIGIN_LIVE
 
     @property
     def keeps_state(self) -> bool:

@@ -1,8 +1,9 @@
 """The worker's loop: wake-ups in, claims out, units run. Owns what is in hand, and how much of it there may be.
 
-A wake-up is a hint with a task id, by whatever way it came (wakeups/). All that have arrived go into one claim; what it
-grants becomes units. There is room for those of the window (window.py) less what is held, so that the next unit is at
-hand when one ends. Sources do not count: they may never end.
+A wake-up is a hint with a task id, by whatever way it came (wakeups/). All that have arrived go into one claim, and a
+few claims are under way at a time: a fresh event's task, alone in its own, does not wait for the answer to a long one.
+What a claim grants becomes units. There is room for those of the window (window.py) less what is held, so that the next
+unit is at hand when one ends. Sources do not count: they may never end.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from wrapper.wakeups.port import Wakeups
 from wrapper.window import Window
 
 _MAX_CLAIM = 1000
+_MAX_CLAIMS = 3
 _MAX_WOKEN = 20_000
 _MAX_HELD = 8_000
 _TOKEN_BYTES = 32
@@ -66,7 +68,7 @@ class Worker:
         self._jobs = JobCatalog()
         self._held: dict[int, Unit] = {}
         self._woken: dict[str, None] = {}  # ids to claim, in the order of arrival
-        self._claiming = 0
+        self._claiming = 0  # ids in claims that are under way
         self._working = 0  # units in hand that take room
         self._leaving = False
         self._draining = asyncio.Event()
@@ -105,7 +107,8 @@ class Worker:
         async with asyncio.TaskGroup() as self._group:
             for wakeups in self._wakeups:
                 self._group.create_task(self._listen(wakeups))
-            self._group.create_task(self._claim())
+            for _ in range(_MAX_CLAIMS):
+                self._group.create_task(self._claim())
             self._group.create_task(self.heartbeat.run())
 
     async def stop(self, grace: float) -> None:
@@ -179,7 +182,7 @@ class Worker:
         self._room.set()
 
     async def _claim(self) -> None:
-        """One claim at a time, for everything that has arrived meanwhile."""
+        """One claim after the other, each for everything that has arrived and is in no other one's."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -187,20 +190,21 @@ class Worker:
                 task_ids = list(self._woken)[:_MAX_CLAIM]
                 for task_id in task_ids:
                     del self._woken[task_id]
-                self._claiming = len(task_ids)
+                if not self._claiming:  # an answer leaves out what its claim named as known
+                    self._jobs.trim()
+                self._claiming += len(task_ids)
                 self._emptied.clear()
                 try:
                     await self._claim_tasks(task_ids)
                 except TraceError as error:
                     _log.warning("claim failed", tasks=len(task_ids), reason=error.reason_name, message=str(error))
                 finally:
-                    self._claiming = 0
+                    self._claiming -= len(task_ids)
                     self._room.set()
                     self._settle()
 
     async def _claim_tasks(self, task_ids: list[str]) -> None:
         """One claim, repeated with the same id and token while its outcome is not known: it burns no second attempt."""
-        self._jobs.trim()
         request = ClaimTasksRequest(
             request_id=self._new_id(),
             lease_token=secrets.token_bytes(_TOKEN_BYTES),

@@ -67,6 +67,7 @@ def _fill(message: pb.ClaimedTask, row: ClaimedRow, details_ids: Mapping[str, st
         message.pins.extend(convert.pins(row.pins))
     message.accepted_event_count = row.accepted_events
     message.already_emitted = row.run_emitted
+    message.origin = convert.ORIGINS[row.origin]
     if row.event_id is not None:
         convert.fill_event(message.event, row)
         convert.fill_scope(message.scope, row)

@@ -32,7 +32,7 @@ from traceapi.worker.v1.emit_pb2 import EmitItem, EmittedEvent
 
 MAX_INT64 = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ORIGINS = {name.removeprefix("TASK_ORIGIN_").lower(): value for name, value in task_pb2.TaskOrigin.items()}
+ORIGINS = {name.removeprefix("TASK_ORIGIN_").lower(): value for name, value in task_pb2.TaskOrigin.items()}
 _TASK_STATES = {name.removeprefix("TASK_STATE_").lower(): value for name, value in task_pb2.TaskState.items()}
 
 
@@ -252,7 +252,7 @@ def fill_event(message: event_pb2.Event, row: EventFields) -> None:
         message.manifest.MergeFromString(row.manifest)
     if row.event_time is not None:
         set_time(message.event_time, row.event_time)
-    message.origin = _ORIGINS[row.event_origin or "unspecified"]
+    message.origin = ORIGINS[row.event_origin or "unspecified"]
     if row.accepted_at is not None:
         set_time(message.accepted_time, row.accepted_at)
 
@@ -307,7 +307,7 @@ def task(row: TaskRow) -> task_pb2.Task:
         dag=row.dag,
         job=row.job,
         job_version_id=row.job_version_id,
-        origin=_ORIGINS[row.origin],
+        origin=ORIGINS[row.origin],
         event_id=row.event_id or "",
         trigger_dataset_id=row.trigger_dataset_id or "",
         scope=scope(row),

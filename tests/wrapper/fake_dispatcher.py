@@ -40,6 +40,7 @@ class FakeDispatcher(FakeState, WorkerServiceServicer):
         self.claim_requests: list[pb.ClaimTasksRequest] = []
         self.heartbeats: list[pb.HeartbeatRequest] = []
         self.faults: dict[str, deque[str]] = defaultdict(deque)
+        self.slow: set[str] = set()  # a claim of one of these tasks is not answered while they stand here
         self.emits_together = 1  # emits are answered once so many have arrived
         self._emits = 0
         self._changed = asyncio.Condition()
@@ -56,6 +57,12 @@ class FakeDispatcher(FakeState, WorkerServiceServicer):
         return task
 
     async def add_tasks(self, details: JobDetails, scopes: Iterable[Scope]) -> list[FakeTask]:
+        tasks = self.new_tasks(details, scopes)
+        await self.notify()
+        return tasks
+
+    def new_tasks(self, details: JobDetails, scopes: Iterable[Scope]) -> list[FakeTask]:
+        """Nobody hears of them before the next notice."""
         dataset = next((item for item in details.inputs if item.trigger), None)
         tasks = []
         for scope in scopes:
@@ -63,7 +70,6 @@ class FakeDispatcher(FakeState, WorkerServiceServicer):
             if dataset is not None:
                 event = Event(event_id=new_id(), dataset_id=dataset.dataset_id, scope=scope, producer_task_id=new_id())
             tasks.append(self.new_task(details, scope, event))
-        await self.notify()
         return tasks
 
     async def cancel(self, task: FakeTask) -> None:
@@ -136,6 +142,9 @@ class FakeDispatcher(FakeState, WorkerServiceServicer):
     async def ClaimTasks(self, request: pb.ClaimTasksRequest, context: Context) -> pb.ClaimTasksResponse:
         await self._begin("ClaimTasks")
         self.claim_requests.append(request)
+        async with self._changed:
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: self.slow.isdisjoint(request.task_ids))
         response = self.claims.get(request.request_id)
         if response is None:
             response = self.claims[request.request_id] = self.claim(request)

@@ -6,6 +6,7 @@ import pytest
 
 from kernel.ids import new_id
 from traceapi.types.v1.job_pb2 import JobDetails
+from traceapi.types.v1.task_pb2 import TASK_ORIGIN_BACKFILL, TASK_ORIGIN_LIVE, TaskOrigin
 from traceapi.worker.v1.worker_service_pb2 import ClaimedTask
 from wrapper.handover import Handover, Slots
 from wrapper.jobs import Job
@@ -14,8 +15,9 @@ from wrapper.unit import Unit
 _JOB = Job(JobDetails(job="a", job_version_id=new_id()))
 
 
-def unit() -> Unit:
-    return Unit(job=_JOB, tasks=[ClaimedTask(task_id=new_id(), attempt=1)], lease_token=b"", lease_until=1e12)
+def unit(origin: TaskOrigin.ValueType = TASK_ORIGIN_BACKFILL) -> Unit:
+    task = ClaimedTask(task_id=new_id(), attempt=1, origin=origin)
+    return Unit(job=_JOB, tasks=[task], lease_token=b"", lease_until=1e12)
 
 
 def process(slots: Slots, *units: Unit, credit: int) -> Handover:
@@ -52,6 +54,28 @@ async def test_a_process_is_handed_as_many_units_as_it_has_credits_for() -> None
     question = await nothing_is_handed(handover)
     handover.add_credits(1)
     assert await question == [third.unit_id]
+
+
+async def test_what_is_live_passes_what_waits_and_not_for_ever() -> None:
+    others, live = [unit() for _ in range(2)], [unit(TASK_ORIGIN_LIVE) for _ in range(9)]
+    handover = process(Slots(1), *others, *live, credit=20)
+    in_order = [*live[:7], others[0], *live[7:], others[1]]
+    assert await handed(handover) == [one.unit_id for one in in_order]
+
+
+async def test_a_process_with_something_live_is_called_before_those_that_came_first() -> None:
+    slots = Slots(1)
+    ours = unit()
+    one = process(slots, ours, credit=1)
+    assert await handed(one) == [ours.unit_id]
+    early, live = unit(), unit(TASK_ORIGIN_LIVE)
+    two, three = process(slots, early, credit=1), process(slots, live, credit=1)
+    before, after = await nothing_is_handed(two), await nothing_is_handed(three)
+    one.take_back(ours)
+    assert await after == [live.unit_id]
+    assert not before.done()
+    three.take_back(live)
+    assert await before == [early.unit_id]
 
 
 async def test_no_more_processes_work_than_there_are_slots_and_everybody_has_a_turn() -> None:

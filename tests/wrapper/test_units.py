@@ -328,3 +328,18 @@ async def test_a_store_that_fails_is_a_failure_that_passes(stack: Stack) -> None
         await stack.dispatcher.all_end()
     assert task.failures[0].error_class == task_pb2.ERROR_CLASS_TRANSIENT
     assert "the artifact store failed" in task.failures[0].message
+
+
+async def test_a_fresh_task_does_not_wait_for_the_answer_to_a_claim_of_others(stack: Stack) -> None:
+    job = stack.python_job(TABLE, inputs=[reads("a", trigger=True)], outputs=[writes("b")])
+    async with running_wrapper(stack):
+        (slow,) = stack.dispatcher.new_tasks(job, [at(1)])
+        stack.dispatcher.slow.add(slow.task_id)
+        await stack.dispatcher.notify()
+        await stack.dispatcher.until(lambda: bool(stack.dispatcher.claim_requests))
+        (fresh,) = await stack.dispatcher.add_tasks(job, [at(2)])
+        await stack.dispatcher.until(lambda: fresh.state == "succeeded")
+        assert slow.attempt == 0
+        stack.dispatcher.slow.clear()
+        await stack.dispatcher.all_end()
+    assert (slow.state, slow.attempt, len(stack.dispatcher.claim_requests)) == ("succeeded", 1, 2)

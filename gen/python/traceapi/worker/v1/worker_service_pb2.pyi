@@ -411,6 +411,7 @@ class ClaimedTask(_message.Message):
     ACCEPTED_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     ALREADY_EMITTED_FIELD_NUMBER: _builtins.int
     DETAILS_ID_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     attempt: _builtins.int
@@ -423,6 +424,8 @@ class ClaimedTask(_message.Message):
     """Its part of an ordered run was accepted before: it only completes."""
     details_id: _builtins.str
     """The details by which this attempt runs."""
+    origin: _task_pb2.TaskOrigin.ValueType
+    """Why the task exists. What is live goes before what else waits on the worker."""
     @_builtins.property
     def lease_until_time(self) -> _timestamp_pb2.Timestamp:
         """When the lease ends, database clock. Measure from the answer's arrival, not by the worker's clock."""
@@ -462,10 +465,11 @@ class ClaimedTask(_message.Message):
         accepted_event_count: _builtins.int = ...,
         already_emitted: _builtins.bool = ...,
         details_id: _builtins.str = ...,
+        origin: _task_pb2.TaskOrigin.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "lease_duration", b"lease_duration", "lease_until_time", b"lease_until_time", "scope", b"scope", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_event_count", b"accepted_event_count", "already_emitted", b"already_emitted", "attempt", b"attempt", "details_id", b"details_id", "event", b"event", "job_version_id", b"job_version_id", "lease_duration", b"lease_duration", "lease_until_time", b"lease_until_time", "pins", b"pins", "scope", b"scope", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_event_count", b"accepted_event_count", "already_emitted", b"already_emitted", "attempt", b"attempt", "details_id", b"details_id", "event", b"event", "job_version_id", b"job_version_id", "lease_duration", b"lease_duration", "lease_until_time", b"lease_until_time", "origin", b"origin", "pins", b"pins", "scope", b"scope", "state", b"state", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
