@@ -50,7 +50,7 @@ def show_dataset(
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Shows a dataset: its columns, its newest files, or the SQL behind it.
+    """Shows a dataset: its columns, its newest files, or the SQL behind it; and whether it is outdated.
 
     \b
     Examples:
@@ -60,7 +60,10 @@ def show_dataset(
     with connect(home) as connection, connection.errors(f"dataset {dataset_id}"):
         request = api.GetDatasetRequest(dataset_id=dataset_id)
         found = connection.datasets.GetDataset(request, timeout=CALL_SECONDS)
+        if output is Output.TABLE:
+            near = api.GetLineageRequest(dataset_id=found.dataset.dataset_id)
+            edges = connection.datasets.GetLineage(near, timeout=CALL_SECONDS).edges
     if output is Output.JSON:
         machine.print_message(found)
     else:
-        console.stdout().print(tables.dataset(found))
+        console.stdout().print(tables.dataset(found, edges))

@@ -245,8 +245,8 @@ def _volume(dataset: dataset_pb2.Dataset) -> tuple[str, str, str]:
     return values.count(version.artifact_count), values.count(version.row_count), values.byte_size(version.size_bytes)
 
 
-def dataset(answer: dataset_api.GetDatasetResponse) -> RenderableType:
-    """Everything about one dataset: the facts, its columns, its newest files."""
+def dataset(answer: dataset_api.GetDatasetResponse, lineage: Sequence[dataset_api.LineageEdge] = ()) -> RenderableType:
+    """Everything about one dataset: the facts, its columns, its newest files. `lineage` are edges near it."""
     of = answer.dataset
     version = of.served_version
     pairs: dict[str, RenderableType | str] = {
@@ -269,6 +269,8 @@ def dataset(answer: dataset_api.GetDatasetResponse) -> RenderableType:
         "files": files if files == NOTHING else f"{files}, {rows} rows, {size}",
         "version": of.served_version_id or "none is served yet",
     }
+    if outdated := [_outdated(edge) for edge in lineage if edge.outdated and edge.to_dataset_id == of.dataset_id]:
+        pairs["outdated"] = Text("\n".join(outdated), "waiting")
     parts: list[RenderableType] = [facts(pairs)]
     schema = version.schema or of.spec.schema
     if schema:
@@ -279,6 +281,13 @@ def dataset(answer: dataset_api.GetDatasetResponse) -> RenderableType:
     if answer.artifacts:
         parts.append(section("Newest files", artifacts(answer.artifacts)))
     return Group(*parts)
+
+
+def _outdated(edge: dataset_api.LineageEdge) -> str:
+    what = f"{edge.job} of {edge.dag} built it on a version of {edge.from_dataset_id} that is no longer served"
+    if edge.passed_scope_count:
+        what += f", and passed {values.count(edge.passed_scope_count)} scopes by that it had had of it"
+    return f"{what}; a deploy of {edge.dag} that changes the job builds it anew"
 
 
 def artifacts(found: Sequence[artifact_pb2.Artifact]) -> Table:

@@ -236,20 +236,27 @@ join dataset_version v on v.dataset_version_id = b.dataset_version_id
 order by k.position;
 
 -- name: lineage
--- Which job makes what from what, among served versions.
+-- Which job makes what from what, among served versions. Outdated is also what passed scopes by that it had of another version.
 select b.dataset_id as from_dataset_id, v.dataset_id as to_dataset_id, j.dag, j.job,
-    p.dataset_version_id <> coalesce(b.built_version_id, b.dataset_version_id) as outdated
+    p.dataset_version_id <> coalesce(b.built_version_id, b.dataset_version_id) or passed.scopes > 0 as outdated,
+    passed.scopes as passed_scope_count
 from dag d
 join input_binding b on b.dag_version_id = d.active_version_id and not b.indirect
 join job_version j using (job_version_id)
 join job_output o using (job_version_id)
 join dataset_version v on v.dataset_version_id = o.dataset_version_id
 join pointer p on p.dataset_id = b.dataset_id
+cross join lateral (
+    select coalesce(sum(u.passed_count), 0)::bigint as scopes
+    from subscription u
+    join dataset_version i on i.dataset_version_id = u.input_version_id
+    where u.job_version_id = b.job_version_id and i.dataset_id = b.dataset_id
+) passed
 union all
 select u.dependency_id, v.dataset_id, d.dag, coalesce((
     select min(j.job) from job_output o join job_version j using (job_version_id)
     where o.dataset_version_id = v.dataset_version_id
-), ''), false
+), ''), false, 0
 from virtual_dependency u
 join dataset_version v using (dataset_version_id)
 join dataset d using (dataset_id)

@@ -144,6 +144,7 @@ class LineageRow:
     dag: str
     job: str
     outdated: bool
+    passed_scope_count: int
 
 
 @dataclass(frozen=True, slots=True)

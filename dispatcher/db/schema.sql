@@ -878,7 +878,8 @@ CREATE TABLE public.subscription (
     replayed boolean NOT NULL,
     replay_key bytea,
     replay_event_id uuid,
-    instead_of_version_id uuid
+    instead_of_version_id uuid,
+    passed_count bigint DEFAULT 0 NOT NULL
 );
 
 -- Name: virtual_dependency; Type: TABLE; Schema: public

@@ -93,7 +93,8 @@ left join lateral (
     limit 1
 ) former on true
 order by b.job_version_id, b.dataset_version_id
-on conflict (job_version_id, input_version_id, from_number) do update set to_number = null;
+on conflict (job_version_id, input_version_id, from_number) do update set to_number = null,
+    instead_of_version_id = coalesce(subscription.instead_of_version_id, excluded.instead_of_version_id);
 
 -- name: close_subscriptions
 -- Up to the heads as they are under the exclusive lock. Index subscription_open, primary key.
@@ -302,7 +303,8 @@ cross join lateral (
     where e.job_version_id = m.job_version_id and e.input_version_id = m.served_id
 ) earlier
 order by m.job_version_id, m.served_id
-on conflict (job_version_id, input_version_id, from_number) do update set to_number = null;
+on conflict (job_version_id, input_version_id, from_number) do update set to_number = null,
+    instead_of_version_id = coalesce(subscription.instead_of_version_id, excluded.instead_of_version_id);
 
 -- name: bind_readers
 -- What jobs of other DAGs read from now on, in their active versions and in those that are being built. What they were built on stays known.

@@ -118,6 +118,7 @@ class DatasetService(DatasetServiceServicer):
                     dag=edges[index].dag,
                     job=edges[index].job,
                     outdated=edges[index].outdated,
+                    passed_scope_count=edges[index].passed_scope_count,
                 )
                 for index in sorted(reached)
             ]

@@ -11,8 +11,9 @@ from typing import Any
 
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
+from dispatcher.tasks.heads import doubtful, head_of
 from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, claim_refusal
-from dispatcher.tasks.rows import ClaimedRow, JobSettings, RunCandidate, StateRow, TaskOwner
+from dispatcher.tasks.rows import ClaimedRow, JobSettings, StateRow, TaskOwner
 from dispatcher.tasks.state import TaskState
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -20,7 +21,6 @@ MAX_ROWS = 4_500
 """Rows that one claim writes: a run may have a thousand tasks, and a claim may name a thousand streams."""
 _STREAM_ROWS = 2  # made, and leased
 _INACTIVE = "its job is in no active version of its DAG"
-_LATE = "its scope lies before one that its ordered stream has done"
 _ENDED = frozenset({ErrorReason.ERROR_REASON_TASK_CANCELED, ErrorReason.ERROR_REASON_TASK_FINISHED})
 
 
@@ -152,33 +152,16 @@ async def _run_members(
         return []
     limit = min(settings.max_run_tasks, claim.max_run_tasks or settings.max_run_tasks, budget.rows - _STREAM_ROWS)
     candidates = await store.run_candidates(connection, *stream.key, limit)
-    late, members = _head_of(candidates, skip_late=settings.late_scopes == "skip")
-    if late:
-        state = TaskState.SKIPPED if settings.late_scopes == "skip" else TaskState.DEAD
-        await store.pass_late(connection, late, state, _LATE)
-    budget.rows -= _STREAM_ROWS + len(late) + len(members)
-    return members
-
-
-def _head_of(candidates: Sequence[RunCandidate], *, skip_late: bool) -> tuple[list[str], list[str]]:
-    """The tasks that come too late, and those that may run now, in scope order."""
-    late: list[str] = []
-    members: list[str] = []
-    for candidate in candidates:
-        if candidate.state not in ("queued", "released") or not candidate.ready:
-            break  # what runs, waits (for a retry, a watermark, a replay) or is dead holds all that comes after it
-        if candidate.late:
-            late.append(candidate.task_id)
-            if skip_late:
-                continue
-            break  # refused, it is dead, and holds what comes after it
-        charged = candidate.failed_attempts > 0 or candidate.lost_leases > 0
-        if charged and members:
-            break
-        members.append(candidate.task_id)
-        if charged:
-            break  # alone, so that the next failure is certainly its own
-    return late, members
+    followed = await store.followed_tasks(connection, doubtful(candidates))
+    head = head_of(candidates, followed, skip_late=settings.late_scopes == "skip")
+    late_state = TaskState.SKIPPED if settings.late_scopes == "skip" else TaskState.DEAD
+    for reason, task_ids in head.late.items():
+        await store.pass_late(connection, task_ids, late_state, reason)
+    for reason, task_ids in head.passed.items():
+        await store.pass_late(connection, task_ids, TaskState.SKIPPED, reason)
+        await store.count_passed(connection, task_ids)
+    budget.rows -= _STREAM_ROWS + head.rows
+    return head.members
 
 
 async def _lease_run(connection: Connection, stream: LockedStream, tasks: list[LockedTask], claim: Claim) -> int | None:

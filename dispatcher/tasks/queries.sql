@@ -49,8 +49,9 @@ order by t.task_id;
 
 -- name: run_candidates
 -- The head of an ordered stream: its next tasks in scope order. `ready` are those that the watermarks of the inputs cover, and which a
--- replay that goes on cannot precede any more; `late` are those that come before what was done already. A stream keeps its order across
--- classes. It is locked by this transaction, so nobody else takes them. Indexes task_queued, once for each origin, and task_open.
+-- replay that goes on cannot precede any more; `late` are those that come before what was done already, and those that were done already,
+-- of another version of their dataset or in a lower revision. A stream keeps its order across classes. It is locked by this transaction, so
+-- nobody else takes them. Indexes task_queued, once for each origin, and task_open; where a scope comes again, event_scope and task_cause.
 with gate as (
     select count(*) > 0 as gated, count(*) = count(w.cursor_key) as moved, min(w.cursor_key) as covered
     from scheduled_job s
@@ -63,20 +64,21 @@ with gate as (
     from subscription
     where job_version_id = %(job_version_id)s and not replayed
 )
-select t.task_id::text, t.state::text, t.failed_attempts, t.lost_leases,
-    t.scope_first < (
-        select position from ordered_stream where job_version_id = %(job_version_id)s and stream_key = %(stream_key)s
-    ) as late,
+select t.task_id::text, t.state::text, t.origin::text, t.scope_first, t.revision, t.failed_attempts, t.lost_leases,
+    t.scope_first < stream.position or again.replaces is true as late, again.replaces is not null as repeats,
     coalesce(not gate.gated or (gate.moved and t.scope_last <= gate.covered), false)
         and (replay.frontier is null or t.scope_first < replay.frontier) as ready
 from gate
 cross join replay
+cross join (
+    select position from ordered_stream where job_version_id = %(job_version_id)s and stream_key = %(stream_key)s
+) stream
 cross join lateral (
     (
         select q.*
         from unnest(enum_range(null::task_origin)) as k (origin)
         cross join lateral (
-            select task_id, state, failed_attempts, lost_leases, scope_first, scope_last, revision
+            select task_id, event_id, state, origin, failed_attempts, lost_leases, scope_first, scope_last, revision
             from task
             where job_version_id = %(job_version_id)s and origin = k.origin and state = 'queued' and stream_key = %(stream_key)s
             order by scope_first, task_id
@@ -85,7 +87,7 @@ cross join lateral (
     )
     union all
     (
-        select task_id, state, failed_attempts, lost_leases, scope_first, scope_last, revision
+        select task_id, event_id, state, origin, failed_attempts, lost_leases, scope_first, scope_last, revision
         from task
         where job_version_id = %(job_version_id)s and state in ('released', 'running', 'backoff', 'dead')
             and stream_key = %(stream_key)s
@@ -93,6 +95,18 @@ cross join lateral (
         limit %(limit)s
     )
 ) t
+left join lateral (
+    -- Other events of this scope that were done, of any version of the dataset.
+    select bool_or(n.dataset_version_id <> e.dataset_version_id or n.revision < e.revision) as replaces
+    from event e
+    join dataset_version v on v.dataset_version_id = e.dataset_version_id
+    join subscription u on u.job_version_id = %(job_version_id)s
+    join dataset_version w on w.dataset_version_id = u.input_version_id and w.dataset_id = v.dataset_id
+    join event n on n.dataset_version_id = w.dataset_version_id and n.scope_first = e.scope_first and n.scope_last = e.scope_last
+        and n.scope_kind = e.scope_kind and n.event_id <> e.event_id
+    join any_task m on m.job_version_id = %(job_version_id)s and m.event_id = n.event_id and m.state = 'succeeded'
+    where t.scope_first = stream.position and e.event_id = t.event_id
+) again on true
 order by t.scope_first, t.revision, t.task_id
 limit %(limit)s;
 
@@ -113,6 +127,50 @@ select s.job_version_id::text, s.dag_version_id::text, s.max_run_tasks, j.late_s
 from scheduled_job s
 join job_version j using (job_version_id)
 where s.job_version_id = any(%(job_version_ids)s::uuid[]);
+
+-- name: followed_tasks
+-- Tasks that come of a replay of events of another DAG's dataset version that took the place of another one, with the dataset: a version
+-- that is restored catches up, and what follows of it is replayed all the way down. From the tasks upwards, as far as replays go. Primary
+-- keys.
+with recursive cause as (
+    select t.task_id, t.job_version_id, t.event_id
+    from any_task t
+    where t.task_id = any(%(task_ids)s::uuid[]) and t.origin = 'replay'
+    union
+    select c.task_id, p.job_version_id, p.event_id
+    from cause c
+    join event e on e.event_id = c.event_id
+    join any_task p on p.task_id = e.producer_task_id and p.origin = 'replay'
+)
+select c.task_id::text, min(d.dataset_id)
+from cause c
+join event e on e.event_id = c.event_id
+join job_version j on j.job_version_id = c.job_version_id
+join dataset_version v on v.dataset_version_id = e.dataset_version_id
+join dataset d on d.dataset_id = v.dataset_id and d.dag <> j.dag
+where exists (
+    select 1
+    from subscription u
+    where u.job_version_id = c.job_version_id and u.input_version_id = e.dataset_version_id and u.instead_of_version_id is not null
+)
+group by c.task_id;
+
+-- name: count_passed
+-- At the newest interval of each input. Primary keys.
+update subscription s
+set passed_count = s.passed_count + p.tasks
+from (
+    select t.job_version_id, e.dataset_version_id, count(*) as tasks
+    from task t
+    join event e using (event_id)
+    where t.task_id = any(%(task_ids)s::uuid[])
+    group by t.job_version_id, e.dataset_version_id
+) p
+where s.job_version_id = p.job_version_id and s.input_version_id = p.dataset_version_id and s.from_number = (
+    select max(u.from_number)
+    from subscription u
+    where u.job_version_id = p.job_version_id and u.input_version_id = p.dataset_version_id
+);
 
 -- name: pass_late
 -- REFUSE_LATE, SKIP_LATE: queued or released to dead or skipped, on record; the caller holds the stream's lock.

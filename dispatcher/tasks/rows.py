@@ -19,13 +19,20 @@ class TaskOwner(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunCandidate:
-    """A task near the head of a stream; `ready` when watermarks and replays let it go, `late` when its turn is past."""
+    """A task near the head of a stream; `ready` when watermarks and replays let it go, `late` when its turn is past.
+
+    `repeats`: the stream has done this scope of this dataset last, by another event.
+    """
 
     task_id: str
     state: str
+    origin: str
+    scope_first: bytes
+    revision: int
     failed_attempts: int
     lost_leases: int
     late: bool
+    repeats: bool
     ready: bool
 
 

@@ -48,7 +48,7 @@ class TaskEvent(StrEnum):
     RETRY = "retry"  # by a person
     SKIP = "skip"  # by a person
     REFUSE_LATE = "refuse_late"  # its scope lies before what its ordered stream has done
-    SKIP_LATE = "skip_late"  # the same, where the job says so
+    SKIP_LATE = "skip_late"  # the same, where the job says so, or where it follows another DAG's pointer
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,19 @@ async def job_settings(connection: Connection, job_version_ids: set[str]) -> dic
     return {row.job_version_id: row for row in found}
 
 
+async def followed_tasks(connection: Connection, task_ids: Sequence[str]) -> dict[str, str]:
+    """Those that are there because another version of a dataset of another DAG is served, with that dataset."""
+    if not task_ids:
+        return {}
+    cursor = await connection.execute(_sql.followed_tasks, {"task_ids": list(task_ids)})
+    return dict(await cursor.fetchall())
+
+
+async def count_passed(connection: Connection, task_ids: Sequence[str]) -> None:
+    """Notes at the inputs of ordered jobs how many of their scopes were passed by."""
+    await connection.execute(_sql.count_passed, {"task_ids": list(task_ids)})
+
+
 async def pass_late(connection: Connection, task_ids: Sequence[str], state: TaskState, reason: str) -> None:
     """Ends tasks that come too late for their stream; the caller holds its lock."""
     await connection.execute(_sql.pass_late, {"task_ids": list(task_ids), "state": state.value, "reason": reason})

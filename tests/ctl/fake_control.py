@@ -324,6 +324,18 @@ class _Datasets(dataset_service_pb2_grpc.DatasetServiceServicer):
                 return dataset_service_pb2.GetDatasetResponse(dataset=dataset)
         return _refuse(context, errors_pb2.ERROR_REASON_DATASET_NOT_FOUND, f"no dataset {request.dataset_id!r}")
 
+    def GetLineage(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        edge = dataset_service_pb2.LineageEdge(
+            from_dataset_id="other.raw",
+            to_dataset_id=request.dataset_id,
+            dag="ethereum",
+            job="blocks",
+            outdated=True,
+            passed_scope_count=1204,
+        )
+        return dataset_service_pb2.GetLineageResponse(edges=[edge])
+
     def ListEvents(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)
         boundaries = int64_range(500_000, 500_099).range

@@ -151,6 +151,7 @@ def test_dataset_ls_and_show(run: Run, canned: Canned) -> None:
     shown = run("dataset", "show", "eth.blocks")
     assert "miner" in shown.stdout
     assert "146.5 KiB" in shown.stdout
+    assert "built it on a version of other.raw that is no longer served, and passed 1,204 scopes by" in shown.stdout
     assert "group by all" in run("dataset", "show", "eth.miners").stdout
 
 

@@ -65,11 +65,11 @@ class Fleet:
             await self.dispatcher.derive()
         return done
 
-    async def catch_up(self) -> None:
+    async def catch_up(self, *jobs: str) -> None:
         """Replays, works, and lets what has caught up take over, until nothing moves."""
         while await self.dispatcher.replay():
             pass
-        await self.work()
+        await self.work(*jobs)
         await self.dispatcher.derive()
         await advance(self.dispatcher.pool, lambda: None)
 

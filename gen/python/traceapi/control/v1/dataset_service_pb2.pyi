@@ -256,6 +256,7 @@ class LineageEdge(_message.Message):
     DAG_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
     OUTDATED_FIELD_NUMBER: _builtins.int
+    PASSED_SCOPE_COUNT_FIELD_NUMBER: _builtins.int
     from_dataset_id: _builtins.str
     """Read."""
     to_dataset_id: _builtins.str
@@ -265,7 +266,11 @@ class LineageEdge(_message.Message):
     job: _builtins.str
     """By this job."""
     outdated: _builtins.bool
-    """The served version was built on a version of the other that is no longer served."""
+    """The served version was built on a version of the other that is no longer served, in whole or in part."""
+    passed_scope_count: _builtins.int
+    """Of an ordered job: scopes of the other that it passed by, because it had had them of a version that was served before. Their tasks are
+    SKIPPED. They stay as they were built until its own DAG is deployed with a change of it.
+    """
     def __init__(
         self,
         *,
@@ -274,10 +279,11 @@ class LineageEdge(_message.Message):
         dag: _builtins.str = ...,
         job: _builtins.str = ...,
         outdated: _builtins.bool = ...,
+        passed_scope_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "from_dataset_id", b"from_dataset_id", "job", b"job", "outdated", b"outdated", "to_dataset_id", b"to_dataset_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "from_dataset_id", b"from_dataset_id", "job", b"job", "outdated", b"outdated", "passed_scope_count", b"passed_scope_count", "to_dataset_id", b"to_dataset_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
