@@ -56,7 +56,8 @@ def cut_over(
 ) -> None:
     """Puts the version that was built in the place of the active one, in one transaction.
 
-    Needed after `dag deploy --hold`; otherwise it happens by itself once the version has caught up.
+    Needed after `dag deploy --hold`, and where cursors changed their type; otherwise it happens by itself once the
+    version has caught up. Waits up to 30 s for the last scopes, and holds back those of the active version meanwhile.
 
     \b
     Examples:
@@ -190,7 +191,8 @@ def outcome(state: api.WatchDeploymentResponse) -> Text:
     """How a watch ended, in a line."""
     deployment = state.deployment
     if deployment.state == DEPLOYMENT_STATE_HELD:
-        return _line(deployment, f"is built; put it in place with: tracectl dag cutover {deployment.dag}")
+        missing = f" ({state.waiting_for})" if state.waiting_for else ""
+        return _line(deployment, f"is built; put it in place with: tracectl dag cutover {deployment.dag}{missing}")
     if deployment.state == DEPLOYMENT_STATE_BUILDING:
         return Text.assemble(
             (deployment.dag, "name"), f" version {deployment.version} waits: ", (state.waiting_for, "waiting")

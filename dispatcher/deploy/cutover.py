@@ -196,7 +196,7 @@ async def _advance(pool: Pool, build: StagedDagRow) -> bool:
         lacking = await look(connection, build.dag_version_id)
         if lacking.chases and not build.hold:
             return await stages.hold_releases(connection, build.dag, HELD_RELEASES)
-        if lacking.nothing and build.hold and build.state == "building":
+        if build.state == "building" and (lacking.built if build.hold else lacking.needs_person):
             return await stages.note_held(connection, build.dag_version_id)
     return lacking.nothing and not build.hold and await _cut_over_by_itself(pool, build.dag_version_id)
 

@@ -13,7 +13,7 @@ class Lack:
     `unfinished`: jobs that have yet to do what was caused before the staging. `dead`: tasks that ended as DEAD, by job;
     somebody has to retry or skip them. `behind`: datasets whose watermark would go back. `incomparable`: datasets whose
     cursors changed their type, so that nobody can tell. `working`: its jobs have yet to do what others have brought,
-    and no source of its own goes on, which would have to catch up first.
+    and no source of its own goes on, which would have to catch up first. `reading`: one does.
     """
 
     unfinished: tuple[str, ...]
@@ -21,6 +21,7 @@ class Lack:
     behind: tuple[str, ...]
     incomparable: tuple[str, ...]
     working: bool = False
+    reading: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -34,6 +35,22 @@ class Lack:
         Where it has nothing to do and is behind all the same, as with a source that ends earlier, waiting is no help.
         """
         return bool(self.behind) and self.working and not (self.unfinished or self.dead or self.incomparable)
+
+    @property
+    def built(self) -> bool:
+        """Enough to wait for a person: whoever cuts it over has the last scopes waited for, or says that they need not
+        be. Under steady traffic what is active is ahead by some at every look."""
+        return not (self.unfinished or self.dead or (self.behind and self.reading))
+
+    @property
+    def needs_person(self) -> bool:
+        """All that it could do is done, and only a person can say that its cursors are as good."""
+        return bool(self.incomparable) and not (self.unfinished or self.dead or self.behind)
+
+    @property
+    def only_behind(self) -> bool:
+        """It lacks the last scopes, and nothing that somebody would have to decide."""
+        return bool(self.behind) and not (self.unfinished or self.dead or self.incomparable)
 
     def words(self, *, most: int = 3) -> str:
         """For people: what it waits for."""
@@ -68,6 +85,7 @@ def lack(jobs: Sequence[StagedJobRow], watermarks: Sequence[StagedWatermarkRow])
         ),
         incomparable=tuple(mark.dataset_id for mark in watermarks if mark.cursor_type != mark.former_cursor_type),
         working=any(job.open for job in working) and not any(job.open for job in sources),
+        reading=any(job.open for job in sources),
     )
 
 

@@ -190,6 +190,16 @@ async def hold_releases(connection: Connection, dag: str, longest: timedelta) ->
     return cursor.rowcount > 0
 
 
+async def hold_for_cutover(connection: Connection, dag_version_id: str, longest: timedelta) -> None:
+    """As a person asks for it, also where they were held not long ago."""
+    await connection.execute(_sql.hold_for_cutover, {"dag_version_id": dag_version_id, "longest": longest})
+
+
+async def end_hold(connection: Connection, dag_version_id: str) -> None:
+    """Of releases, before its time."""
+    await connection.execute(_sql.end_hold, {"dag_version_id": dag_version_id})
+
+
 async def staged_jobs(connection: Connection, dag_version_id: str) -> list[StagedJobRow]:
     """By job."""
     return await rows(connection, _sql.staged_jobs, StagedJobRow, dag_version_id=dag_version_id)

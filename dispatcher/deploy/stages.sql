@@ -161,6 +161,20 @@ update dag
 set releases_held_until = clock_timestamp() + %(longest)s::interval
 where dag = %(dag)s and (releases_held_until is null or releases_held_until < clock_timestamp() - %(longest)s::interval);
 
+-- name: hold_for_cutover
+-- The same because a person asked for the cutover, however long ago they were held last; only of what is being built. Primary keys.
+update dag d
+set releases_held_until = clock_timestamp() + %(longest)s::interval
+from dag_version v
+where v.dag_version_id = %(dag_version_id)s and d.dag = v.dag and d.staged_version_id = v.dag_version_id;
+
+-- name: end_hold
+-- The cutover did not come of it. As with every hold that has ended, the next one comes later.
+update dag d
+set releases_held_until = clock_timestamp()
+from dag_version v
+where v.dag_version_id = %(dag_version_id)s and d.dag = v.dag and d.staged_version_id = v.dag_version_id;
+
 -- name: staged_jobs
 -- How far the jobs are that a staged version has and the active one lacks. What is caused by events from before the staging is either
 -- replayed, or was made when the job version was active before. Indexes subscription_replaying, task_queued, task_open.

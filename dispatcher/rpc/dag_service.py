@@ -10,8 +10,9 @@ from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.deploy import stages, store
-from dispatcher.deploy.cutover import Rollback, abort, cut_over, remove, roll_back
+from dispatcher.deploy.cutover import Rollback, abort, remove, roll_back
 from dispatcher.deploy.deploying import deploy
+from dispatcher.deploy.levelling import cut_over_level
 from dispatcher.deploy.store import DagRow, VersionRow
 from dispatcher.rpc import convert, deployments, documents
 from dispatcher.rpc.faults import translated
@@ -138,7 +139,7 @@ class DagService(DagServiceServicer):
 
     async def CutOverDag(self, request: pb.CutOverDagRequest, context: Context) -> pb.CutOverDagResponse:
         version = await self._switch(
-            cut_over(
+            cut_over_level(
                 self._pool,
                 request.deployment_id.lower(),
                 str(current_actor()),

@@ -1,10 +1,12 @@
 """A change to a pipeline is one transaction: built beside what is active, and then all of it at once."""
 
 from collections.abc import Awaitable
+from datetime import timedelta
 
 import grpc
 import pytest
 
+from dispatcher.deploy import cutover
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
 from tests.dispatcher.builders import Source, Worker, at, event, failure, start_source, success, verdict
@@ -155,8 +157,11 @@ async def test_a_dead_task_holds_the_cutover_and_names_itself(
     assert state((await watch(dispatcher, building)).deployment) == "active"
 
 
-async def test_no_watermark_goes_back(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+async def test_no_watermark_goes_back(
+    dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last scopes are still to be done by the new version, but not by the old one."""
+    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta())
     await source.publish([1, 2])
     await fleet.work()
     await dispatcher.derive()

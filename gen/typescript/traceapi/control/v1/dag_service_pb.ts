@@ -1229,7 +1229,8 @@ export const DagService: GenService<{
     output: typeof WatchDeploymentResponseSchema;
   },
   /**
-   * Puts a version that was built in the place of the active one. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
+   * Puts a version that was built in the place of the active one. While only the last scopes are missing, releases of jobs that are about
+   * to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
    *
    * @generated from rpc traceapi.control.v1.DagService.CutOverDag
    */
