@@ -854,9 +854,9 @@ UNION ALL
     NULL::timestamp with time zone AS releases_held_until
    FROM (public.dag d
      JOIN public.dag_version_job s ON ((s.dag_version_id = d.staged_version_id)))
-  WHERE (NOT (EXISTS ( SELECT 1
+  WHERE ((d.removed_at IS NOT NULL) OR (NOT (EXISTS ( SELECT 1
            FROM public.dag_version_job a
-          WHERE ((a.dag_version_id = d.active_version_id) AND (a.job_version_id = s.job_version_id)))));
+          WHERE ((a.dag_version_id = d.active_version_id) AND (a.job_version_id = s.job_version_id))))));
 
 -- Name: schema_migration; Type: TABLE; Schema: public
 

@@ -6,8 +6,8 @@
    no event of theirs is accepted between the moment that the heads are read and the moment that the subscriptions are
    seen. It asks again what may have changed since it was begun. Its own jobs may run now; `dag/size.py` bounds what
    a first version writes, `require_switchable` what a change does.
-4. *Active*: in the same transaction where nothing was active before or no job is its own; else when it has caught up
-   (`cutover.py`).
+4. *Active*: in the same transaction where nothing was served before or no job is its own; else when it has caught up
+   (`cutover.py`). What a removed DAG served last counts: it is read until another version takes its place.
 5. *Cleared*: what deploys that went no further left behind.
 
 A deploy may end anywhere, with its process or its connection; a build is never continued. The same call begins another
@@ -136,8 +136,9 @@ async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -
         await require_owned(connection, deployable)
         if build.base is not None:  # of a first version the document was asked
             await stages.require_switchable(connection, build.dag_version_id, build.base)
+        former = build.base or standing.removed_version_id  # it is read until the new version takes its place
         at_once = not call.hold and (
-            build.base is None or not await stages.own_jobs(connection, build.dag_version_id, build.base)
+            former is None or not await stages.own_jobs(connection, build.dag_version_id, former)
         )
         if not at_once:
             await stages.start_jobs(connection, build.dag_version_id, build.base, "staged", call.actor)

@@ -26,11 +26,15 @@ RETRY_AFTER = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a DAG serves, and what is being built beside it; ids of DAG versions."""
+    """What a DAG serves, and what is being built beside it; ids of DAG versions.
+
+    `removed_version_id`: what a removed DAG served last, which can still be read.
+    """
 
     dag: str
     active_version_id: str | None
     staged_version_id: str | None
+    removed_version_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,17 @@ from dispatcher.db.rows import Connection
 from dispatcher.deploy import cutover, readiness
 from kernel.errors import TraceError
 from tests.dispatcher.builders import Source, start_source
-from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, served, state, watch
+from tests.dispatcher.changing import (
+    CHANGED,
+    PIPELINE,
+    Fleet,
+    deploy,
+    roll_back,
+    run_states,
+    served,
+    state,
+    watch,
+)
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -77,6 +87,61 @@ async def test_a_removed_reader_follows_nothing_and_goes_on_once_it_is_deployed_
     assert [int.from_bytes(key, "big") - 2**63 for (key,) in read] == [1, 2, 3]
     await dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="reader"))
     assert not (await dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="chain"))).reader_dags
+
+
+async def test_a_removed_dag_that_is_deployed_changed_is_built_before_anybody_reads_it(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    """What it served last is read meanwhile; the jobs that both versions have go on at once."""
+    await source.publish([1, 2])
+    await fleet.work()
+    await dispatcher.deploy(READER)
+    await fleet.catch_up()
+    before = await served(dispatcher)
+    await dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="chain", despite_readers=True))
+    building = await deploy(dispatcher, CHANGED)
+    assert state(building) == "building"
+    assert await served(dispatcher) == before
+    now = await watch(dispatcher, building)
+    assert now.waiting_for == "copies still to catch up"
+    await dispatcher.expire()
+    again = await start_source(dispatcher)
+    again.version = source.version
+    await again.publish([3])
+    assert await served(dispatcher) == before
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, building)).deployment) == "active"
+    after = await served(dispatcher)
+    assert {dataset for dataset in after if after[dataset] != before[dataset]} == {"copies", "echoes"}
+    for dataset in ("copies", "echoes", "parts"):
+        made = await dispatcher.value("select count(*) from event where dataset_version_id = %s", after[dataset])
+        assert made == 3, dataset
+    assert await run_states(dispatcher) == {
+        "apart": ["running"],
+        "blocks": ["running"],
+        "copies": ["retired", "running"],
+        "echo": ["retired", "running"],
+    }
+    await fleet.catch_up()
+    read = (
+        "select array_agg(t.scope_first order by t.scope_first) from any_task t"
+        " join job_version j using (job_version_id) where j.dag = 'reader'"
+    )
+    assert [int.from_bytes(key, "big") - 2**63 for key in await dispatcher.value(read)] == [1, 2, 3]
+
+
+async def test_a_removed_dag_whose_build_is_given_up_stays_removed(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    before = await served(dispatcher)
+    await dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="chain"))
+    building = await deploy(dispatcher, CHANGED)
+    await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
+    assert await served(dispatcher) == before
+    assert {one for states in (await run_states(dispatcher)).values() for one in states} == {"retired"}
+    assert await dispatcher.value("select count(*) from subscription where to_number is null") == 0
 
 
 async def test_a_rollback_does_not_take_from_others_what_they_read(

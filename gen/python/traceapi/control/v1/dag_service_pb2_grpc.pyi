@@ -44,7 +44,7 @@ class DagServiceStub:
     DeployDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]
     """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
     goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-    how jobs run, is active at once. Repeatable by request_id; and the document that is active or being built already answers its
+    how jobs run, is active at once; a changed one after RemoveDag is not, since what was served last is still read. Repeatable by request_id; and the document that is active or being built already answers its
     deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
     PLAN_NOT_FOUND, BASE_MOVED.
     """
@@ -92,7 +92,7 @@ class DagServiceAsyncStub(DagServiceStub):
     DeployDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]  # type: ignore[assignment]
     """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
     goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-    how jobs run, is active at once. Repeatable by request_id; and the document that is active or being built already answers its
+    how jobs run, is active at once; a changed one after RemoveDag is not, since what was served last is still read. Repeatable by request_id; and the document that is active or being built already answers its
     deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
     PLAN_NOT_FOUND, BASE_MOVED.
     """
@@ -161,7 +161,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dag_service_pb2.DeployDagResponse, _abc.Awaitable[_dag_service_pb2.DeployDagResponse]]:
         """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
         goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-        how jobs run, is active at once. Repeatable by request_id; and the document that is active or being built already answers its
+        how jobs run, is active at once; a changed one after RemoveDag is not, since what was served last is still read. Repeatable by request_id; and the document that is active or being built already answers its
         deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
         PLAN_NOT_FOUND, BASE_MOVED.
         """
