@@ -9,6 +9,7 @@ import grpc
 from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.rows import Connection
 from dispatcher.deploy import stages, store
 from dispatcher.deploy.cutover import Rollback, abort, remove, roll_back
 from dispatcher.deploy.deploying import deploy
@@ -228,10 +229,7 @@ class DagService(DagServiceServicer):
         actor = str(current_actor())
         with translated():
             async with transaction(self._pool) as connection:
-                version = await store.active_version(connection, dag)
-                if version is None:
-                    raise await no_dag(connection, dag)
-                known = {job.job for job in await store.deployed_jobs(connection, version.dag_version_id)}
+                known = await self._known_jobs(connection, dag)
                 if unknown := [job for job in jobs if job not in known]:
                     raise no_jobs(dag, unknown, sorted(known))
                 if method == "PauseDag":
@@ -239,8 +237,21 @@ class DagService(DagServiceServicer):
                 else:
                     await store.resume(connection, dag, jobs)
                 await datasets_store.audit(connection, actor, f"DagService.{method}", dag, jobs=jobs)
-                deployed = await store.deployed_jobs(connection, version.dag_version_id)
-        return [job.job for job in deployed if job.paused]
+                present = await self._known_jobs(connection, dag)
+        return sorted(job for job, paused in present.items() if paused)
+
+    async def _known_jobs(self, connection: Connection, dag: str) -> dict[str, bool]:
+        """Jobs of the active version and of the one that is being built, and whether each is paused. Raises
+        DAG_NOT_FOUND."""
+        versions = [await store.active_version(connection, dag), await store.staged_version(connection, dag)]
+        if not any(versions):
+            raise await no_dag(connection, dag)
+        return {
+            job.job: job.paused
+            for version in versions
+            if version is not None
+            for job in await store.deployed_jobs(connection, version.dag_version_id)
+        }
 
 
 def _summary(row: DagRow, counts: list[CountRow]) -> pb.DagSummary:

@@ -183,6 +183,30 @@ async def test_a_build_can_be_held_after_it_was_begun(dispatcher: InProcess, sou
     assert state((await watch(dispatcher, building)).deployment) == "held"
 
 
+ADDED = CHANGED + "  more: {operator: splitter, inputs: {blocks: {}}, outputs: {more: {storage: none}}}\n"
+
+
+async def test_a_job_that_only_the_staged_version_has_is_paused_and_resumed(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    building = await deploy(dispatcher, ADDED)
+    paused = await dispatcher.dags.PauseDag(pb.PauseDagRequest(dag="chain", jobs=["more"]))
+    assert list(paused.paused_jobs) == ["more"]
+    await fleet.catch_up()
+    assert (await watch(dispatcher, building)).waiting_for == "more still to catch up"
+    assert not (await dispatcher.dags.ResumeDag(pb.ResumeDagRequest(dag="chain", jobs=["more"]))).paused_jobs
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, building)).deployment) == "active"
+
+
+async def test_a_dag_that_is_only_being_built_is_paused(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+    await deploy(dispatcher, READER, hold=True)
+    paused = await dispatcher.dags.PauseDag(pb.PauseDagRequest(dag="reader"))
+    assert list(paused.paused_jobs) == ["mine"]
+
+
 async def test_a_build_that_fails_holds_no_other_one(
     dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,7 +190,8 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseDag(self, request, context):
-        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for later versions too.
+        """Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
+        name: it holds for later versions too.
         Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

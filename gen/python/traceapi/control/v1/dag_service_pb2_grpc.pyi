@@ -66,7 +66,8 @@ class DagServiceStub:
     ListDags: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]
     """All DAGs."""
     PauseDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]
-    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for later versions too.
+    """Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
+    name: it holds for later versions too.
     Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
     """
     ResumeDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]
@@ -114,7 +115,8 @@ class DagServiceAsyncStub(DagServiceStub):
     ListDags: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]  # type: ignore[assignment]
     """All DAGs."""
     PauseDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]  # type: ignore[assignment]
-    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for later versions too.
+    """Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
+    name: it holds for later versions too.
     Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
     """
     ResumeDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]  # type: ignore[assignment]
@@ -225,7 +227,8 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.PauseDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.PauseDagResponse, _abc.Awaitable[_dag_service_pb2.PauseDagResponse]]:
-        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for later versions too.
+        """Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
+        name: it holds for later versions too.
         Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
 

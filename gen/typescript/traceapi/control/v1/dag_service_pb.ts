@@ -1282,7 +1282,8 @@ export const DagService: GenService<{
     output: typeof ListDagsResponseSchema;
   },
   /**
-   * Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for later versions too.
+   * Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
+   * name: it holds for later versions too.
    * Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.DagService.PauseDag
