@@ -39,24 +39,36 @@ class Followed:
 
 
 def follow_deployment(
-    connection: Connection, deployment: Deployment, console: Console, *, give_up_after: float = math.inf
+    connection: Connection,
+    deployment: Deployment,
+    console: Console,
+    *,
+    give_up_after: float = math.inf,
+    to_the_end: bool = True,
 ) -> Followed:
     """Returns once it is settled, or stuck behind DEAD tasks; of a version that is being built, once it is not any more
-    or waits for somebody to cut it over.
+    or waits for somebody to cut it over. Without `to_the_end` what sources go on to bring is not waited for.
 
     Raises CtlError when the stack stops answering, or when nothing has changed for `give_up_after` seconds.
     """
     progress = DeploymentProgress(_order(connection, deployment))
     building = deployment.state == DEPLOYMENT_STATE_BUILDING
+
+    def ends(state: dags.WatchDeploymentResponse) -> bool:
+        present = state.deployment.state
+        taken_over = building and present != DEPLOYMENT_STATE_BUILDING
+        done = state.settled or (state.caught_up and not to_the_end)
+        return done or taken_over or present == DEPLOYMENT_STATE_HELD
+
     reader = _Reader(connection, deployment.deployment_id)
     reader.start()
     try:
         with connection.errors(f"DAG {deployment.dag}"):
             if console.is_terminal and not console.is_dumb_terminal:
                 with Live(progress, console=console, auto_refresh=False, vertical_overflow="visible") as live:
-                    _run(reader, progress, lambda: live.update(progress, refresh=True), give_up_after, building)
+                    _run(reader, progress, lambda: live.update(progress, refresh=True), give_up_after, ends)
             else:
-                _run(reader, progress, _Lines(console, progress), give_up_after, building)
+                _run(reader, progress, _Lines(console, progress), give_up_after, ends)
     finally:
         reader.stop()
     if progress.state is None:
@@ -78,7 +90,7 @@ def _run(
     progress: DeploymentProgress,
     draw: Callable[[], None],
     give_up_after: float,
-    building: bool,
+    ends: Callable[[dags.WatchDeploymentResponse], bool],
 ) -> None:
     while True:
         try:
@@ -94,10 +106,7 @@ def _run(
             raise CtlError(f"nothing has changed for {give_up_after:.0f} s: {progress.summary()}")
         if progress.state is None:
             continue
-        if progress.state.settled or progress.is_stuck(_PATIENCE_SECONDS):
-            return
-        present = progress.state.deployment.state
-        if present == DEPLOYMENT_STATE_HELD or (building and present != DEPLOYMENT_STATE_BUILDING):
+        if ends(progress.state) or progress.is_stuck(_PATIENCE_SECONDS):
             return
 
 

@@ -3,6 +3,7 @@
 import time
 from typing import Annotated
 
+import grpc
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -15,9 +16,11 @@ from ctl.home import DEFAULT_HOME
 from ctl.paging import collect
 from ctl.render import console, machine, tables, values
 from ctl.watch import follow_deployment
+from kernel.errors import from_rpc_error
 from kernel.ids import new_id
 from traceapi.control.v1 import dag_service_pb2 as api
 from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD, Deployment
+from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _Dag = Annotated[str, typer.Argument(metavar="DAG", help="The DAG's name.", show_default=False)]
 _SWITCH_SECONDS = 60.0
@@ -26,7 +29,7 @@ _LOOK_SECONDS = 0.5
 
 def watch(dag: _Dag, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
     """Follows the version that is being built, until it takes over or waits for you; without one, the active version
-    until nothing is left to do.
+    until it has caught up. What sources that go on bring from then on is not waited for.
 
     A bar for each job with counts, rate and time left, and what the cutover waits for. Ctrl-C ends the watching, not
     the deployment. In JSON the answer is the last WatchDeploymentResponse.
@@ -39,7 +42,7 @@ def watch(dag: _Dag, home: HomeOption = DEFAULT_HOME, output: OutputOption = Out
     with connect(home) as connection:
         deployment = _being_built(connection, dag) or _active(connection, dag)
         screen = console.stdout() if output is Output.TABLE else console.stderr()
-        followed = follow_deployment(connection, deployment, screen)
+        followed = follow_deployment(connection, deployment, screen, to_the_end=False)
         if output is Output.JSON:
             machine.print_message(followed.state)
         else:
@@ -106,7 +109,8 @@ def roll_back(
     """Restores an earlier version: its datasets and its jobs, in one transaction.
 
     The events that it missed meanwhile are run then, by its own code. What the version that goes had in work is
-    cancelled; jobs that both versions have go on undisturbed. Rolling back twice changes nothing.
+    cancelled; jobs that both versions have go on undisturbed. A version that is being built is given up: the question
+    names it. Rolling back twice changes nothing.
 
     \b
     Examples:
@@ -114,9 +118,9 @@ def roll_back(
       tracectl dag rollback ethereum --to 3 --yes --wait
     """
     with connect(home) as connection:
-        active = _active(connection, dag)
+        active, building = _active(connection, dag), _being_built(connection, dag)
         which = f"version {to}" if to else "the version before it"
-        question = f"{dag} version {active.version} is active. Restore {which}?"
+        question = f"{dag} version {active.version} is active. {_given_up(building)}Restore {which}?"
         confirm(question, yes=yes, remedy=f"look at `tracectl dag history {dag}`, then give --yes")
         request = api.RollbackDagRequest(dag=dag, to_version=to, request_id=new_id())
         with connection.errors(f"DAG {dag}"):
@@ -126,6 +130,8 @@ def roll_back(
         else:
             lag = f"; {values.count(answer.lag_event_count)} events to catch up with" if answer.lag_event_count else ""
             console.stdout().print(_line(answer.deployment, f"is active again{lag}"))
+            if building is not None:
+                console.stdout().print(_line(building, "was being built, and is given up"))
         if wait:
             _catch_up(connection, request, answer.lag_event_count)
 
@@ -139,7 +145,8 @@ def remove(
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Ends a DAG: nothing of it runs any more. Its datasets can be read as they are until they are collected.
+    """Ends a DAG, also one whose first version is being built: nothing of it runs any more. Its datasets can be read as
+    they are until they are collected.
 
     Refused while jobs of other DAGs read them, unless told. Deployed again, it goes on where it was.
 
@@ -149,7 +156,7 @@ def remove(
       tracectl dag rm ethereum --despite-readers --yes
     """
     with connect(home) as connection:
-        question = f"{dag} version {_active(connection, dag).version} is active. End it?"
+        question = f"{_standing(connection, dag)}End it?"
         confirm(question, yes=yes, remedy="give --yes")
         with connection.errors(f"DAG {dag}"):
             request = api.RemoveDagRequest(dag=dag, despite_readers=despite_readers)
@@ -229,12 +236,31 @@ def _line(deployment: Deployment, what: str) -> Text:
 
 
 def _being_built(connection: Connection, dag: str) -> Deployment | None:
-    """At most one is, and it is the newest."""
+    """At most one is; not always the newest, since a later one may have been begun and given up before it."""
     with connection.errors(f"DAG {dag}"):
-        newest = connection.dags.ListDagHistory(
-            api.ListDagHistoryRequest(dag=dag, page_size=1), timeout=CALL_SECONDS
-        ).deployments
-    return next((one for one in newest if one.state in (DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD)), None)
+        request = api.ListDagHistoryRequest(dag=dag, page_size=1, being_built=True)
+        found = connection.dags.ListDagHistory(request, timeout=CALL_SECONDS).deployments
+    return found[0] if found else None
+
+
+def _given_up(building: Deployment | None) -> str:
+    """A sentence of a question about what ends a build, or nothing."""
+    return f"Version {building.version}, which is being built, is given up by this. " if building is not None else ""
+
+
+def _standing(connection: Connection, dag: str) -> str:
+    """What there is of a DAG, as the sentences before a question."""
+    building = _being_built(connection, dag)
+    if building is None:
+        return f"{dag} version {_active(connection, dag).version} is active. "
+    with connection.errors(f"DAG {dag}"):
+        try:
+            active = connection.dags.GetDag(api.GetDagRequest(dag=dag), timeout=CALL_SECONDS).deployment
+        except grpc.RpcError as error:
+            if from_rpc_error(error).reason != ErrorReason.ERROR_REASON_DAG_NOT_FOUND:
+                raise
+            return f"Nothing of {dag} is active. {_given_up(building)}"
+    return f"{dag} version {active.version} is active. {_given_up(building)}"
 
 
 def _required(connection: Connection, dag: str) -> Deployment:

@@ -26,11 +26,12 @@ from dag_version v
 where v.dag_version_id = %(dag_version_id)s;
 
 -- name: list_versions
--- Newest first, without those that are only being written down. Unique index of (dag, version).
+-- Newest first, without those that are only being written down; or the one alone that is being built. Unique index of (dag, version).
 select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
     v.spec_digest
 from dag_version v
 where v.dag = %(dag)s and (v.state <> 'building' or v.staged_at is not null) and (%(before)s::bigint is null or v.version < %(before)s)
+    and (not %(being_built)s or v.dag_version_id = (select d.staged_version_id from dag d where d.dag = %(dag)s))
 order by v.version desc
 limit %(limit)s;
 
@@ -75,6 +76,32 @@ select exists (
         or exists (
             select 1 from task t
             where t.job_version_id = s.job_version_id and t.state in ('released', 'running', 'backoff')
+        )
+        or exists (select 1 from subscription u where u.job_version_id = s.job_version_id and not u.replayed)
+    )
+);
+
+-- name: goes_on_level
+-- Whether a source of the version goes on, and nothing else is left but what it brings: no replay, and no task of one or of a re-run. Indexes
+-- task_of_source, task_queued, task_open, subscription_replaying.
+select exists (
+    select 1
+    from dag_version_job s
+    join job_version j using (job_version_id)
+    join task t on t.job_version_id = j.job_version_id and t.event_id is null and t.state = 'running'
+    where s.dag_version_id = %(dag_version_id)s and j.kind = 'source'
+) and not exists (
+    select 1
+    from dag_version_job s
+    where s.dag_version_id = %(dag_version_id)s and (
+        exists (
+            select 1 from task t
+            where t.job_version_id = s.job_version_id and t.origin in ('replay', 'backfill') and t.state = 'queued'
+        )
+        or exists (
+            select 1 from task t
+            where t.job_version_id = s.job_version_id and t.origin in ('replay', 'backfill')
+                and t.state in ('released', 'running', 'backoff')
         )
         or exists (select 1 from subscription u where u.job_version_id = s.job_version_id and not u.replayed)
     )

@@ -176,8 +176,11 @@ async def get_version(connection: Connection, dag_version_id: str) -> VersionRow
     return found[0] if found else None
 
 
-async def list_versions(connection: Connection, dag: str, before: int | None, limit: int) -> list[VersionRow]:
-    return await rows(connection, _sql.list_versions, VersionRow, dag=dag, before=before, limit=limit)
+async def list_versions(
+    connection: Connection, dag: str, before: int | None, limit: int, *, being_built: bool = False
+) -> list[VersionRow]:
+    values = {"dag": dag, "before": before, "limit": limit, "being_built": being_built}
+    return await rows(connection, _sql.list_versions, VersionRow, **values)
 
 
 async def list_dags(connection: Connection, *, dag: str | None, after: str | None, limit: int) -> list[DagRow]:
@@ -198,6 +201,11 @@ async def unfinished(connection: Connection, dag_version_id: str) -> bool:
     cursor = await connection.execute(_sql.unfinished, {"dag_version_id": dag_version_id})
     row = await cursor.fetchone()
     return bool(row and row[0])
+
+
+async def goes_on_level(connection: Connection, dag_version_id: str) -> bool:
+    """Only what its sources go on to bring is left to do."""
+    return bool((await one_row(connection, _sql.goes_on_level, {"dag_version_id": dag_version_id}))[0])
 
 
 async def pause(connection: Connection, dag: str, jobs: Sequence[str], actor: str) -> None:

@@ -198,8 +198,11 @@ class DagService(DagServiceServicer):
         limit = page_size(request.page_size)
         with translated():
             async with transaction(self._pool) as connection:
-                found = await store.list_versions(connection, request.dag, number_token(request.page_token), limit)
-                if not found and not request.page_token:
+                before = number_token(request.page_token)
+                found = await store.list_versions(
+                    connection, request.dag, before, limit, being_built=request.being_built
+                )
+                if not (found or before or await store.list_versions(connection, request.dag, None, 1)):
                     raise await no_dag(connection, request.dag)
                 history = await deployments.messages(connection, found)
         token = str(found[-1].version) if len(found) == limit else ""

@@ -49,6 +49,7 @@ async def look(connection: Connection, deployment_id: str) -> pb.WatchDeployment
         response.progress.extend(_progress(job, counts.get(job.job_version_id, {})) for job in jobs)
     else:
         response.settled = version.state != "active" or not await store.unfinished(connection, deployment_id)
+        response.caught_up = response.settled or await store.goes_on_level(connection, deployment_id)
     return response
 
 

@@ -84,6 +84,8 @@ class Canned:
     more_problems: bool = False
     local_paths: list[dag_service_pb2.LocalPath] = field(default_factory=list)
     plan: dag_service_pb2.PlanDagResponse = field(default_factory=dag_service_pb2.PlanDagResponse)
+    building: Deployment | None = None
+    """Of `ethereum`, or of the DAG `begun`, of which nothing is active."""
     watched: list[dag_service_pb2.WatchDeploymentResponse] = field(default_factory=list)
     changeable: int = 5
     """Tasks that CancelTasks, RetryTasks and SkipTasks find."""
@@ -220,6 +222,23 @@ class _Dags(dag_service_pb2_grpc.DagServiceServicer):
             spec=json_format.ParseDict(SPEC, dag_pb2.DagSpec()),
             deployment=deployment(succeeded=8, dead=2),
         )
+
+    def ListDagHistory(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        if request.dag not in ("ethereum", "begun"):
+            return _refuse(context, errors_pb2.ERROR_REASON_DAG_NOT_FOUND, f"no DAG is called {request.dag!r}")
+        # A newer one was given up: what is being built is not the newest.
+        newest = Deployment(dag=request.dag, version=9, state=deployment_pb2.DEPLOYMENT_STATE_ABORTED)
+        found = [self._canned.building] if self._canned.building is not None else []
+        return dag_service_pb2.ListDagHistoryResponse(deployments=found if request.being_built else [newest, *found])
+
+    def RollbackDag(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        return dag_service_pb2.RollbackDagResponse(deployment=deployment(succeeded=8))
+
+    def RemoveDag(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        return dag_service_pb2.RemoveDagResponse()
 
     def PauseDag(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)

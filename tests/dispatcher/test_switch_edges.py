@@ -207,6 +207,54 @@ async def test_a_dag_that_is_only_being_built_is_paused(dispatcher: InProcess, s
     assert list(paused.paused_jobs) == ["mine"]
 
 
+async def test_a_dag_of_which_nothing_was_ever_active_is_ended(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    held = await deploy(dispatcher, READER, hold=True)
+    await dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="reader"))
+    assert state((await watch(dispatcher, held)).deployment) == "aborted"
+    assert await dispatcher.value("select count(*) from dataset where dag = 'reader'") == 0
+    assert state(await deploy(dispatcher, READER)) == "active"
+
+
+async def test_what_is_being_built_is_found_whatever_its_number(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    building = await deploy(dispatcher, CHANGED)
+    await dispatcher.run(
+        "insert into dag_version (dag_version_id, dag, version, spec, spec_digest, state, actor, staged_at)"
+        " select gen_random_uuid(), dag, version + 1, spec, spec_digest, 'aborted', actor, now() from dag_version"
+        " where version = 2"
+    )
+    call = pb.ListDagHistoryRequest(dag="chain", page_size=1, being_built=True)
+    (found,) = (await dispatcher.dags.ListDagHistory(call)).deployments
+    assert found.deployment_id == building.deployment_id
+    await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
+    assert not (await dispatcher.dags.ListDagHistory(call)).deployments
+
+
+async def test_a_version_has_caught_up_though_its_source_goes_on(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    await source.publish([2])
+    await fleet.work()
+    restored = (await roll_back(dispatcher)).deployment
+    assert not (await watch(dispatcher, restored)).caught_up
+    await fleet.catch_up()
+    await source.publish([3])
+    now = await watch(dispatcher, restored)
+    assert (now.caught_up, now.settled) == (True, False)
+    await dispatcher.run(
+        "update task set state = 'succeeded', lease_token_digest = null, lease_until = null, finished_at = now()"
+        " where origin = 'source_run'"
+    )
+    assert not (await watch(dispatcher, restored)).caught_up, "the source has ended, so all is waited for"
+
+
 async def test_a_build_that_fails_holds_no_other_one(
     dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

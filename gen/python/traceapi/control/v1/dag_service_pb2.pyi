@@ -547,12 +547,17 @@ class WatchDeploymentResponse(_message.Message):
     SETTLED_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FIELD_NUMBER: _builtins.int
     source_event_count: _builtins.int
     """Events accepted so far in datasets of the DAG's sources."""
     settled: _builtins.bool
     """Nothing is left to do: it is not being built any more, its sources have ended and every task is final."""
     waiting_for: _builtins.str
     """While it is being built: what the cutover waits for, for people; empty where for nothing but CutOverDag."""
+    caught_up: _builtins.bool
+    """Nothing is left of what it has missed or was told to run again. Where none of its sources goes on it is `settled`; where one does,
+    which may never end, what that brings from now on does not count.
+    """
     @_builtins.property
     def deployment(self) -> _deployment_pb2.Deployment:
         """The deployment."""
@@ -569,10 +574,11 @@ class WatchDeploymentResponse(_message.Message):
         settled: _builtins.bool = ...,
         progress: _abc.Iterable[_deployment_pb2.BuildProgress] | None = ...,
         waiting_for: _builtins.str = ...,
+        caught_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "progress", b"progress", "settled", b"settled", "source_event_count", b"source_event_count", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "deployment", b"deployment", "progress", b"progress", "settled", b"settled", "source_event_count", b"source_event_count", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1005,22 +1011,26 @@ class ListDagHistoryRequest(_message.Message):
     DAG_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    BEING_BUILT_FIELD_NUMBER: _builtins.int
     dag: _builtins.str
     """The DAG."""
     page_size: _builtins.int
     """At most so many; default 100."""
     page_token: _builtins.str
     """From the last answer; empty for the first page."""
+    being_built: _builtins.bool
+    """Only what is being built now: one deployment at most, whatever its number."""
     def __init__(
         self,
         *,
         dag: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        being_built: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["being_built", b"being_built", "dag", b"dag", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
