@@ -20,7 +20,7 @@ from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, single_statements, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy.cutover import advance
-from dispatcher.events.replay import replay_page
+from dispatcher.events.replay import Replayer
 from dispatcher.events.watermarks import derive_watermarks
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.ending import expire_leases
@@ -237,7 +237,7 @@ def build_duties(pool: Pool, releaser: Releaser, unanswered: timedelta, dispatch
             Duty("expire-leases", in_transaction(lambda c: expire_leases(c, BATCH)), lookout.leases.wait),
             Duty("end-backoffs", in_transaction(lambda c: tasks_store.end_backoffs(c, BATCH)), lookout.backoffs.wait),
             Duty("derive-watermarks", rounds.derive, rested),
-            Duty("replay", in_transaction(replay_page), lookout.replay.wait),
+            Duty("replay", in_transaction(Replayer().page), lookout.replay.wait),
             Duty("cut-over", rounds.cut_over, lookout.staged.wait),
             Duty(
                 "release-pins",

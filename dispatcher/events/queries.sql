@@ -296,9 +296,21 @@ left join lateral (
 where own.cursor_key is distinct from job.covered
 order by o.dataset_version_id;
 
--- name: replaying_subscriptions
--- Consumers that are owed retained events; another replica's are skipped. What an earlier interval of the same consumer had, by routing or
--- by its own replay, is not owed again, whether or not the tasks are still to be found. Index subscription_replaying.
+-- name: next_replay
+-- A consumer that is owed retained events, of the DAG that comes after the last one's, or again the first; another replica's are skipped.
+-- The job version's row is locked, which no switch of a pipeline writes. Index subscription_replaying.
+select j.dag, s.job_version_id::text, s.input_version_id::text, s.from_number
+from subscription s
+join job_version_run r using (job_version_id)
+join job_version j using (job_version_id)
+where not s.replayed and r.run_state in ('running', 'staged')
+order by j.dag <= %(last_dag)s, j.dag, s.job_version_id, s.input_version_id
+limit 1
+for no key update of j skip locked;
+
+-- name: locked_replay
+-- How far it is, once its job version is locked. What an earlier interval of the same consumer had, by routing or by its own replay, is not
+-- owed again, whether or not the tasks are still to be found. Primary key.
 select s.job_version_id::text, s.input_version_id::text, s.from_number, s.replay_key, s.replay_event_id::text,
     coalesce((
         select max(e.to_number)
@@ -306,11 +318,8 @@ select s.job_version_id::text, s.input_version_id::text, s.from_number, s.replay
         where e.job_version_id = s.job_version_id and e.input_version_id = s.input_version_id and e.from_number < s.from_number
     ), 0) as after_number, s.instead_of_version_id::text
 from subscription s
-join job_version_run r using (job_version_id)
-where not s.replayed and r.run_state in ('running', 'staged')
-order by s.job_version_id, s.input_version_id
-limit 1
-for no key update of s skip locked;
+where s.job_version_id = %(job_version_id)s and s.input_version_id = %(input_version_id)s and s.from_number = %(from_number)s
+    and not s.replayed;
 
 -- name: replay_events
 -- The next page of retained events in scope order, as tasks. Where the version took the place of another one, without those whose scope

@@ -1,4 +1,9 @@
-"""Replay: retained events become tasks of a consumer that subscribed later, in scope order, one page a transaction."""
+"""Replay: retained events become tasks of a consumer that subscribed later, in scope order, one page a transaction.
+
+DAGs take turns, so that what one rebuilds does not wait until a larger one is done. A page locks the job version, which
+no switch of a pipeline writes, and the subscription only for its last statement: who cuts over or aborts, and holds up
+the acceptance of events by it, never waits for a page.
+"""
 
 from dispatcher.db.rows import Connection
 from dispatcher.events import store
@@ -8,14 +13,25 @@ PAGE = 2_000
 """Events of one transaction."""
 
 
-async def replay_page(connection: Connection) -> int:
-    """One page of one subscription that is owed events; answers how many subscriptions moved, 0 or 1.
+class Replayer:
+    """Remembers whose turn it was; another dispatcher has turns of its own."""
 
-    The row of the subscription stays locked, so two replicas never replay the same one at once.
-    """
-    for replay in await store.replaying_subscriptions(connection):
-        place = await store.replay_events(connection, replay, PAGE)
-        await store.note_replay(connection, replay, place)
-        crash("replay.written")
+    def __init__(self) -> None:
+        self._last_dag = ""
+
+    async def page(self, connection: Connection) -> int:
+        """One page of one subscription that is owed events, of the DAG whose turn it is; 0 where there is none.
+
+        The job version stays locked, so two replicas never replay for the same one at once. What another one did before
+        this one had the lock is seen by a second look.
+        """
+        turn = await store.next_replay(connection, self._last_dag)
+        if turn is None:
+            return 0
+        self._last_dag = turn.dag
+        replay = await store.locked_replay(connection, turn)
+        if replay is not None:
+            place = await store.replay_events(connection, replay, PAGE)
+            await store.note_replay(connection, replay, place)
+            crash("replay.written")
         return 1
-    return 0

@@ -100,6 +100,16 @@ class DerivedWatermark:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayTurn:
+    """Which subscription gets the next page."""
+
+    dag: str
+    job_version_id: str
+    input_version_id: str
+    from_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """A subscription that is owed retained events of publications in (after_number, from_number], and how far it is.
 

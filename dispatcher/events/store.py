@@ -18,10 +18,13 @@ from dispatcher.events.rows import (
     Extent,
     JobOutputRow,
     Replay,
+    ReplayTurn,
 )
 from dispatcher.events.values import NewArtifact
 from dispatcher.tasks.rows import Emitted
+from kernel.errors import TraceError
 from kernel.scopes import ScopeKey
+from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _sql = Statements.load("dispatcher.events")
 
@@ -246,8 +249,23 @@ async def derived_watermarks(connection: Connection) -> list[DerivedWatermark]:
     return await rows(connection, _sql.derived_watermarks, DerivedWatermark)
 
 
-async def replaying_subscriptions(connection: Connection) -> list[Replay]:
-    return await rows(connection, _sql.replaying_subscriptions, Replay)
+async def next_replay(connection: Connection, last_dag: str) -> ReplayTurn | None:
+    """A subscription that is owed events, of the DAG that follows; its job version is locked."""
+    found = await rows(connection, _sql.next_replay, ReplayTurn, last_dag=last_dag)
+    return found[0] if found else None
+
+
+async def locked_replay(connection: Connection, turn: ReplayTurn) -> Replay | None:
+    """How far it is; None where another one has ended it before the lock was there."""
+    found = await rows(
+        connection,
+        _sql.locked_replay,
+        Replay,
+        job_version_id=turn.job_version_id,
+        input_version_id=turn.input_version_id,
+        from_number=turn.from_number,
+    )
+    return found[0] if found else None
 
 
 async def replay_events(connection: Connection, replay: Replay, limit: int) -> tuple[bytes, str] | None:
@@ -270,7 +288,8 @@ async def replay_events(connection: Connection, replay: Replay, limit: int) -> t
 
 
 async def note_replay(connection: Connection, replay: Replay, place: tuple[bytes, str] | None) -> None:
-    await connection.execute(
+    """Raises UNAVAILABLE where the subscription was collected meanwhile: the page is not to be kept."""
+    cursor = await connection.execute(
         _sql.note_replay,
         {
             "job_version_id": replay.job_version_id,
@@ -281,6 +300,8 @@ async def note_replay(connection: Connection, replay: Replay, place: tuple[bytes
             "replayed": place is None,
         },
     )
+    if cursor.rowcount == 0:
+        raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "the job version was collected while it was replayed")
 
 
 async def find_events(connection: Connection, query: EventQuery) -> list[EventRow]:

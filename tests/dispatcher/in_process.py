@@ -15,7 +15,7 @@ import grpc
 
 from dispatcher.config import DispatcherConfig
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.events.replay import replay_page
+from dispatcher.events.replay import Replayer
 from dispatcher.events.watermarks import derive_watermarks
 from dispatcher.main import HotPath, build_control, build_hot_path, build_internal
 from dispatcher.tasks import store as tasks_store
@@ -164,7 +164,7 @@ class InProcess:
     async def replay(self) -> int:
         """One page of one replay."""
         async with transaction(self.pool) as connection:
-            return await replay_page(connection)
+            return await Replayer().page(connection)
 
     async def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         async with transaction(self.pool) as connection:

@@ -41,7 +41,7 @@ async def main(database, step, argument):
                 await reruns.backfill(connection, job, bounds, request)
         else:
             async with transaction(pool) as connection:
-                await replay.replay_page(connection)
+                await replay.Replayer().page(connection)
 
 arm(sys.argv[2])
 asyncio.run(main(sys.argv[1], sys.argv[2].split(".")[0], sys.argv[3]))

@@ -11,11 +11,12 @@ from dispatcher.deploy import cutover, readiness
 from dispatcher.events import store as events_store
 from dispatcher.events.accept import Acceptance
 from dispatcher.events.producers import lock_producers
+from dispatcher.events.rows import Replay
 from dispatcher.rpc import convert
 from kernel.ids import new_id
 from tests.dispatcher.builders import Source, start_source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, missing, roll_back, served, state, watch
-from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.in_process import DEADLINE, InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
 
 pytestmark = pytest.mark.races
@@ -124,3 +125,29 @@ async def test_two_rollbacks_at_once_are_one_after_the_other(dispatcher: InProce
     assert {answer.deployment.version for answer in answers} == {1}
     assert await dispatcher.value("select count(*) from activation") == 3
     assert await dispatcher.value("select deploy_number from deploy_counter") == 3
+
+
+async def test_who_gives_a_build_up_does_not_wait_for_its_replay(
+    dispatcher: InProcess, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits nothing is accepted. A page has locked what no switch writes, until it has made its tasks."""
+    await source.publish([1, 2])
+    fleet = Fleet(dispatcher)
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED)
+    note = events_store.note_replay
+
+    async def abort_first(connection: Connection, replay: Replay, place: tuple[bytes, str] | None) -> None:
+        monkeypatch.setattr(events_store, "note_replay", note)
+        async with asyncio.timeout(DEADLINE):
+            await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
+        await note(connection, replay, place)
+
+    monkeypatch.setattr(events_store, "note_replay", abort_first)
+    assert await dispatcher.replay()
+    assert state((await watch(dispatcher, building)).deployment) == "aborted"
+    await source.publish([3])
+    again = await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    assert state((await watch(dispatcher, again)).deployment) == "active"
+    assert await missing(dispatcher) == 0

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dispatcher.db.pool import transaction
 from dispatcher.events import replay as replay_module
 from tests.dispatcher.builders import Source, Worker, at, event, verdict
 from tests.dispatcher.in_process import InProcess
@@ -94,3 +95,19 @@ async def test_what_a_replayed_task_emits_is_a_replay_all_the_way_down(dispatche
         " where v.dataset_id = 'echoes'"
     )
     assert rows == [("replay",)]
+
+
+async def test_dags_take_turns(dispatcher: InProcess, source: Source) -> None:
+    """A large rebuild, of many pages, does not make others wait until it is done."""
+    await source.publish(range(1, 11))
+    await dispatcher.deploy(LATE)
+    await dispatcher.deploy(LATE.replace("late", "other").replace("spans", "pans").replace("echo", "replies"))
+    replayer = replay_module.Replayer()
+    for _ in range(4):
+        async with transaction(dispatcher.pool) as connection:
+            assert await replayer.page(connection) == 1
+    made = (
+        "select j.dag, count(*) from task t join job_version j using (job_version_id)"
+        " where t.origin = 'replay' group by 1"
+    )
+    assert dict(await dispatcher.rows(made)) == {"late": 4, "other": 4}
