@@ -879,7 +879,8 @@ CREATE TABLE public.subscription (
     replay_key bytea,
     replay_event_id uuid,
     instead_of_version_id uuid,
-    passed_count bigint DEFAULT 0 NOT NULL
+    passed_count bigint DEFAULT 0 NOT NULL,
+    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 -- Name: virtual_dependency; Type: TABLE; Schema: public

@@ -68,9 +68,13 @@ async def activate(
 
 
 async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False) -> VersionRow:
-    """Raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where it is not being built, NOT_CAUGHT_UP."""
+    """Raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where it is not being built, NOT_CAUGHT_UP, and TOO_MANY_ROWS where
+    too many jobs of other DAGs follow."""
     async with transaction(pool) as connection:
         version = await deployed(connection, dag_version_id)
+        if (active := await store.active_version(connection, version.dag)) is not None:
+            # Others may read more of it than when it was staged. Not asked while the acceptance of events waits.
+            await stages.require_switchable(connection, dag_version_id, active.dag_version_id)
         standing = await stages.own(connection, version.dag)
         if standing.staged_version_id != dag_version_id:
             raise _final(version)

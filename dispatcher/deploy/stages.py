@@ -20,6 +20,8 @@ _sql = Statements.load("dispatcher.deploy", "stages.sql")
 
 _MOST_SWITCHED = MAX_ROWS - 10
 """Beside them a switch changes a few rows of the DAG, however large it is."""
+_MOST_WAITING = 10_000
+"""Tasks that are looked at for what a version left undone when it was replaced."""
 RETRY_AFTER = 0.2
 """Seconds after which a call may be repeated that met another one."""
 
@@ -117,9 +119,11 @@ async def stop_jobs(connection: Connection, of: str, but: str | None, run_state:
     await connection.execute(_sql.close_subscriptions, {"of": of, "but": but})
 
 
-async def switched_rows(connection: Connection, of: str, but: str) -> int:
-    """Rows that going from one version to the other, or back, changes in one transaction."""
-    return int((await one_row(connection, _sql.switched_rows, {"of": of, "but": but}))[0])
+async def switched_rows(connection: Connection, of: str, but: str) -> tuple[int, int]:
+    """Rows that going from one version to the other, or back, changes in one transaction: its own, and those of jobs of
+    other DAGs that follow."""
+    own_rows, reader_rows = await one_row(connection, _sql.switched_rows, {"of": of, "but": but})
+    return int(own_rows), int(reader_rows)
 
 
 async def own_jobs(connection: Connection, of: str, but: str | None) -> bool:
@@ -178,12 +182,15 @@ async def lock_watermarks(connection: Connection, dag: str) -> None:
 
 async def require_switchable(connection: Connection, of: str, but: str) -> None:
     """Going from one version to the other, and back, fits one transaction. Raises TOO_MANY_ROWS."""
-    rows_ = await switched_rows(connection, of, but)
+    own_rows, reader_rows = await switched_rows(connection, of, but)
+    rows_ = own_rows + reader_rows
     if rows_ > _MOST_SWITCHED:
+        readers_ = f", {reader_rows:,} of them for jobs of other DAGs that read what it serves" if reader_rows else ""
         raise TraceError(
             ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
-            f"switching takes {rows_:,} rows in one transaction, and {_MOST_SWITCHED:,} are allowed: one for each job"
-            " that only one of the versions has, and one for each input that triggers it; change fewer at once",
+            f"switching takes {rows_:,} rows in one transaction{readers_}, and {_MOST_SWITCHED:,} are allowed: one for"
+            " each job that only one of the versions has, and one for each input that triggers it; three for each"
+            " input of others that follows. Change fewer at once",
             metadata={"rows": str(rows_), "limit": str(_MOST_SWITCHED)},
         )
 
@@ -215,8 +222,9 @@ async def staged_watermarks(connection: Connection, dag_version_id: str) -> list
 
 
 async def owed_events(connection: Connection, dag_version_id: str) -> int:
-    """How far the version is behind."""
-    return int((await one_row(connection, _sql.owed_events, {"dag_version_id": dag_version_id}))[0])
+    """How far the version is behind. Of what waits since it was replaced at most `_MOST_WAITING` are counted."""
+    values = {"dag_version_id": dag_version_id, "most": _MOST_WAITING}
+    return int((await one_row(connection, _sql.owed_events, values))[0])
 
 
 async def free_datasets(connection: Connection, dag: str, dag_version_id: str) -> None:

@@ -26,8 +26,18 @@ where g.dag = %(dag)s and d.dag <> g.dag
 order by d.dag;
 
 -- name: switched_rows
--- What going from one DAG version to the other, or back, changes: a row for each job that only one has, and one for each of its triggers.
-select count(distinct (s.dag_version_id, s.job_version_id)) + count(b.dataset_id) as rows
+-- What going from one DAG version to the other, or back, changes: a row for each job that only one has, and one for each of its triggers; for
+-- each input of another DAG's job that would read another version a row, and two more where it triggers. Index input_binding_readers.
+select count(distinct (s.dag_version_id, s.job_version_id)) + count(b.dataset_id) as own_rows, (
+    select coalesce(sum(case when i.trigger then 3 else 1 end), 0)
+    from dag_version_dataset n
+    join dag_version_dataset o on o.dag_version_id = %(but)s and o.dataset_id = n.dataset_id
+        and o.dataset_version_id <> n.dataset_version_id
+    join input_binding i on i.dataset_id = n.dataset_id
+    join dag r on i.dag_version_id in (r.active_version_id, r.staged_version_id)
+    join dataset d on d.dataset_id = n.dataset_id and d.dag <> r.dag
+    where n.dag_version_id = %(of)s
+)::bigint as reader_rows
 from dag_version_job s
 left join input_binding b on b.dag_version_id = s.dag_version_id and b.job_version_id = s.job_version_id and b.trigger
 where s.dag_version_id in (%(of)s, %(but)s) and not exists (
@@ -90,11 +100,11 @@ left join lateral (
     from subscription s
     join dataset_version v on v.dataset_version_id = s.input_version_id and v.dataset_id = b.dataset_id
     where s.job_version_id = b.job_version_id and s.input_version_id <> b.dataset_version_id
-    order by v.created_at desc
+    order by s.opened_at desc, v.created_at desc
     limit 1
 ) former on true
 order by b.job_version_id, b.dataset_version_id
-on conflict (job_version_id, input_version_id, from_number) do update set to_number = null,
+on conflict (job_version_id, input_version_id, from_number) do update set to_number = null, opened_at = clock_timestamp(),
     instead_of_version_id = coalesce(subscription.instead_of_version_id, excluded.instead_of_version_id);
 
 -- name: close_subscriptions
@@ -178,7 +188,8 @@ where v.dag_version_id = %(dag_version_id)s and d.dag = v.dag and d.staged_versi
 
 -- name: staged_jobs
 -- How far the jobs are that a staged version has and the active one lacks. What is caused by events from before the staging is either
--- replayed, or was made when the job version was active before. Indexes subscription_replaying, task_queued, task_open.
+-- replayed, or was made when the job version ran before; what comes of that is replayed too. Indexes subscription_replaying, task_queued,
+-- task_open, dag_version_job_of.
 with staged as (
     select v.dag_version_id, v.staged_at, d.active_version_id
     from dag_version v
@@ -198,7 +209,13 @@ cross join lateral (
     ) or exists (
         select 1 from task t
         where t.job_version_id = j.job_version_id and t.origin in ('live', 'backfill') and t.state = 'queued'
-            and t.created_at < v.staged_at and j.created_at < v.staged_at - interval '1 s'
+            and t.created_at < v.staged_at and exists (
+                -- Else there are none, and not all that are queued need to be read for it.
+                select 1
+                from dag_version_job p
+                join dag_version e using (dag_version_id)
+                where p.job_version_id = j.job_version_id and p.dag_version_id <> v.dag_version_id and e.staged_at is not null
+            )
     ) as early, exists (
         select 1 from task t where t.job_version_id = j.job_version_id and t.state = 'queued'
     ) as any
@@ -229,8 +246,9 @@ where v.dag_version_id = %(dag_version_id)s and n.dataset_version_id <> o.datase
 order by n.dataset_id;
 
 -- name: owed_events
--- Events of the inputs of a DAG version's jobs that have no task yet, and tasks that were made of such events and are not done; of a
--- million other tasks none is read. Indexes subscription_replaying, task_queued, task_open.
+-- Events of the inputs of a DAG version's jobs that have no task yet, and tasks that were made of such events and are not done; and what
+-- waits since the version was replaced, as far as it is among the first `most` that wait: of a million tasks no more are read. Indexes
+-- subscription_replaying, task_queued, task_open.
 select (
     select coalesce(sum(p.event_count), 0)
     from dag_version_job s
@@ -255,6 +273,32 @@ select (
         where t.job_version_id = s.job_version_id and t.origin = 'replay' and t.state in ('released', 'running', 'backoff')
     ) open
     where s.dag_version_id = %(dag_version_id)s
+) + (
+    select count(*) filter (where w.early)
+    from (
+        select t.created_at < r.changed_at as early
+        from dag_version v
+        join dag_version_job s using (dag_version_id)
+        join job_version_run r on r.job_version_id = s.job_version_id and r.changed_at > v.active_at - interval '10 s'
+        cross join unnest('{live,backfill}'::task_origin[]) as k (origin)
+        cross join lateral (
+            (
+                select created_at from task
+                where job_version_id = s.job_version_id and origin = k.origin and state = 'queued'
+                order by scope_first, task_id
+                limit %(most)s
+            )
+            union all
+            (
+                select created_at from task
+                where job_version_id = s.job_version_id and origin = k.origin and state in ('released', 'running', 'backoff')
+                order by scope_first, task_id
+                limit %(most)s
+            )
+        ) t
+        where v.dag_version_id = %(dag_version_id)s and v.state = 'active'
+        limit %(most)s
+    ) w
 );
 
 -- name: free_datasets
@@ -318,7 +362,7 @@ cross join lateral (
     where e.job_version_id = m.job_version_id and e.input_version_id = m.served_id
 ) earlier
 order by m.job_version_id, m.served_id
-on conflict (job_version_id, input_version_id, from_number) do update set to_number = null,
+on conflict (job_version_id, input_version_id, from_number) do update set to_number = null, opened_at = clock_timestamp(),
     instead_of_version_id = coalesce(subscription.instead_of_version_id, excluded.instead_of_version_id);
 
 -- name: bind_readers

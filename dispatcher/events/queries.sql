@@ -92,7 +92,14 @@ from unnest(
 with producer as (
     select d.task_id, t.origin
     from (select distinct task_id from unnest(%(task_ids)s::uuid[]) as d (task_id)) d
-    cross join lateral (select origin from task where task_id = d.task_id limit 1) t
+    cross join lateral (
+        -- What was made before its job version was staged again has to be done before the cutover, and so has what comes of it.
+        select case when t.origin = 'live' and r.run_state = 'staged' and t.created_at < r.changed_at then 'replay' else t.origin end as origin
+        from task t
+        join job_version_run r using (job_version_id)
+        where t.task_id = d.task_id
+        limit 1
+    ) t
 ), accepted as (
     -- What a replay or a backfill emits is replayed or backfilled all the way down; a source run is how live work begins.
     select e.*, case p.origin when 'source_run' then 'live' else p.origin end as origin

@@ -152,7 +152,7 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CutOverDag(self, request, context):
-        """Puts a version that was built in the place of the active one. While only the last scopes are missing, releases of jobs that are about
+        """Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
         to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -51,7 +51,7 @@ class DagServiceStub:
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]
     """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]
-    """Puts a version that was built in the place of the active one. While only the last scopes are missing, releases of jobs that are about
+    """Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
     to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
     """
     AbortDeployment: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]
@@ -100,7 +100,7 @@ class DagServiceAsyncStub(DagServiceStub):
     WatchDeployment: _aio.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
     """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]  # type: ignore[assignment]
-    """Puts a version that was built in the place of the active one. While only the last scopes are missing, releases of jobs that are about
+    """Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
     to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
     """
     AbortDeployment: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]  # type: ignore[assignment]
@@ -182,7 +182,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.CutOverDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.CutOverDagResponse, _abc.Awaitable[_dag_service_pb2.CutOverDagResponse]]:
-        """Puts a version that was built in the place of the active one. While only the last scopes are missing, releases of jobs that are about
+        """Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
         to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
         """
 

@@ -783,7 +783,8 @@ export type RollbackDagResponse = Message<"traceapi.control.v1.RollbackDagRespon
   deployment?: Deployment;
 
   /**
-   * Events that the restored version has to catch up with.
+   * Events that the restored version has to catch up with: those that it missed, and those that it had not done when it went. Of the latter
+   * at most 10,000 are counted.
    *
    * @generated from field: uint64 lag_event_count = 2;
    */
@@ -1244,7 +1245,7 @@ export const DagService: GenService<{
     output: typeof WatchDeploymentResponseSchema;
   },
   /**
-   * Puts a version that was built in the place of the active one. While only the last scopes are missing, releases of jobs that are about
+   * Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
    * to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
    *
    * @generated from rpc traceapi.control.v1.DagService.CutOverDag
