@@ -1183,6 +1183,10 @@ CREATE INDEX pin_expiry ON public.pin USING btree (expires_at);
 
 CREATE INDEX plan_age ON public.plan USING btree (created_at);
 
+-- Name: rerun_page_age; Type: INDEX; Schema: public
+
+CREATE INDEX rerun_page_age ON public.rerun_page USING btree (answered_at);
+
 -- Name: subscription_instead; Type: INDEX; Schema: public
 
 CREATE INDEX subscription_instead ON public.subscription USING btree (instead_of_version_id) WHERE (instead_of_version_id IS NOT NULL);

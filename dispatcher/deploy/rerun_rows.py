@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple
 
 from dispatcher.db.rows import Connection, one_row, rows
@@ -10,6 +11,11 @@ from dispatcher.tasks.rows import TaskQuery
 
 _sql = Statements.load("dispatcher.deploy", "reruns.sql")
 
+COUNTED = 5_000
+"""Tasks that one statement reads of those that are counted."""
+KEPT = timedelta(days=30)
+"""For how long a page is answered again as it was."""
+_REMOVED_AT_ONCE = 100
 _BEFORE_ALL = "00000000-0000-0000-0000-000000000000"
 
 
@@ -134,7 +140,14 @@ async def jobs_of_tasks(connection: Connection, query: TaskQuery, task_ids: Sequ
 
 
 async def count_ended(connection: Connection, query: TaskQuery, task_ids: Sequence[str]) -> int:
-    return int((await one_row(connection, _sql.count_ended, _filter(query, task_ids)))[0])
+    """Page by page: no statement reads more than one, however many tasks there are."""
+    tasks, after = 0, None
+    while True:
+        values = {**_filter(query, task_ids), "after": after, "limit": COUNTED}
+        found, after, size = await one_row(connection, _sql.count_ended, values)
+        tasks += int(found)
+        if size < COUNTED:
+            return tasks
 
 
 async def page_of_ended(connection: Connection, query: TaskQuery, task_ids: Sequence[str]) -> list[EndedTask]:
@@ -183,6 +196,7 @@ async def answer_page(
             "actor": actor,
         },
     )
+    await connection.execute(_sql.remove_old_pages, {"kept": KEPT, "limit": _REMOVED_AT_ONCE})
 
 
 async def followers(connection: Connection, job_version_ids: Sequence[str]) -> list[Follower]:

@@ -93,17 +93,30 @@ where t.state in ('succeeded', 'dead', 'canceled', 'skipped')
     ));
 
 -- name: count_ended
--- How many tasks a re-run would make.
-select count(distinct (t.job_version_id, t.event_id))
-from any_task t
-join job_version j using (job_version_id)
-join rerunnable r on r.job_version_id = t.job_version_id and r.event_id = t.event_id
-where t.state in ('succeeded', 'dead', 'canceled', 'skipped')
-    and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
-    and (%(dag)s::text is null or j.dag = %(dag)s)
-    and (%(job)s::text is null or j.job = %(job)s)
-    and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
-    and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s));
+-- Of a page of ended tasks of a filter: how many a re-run would make, the page's last task, and its size. A task of an event that has later
+-- ones counts with the last, but where tasks are named. Primary keys, from the last page on, as of page_of_ended.
+with page as materialized (
+    select t.job_version_id, t.event_id, t.task_id, t.revision
+    from any_task t
+    where t.state in ('succeeded', 'dead', 'canceled', 'skipped')
+        and (%(task_ids)s::uuid[] is null or t.task_id = any(%(task_ids)s::uuid[]))
+        and t.task_id > coalesce(%(after)s::uuid, '00000000-0000-0000-0000-000000000000')
+        and t.job_version_id = any(array(
+            select job_version_id
+            from job_version
+            where (%(dag)s::text is null or dag = %(dag)s) and (%(job)s::text is null or job = %(job)s)
+        ))
+        and (%(states)s::task_state[] is null or t.state = any(%(states)s::task_state[]))
+        and (%(first)s::bytea is null or (t.scope_first <= %(last)s and t.scope_last >= %(first)s))
+    order by t.task_id
+    limit %(limit)s
+)
+select count(distinct (p.job_version_id, p.event_id)) filter (where r.event_id is not null and (%(task_ids)s::uuid[] is not null or not exists (
+        select 1 from any_task n
+        where n.job_version_id = p.job_version_id and n.event_id = p.event_id and n.revision > p.revision
+    ))) as tasks, (array_agg(p.task_id order by p.task_id desc))[1]::text as last_task_id, count(*) as size
+from page p
+left join rerunnable r on r.job_version_id = p.job_version_id and r.event_id = p.event_id;
 
 -- name: page_of_ended
 -- The next ended tasks of a filter, in the order of their ids, and which of them are the last of their event, of active versions; none that
@@ -197,6 +210,18 @@ select request_digest from rerun_page where request_id = %(request_id)s limit 1;
 -- name: answer_page
 insert into rerun_page (request_id, page_token, request_digest, task_count, next_page_token, actor)
 values (%(request_id)s, %(page_token)s, %(request_digest)s, %(task_count)s, %(next_page_token)s, %(actor)s);
+
+-- name: remove_old_pages
+-- A few at each page that is answered: nobody repeats a call for so long. Index rerun_page_age.
+delete from rerun_page
+where (request_id, page_token) in (
+    select request_id, page_token
+    from rerun_page
+    where answered_at < clock_timestamp() - %(kept)s::interval
+    order by answered_at
+    limit %(limit)s
+    for update skip locked
+);
 
 -- name: followers
 -- Jobs that follow what is run again, as far down as events go, with the options of what they store. Index subscription_open.

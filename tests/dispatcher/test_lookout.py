@@ -44,6 +44,14 @@ async def test_a_queued_task_is_due(dispatcher: InProcess, source: Source) -> No
     assert (await _due(dispatcher)).queued
 
 
+async def test_what_is_queued_of_a_version_that_was_replaced_is_not_due(dispatcher: InProcess, source: Source) -> None:
+    """It waits until its version comes back, for years if need be: no round of releases can do anything about it."""
+    await _quiet(dispatcher)
+    await source.publish([1])
+    await dispatcher.run("update job_version_run set run_state = 'superseded'")
+    assert not (await _due(dispatcher)).queued
+
+
 async def test_a_lease_is_due_when_it_runs_out(dispatcher: InProcess, source: Source) -> None:
     due = (await _due(dispatcher)).leases
     assert due is not None

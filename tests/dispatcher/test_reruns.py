@@ -7,7 +7,7 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from dispatcher.deploy import reruns
+from dispatcher.deploy import rerun_rows, reruns
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
 from tests.dispatcher.builders import Source, Worker, failure, int64, start_source, success
@@ -305,6 +305,34 @@ async def test_pages_do_not_run_again_what_the_pages_before_have_made(
         request.page_token = answer.next_page_token
         await Fleet(dispatcher).work("copies", "echo")
     assert made == [2, 2, 1]
+
+
+@pytest.mark.usefixtures("pipeline")
+async def test_tasks_are_counted_in_pages_each_event_once(
+    dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerun_rows, "COUNTED", 2)
+    assert (await rerun(dispatcher, job="copies")).task_count == 5
+    await Fleet(dispatcher).work("copies", "echo")
+    await dispatcher.keep()
+    counted = await dispatcher.tasks.RerunTasks(
+        task_service_pb2.RerunTasksRequest(
+            filter=task_service_pb2.TaskFilter(job="copies"), request_id=new_id(), dry_run=True
+        )
+    )
+    assert counted.task_count == 5
+
+
+@pytest.mark.usefixtures("pipeline")
+async def test_answers_of_pages_are_kept_for_a_month(dispatcher: InProcess) -> None:
+    await backfill(dispatcher, "copies", 1, 1)
+    await backfill(dispatcher, "copies", 2, 2)
+    await dispatcher.run(
+        "update rerun_page set answered_at = answered_at - interval '31 days'"
+        " where answered_at = (select min(answered_at) from rerun_page)"
+    )
+    await backfill(dispatcher, "copies", 3, 3)
+    assert await dispatcher.value("select count(*) from rerun_page") == 2
 
 
 async def test_a_dead_task_is_skipped_in_favour_of_its_rerun(dispatcher: InProcess) -> None:
