@@ -21,7 +21,7 @@ from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, values
 from ctl.render.printable import printable
-from ctl.rerun_watch import Count, count_reruns, follow_reruns
+from ctl.rerun_watch import Concerned, Count, count_reruns, follow_reruns
 from ctl.scope_text import parse_scope
 from ctl.task_ids import named_tasks, states_of
 from kernel.ids import new_id
@@ -145,9 +145,10 @@ def _carry_out(
         question = f"Run {_tasks(counted.task_count)}{of.what} again?"
         confirm(question, yes=yes or bool(task_ids), remedy="look at it with --dry-run, then give --yes")
         dag = getattr(counted, "dag", "") or of.dag
-        before = count_reruns(connection, dag)
+        concerned = Concerned.by(counted.jobs, counted.readers)
+        before = count_reruns(connection, concerned)
         answer = _pages(connection, of, counted.task_count)
-        after = follow_reruns(connection, dag, before) if wait else Count()
+        after = follow_reruns(connection, concerned, before) if wait else Count()
     _tell(answer, f"{_tasks(answer.task_count)} {'have run again' if wait else 'are queued again'}", output, ())
     if (dead := after.dead - before.dead) > 0:
         raise CtlError(

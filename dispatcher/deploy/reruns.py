@@ -48,17 +48,18 @@ class RerunAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RerunCount:
-    """Tasks that would be made, and what becomes of those that read what they make."""
+    """Tasks that would be made, of which jobs, and what becomes of those that read what they make."""
 
     task_count: int
     readers: Sequence[ReaderRow]
+    jobs: Sequence[RerunJob]
 
 
 async def count_backfill(connection: Connection, job: NamedJob, bounds: Bounds) -> RerunCount:
     """Raises RERUN_REFUSED."""
-    await _rerunnable(connection, [job.job_version_id])
+    jobs = await _rerunnable(connection, [job.job_version_id])
     return RerunCount(
-        await store.count_scopes(connection, bounds), await store.readers(connection, [job.job_version_id])
+        await store.count_scopes(connection, bounds), await store.readers(connection, [job.job_version_id]), jobs
     )
 
 
@@ -73,9 +74,9 @@ async def backfill(connection: Connection, job: NamedJob, bounds: Bounds, reques
 async def count_rerun(connection: Connection, query: TaskQuery, task_ids: Sequence[str], named: Set[str]) -> RerunCount:
     """`named` are job versions that the filter names. Raises RERUN_REFUSED."""
     job_version_ids = sorted(await store.jobs_of_tasks(connection, query, task_ids) | named)
-    await _rerunnable(connection, job_version_ids)
+    jobs = await _rerunnable(connection, job_version_ids)
     return RerunCount(
-        await store.count_ended(connection, query, task_ids), await store.readers(connection, job_version_ids)
+        await store.count_ended(connection, query, task_ids), await store.readers(connection, job_version_ids), jobs
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TypeVar
 
-from dispatcher.deploy.rerun_rows import ReaderRow
+from dispatcher.deploy.rerun_rows import ReaderRow, RerunJob
 from dispatcher.deploy.reruns import RerunRequest
 from kernel.servers import current_actor
 from traceapi.control.v1 import rerun_pb2, source_service_pb2, task_service_pb2
@@ -19,6 +19,10 @@ def rerun_request(message: Message, method: str) -> RerunRequest:
     whole.ClearField("page_token")
     digest = hashlib.sha256(whole.SerializeToString(deterministic=True)).digest()
     return RerunRequest(message.request_id, message.page_token, digest, method, str(current_actor()))
+
+
+def jobs(rows: Sequence[RerunJob]) -> list[rerun_pb2.RerunJob]:
+    return [rerun_pb2.RerunJob(dag=row.dag, job=row.job) for row in rows]
 
 
 def readers(rows: Sequence[ReaderRow]) -> list[rerun_pb2.RerunReader]:

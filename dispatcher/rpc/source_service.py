@@ -13,7 +13,7 @@ from dispatcher.deploy import rerun_rows
 from dispatcher.deploy.reruns import backfill, count_backfill
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.naming import require_names
-from dispatcher.rpc.reruns import readers, rerun_request
+from dispatcher.rpc.reruns import jobs, readers, rerun_request
 from dispatcher.wakeups.release import Releaser
 from kernel.errors import TraceError
 from kernel.scopes import cursor_type_of, scope_key
@@ -54,7 +54,10 @@ class SourceService(SourceServiceServicer):
                 if request.dry_run:
                     counted = await count_backfill(connection, job, bounds)
                     return pb.BackfillJobResponse(
-                        task_count=counted.task_count, readers=readers(counted.readers), dag=job.dag
+                        task_count=counted.task_count,
+                        readers=readers(counted.readers),
+                        dag=job.dag,
+                        jobs=jobs(counted.jobs),
                     )
                 made = await backfill(connection, job, bounds, rerun_request(request, "SourceService.BackfillJob"))
         self._releaser.signal()

@@ -13,7 +13,7 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.naming import named_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
-from dispatcher.rpc.reruns import readers, rerun_request
+from dispatcher.rpc.reruns import jobs, readers, rerun_request
 from dispatcher.tasks import changes, listing
 from dispatcher.tasks.cancel import cancel_tasks
 from dispatcher.tasks.rows import TaskQuery
@@ -155,7 +155,9 @@ class TaskService(TaskServiceServicer):
                 named_ids = {job.job_version_id for job in named}
                 if request.dry_run:
                     counted = await reruns.count_rerun(connection, query, task_ids, named_ids)
-                    return pb.RerunTasksResponse(task_count=counted.task_count, readers=readers(counted.readers))
+                    return pb.RerunTasksResponse(
+                        task_count=counted.task_count, readers=readers(counted.readers), jobs=jobs(counted.jobs)
+                    )
                 asked = rerun_request(request, "TaskService.RerunTasks")
                 made = await reruns.rerun(connection, query, task_ids, named_ids, asked)
         self._releaser.signal()

@@ -30,7 +30,10 @@ class FakeSources(source_service_pb2_grpc.SourceServiceServicer):
         count = self._canned.changeable
         if request.dry_run:
             return source_service_pb2.BackfillJobResponse(
-                task_count=count, readers=self._canned.readers, dag="ethereum"
+                task_count=count,
+                readers=self._canned.readers,
+                dag="ethereum",
+                jobs=[rerun_pb2.RerunJob(dag="ethereum", job=request.job)],
             )
         done = int(request.page_token or 0)
         made = min(2, count - done)

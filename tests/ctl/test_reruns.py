@@ -79,13 +79,16 @@ def test_an_empty_choice_is_not_every_task(run: Run, canned: Canned) -> None:
 def test_a_wait_ends_when_nothing_is_open_and_names_what_died(
     run: Run, canned: Canned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What others run again in the same DAG is not waited for."""
     monkeypatch.setattr(rerun_watch, "_LOOK_SECONDS", 0)
+    canned.readers = [RerunReader(dag="ethereum", job="sums", effect=RerunEffect.RERUN_EFFECT_FOLLOWS)]
+    others = [_count("prices", "running", 3), _count("prices", "dead", 9)]
     before = [_count("checked", "succeeded", 7), _count("checked", "dead", 1)]
     canned.count_looks = [
         before,
         [*before, _count("checked", "queued", 5)],
         [_count("checked", "succeeded", 12), _count("sums", "running", 1), _count("checked", "dead", 1)],
-        [_count("checked", "succeeded", 12), _count("sums", "succeeded", 4), _count("checked", "dead", 2)],
+        [_count("checked", "succeeded", 12), _count("sums", "succeeded", 4), _count("checked", "dead", 2), *others],
     ]
     result = run("backfill", "checked", *BOUNDS, "--yes", "--wait")
     assert (result.exit_code, result.stdout) == (1, "5 tasks have run again\n")

@@ -192,6 +192,7 @@ async def test_a_dry_run_counts_and_says_what_becomes_of_readers(dispatcher: InP
     counted = await backfill(dispatcher, "copies", 2, 9, dry_run=True)
     assert counted.task_count == 4
     assert [(r.job, RerunEffect.Name(r.effect)) for r in counted.readers] == [("echo", "RERUN_EFFECT_FOLLOWS")]
+    assert [(job.dag, job.job) for job in counted.jobs] == [("chain", "copies")]
     assert await dispatcher.value("select count(*) from task where origin = 'backfill'") == 0
     assert await dispatcher.value("select count(*) from rerun_page") == 0
 
@@ -214,6 +215,22 @@ async def test_an_ordered_reader_refuses_what_is_late_and_the_count_says_so(disp
     late = await dispatcher.value("select task_id::text from task where origin = 'backfill' and stream_key = ''")
     await worker.claim([late])
     assert (await tasks_at(dispatcher, "runs", 2))[-1] == (1, "backfill", "dead")
+
+
+async def test_the_last_scope_of_an_ordered_reader_is_late_too(dispatcher: InProcess) -> None:
+    """The operator would refuse it, attempt after attempt: it has folded the scope in."""
+    await _start(dispatcher, ORDERED)
+    worker = Worker(dispatcher)
+    await dispatcher.release()
+    run = await worker.claim_run(await dispatcher.task_of("chain", "runs", 1))
+    await worker.complete(*[success(lease, 0, run.stream) for lease in worker.leases(run)])
+    await backfill(dispatcher, "copies", 5, 5)
+    await Fleet(dispatcher).work("copies", "echo")
+    await dispatcher.release()
+    late = await dispatcher.value("select task_id::text from task where origin = 'backfill' and stream_key = ''")
+    await worker.claim([late])
+    state = await dispatcher.rows("select state::text, attempt, reason from task where task_id = %s", late)
+    assert state == [("dead", 0, "its ordered stream has done its scope, and cannot do it again")]
 
 
 async def test_an_ordered_job_that_is_built_later_gets_the_last_revision_only(dispatcher: InProcess) -> None:

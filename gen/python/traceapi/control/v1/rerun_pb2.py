@@ -24,15 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftraceapi/control/v1/rerun.proto\x12\x13traceapi.control.v1\"k\n\x0bRerunReader\x12\x10\n\x03\x64\x61g\x18\x01 \x01(\tR\x03\x64\x61g\x12\x10\n\x03job\x18\x02 \x01(\tR\x03job\x12\x38\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32 .traceapi.control.v1.RerunEffectR\x06\x65\x66\x66\x65\x63t*\x9e\x01\n\x0bRerunEffect\x12\x1c\n\x18RERUN_EFFECT_UNSPECIFIED\x10\x00\x12\x18\n\x14RERUN_EFFECT_FOLLOWS\x10\x01\x12\x1b\n\x17RERUN_EFFECT_READS_ONLY\x10\x02\x12\x1d\n\x19RERUN_EFFECT_REFUSES_LATE\x10\x03\x12\x1b\n\x17RERUN_EFFECT_SKIPS_LATE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftraceapi/control/v1/rerun.proto\x12\x13traceapi.control.v1\".\n\x08RerunJob\x12\x10\n\x03\x64\x61g\x18\x01 \x01(\tR\x03\x64\x61g\x12\x10\n\x03job\x18\x02 \x01(\tR\x03job\"k\n\x0bRerunReader\x12\x10\n\x03\x64\x61g\x18\x01 \x01(\tR\x03\x64\x61g\x12\x10\n\x03job\x18\x02 \x01(\tR\x03job\x12\x38\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32 .traceapi.control.v1.RerunEffectR\x06\x65\x66\x66\x65\x63t*\x9e\x01\n\x0bRerunEffect\x12\x1c\n\x18RERUN_EFFECT_UNSPECIFIED\x10\x00\x12\x18\n\x14RERUN_EFFECT_FOLLOWS\x10\x01\x12\x1b\n\x17RERUN_EFFECT_READS_ONLY\x10\x02\x12\x1d\n\x19RERUN_EFFECT_REFUSES_LATE\x10\x03\x12\x1b\n\x17RERUN_EFFECT_SKIPS_LATE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'traceapi.control.v1.rerun_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RERUNEFFECT']._serialized_start=166
-  _globals['_RERUNEFFECT']._serialized_end=324
-  _globals['_RERUNREADER']._serialized_start=56
-  _globals['_RERUNREADER']._serialized_end=163
+  _globals['_RERUNEFFECT']._serialized_start=214
+  _globals['_RERUNEFFECT']._serialized_end=372
+  _globals['_RERUNJOB']._serialized_start=56
+  _globals['_RERUNJOB']._serialized_end=102
+  _globals['_RERUNREADER']._serialized_start=104
+  _globals['_RERUNREADER']._serialized_end=211
 # @@protoc_insertion_point(module_scope)

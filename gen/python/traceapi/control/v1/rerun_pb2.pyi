@@ -54,6 +54,32 @@ RERUN_EFFECT_SKIPS_LATE: RerunEffect.ValueType  # 4
 Global___RerunEffect: _TypeAlias = RerunEffect  # noqa: Y015
 
 @_typing.final
+class RerunJob(_message.Message):
+    """A job that is run again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAG_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    dag: _builtins.str
+    """Its DAG."""
+    job: _builtins.str
+    """The job."""
+    def __init__(
+        self,
+        *,
+        dag: _builtins.str = ...,
+        job: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerunJob: _TypeAlias = RerunJob  # noqa: Y015
+
+@_typing.final
 class RerunReader(_message.Message):
     """A job that reads what is run again."""
 

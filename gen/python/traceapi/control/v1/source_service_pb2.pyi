@@ -259,6 +259,7 @@ class BackfillJobResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     READERS_FIELD_NUMBER: _builtins.int
     DAG_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
     task_count: _builtins.int
     """Tasks of the job that were made, or would be; not those that follow downstream."""
     next_page_token: _builtins.str
@@ -269,6 +270,10 @@ class BackfillJobResponse(_message.Message):
     def readers(self) -> _containers.RepeatedCompositeFieldContainer[_rerun_pb2.RerunReader]:
         """What reads the job's outputs, directly or not, and what becomes of it. Only for a dry run."""
 
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_rerun_pb2.RerunJob]:
+        """The job, as it is spelled. Only for a dry run."""
+
     def __init__(
         self,
         *,
@@ -276,10 +281,11 @@ class BackfillJobResponse(_message.Message):
         next_page_token: _builtins.str = ...,
         readers: _abc.Iterable[_rerun_pb2.RerunReader] | None = ...,
         dag: _builtins.str = ...,
+        jobs: _abc.Iterable[_rerun_pb2.RerunJob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "next_page_token", b"next_page_token", "readers", b"readers", "task_count", b"task_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dag", b"dag", "jobs", b"jobs", "next_page_token", b"next_page_token", "readers", b"readers", "task_count", b"task_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -566,6 +566,7 @@ class RerunTasksResponse(_message.Message):
     TASK_COUNT_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     READERS_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
     task_count: _builtins.int
     """Tasks that were made, or would be; not those that follow downstream."""
     next_page_token: _builtins.str
@@ -574,16 +575,21 @@ class RerunTasksResponse(_message.Message):
     def readers(self) -> _containers.RepeatedCompositeFieldContainer[_rerun_pb2.RerunReader]:
         """What reads the outputs of the tasks' jobs, directly or not, and what becomes of it. Only for a dry run."""
 
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_rerun_pb2.RerunJob]:
+        """The tasks' jobs. Only for a dry run."""
+
     def __init__(
         self,
         *,
         task_count: _builtins.int = ...,
         next_page_token: _builtins.str = ...,
         readers: _abc.Iterable[_rerun_pb2.RerunReader] | None = ...,
+        jobs: _abc.Iterable[_rerun_pb2.RerunJob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "readers", b"readers", "task_count", b"task_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token", "readers", b"readers", "task_count", b"task_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,7 +12,35 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file traceapi/control/v1/rerun.proto.
  */
 export const file_traceapi_control_v1_rerun: GenFile = /*@__PURE__*/
-  fileDesc("Ch90cmFjZWFwaS9jb250cm9sL3YxL3JlcnVuLnByb3RvEhN0cmFjZWFwaS5jb250cm9sLnYxIlkKC1JlcnVuUmVhZGVyEgsKA2RhZxgBIAEoCRILCgNqb2IYAiABKAkSMAoGZWZmZWN0GAMgASgOMiAudHJhY2VhcGkuY29udHJvbC52MS5SZXJ1bkVmZmVjdCqeAQoLUmVydW5FZmZlY3QSHAoYUkVSVU5fRUZGRUNUX1VOU1BFQ0lGSUVEEAASGAoUUkVSVU5fRUZGRUNUX0ZPTExPV1MQARIbChdSRVJVTl9FRkZFQ1RfUkVBRFNfT05MWRACEh0KGVJFUlVOX0VGRkVDVF9SRUZVU0VTX0xBVEUQAxIbChdSRVJVTl9FRkZFQ1RfU0tJUFNfTEFURRAEYgZwcm90bzM");
+  fileDesc("Ch90cmFjZWFwaS9jb250cm9sL3YxL3JlcnVuLnByb3RvEhN0cmFjZWFwaS5jb250cm9sLnYxIiQKCFJlcnVuSm9iEgsKA2RhZxgBIAEoCRILCgNqb2IYAiABKAkiWQoLUmVydW5SZWFkZXISCwoDZGFnGAEgASgJEgsKA2pvYhgCIAEoCRIwCgZlZmZlY3QYAyABKA4yIC50cmFjZWFwaS5jb250cm9sLnYxLlJlcnVuRWZmZWN0Kp4BCgtSZXJ1bkVmZmVjdBIcChhSRVJVTl9FRkZFQ1RfVU5TUEVDSUZJRUQQABIYChRSRVJVTl9FRkZFQ1RfRk9MTE9XUxABEhsKF1JFUlVOX0VGRkVDVF9SRUFEU19PTkxZEAISHQoZUkVSVU5fRUZGRUNUX1JFRlVTRVNfTEFURRADEhsKF1JFUlVOX0VGRkVDVF9TS0lQU19MQVRFEARiBnByb3RvMw");
+
+/**
+ * A job that is run again.
+ *
+ * @generated from message traceapi.control.v1.RerunJob
+ */
+export type RerunJob = Message<"traceapi.control.v1.RerunJob"> & {
+  /**
+   * Its DAG.
+   *
+   * @generated from field: string dag = 1;
+   */
+  dag: string;
+
+  /**
+   * The job.
+   *
+   * @generated from field: string job = 2;
+   */
+  job: string;
+};
+
+/**
+ * Describes the message traceapi.control.v1.RerunJob.
+ * Use `create(RerunJobSchema)` to create a new message.
+ */
+export const RerunJobSchema: GenMessage<RerunJob> = /*@__PURE__*/
+  messageDesc(file_traceapi_control_v1_rerun, 0);
 
 /**
  * A job that reads what is run again.
@@ -47,7 +75,7 @@ export type RerunReader = Message<"traceapi.control.v1.RerunReader"> & {
  * Use `create(RerunReaderSchema)` to create a new message.
  */
 export const RerunReaderSchema: GenMessage<RerunReader> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_rerun, 0);
+  messageDesc(file_traceapi_control_v1_rerun, 1);
 
 /**
  * What becomes of a reader when scopes of its inputs are made again.
