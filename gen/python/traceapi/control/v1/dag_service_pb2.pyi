@@ -721,9 +721,7 @@ class RollbackDagResponse(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     LAG_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     lag_event_count: _builtins.int
-    """Events that the restored version has to catch up with: those that it missed, and those that it had not done when it went. Of the latter
-    at most 10,000 are counted.
-    """
+    """Events that the restored version missed, and of those that it had not done when it went at most 10,000."""
     @_builtins.property
     def deployment(self) -> _deployment_pb2.Deployment:
         """The deployment that is active now, without counts of tasks."""

@@ -136,9 +136,9 @@ class DagServiceServicer:
     def DeployDag(self, request, context):
         """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
         goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-        how jobs run, is active at once; a changed one after RemoveDag is not, since what was served last is still read. Repeatable by request_id; and the document that is active or being built already answers its
-        deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
-        PLAN_NOT_FOUND, BASE_MOVED.
+        how jobs run, is active at once; a changed one after RemoveDag is not. Repeatable by request_id; and the document that is active or
+        being built already answers its deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ,
+        BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,8 +152,8 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CutOverDag(self, request, context):
-        """Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
-        to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
+        """Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
+        are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,9 +190,8 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseDag(self, request, context):
-        """Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
-        name: it holds for later versions too.
-        Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for the version that is
+        being built and for later ones too. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

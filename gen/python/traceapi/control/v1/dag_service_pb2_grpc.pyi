@@ -44,15 +44,15 @@ class DagServiceStub:
     DeployDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]
     """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
     goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-    how jobs run, is active at once; a changed one after RemoveDag is not, since what was served last is still read. Repeatable by request_id; and the document that is active or being built already answers its
-    deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
-    PLAN_NOT_FOUND, BASE_MOVED.
+    how jobs run, is active at once; a changed one after RemoveDag is not. Repeatable by request_id; and the document that is active or
+    being built already answers its deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ,
+    BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]
     """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]
-    """Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
-    to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
+    """Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
+    are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
     """
     AbortDeployment: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
@@ -66,9 +66,8 @@ class DagServiceStub:
     ListDags: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]
     """All DAGs."""
     PauseDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]
-    """Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
-    name: it holds for later versions too.
-    Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for the version that is
+    being built and for later ones too. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
     """
     ResumeDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]
     """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
@@ -93,15 +92,15 @@ class DagServiceAsyncStub(DagServiceStub):
     DeployDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]  # type: ignore[assignment]
     """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
     goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-    how jobs run, is active at once; a changed one after RemoveDag is not, since what was served last is still read. Repeatable by request_id; and the document that is active or being built already answers its
-    deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
-    PLAN_NOT_FOUND, BASE_MOVED.
+    how jobs run, is active at once; a changed one after RemoveDag is not. Repeatable by request_id; and the document that is active or
+    being built already answers its deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ,
+    BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
     """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]  # type: ignore[assignment]
-    """Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
-    to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
+    """Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
+    are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
     """
     AbortDeployment: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]  # type: ignore[assignment]
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
@@ -115,9 +114,8 @@ class DagServiceAsyncStub(DagServiceStub):
     ListDags: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]  # type: ignore[assignment]
     """All DAGs."""
     PauseDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]  # type: ignore[assignment]
-    """Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
-    name: it holds for later versions too.
-    Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for the version that is
+    being built and for later ones too. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
     """
     ResumeDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]  # type: ignore[assignment]
     """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
@@ -163,9 +161,9 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dag_service_pb2.DeployDagResponse, _abc.Awaitable[_dag_service_pb2.DeployDagResponse]]:
         """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
         goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-        how jobs run, is active at once; a changed one after RemoveDag is not, since what was served last is still read. Repeatable by request_id; and the document that is active or being built already answers its
-        deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
-        PLAN_NOT_FOUND, BASE_MOVED.
+        how jobs run, is active at once; a changed one after RemoveDag is not. Repeatable by request_id; and the document that is active or
+        being built already answers its deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ,
+        BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
         """
 
     @_abc_1.abstractmethod
@@ -182,8 +180,8 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.CutOverDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.CutOverDagResponse, _abc.Awaitable[_dag_service_pb2.CutOverDagResponse]]:
-        """Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
-        to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
+        """Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
+        are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
         """
 
     @_abc_1.abstractmethod
@@ -227,9 +225,8 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.PauseDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.PauseDagResponse, _abc.Awaitable[_dag_service_pb2.PauseDagResponse]]:
-        """Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
-        name: it holds for later versions too.
-        Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for the version that is
+        being built and for later ones too. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -783,8 +783,7 @@ export type RollbackDagResponse = Message<"traceapi.control.v1.RollbackDagRespon
   deployment?: Deployment;
 
   /**
-   * Events that the restored version has to catch up with: those that it missed, and those that it had not done when it went. Of the latter
-   * at most 10,000 are counted.
+   * Events that the restored version missed, and of those that it had not done when it went at most 10,000.
    *
    * @generated from field: uint64 lag_event_count = 2;
    */
@@ -1223,9 +1222,9 @@ export const DagService: GenService<{
   /**
    * Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
    * goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-   * how jobs run, is active at once; a changed one after RemoveDag is not, since what was served last is still read. Repeatable by request_id; and the document that is active or being built already answers its
-   * deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS,
-   * PLAN_NOT_FOUND, BASE_MOVED.
+   * how jobs run, is active at once; a changed one after RemoveDag is not. Repeatable by request_id; and the document that is active or
+   * being built already answers its deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ,
+   * BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
    *
    * @generated from rpc traceapi.control.v1.DagService.DeployDag
    */
@@ -1245,8 +1244,8 @@ export const DagService: GenService<{
     output: typeof WatchDeploymentResponseSchema;
   },
   /**
-   * Puts a version that was built in the place of the active one. TOO_MANY_ROWS where too many jobs of other DAGs follow. While only the last scopes are missing, releases of jobs that are about
-   * to go are held for 30 s at most, and the call waits. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP.
+   * Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
+   * are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
    *
    * @generated from rpc traceapi.control.v1.DagService.CutOverDag
    */
@@ -1298,9 +1297,8 @@ export const DagService: GenService<{
     output: typeof ListDagsResponseSchema;
   },
   /**
-   * Stops releasing tasks of a DAG or of some of its jobs, of the version that is being built too; what runs may finish. The pause is by
-   * name: it holds for later versions too.
-   * Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+   * Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for the version that is
+   * being built and for later ones too. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.DagService.PauseDag
    */
