@@ -15,12 +15,13 @@ create table chaos.task_change (
     stream_epoch bigint,
     at timestamptz not null default clock_timestamp(),
     began timestamptz not null default now(),
-    txid bigint not null default pg_current_xact_id()::text::bigint
+    txid bigint not null default pg_current_xact_id()::text::bigint,
+    job_version_id uuid not null
 );
 
 create function chaos.note_new_tasks() returns trigger language plpgsql as $$
 begin
-    insert into chaos.task_change (task_id, state, attempt) select task_id, state, attempt from made;
+    insert into chaos.task_change (task_id, state, attempt, job_version_id) select task_id, state, attempt, job_version_id from made;
     return null;
 end $$;
 create trigger chaos_insert after insert on task referencing new table as made
@@ -28,8 +29,10 @@ for each statement execute function chaos.note_new_tasks();
 
 create function chaos.note_tasks() returns trigger language plpgsql as $$
 begin
-    insert into chaos.task_change (task_id, before, state, attempt, token_digest, request_id, lease_until, stream_epoch)
-    select n.task_id, o.state, n.state, n.attempt, n.lease_token_digest, n.claim_request_id, n.lease_until, n.stream_epoch
+    insert into chaos.task_change (task_id, before, state, attempt, token_digest, request_id, lease_until, stream_epoch,
+        job_version_id)
+    select n.task_id, o.state, n.state, n.attempt, n.lease_token_digest, n.claim_request_id, n.lease_until, n.stream_epoch,
+        n.job_version_id
     from was o
     join made n using (task_id)
     where (o.state, o.attempt) <> (n.state, n.attempt) or o.lease_token_digest is distinct from n.lease_token_digest
@@ -83,12 +86,17 @@ create table chaos.written (
     id uuid not null,
     at timestamptz not null default clock_timestamp(),
     began timestamptz not null default now(),
-    txid bigint not null default pg_current_xact_id()::text::bigint
+    txid bigint not null default pg_current_xact_id()::text::bigint,
+    version_id uuid,
+    task_id uuid,
+    attempt int,
+    name text                       -- of a file its key, of an attempt its outcome
 );
 
 create function chaos.note_events() returns trigger language plpgsql as $$
 begin
-    insert into chaos.written (kind, id) select 'event', event_id from made;
+    insert into chaos.written (kind, id, version_id, task_id, attempt)
+    select 'event', event_id, dataset_version_id, producer_task_id, producer_attempt from made;
     return null;
 end $$;
 create trigger chaos_insert after insert on event referencing new table as made
@@ -96,7 +104,8 @@ for each statement execute function chaos.note_events();
 
 create function chaos.note_artifacts() returns trigger language plpgsql as $$
 begin
-    insert into chaos.written (kind, id) select 'artifact', artifact_id from made;
+    insert into chaos.written (kind, id, version_id, task_id, attempt, name)
+    select 'artifact', artifact_id, dataset_version_id, producer_task_id, producer_attempt, object_key from made;
     return null;
 end $$;
 create trigger chaos_insert after insert on artifact referencing new table as made
@@ -112,7 +121,7 @@ for each statement execute function chaos.note_publications();
 
 create function chaos.note_attempts() returns trigger language plpgsql as $$
 begin
-    insert into chaos.written (kind, id) select 'attempt', task_id from made;
+    insert into chaos.written (kind, id, task_id, attempt, name) select 'attempt', task_id, task_id, attempt, outcome from made;
     return null;
 end $$;
 create trigger chaos_insert after insert on attempt referencing new table as made

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from tests.chaos import of_ends, of_events, of_leases, of_order
+from tests.chaos import of_ends, of_events, of_files, of_leases, of_order, of_readers, of_rollbacks, of_switches
 from tests.chaos.evidence import Evidence
 
 INVARIANTS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
@@ -18,7 +18,15 @@ INVARIANTS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
     "S9": of_leases.leases_do_not_overlap,
     "S10": of_leases.transitions_are_legal,
     "S11": of_events.an_emit_is_all_or_nothing,
+    "S12": of_switches.one_pointer_and_numbers_without_gaps,
+    "S13": of_switches.a_switch_is_one_transaction,
+    "S14": of_readers.nobody_saw_a_mixture,
+    "S15": of_readers.no_session_goes_back,
+    "S16": of_rollbacks.what_was_taken_back_stays_so,
+    "S17": of_switches.a_build_changes_nothing_that_is_active,
     "S20": of_events.files_are_as_they_were_accepted,
+    "S21": of_files.files_never_change,
+    "S22": of_files.nothing_needed_is_collected,
     "S23": of_ends.attempts_have_a_limit,
     "S24": of_ends.what_was_cancelled_never_succeeds,
     "S25": of_leases.calls_take_effect_once,
@@ -27,6 +35,7 @@ INVARIANTS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
     "L1": of_ends.everything_comes_to_an_end,
     "L2": of_ends.ended_leases_are_noticed,
     "L3": of_ends.lost_wakeups_are_sent_again,
+    "L4": of_files.what_nobody_needs_goes,
 }
 
 

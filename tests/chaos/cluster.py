@@ -24,7 +24,7 @@ from ctl.local.programs import Addresses
 from dispatcher.db.migrate import migrate
 from kernel.credentials import read_token
 from kernel.embedded_postgres import EmbeddedPostgres
-from tests.chaos.plan import DISPATCHERS, SQS, WRAPPERS
+from tests.chaos.plan import DISPATCHERS, PEOPLE, SQS, WRAPPERS
 from tests.chaos.proxy import Endpoint, Proxy
 from tests.sqs_server import CREDENTIAL, SqsServer, running_sqs_server
 
@@ -46,6 +46,11 @@ class Settings:
     bug: str = ""
     """What is planted in the dispatchers, by name."""
     finished_live_seconds: float = 0.2
+    rollback_versions: int = 1
+    orphan_grace_seconds: float = 2.0
+    orphan_sweep_seconds: float = 1.0
+    settling_seconds: float = 2.0
+    """How long what has just left its pointer stays, whatever the settings say: longer than any pause of a program."""
     wakeups: str = "stream"
     """The way that wake-ups go: `stream`, or `sqs`, through a server that speaks SQS."""
 
@@ -97,6 +102,10 @@ class Cluster:
             "TRACE_LEASE_SECONDS": str(self.settings.lease_seconds),
             "TRACE_UNANSWERED_WAKEUP_SECONDS": str(self.settings.unanswered_seconds),
             "TRACE_FINISHED_LIVE_SECONDS": str(self.settings.finished_live_seconds),
+            "TRACE_ROLLBACK_VERSIONS": str(self.settings.rollback_versions),
+            "TRACE_ROLLBACK_DAYS": "0",
+            "TRACE_ORPHAN_GRACE_SECONDS": str(self.settings.orphan_grace_seconds),
+            "TRACE_ORPHAN_SWEEP_SECONDS": str(self.settings.orphan_sweep_seconds),
             "TRACE_WORKER_ID": name,
             "TRACE_WORK_DIR": str(self.home.root / name),
             "TRACE_CAPACITY": "4",
@@ -108,6 +117,7 @@ class Cluster:
             "CHAOS_LOSSES": self.settings.losses,
             "CHAOS_SEED": str(self.settings.seed),
             "CHAOS_BUG": self.settings.bug,
+            "CHAOS_SETTLING": str(self.settings.settling_seconds),
         }
         log_file = self.logs[name] = self.home.log_file(name)
         with log_file.open("ab") as log:
@@ -206,20 +216,21 @@ class Cluster:
 
     def _serves(self, name: str, bound: Mapping[str, str]) -> None:
         self.addresses[name] = bound
-        self._retarget(name, Endpoint.parse(bound["internal"]) if name in DISPATCHERS else None)
+        self._retarget(name, bound)
 
-    def _retarget(self, name: str, target: Endpoint | None) -> None:
+    def _retarget(self, name: str, bound: Mapping[str, str] | None) -> None:
         """Nowhere, once it has ended: somebody else may get its port."""
-        for wrapper in WRAPPERS if name in DISPATCHERS else ():
-            self.proxy.retarget(f"{wrapper}>{name}", target)
+        for client in (*WRAPPERS, PEOPLE) if name in DISPATCHERS else ():
+            listener = "control" if client == PEOPLE else "internal"
+            self.proxy.retarget(f"{client}>{name}", Endpoint.parse(bound[listener]) if bound else None)
 
 
 def routes_of(name: str) -> list[str]:
-    """The routes that a process speaks through: a wrapper's to both dispatchers, a dispatcher's to the database. All of
-    them speak to SQS through one."""
+    """The routes that a process speaks through: a wrapper's and people's to both dispatchers, a dispatcher's to the
+    database. All of them speak to SQS through one."""
     if name == SQS:
         return [SQS]
-    return [f"{name}>{other}" for other in DISPATCHERS] if name in WRAPPERS else [f"{name}>postgres"]
+    return [f"{name}>{other}" for other in DISPATCHERS] if name in (*WRAPPERS, PEOPLE) else [f"{name}>postgres"]
 
 
 @contextlib.contextmanager
@@ -236,7 +247,7 @@ def running_cluster(folder: Path, settings: Settings, rng: random.Random) -> Ite
         for name in DISPATCHERS:
             (home.root / name).mkdir(mode=0o700)
             proxy.add(f"{name}>postgres", Endpoint(path=home.root / name / _SOCKET), behind)
-        ports = {route: proxy.add(route, Endpoint()) for wrapper in WRAPPERS for route in routes_of(wrapper)}
+        ports = {route: proxy.add(route, Endpoint()) for client in (*WRAPPERS, PEOPLE) for route in routes_of(client)}
         with _wakeups(settings, proxy) as wakeups:
             cluster = Cluster(home, settings, server, proxy, ports, programs.make_credentials(home), wakeups)
             try:

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ import psycopg
 
 from dispatcher.db.statements import Statements
 from kernel.artifacts import ArtifactStore
+from kernel.artifacts.store import StoredObject
 from kernel.scopes import ScopeKind, scope_key
+from tests.chaos.collect_changes import collect_changes
 from tests.chaos.evidence import (
     NEVER,
     Artifact,
@@ -33,6 +34,8 @@ from tests.chaos.evidence import (
     Write,
     Written,
 )
+from tests.chaos.recorder import read_lines
+from tests.chaos.removed import without_what_was_collected
 from traceapi.control.v1 import task_service_pb2 as control_pb
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.types.v1.scope_pb2 import Scope
@@ -42,7 +45,7 @@ from traceapi.worker.v1.completion_pb2 import CompleteItem, CompleteTaskResult
 from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult
 
 _sql = Statements.load("tests.chaos", "collect.sql")
-_AUDIT = Path(__file__).with_name("audit.sql")
+_AUDIT = [Path(__file__).with_name(name) for name in ("audit.sql", "audit_changes.sql")]
 MESSAGES: dict[str, tuple[Any, Any]] = {
     "ClaimTasks": (pb.ClaimTasksRequest, pb.ClaimTasksResponse),
     "Heartbeat": (pb.HeartbeatRequest, pb.HeartbeatResponse),
@@ -74,7 +77,8 @@ class Call:
 def install_audit(conninfo: str, schema: str = "") -> None:
     """The harness' own triggers, into a database with the product's schema; and what a planted bug changes of that."""
     with psycopg.connect(conninfo) as connection:
-        connection.execute(_AUDIT.read_bytes())
+        for path in _AUDIT:
+            connection.execute(path.read_bytes())
         if schema:
             connection.execute(schema.encode())
 
@@ -91,22 +95,18 @@ def collect(conninfo: str, store: ArtifactStore | None, history: Path | None, bo
         evidence.attempts = [Attempt(*row) for row in connection.execute(_sql.attempts)]
         evidence.events = [_event(row) for row in connection.execute(_sql.events)]
         evidence.subscriptions = [Subscription(*row) for row in connection.execute(_sql.subscriptions)]
-        evidence.artifacts = [_artifact(row, store) for row in connection.execute(_sql.artifacts)]
+        artifacts = connection.execute(_sql.artifacts).fetchall()
         if _one(connection, _sql.audited):
             evidence.task_changes = [TaskChange(*row) for row in connection.execute(_sql.task_changes)]
             evidence.stream_changes = [StreamChange(*row) for row in connection.execute(_sql.stream_changes)]
             evidence.watermark_changes = [WatermarkChange(*row) for row in connection.execute(_sql.watermark_changes)]
             evidence.written = [Written(*row) for row in connection.execute(_sql.written)]
+            evidence.changes = collect_changes(connection, store, history)
+    gone = evidence.changes.gone
+    evidence.artifacts = [_artifact(row, store) for row in artifacts if row[2] not in gone]
     for call in read_calls(history) if history is not None else ():
         _add(evidence, call)
-    return evidence
-
-
-def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of all histories."""
-    for path in sorted(folder.glob("*.jsonl")):
-        for line in path.read_text().splitlines():
-            yield json.loads(line)
+    return without_what_was_collected(evidence) if gone else evidence
 
 
 def read_calls(folder: Path) -> list[Call]:
@@ -116,7 +116,8 @@ def read_calls(folder: Path) -> list[Call]:
     for line in read_lines(folder):
         if "call" in line:
             (began if "began" in line else ended)[line["process"], line["call"]] = line
-    return sorted((_call(line, ended.get(key, {})) for key, line in began.items()), key=lambda call: call.began)
+    judged = {key: line for key, line in began.items() if line["method"] in MESSAGES}
+    return sorted((_call(line, ended.get(key, {})) for key, line in judged.items()), key=lambda call: call.began)
 
 
 def _call(began: dict[str, Any], ended: dict[str, Any]) -> Call:
@@ -148,11 +149,10 @@ def _scope_bytes(kind: int, first: bytes, last: bytes, revision: int) -> bytes:
 
 
 def _artifact(row: Sequence[Any], store: ArtifactStore | None) -> Artifact:
-    artifact_id, key, publication_id, sha256 = row
-    if store is None:
-        return Artifact(artifact_id, key, publication_id, sha256, True, sha256)
-    found = store.stat(key, digest=True)
-    return Artifact(artifact_id, key, publication_id, sha256, found is not None, found.sha256 if found else b"")
+    artifact_id, key, version_id, publication_id, sha256, size = row
+    found = store.stat(key, digest=True) if store is not None else StoredObject(key, size, sha256)
+    of = (found.sha256, size, found.size_bytes) if found is not None else (b"", size, 0)
+    return Artifact(artifact_id, key, publication_id, sha256, found is not None, *of, version_id)
 
 
 def _add(evidence: Evidence, call: Call) -> None:

@@ -4,6 +4,7 @@ It waits for progress, not for times: on a busy machine a run takes longer, and 
 """
 
 import functools
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,14 +14,16 @@ import grpc
 import psycopg
 
 from dispatcher.db.statements import Statements
+from kernel.artifacts.store import ArtifactStore
 from kernel.channels import sync_channel
 from kernel.ids import new_id
+from tests.chaos.changes import Changes
 from tests.chaos.cluster import Cluster, routes_of
 from tests.chaos.plan import DISPATCHERS, WRAPPERS, Fault, Kind, Plan
 from tests.chaos.proxy import Way
 from tests.chaos.rarities import Injected
 from tests.chaos.recorder import History
-from tests.chaos.workload import tasks_of
+from tests.chaos.workload import Shape, Workload
 from traceapi.control.v1 import dag_service_pb2 as dag_pb
 from traceapi.control.v1 import task_service_pb2 as task_pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
@@ -30,6 +33,7 @@ _STILL_SECONDS = 60.0
 """A run in which so long nothing has moved is stuck."""
 _TICK_SECONDS = 0.02
 _RESTART_SECONDS = 0.1
+_COLLECTED_SECONDS = 20.0
 
 _sql = Statements.load("tests.chaos", "run.sql")
 
@@ -41,43 +45,61 @@ class Driver:
 
     cluster: Cluster
     plan: Plan
-    events: int
+    workload: Workload
     injected: list[Injected] = field(default_factory=list)
     _due: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     _database: "psycopg.Connection[Any] | None" = None
     _history: History | None = None
+    _changes: Changes | None = None
     _turn: int = 0
     _ended: float = 0
+    _deploy_number: int = 0
+    _share: float = 0.0
+    _begun: int = 0
     _moved: float = 0
     """When something last moved: a program began to serve or ended, or a task did."""
 
-    def start(self, document: str) -> None:
+    def start(self) -> None:
         """Starts everything, and deploys."""
         self._history = History(self.cluster.history / "driver.jsonl", "driver")
         for name in (*DISPATCHERS, *WRAPPERS):
             self.cluster.start(name, self.plan.crashes.get(name, ""))
         self._until(self.cluster.serving, "all programs serve")
-        request = dag_pb.DeployDagRequest(document=dag_pb.DagDocument(text=document), request_id=new_id())
+        document = dag_pb.DagDocument(text=self.workload.document(Shape()))
+        request = dag_pb.DeployDagRequest(document=document, request_id=new_id())
         self._until(
             lambda: self._control(lambda c: DagServiceStub(c).DeployDag(request, timeout=10)) is not None, "deployed"
         )
 
-    def inject(self) -> None:
-        """The plan's faults and cancels, each when the work is so far; until all of them came, or the work is done."""
+    def share(self) -> float:
+        """The share of all tasks that had ended when it was last known."""
+        return self._share
+
+    def inject(self, changes: Changes) -> None:
+        """The plan's faults and cancels, each when the work is so far; until all of them came, or the work is done, and
+        the last change is made."""
+        self._changes = changes
         faults, cancels = list(self.plan.faults), list(self.plan.cancels)
 
         def all_came() -> bool:
             progress = self._progress()
             if progress is None or self._retried():
                 return False
-            for fault in [fault for fault in faults if progress >= fault.at]:
+            for fault in [fault for fault in faults if self._is_due(fault, progress)]:
                 if self._inject(fault):
                     faults.remove(fault)
             if cancels and progress >= cancels[0] and self._cancel():
                 del cancels[0]
-            return progress >= 1 or not (faults or cancels)
+            return changes.done and (progress >= 1 or not (faults or cancels))
 
         self._until(all_came, "all faults came", fail=False)
+
+    def _is_due(self, fault: Fault, progress: float) -> bool:
+        """A fault that is bound to a step comes while that builds, or at once where it has passed."""
+        changes = self._changes
+        if fault.step is None or changes is None:
+            return progress >= fault.at
+        return changes.begun > fault.step + 1 or (changes.begun == fault.step + 1 and changes.building)
 
     def drain(self) -> None:
         """No fault any more: everything is whole again, and all that is left gets done."""
@@ -88,6 +110,20 @@ class Driver:
 
         if not self._until(done, "the work is done", fail=False):
             self.cluster.ask_what_they_wait_for()
+
+    def collected(self, store: ArtifactStore) -> None:
+        """Looks after everything until what nobody needs is gone, or for several times as long as that may take."""
+        until = time.monotonic() + _COLLECTED_SECONDS
+
+        def done() -> bool:
+            if time.monotonic() > until:
+                return True
+            named = self._ask(_sql.named)
+            left = self._ask(_sql.left)
+            keys = {item.key for item in store.list("data/")}
+            return named is not None and left == 0 and keys <= set(named) and not list(store.unfinished())
+
+        self._until(done, "everything is collected", fail=False)
 
     def close(self) -> None:
         if self._database is not None:
@@ -115,17 +151,23 @@ class Driver:
     def _look(self) -> None:
         serving = self.cluster.serving_count
         ended = self.cluster.look()
-        if ended or self.cluster.serving_count != serving:
-            self._moved = time.monotonic()
+        begun = self._changes.begun if self._changes else 0
+        if ended or (self.cluster.serving_count, begun) != (serving, self._begun):
+            self._moved, self._begun = time.monotonic(), begun
         for name in ended:
             process = self.cluster.processes[name]
             if process.armed and not process.killed and process.popen.returncode == -9:
-                self.injected.append(Injected(Kind.CRASH, name, self._in_flight(name), process.armed))
+                self.injected.append(Injected(Kind.CRASH, name, self._in_flight(name), self._died_at(name)))
             self._after(_RESTART_SECONDS, functools.partial(self.cluster.start, name))
         now = time.monotonic()
         for item in [item for item in self._due if item[0] <= now]:
             self._due.remove(item)
             item[1]()
+
+    def _died_at(self, name: str) -> str:
+        """The crash point, as the process wrote it down."""
+        lines = (self.cluster.history / f"{name}.jsonl").read_text().splitlines()
+        return next((str(died) for line in reversed(lines) if (died := json.loads(line).get("died"))), "")
 
     def _after(self, seconds: float, action: Callable[[], None]) -> None:
         self._due.append((time.monotonic() + seconds, action))
@@ -142,6 +184,7 @@ class Driver:
         if stands and not cluster.stop(victim):
             return False
         in_flight = self._in_flight(victim)
+        changing = self._changes is not None and self._changes.building
         if not in_flight:
             if stands:
                 cluster.resume(victim)
@@ -155,16 +198,16 @@ class Driver:
                 cluster.restart_postgres()
             case Kind.END_SESSIONS:
                 self._ask(_sql.end_sessions)
-            case Kind.CUT_WRAPPER | Kind.CUT_DATABASE | Kind.CUT_SQS:
+            case Kind.CUT_WRAPPER | Kind.CUT_DATABASE | Kind.CUT_SQS | Kind.CUT_PEOPLE:
                 cluster.proxy.refuse(routes, refused=True)
                 cluster.proxy.cut(routes)
                 self._after(fault.seconds, lambda: cluster.proxy.refuse(routes, refused=False))
-            case Kind.LOSE_REPLIES:
+            case Kind.LOSE_REPLIES | Kind.LOSE_ANSWERS:
                 cluster.proxy.hold(routes, Way.REPLIES)
                 self._after(fault.seconds, lambda: self._lose(routes))
             case Kind.CRASH:
                 raise ValueError("a crash point comes by itself")
-        self.injected.append(Injected(fault.kind, victim, in_flight, f"{fault.seconds:g} s"))
+        self.injected.append(Injected(fault.kind, victim, in_flight, f"{fault.seconds:g} s", changing))
         return True
 
     def _lose(self, routes: list[str]) -> None:
@@ -206,14 +249,15 @@ class Driver:
 
     def _progress(self) -> float | None:
         """The share of all tasks that has ended, 1 when nothing is left; None while nobody can say."""
-        ended = self._ask(_sql.ended)
-        if ended is None:
+        ended, switched = self._ask(_sql.ended), self._ask(_sql.standing)
+        if ended is None or switched is None:
             return None
-        if ended != self._ended:
-            self._ended, self._moved = ended, time.monotonic()
-        if self._ask(_sql.settled):
-            return 1.0
-        return min(float(ended) / tasks_of(self.events), 0.999)
+        if (ended, switched) != (self._ended, self._deploy_number):
+            self._ended, self._deploy_number, self._moved = ended, switched, time.monotonic()
+            if self._history is not None:
+                self._history.note(deploy_number=switched, seen=time.time())
+        self._share = 1.0 if self._ask(_sql.settled) else min(float(ended) / self.workload.tasks, 0.999)
+        return self._share
 
     def _in_flight(self, victim: str) -> int:
         worker = victim if victim in WRAPPERS else None

@@ -8,6 +8,8 @@ are of the clients' history; a `verdict` is `ok`, `refused`, or `unknown` where 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tests.chaos.evidence_of_changes import ChangesSeen
+
 Verdict = Literal["ok", "refused", "unknown"]
 NEVER = float("inf")
 UNJUDGED = frozenset({"STALE_LEASE", "STALE_STREAM_EPOCH", "TASK_CANCELED", "TASK_NOT_FOUND", ""})
@@ -95,6 +97,7 @@ class TaskChange:
     at: float
     began: float
     txid: int
+    job_version_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +125,24 @@ class WatermarkChange:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The insert of a row that is written once."""
+    """The insert of a row that is written once. Of an event and a file: the dataset version, and whose it is; `name` is
+    a file's key, or an attempt's outcome."""
 
     seq: int
     kind: str
     id: str
     began: float
     txid: int
+    version_id: str = ""
+    task_id: str = ""
+    attempt: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task at the end of the run. `reruns`: how often its job was told to run its scope again."""
+    """A task at the end of the run. `reruns`: how often its job was told to run its scope again. `scheduled`: its job
+    version is active or being built; of others what is left stays as it is."""
 
     task_id: str
     job_version_id: str
@@ -151,6 +160,7 @@ class Task:
     scope_first: bytes = b""
     revision: int = 0
     reruns: int = 0
+    scheduled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +199,7 @@ class Subscription:
     from_number: int
     to_number: int | None
     replayed: bool
+    scheduled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +212,9 @@ class Artifact:
     sha256: bytes
     found: bool
     found_sha256: bytes
+    size_bytes: int = 0
+    found_bytes: int = 0
+    version_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +225,10 @@ class Bounds:
     scan: float = 0.6
     unanswered: float = 1.0
     slack: float = 3.0
+    rollback_versions: int = 1
+    orphan_grace: float = 2.0
+    collecting: float = 3.0
+    """Two rounds of the collector's duties take no longer."""
 
 
 @dataclass(slots=True)
@@ -234,3 +252,8 @@ class Evidence:
     events: list[Event] = field(default_factory=list)
     subscriptions: list[Subscription] = field(default_factory=list)
     artifacts: list[Artifact] = field(default_factory=list)
+    changes: ChangesSeen = field(default_factory=ChangesSeen)
+    gone_events: frozenset[str] = frozenset()
+    """Of dataset versions that were collected."""
+    gone_tasks: frozenset[str] = frozenset()
+    """Of job versions that were collected with them."""

@@ -20,7 +20,7 @@ def what_was_cancelled_never_succeeds(evidence: Evidence) -> Iterator[str]:
     """S24"""
     states = {task.task_id: task.state for task in evidence.tasks}
     for cancel in evidence.cancels:
-        if cancel.verdict != "ok":
+        if cancel.verdict != "ok" or cancel.task_id in evidence.gone_tasks:
             continue
         state = states.get(cancel.task_id, "not there")
         if state != "canceled" and (evidence.drained or state not in _OPEN):
@@ -31,11 +31,15 @@ def what_was_cancelled_never_succeeds(evidence: Evidence) -> Iterator[str]:
 
 
 def everything_comes_to_an_end(evidence: Evidence) -> Iterator[str]:
-    """L1"""
-    if evidence.drained:
-        for task in evidence.tasks:
-            if task.state in _OPEN:
-                yield f"task {task.task_id} is still {task.state}"
+    """L1: of what is active or being built. What was taken back stays as it is, but nobody holds it."""
+    if not evidence.drained:
+        return
+    for task in evidence.tasks:
+        if task.state in _OPEN and (task.scheduled or task.state == "running"):
+            yield f"task {task.task_id} is still {task.state}"
+    for subscription in evidence.subscriptions:
+        if subscription.scheduled and not subscription.replayed:
+            yield f"job version {subscription.job_version_id} is still owed events of {subscription.version_id}"
 
 
 def ended_leases_are_noticed(evidence: Evidence) -> Iterator[str]:
@@ -51,6 +55,6 @@ def lost_wakeups_are_sent_again(evidence: Evidence) -> Iterator[str]:
     bounds = evidence.bounds
     limit = evidence.now - bounds.unanswered - bounds.scan - bounds.slack
     for task in evidence.tasks:
-        waits = task.state == "released" and task.released_at is not None
+        waits = task.scheduled and task.state == "released" and task.released_at is not None
         if evidence.drained and waits and task.released_at is not None and task.released_at < limit:
             yield f"the wake-up of task {task.task_id} was sent {evidence.now - task.released_at:.1f} s ago"

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from tests.chaos.evidence import UNJUDGED, Event, EventKey, Evidence, Task
+from tests.chaos.evidence import UNJUDGED, Event, EventKey, Evidence, Subscription, Task
 from tests.chaos.leases_over_time import LeasesOverTime
 
 
@@ -13,7 +13,7 @@ def acknowledged_events_are_there(evidence: Evidence) -> Iterator[str]:
     for write in evidence.writes:
         if write.kind == "emit" and write.verdict == "ok":
             for emitted in write.events:
-                if emitted.event_id not in standing:
+                if emitted.event_id not in standing and emitted.event_id not in evidence.gone_events:
                     yield f"event {emitted.event_id} of task {write.task_id} was acknowledged and is not there"
 
 
@@ -26,9 +26,7 @@ def every_consumer_has_one_task(evidence: Evidence) -> Iterator[str]:
         for event in evidence.events:
             if event.version_id != subscription.version_id:
                 continue
-            routed = event.number > subscription.from_number and (
-                subscription.to_number is None or event.number <= subscription.to_number
-            )
+            routed = _routed(event, subscription)
             owed = routed or (subscription.replayed and event.number <= subscription.from_number)
             made = tasks[event.event_id, subscription.job_version_id]
             reruns = max((task.reruns for task in made), default=0)
@@ -37,6 +35,28 @@ def every_consumer_has_one_task(evidence: Evidence) -> Iterator[str]:
                 yield f"event {event.event_id} has {len(made)} tasks of job version {subscription.job_version_id}"
             elif len({task.revision for task in made}) < len(made):
                 yield f"event {event.event_id} has two tasks of one revision of {subscription.job_version_id}"
+    yield from _tasks_that_nobody_was_owed(evidence)
+
+
+def _tasks_that_nobody_was_owed(evidence: Evidence) -> Iterator[str]:
+    events = {event.event_id: event for event in evidence.events}
+    intervals = defaultdict(list)
+    for subscription in evidence.subscriptions:
+        intervals[subscription.job_version_id, subscription.version_id].append(subscription)
+    for task in evidence.tasks:
+        event = events.get(task.event_id)
+        if event is None:
+            continue
+        owed = intervals[task.job_version_id, event.version_id]
+        if not any(_routed(event, item) or event.number <= item.from_number for item in owed):
+            yield f"task {task.task_id} was made of event {event.event_id}, which its job version is not owed"
+
+
+def _routed(event: Event, subscription: Subscription) -> bool:
+    """It was accepted while the job version listened."""
+    return event.number > subscription.from_number and (
+        subscription.to_number is None or event.number <= subscription.to_number
+    )
 
 
 def _by_cause(evidence: Evidence) -> dict[tuple[str, str], list[Task]]:
@@ -67,7 +87,7 @@ def _revision(event: Event) -> bytes:
 
 def no_task_without_its_event(evidence: Evidence) -> Iterator[str]:
     """S3"""
-    standing = {event.event_id for event in evidence.events}
+    standing = {event.event_id for event in evidence.events} | evidence.gone_events
     for task in evidence.tasks:
         if task.event_id and task.event_id not in standing:
             yield f"task {task.task_id} was caused by event {task.event_id}, which is not there"
@@ -108,7 +128,9 @@ def an_emit_is_all_or_nothing(evidence: Evidence) -> Iterator[str]:
     consumers = defaultdict(list)
     for cause, tasks in _by_cause(evidence).items():
         consumers[cause[0]].append(min(tasks, key=lambda task: task.revision))  # the others are re-runs of it
-    routed_from = {(s.job_version_id, s.version_id): s.from_number for s in evidence.subscriptions}
+    routed = defaultdict(list)
+    for s in evidence.subscriptions:
+        routed[s.job_version_id, s.version_id].append(s)
     for event in evidence.events:
         row = written.get(("event", event.event_id))
         if row is None:
@@ -120,8 +142,9 @@ def an_emit_is_all_or_nothing(evidence: Evidence) -> Iterator[str]:
         if event.artifact_id and (artifact is None or artifact.seq > row.seq):
             yield f"the file of event {event.event_id} was not committed with it"
         for task in consumers[event.event_id]:
-            replayed = event.number <= routed_from.get((task.job_version_id, event.version_id), 0)
-            if not replayed and task.task_id in made and made[task.task_id].txid != row.txid:
+            intervals = routed[task.job_version_id, event.version_id]
+            change = made.get(task.task_id)
+            if change and change.txid != row.txid and any(_routed(event, item) for item in intervals):
                 yield f"task {task.task_id} was not made by the transaction that wrote its event"
     yield from _successes_without_their_emits(evidence)
 
@@ -145,7 +168,7 @@ def files_are_as_they_were_accepted(evidence: Evidence) -> Iterator[str]:
     for artifact in evidence.artifacts:
         if not artifact.found:
             yield f"{artifact.object_key} was accepted and is not in the store"
-        elif artifact.sha256 != artifact.found_sha256:
+        elif (artifact.sha256, artifact.size_bytes) != (artifact.found_sha256, artifact.found_bytes):
             yield f"{artifact.object_key} is not as it was accepted"
     for event in evidence.events:
         if event.artifact_id and event.artifact_id not in standing:

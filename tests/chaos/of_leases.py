@@ -169,7 +169,7 @@ def calls_take_effect_once(evidence: Evidence) -> Iterator[str]:
     applied = Counter(row.id for row in evidence.written if row.kind == "attempt")
     ended = Counter(attempt.task_id for attempt in evidence.attempts)
     for task_id, count in applied.items():
-        if count != ended[task_id]:
+        if count != ended[task_id] and task_id not in evidence.gone_tasks:
             yield f"task {task_id} has {ended[task_id]} ended attempts, and {count} were written"
     yield from _accepted_and_then_refused(evidence)
 

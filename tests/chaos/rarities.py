@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.collect import read_lines
 from tests.chaos.evidence import Evidence
-from tests.chaos.plan import Kind
+from tests.chaos.plan import OF_CHANGES, Kind
+from tests.chaos.recorder import read_lines
 
 _STALE = frozenset({"STALE_LEASE", "STALE_STREAM_EPOCH", "LEASE_LOST"})
+_CHANGES = frozenset({"DeployDag", "CutOverDag", "AbortDeployment", "RollbackDag", "CollectVersions"})
 LEAST = {
     "tasks": 2_000,
     "faults that hit work": 5,
@@ -23,6 +24,10 @@ LEAST = {
     "cancelled": 1,
     "wake-ups doubled": 1,
     "tasks moved": 1,
+    "switches": 2,
+    "rollbacks": 1,
+    "faults that hit a change": 1,
+    "looks of readers": 20,
 }
 """What each run has to reach."""
 
@@ -35,6 +40,8 @@ class Injected:
     victim: str
     in_flight: int
     detail: str = ""
+    changing: bool = False
+    """A change was under way."""
 
 
 def rarities_of(evidence: Evidence, history: Path, injected: Sequence[Injected]) -> Mapping[str, float]:
@@ -46,8 +53,20 @@ def rarities_of(evidence: Evidence, history: Path, injected: Sequence[Injected])
     late = [write for write in evidence.writes if write.process.startswith("late")]
     answered = [write for write in evidence.writes if write.verdict != "unknown"]
     hits = [fault for fault in injected if fault.in_flight > 0]
+    changes = evidence.changes
+    methods = Counter(entry.method for entry in changes.said)
     return {
-        "tasks": len(evidence.tasks),
+        "switches": max(0, len(changes.activated) - 1),
+        "rollbacks": methods["DagService.RollbackDag"],
+        "builds aborted": methods["DagService.AbortDeployment"],
+        "faults that hit a change": sum(map(_hits_a_change, injected)),
+        "calls of changes with an unknown outcome": sum(
+            call.verdict == "unknown" and call.method in _CHANGES for call in changes.calls
+        ),
+        "dataset versions collected": len(changes.condemned),
+        "orphans collected": sum(item.key.startswith("data/") for item in changes.deleted),
+        "tasks": len({task.task_id for task in evidence.tasks} | evidence.gone_tasks),
+        "looks of readers": sum(bool(read.versions) for read in changes.reads),
         "tasks moved": evidence.moved_tasks,
         "attempts": len(evidence.attempts),
         "events": len(evidence.events),
@@ -66,6 +85,11 @@ def rarities_of(evidence: Evidence, history: Path, injected: Sequence[Injected])
         "wake-ups unknown": wakeups["garbage"],
         "share of writes accepted": sum(write.verdict == "ok" for write in answered) / max(1, len(answered)),
     }
+
+
+def _hits_a_change(fault: Injected) -> bool:
+    """It died at a step of one, or came while one was under way."""
+    return fault.detail.startswith(OF_CHANGES) if fault.kind is Kind.CRASH else fault.changing and fault.in_flight > 0
 
 
 def vacuous(rarities: Mapping[str, float]) -> list[str]:

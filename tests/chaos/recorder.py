@@ -9,7 +9,7 @@ import base64
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,22 @@ class History:
         self.note(call=self._number, method=method, began=time.time(), request=_text(request), **facts)
         return self._number
 
-    def ended(self, number: int, code: str, response: Message | None = None) -> None:
+    def ended(self, number: int, code: str, response: Message | None = None, **facts: Any) -> None:
         """Its outcome: a status code of gRPC, and the answer where that is OK."""
         answer = {} if response is None else {"response": _text(response)}
-        self.note(call=number, ended=time.time(), code=code, **answer)
+        self.note(call=number, ended=time.time(), code=code, **answer, **facts)
 
     def note(self, **fields: Any) -> None:
         """Any other line."""
         line = json.dumps({"process": self._process, **fields}) + "\n"
         os.write(self._fd, line.encode())
+
+
+def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of all histories."""
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            yield json.loads(line)
 
 
 def _text(message: Message) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kernel.artifacts import open_store
 from tests.chaos.bugs import BUGS
+from tests.chaos.changes import Changes
 from tests.chaos.checker import Violation, check
 from tests.chaos.cluster import Settings, running_cluster
 from tests.chaos.collect import collect, install_audit
@@ -16,9 +17,10 @@ from tests.chaos.evidence import Bounds
 from tests.chaos.late_calls import LateCalls
 from tests.chaos.plan import plan_of
 from tests.chaos.rarities import Injected, rarities_of, vacuous
-from tests.chaos.workload import write_workload
+from tests.chaos.reading import Reading
+from tests.chaos.workload import Workload
 
-EVENTS = 700
+EVENTS = 680
 RATE = 250
 _LEASE_SECONDS = 1.0
 
@@ -45,24 +47,33 @@ def run(seed: int, folder: Path, *, events: int = EVENTS, bug: str = "") -> Resu
     die with that."""
     started = time.monotonic()
     plan = plan_of(seed, _LEASE_SECONDS)
-    settings = Settings(seed, str(plan.losses), _LEASE_SECONDS, bug=bug, wakeups=plan.wakeups)
+    settings = Settings(
+        seed, str(plan.losses), _LEASE_SECONDS, bug=bug, wakeups=plan.wakeups, rollback_versions=plan.rollback_versions
+    )
     with running_cluster(folder, settings, random.Random(f"{seed}/proxy")) as cluster:
         install_audit(cluster.server.conninfo(), BUGS[bug].schema if bug else "")
-        document = write_workload(cluster.home.root / "files", events, RATE)
-        driver = Driver(cluster, plan, events)
+        workload = Workload(cluster.home.root / "files", events, RATE)
+        workload.write()
+        store = open_store(cluster.home.artifacts.as_uri())
+        driver = Driver(cluster, plan, workload)
         try:
-            driver.start(document)
-            with LateCalls(
+            driver.start()
+            late = LateCalls(
                 cluster.history, plan.replayed, random.Random(f"{seed}/late"), cluster.token("worker"), driver.address
-            ) as late:
-                driver.inject()
+            )
+            with late, Reading(cluster), Changes(cluster, plan.steps, workload, driver.share) as changes:
+                driver.inject(changes)
                 late.stop()
             driver.drain()
+            driver.collected(store)
         finally:
             driver.close()
         cluster.end()
-        store = open_store(cluster.home.artifacts.as_uri())
-        bounds = Bounds(unanswered=settings.unanswered_seconds)
+        bounds = Bounds(
+            unanswered=settings.unanswered_seconds,
+            rollback_versions=settings.rollback_versions,
+            orphan_grace=settings.orphan_grace_seconds,
+        )
         evidence = collect(cluster.server.conninfo(), store, cluster.history, bounds)
         rarities = rarities_of(evidence, cluster.history, driver.injected)
         seconds = time.monotonic() - started
