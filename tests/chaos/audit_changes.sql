@@ -10,9 +10,10 @@ create table chaos.dag_move (
 );
 create function chaos.note_dag() returns trigger language plpgsql as $$
 begin
-    if tg_op = 'INSERT' or (old.active_version_id, old.staged_version_id) is distinct from (new.active_version_id, new.staged_version_id) then
+    if tg_op = 'INSERT' or (old.active_version_id, old.staged_version_id, old.removed_at)
+            is distinct from (new.active_version_id, new.staged_version_id, new.removed_at) then
         insert into chaos.dag_move (dag, active_version_id, staged_version_id)
-        values (new.dag, new.active_version_id, new.staged_version_id);
+        values (new.dag, case when new.removed_at is null then new.active_version_id end, new.staged_version_id);
     end if;
     return null;
 end $$;

@@ -4,24 +4,10 @@ They are planted by tests only (`planting`). The scenario is the shortest way to
 of them too, in more time: `python -m tests.chaos --bug NAME`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from tests.chaos import wrong
-from tests.chaos.planting import Function, Patch, Sql
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """A mistake, and what finds it: the scenario in which it shows, and the invariant that is broken there. Where the
-    schema would stop it by itself, `schema` takes that index away."""
-
-    what: str
-    patches: Sequence[Patch]
-    scenario: str
-    invariant: str
-    schema: str = ""
-
+from tests.chaos import bugs_of_changes, wrong
+from tests.chaos.planting import Bug, Function, Sql
 
 _TASKS = "dispatcher.tasks.store"
 _EVENTS = "dispatcher.events.store"
@@ -260,4 +246,5 @@ BUGS: Mapping[str, Bug] = {
         "the_holder_of_a_stream_dies",
         "L2",
     ),
+    **bugs_of_changes.BUGS,
 }

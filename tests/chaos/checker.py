@@ -32,6 +32,7 @@ INVARIANTS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
     "S25": of_leases.calls_take_effect_once,
     "O1": of_order.streams_keep_their_order,
     "W1": of_order.what_is_complete_stays_so,
+    "W2": of_order.no_cutover_takes_completeness_back,
     "L1": of_ends.everything_comes_to_an_end,
     "L2": of_ends.ended_leases_are_noticed,
     "L3": of_ends.lost_wakeups_are_sent_again,

@@ -6,7 +6,7 @@ Numbers of the sequence are above a hundred: what the good history of tasks has 
 
 import dataclasses
 
-from tests.chaos.evidence import Evidence, TaskChange, Write, Written
+from tests.chaos.evidence import Evidence, TaskChange, WatermarkChange, Write, Written
 from tests.chaos.evidence_of_changes import (
     Activated,
     Activation,
@@ -52,6 +52,7 @@ def changed() -> Evidence:
         Written(161, "attempt", ZOMBIE, 16.0, 1061, "", ZOMBIE, 1, "returned"),
     ]
     evidence.writes.append(Write("beat", ZOMBIE, 1, b"token n", 15.8, 15.9, "refused", "CANCEL"))
+    evidence.watermark_changes += [WatermarkChange(141, NEW, b"1"), WatermarkChange(142, OLD, b"1")]
     evidence.gone_tasks = frozenset({ZOMBIE})
     evidence.gone_events = frozenset({"event of the new hop"})
     return evidence

@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.chaos.plan import Kind
@@ -11,6 +11,7 @@ from tests.chaos.run import Result
 
 LEDGER = Path(__file__).with_name("ledger.jsonl")
 _WATCHED = ("dispatcher", "wrapper", "kernel", "sdk", "gen", "tests/chaos")
+_OF_CHANGES = ("switches", "rollbacks", "builds aborted", "faults that hit a change", "dataset versions collected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,12 @@ class Entry:
     faults: Mapping[str, int]
     """How often each kind hit work in flight."""
     crashes: Sequence[str]
-    """The crash points at which a program died, with the hit that it was."""
+    """The crash points at which a program died."""
     broken: Sequence[str] = ()
     """The invariants that did not hold."""
     note: str = ""
+    changes: Mapping[str, int] = field(default_factory=dict)
+    """What became of the pipeline meanwhile; empty of runs from before it changed in any."""
 
 
 def commit() -> str:
@@ -61,6 +64,7 @@ def entry(result: Result, at: str) -> Entry:
         faults,
         [fault.detail for fault in result.injected if fault.kind is Kind.CRASH],
         sorted({violation.invariant for violation in result.violations}),
+        changes={name: int(result.rarities[name]) for name in _OF_CHANGES},
     )
 
 

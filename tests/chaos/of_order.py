@@ -4,8 +4,10 @@ import heapq
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 
 from tests.chaos.evidence import Evidence, WatermarkChange
+from tests.chaos.switches_over_time import SwitchesOverTime
 
 _PASSED = frozenset({"succeeded", "canceled", "skipped"})
 
@@ -56,3 +58,21 @@ def what_is_complete_stays_so(evidence: Evidence) -> Iterator[str]:
         index = bisect_left(keys, event.scope_last, key=lambda change: change.cursor_key)
         if index < len(keys) and keys[index].seq < written[event.event_id]:
             yield f"event {event.event_id} was accepted after the watermark had covered it"
+
+
+def no_cutover_takes_completeness_back(evidence: Evidence) -> Iterator[str]:
+    """W2: who reads a dataset finds it complete up to where it was before the cutover."""
+    changes = evidence.changes
+    cutovers = {entry.txid for entry in changes.said if entry.method == "DagService.CutOverDag"}
+    moves = sorted(evidence.watermark_changes, key=lambda change: change.seq)
+    switches = SwitchesOverTime(changes)
+    for activated in switches.of_dags().values():
+        for before, after in pairwise(activated):
+            if after.txid not in cutovers:
+                continue
+            keys = {move.version_id: move.cursor_key for move in moves if move.seq < after.seq}
+            served = switches.served(after)
+            for dataset, version in switches.served(before).items():
+                now = keys.get(served.get(dataset, version), b"")
+                if now < keys.get(version, b""):
+                    yield f"{dataset} was complete up to less after deploy {after.deploy_number} than before"

@@ -43,7 +43,7 @@ def a_switch_is_one_transaction(evidence: Evidence) -> Iterator[str]:
     if len(activated) != len(changes.activated):
         yield "one transaction has switched twice"
     for txid, version in moved.items():
-        if txid not in activated:
+        if version and txid not in activated:
             yield f"version {version} became active in a transaction that does not record it"
     for item in changes.activated:
         if moved.get(item.txid) != item.dag_version_id:
@@ -76,6 +76,8 @@ def _run_states_follow(changes: ChangesSeen, dag: str) -> Iterator[str]:
         state |= {run.job_version_id: run.run_state for run in by_txid[txid]}
         move = moves.get(txid)
         if move is None:
+            for job in {run.job_version_id for run in by_txid[txid]} & known - changes.gone_jobs:
+                yield f"job version {job} became {state[job]} in a transaction that moves nothing"
             continue
         active = changes.jobs.get(move.active_version_id, frozenset())
         staged = changes.jobs.get(move.staged_version_id, frozenset()) - active
@@ -94,7 +96,7 @@ def a_build_changes_nothing_that_is_active(evidence: Evidence) -> Iterator[str]:
     for entry in changes.said:
         said[entry.txid].add(entry.method)
     for txid, version in _active_moves(changes).items():
-        if not said[txid] & _SWITCHES:
+        if version and not said[txid] & _SWITCHES:
             yield f"version {version} became active, and nobody said so"
     active: dict[str, str] = {}
     moves = {move.txid: move for move in sorted(changes.moves, key=lambda move: move.seq)}

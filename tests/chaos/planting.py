@@ -6,7 +6,7 @@ that no longer applies is an error, so that none is planted in name only.
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -57,6 +57,18 @@ class Function(Patch):
         present = getattr(owner, name)
         changed = property(self.make(present.fget)) if isinstance(present, property) else self.make(present)
         stack.enter_context(patch.object(owner, name, changed))
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A mistake, and what finds it: the scenario in which it shows, and the invariant that is broken there. Where the
+    schema would stop it by itself, `schema` takes that index away."""
+
+    what: str
+    patches: Sequence[Patch]
+    scenario: str
+    invariant: str
+    schema: str = ""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dispatcher.events.producers import lock_producers
 from dispatcher.rpc import convert
 from dispatcher.tasks import store as tasks_store
 from kernel.ids import new_id
+from tests.chaos import scenarios_of_changes
 from tests.chaos.pausing import paused
 from tests.chaos.stage import Stage
 from tests.dispatcher.builders import READER, Worker, at, between, event, failure, manifest, success
@@ -275,7 +276,7 @@ async def the_holder_of_a_stream_dies(stage: Stage) -> None:
 LATER: Mapping[str, str] = {"a_wakeup_is_lost": "L3", "the_holder_of_a_stream_dies": "L2"}
 """Scenarios that are over when the duties had their turn, and what of later is judged then."""
 
-SCENARIOS: Mapping[str, Scenario] = {
+_OF_TASKS = {
     scenario.__name__: scenario
     for scenario in (
         a_lease_of_two_attempts,
@@ -307,6 +308,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         the_holder_of_a_stream_dies,
     )
 }
+SCENARIOS: Mapping[str, Scenario] = {**_OF_TASKS, **scenarios_of_changes.SCENARIOS}
 
 
 async def _run(stage: Stage, *, max_run_tasks: int = 0) -> tuple[Worker, pb.TaskRun]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.checker import INVARIANTS, check
-from tests.chaos.evidence import Evidence, Write, Written
+from tests.chaos.evidence import Evidence, WatermarkChange, Write, Written
 from tests.chaos.evidence_of_changes import (
     Activated,
     Condemned,
@@ -138,6 +138,10 @@ def _session_went_back(e: Evidence) -> None:
     replaced(e.changes.reads, lambda r: r.deploy_number == 3, deploy_number=1)
 
 
+def _complete_up_to_less(e: Evidence) -> None:
+    e.watermark_changes.append(WatermarkChange(149, OLD, b"2"))
+
+
 def _file_seen_otherwise(e: Evidence) -> None:
     e.changes.files.append(Seen("listed:data/file", "8"))
 
@@ -216,6 +220,7 @@ BAD: list[tuple[str, Bad]] = [
     ("S17", _build_stops_what_is_active),
     ("S17", _build_writes_into_what_is_active),
     ("S17", _build_becomes_active_by_being_staged),
+    ("W2", _complete_up_to_less),
     ("S21", _file_seen_otherwise),
     ("S21", _file_seen_other_than_accepted),
     ("S22", _given_up_while_it_is_served),
