@@ -108,6 +108,7 @@ async def _condemn_groups(
     condemned = await store.condemn(connection, _members(takeable), actor)
     await store.retire_jobs(connection, {job for group in takeable for job in group.job_version_ids}, actor)
     if condemned:
+        await store.part_from_inputs(connection, condemned)
         await datasets_store.audit(
             connection, actor, METHOD, found[0].dag, outcome=Outcome.CONDEMNED.value, datasets=condemned
         )

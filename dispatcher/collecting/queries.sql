@@ -209,6 +209,39 @@ set condemned_at = clock_timestamp(), condemned_by = %(actor)s
 where dataset_version_id = any(%(version_ids)s::uuid[]) and condemned_at is null
 returning dataset_version_id::text, dataset_id;
 
+-- name: part_from_inputs
+-- Job versions that were built on what goes, step by step, each in the DAG of what it reads: what they had is of events that are gone, and
+-- would come once more with what takes their place. No deploy finds them by their fingerprint any more; it builds them anew. Of versions that
+-- may still be rolled back to there is none: those hold what they read. Indexes input_binding_of, job_output_pkey.
+with recursive built (job_version_id) as (
+    select b.job_version_id
+    from input_binding b
+    join job_version j using (job_version_id)
+    join dataset d on d.dataset_id = b.dataset_id and d.dag = j.dag
+    where b.dataset_version_id = any(%(version_ids)s::uuid[])
+    union
+    select b.job_version_id
+    from built
+    join job_output o using (job_version_id)
+    join input_binding b on b.dataset_version_id = o.dataset_version_id
+    join job_version j on j.job_version_id = b.job_version_id
+    join dataset d on d.dataset_id = b.dataset_id and d.dag = j.dag
+)
+update job_version
+set fingerprint = sha256(fingerprint || job_version_id::text::bytea)
+where job_version_id in (select job_version_id from built) and not exists (
+    select 1
+    from dag_version_job s
+    join dag g on s.dag_version_id in (g.active_version_id, g.staged_version_id)
+    where s.job_version_id = job_version.job_version_id and g.removed_at is null
+) and not exists (
+    -- It goes itself, and is in the way of its like until it is gone.
+    select 1
+    from job_output o
+    join dataset_version v using (dataset_version_id)
+    where o.job_version_id = job_version.job_version_id and v.condemned_at is not null
+);
+
 -- name: retire_jobs
 -- Nothing of theirs may run again, whatever they were; a new epoch fences what still does.
 update job_version_run

@@ -98,6 +98,11 @@ async def condemn(connection: Connection, version_ids: Collection[str], actor: s
     return dict(await cursor.fetchall())
 
 
+async def part_from_inputs(connection: Connection, version_ids: Collection[str]) -> None:
+    """What was built on these versions is not taken up again."""
+    await connection.execute(_sql.part_from_inputs, {"version_ids": sorted(version_ids)})
+
+
 async def retire_jobs(connection: Connection, job_version_ids: Collection[str], actor: str) -> None:
     await connection.execute(_sql.retire_jobs, {"job_version_ids": sorted(job_version_ids), "actor": actor})
 

@@ -26,7 +26,7 @@ from traceapi.types.v1.dataset_pb2 import Pin
 
 _BETWEEN_SECONDS = 0.05
 _SHORT_SECONDS, _LONG_SECONDS = 3, 7
-_KEPT = 0.1
+_KEPT = 0.3
 _RELEASED = 0.7
 _MOST_FILES = 2
 _LISTED = 0.05

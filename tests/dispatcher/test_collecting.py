@@ -22,7 +22,7 @@ from kernel.artifacts import open_store
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
 from tests.dispatcher.builders import CHAIN, reason_of, start_source
-from tests.dispatcher.changing import roll_back
+from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, served
 from tests.dispatcher.giving_up import NO_GRACE, GivenUp, age, collector, fill, remove_all, replace, switch
 from tests.dispatcher.in_process import InProcess, in_process_dispatcher
 from tests.s3_server import S3Server
@@ -232,6 +232,27 @@ async def test_a_deploy_does_not_take_up_what_is_being_collected(dispatcher: InP
     rebuilt = await dispatcher.rows("select dataset_id, dataset_version_id::text from pointer")
     assert {version for _, version in rebuilt} & set(former.ids) == set()
     assert len(rebuilt) == 3
+
+
+async def test_what_was_built_on_a_version_that_went_is_built_anew(dispatcher: InProcess) -> None:
+    """Taken up again, it would get the same scopes once more, from what takes the place of what went."""
+    await dispatcher.deploy(PIPELINE)
+    source, fleet = await start_source(dispatcher), Fleet(dispatcher)
+    await source.publish([1, 2, 3])
+    await fleet.work()
+    former = await served(dispatcher)
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    await age(dispatcher, 90)
+    verdicts = await collector(dispatcher).condemn([former["copies"]], "user:tester")
+    assert verdicts[former["copies"]].outcome is Outcome.CONDEMNED
+    await remove_all(collector(dispatcher))
+    await deploy(dispatcher, PIPELINE)
+    await fleet.catch_up()
+    restored = await served(dispatcher)
+    assert {name for name, version in restored.items() if former[name] != version} == {"copies", "echoes"}
+    scopes = "select count(*), count(distinct scope_first) from event where dataset_version_id = %s"
+    assert await dispatcher.rows(scopes, restored["echoes"]) == [(3, 3)]
 
 
 async def test_nothing_of_a_condemned_version_runs_again(dispatcher: InProcess, former: GivenUp) -> None:
