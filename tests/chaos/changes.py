@@ -24,6 +24,8 @@ from traceapi.control.v1 import retention_service_pb2 as retention
 
 _sql = Statements.load("tests.chaos", "run.sql")
 _ABORT_AFTER_SECONDS = 0.3
+_BAD_SECONDS = 0.1, 1.0
+"""A version is active for so long at least before it is rolled back."""
 _LOOK_SECONDS = 0.05
 
 
@@ -81,7 +83,6 @@ class Changes:
                 self._abort(self._deploy(step.shape, hold=True))
             case StepKind.INTERRUPT:
                 self._deploy(step.shape, hold=True)
-                self._person.wait(self._rng.uniform(0, _ABORT_AFTER_SECONDS))
                 self._roll_back()
             case StepKind.TUNE:
                 active = self._shapes.get(self._ask(_sql.active), Shape())
@@ -121,6 +122,8 @@ class Changes:
             self._person.insist("AbortDeployment", dags.AbortDeploymentRequest(deployment_id=deployment_id))
 
     def _roll_back(self, *, to: int = 0) -> Answer:
+        """Not at once: what comes meanwhile the restored version has to make up for."""
+        self._person.wait(self._rng.uniform(*_BAD_SECONDS))
         request = dags.RollbackDagRequest(dag=DAG, to_version=to, request_id=new_id())
         return self._person.insist("RollbackDag", request)
 

@@ -18,7 +18,7 @@ import grpc
 
 from kernel.channels import sync_channel
 from kernel.errors import from_rpc_error
-from tests.chaos.collect import MESSAGES
+from tests.chaos.collect_calls import MESSAGES
 from tests.chaos.plan import WRAPPERS
 from tests.chaos.recorder import WORKER_METHODS, History
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub

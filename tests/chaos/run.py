@@ -20,8 +20,8 @@ from tests.chaos.rarities import Injected, rarities_of, vacuous
 from tests.chaos.reading import Reading
 from tests.chaos.workload import Workload
 
-EVENTS = 680
-RATE = 250
+EVENTS = 650
+RATE = 60
 _LEASE_SECONDS = 1.0
 
 

@@ -38,7 +38,7 @@ _ANY = (
     StepKind.ROLLBACK_TO,
     StepKind.COLLECT,
 )
-_FREE = 3
+_FREE = 2
 _FIRST = Shape()
 _BEGIN, _END = 0.08, 0.6
 
@@ -72,7 +72,7 @@ def steps_of(rng: random.Random) -> tuple[Step, ...]:
 
 def _changed(shape: Shape, letter: str, rng: random.Random) -> Shape:
     """Mostly near the end of the chain, since a change builds all that follows it."""
-    match rng.choice(("tagged", "tagged", "ranges", "ranges", "skip", "hop")):
+    match rng.choice(("tagged", "tagged", "tagged", "ranges", "ranges", "ranges", "skip", "hop")):
         case "tagged":
             return dataclasses.replace(shape, letter=letter)
         case "ranges":

@@ -14,6 +14,7 @@ from tests.chaos import ledger
 from tests.chaos.plan import plan_of
 from tests.chaos.proxy import Endpoint, Proxy, Way
 from tests.chaos.run import run
+from tests.chaos.steps import StepKind
 
 SEEDS = {"stream": 1, "sqs": 7}
 """Of each way that wake-ups go, one."""
@@ -52,16 +53,21 @@ def test_a_run_under_faults_breaks_no_promise_and_is_not_vacuous(tmp_path: Path,
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(LONGEST_SECONDS)
-def test_a_bug_in_the_real_programs_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bug", "invariant"), [("clock-ahead", "S9"), ("switched-in-two", "S13")])
+def test_a_bug_in_the_real_programs_is_found(tmp_path: Path, bug: str, invariant: str) -> None:
     """Planted in the dispatchers; so what goes from them through the database to the checker is whole."""
-    result = run(SEEDS["stream"], tmp_path / "home", events=FEW_EVENTS, bug="clock-ahead")
-    assert "S9" in {violation.invariant for violation in result.violations}
+    result = run(SEEDS["stream"], tmp_path / "home", events=FEW_EVENTS, bug=bug)
+    assert invariant in {violation.invariant for violation in result.violations}
 
 
 def test_a_seed_is_a_plan() -> None:
     plans = [plan_of(seed, 1.0) for seed in range(200)]
     assert plans == [plan_of(seed, 1.0) for seed in range(200)]
     assert len({plan.faults for plan in plans}) == 200
+    assert {step.kind for plan in plans[:20] for step in plan.steps} == set(StepKind)
+    for plan in plans:
+        assert {step.kind for step in plan.steps} >= {StepKind.ROLLBACK, StepKind.COLLECT}
+        assert any(fault.step is not None for fault in plan.faults)
     assert {fault.kind for plan in plans for fault in plan.faults} == {f.kind for p in plans[:20] for f in p.faults}
 
 
