@@ -25,8 +25,9 @@ from traceapi.control.v1 import dataset_service_pb2 as datasets
 from traceapi.types.v1.dataset_pb2 import Pin
 
 _BETWEEN_SECONDS = 0.05
-_SHORT_SECONDS, _LONG_SECONDS = 3, 7
-_KEPT = 0.3
+_SHORT_SECONDS, _LONG_SECONDS = 1, 7
+_KEPT = (0.0, 0.3)
+"""The share of pins that are kept: in half of the runs none is, since they keep the collector from nearly all."""
 _RELEASED = 0.7
 _MOST_FILES = 2
 _LISTED = 0.05
@@ -47,6 +48,7 @@ class Reading:
         self._cluster = cluster
         self._store = open_store(cluster.home.artifacts.as_uri())
         self._rng = random.Random(f"{cluster.settings.seed}/reading")
+        self._share_kept = self._rng.choice(_KEPT)
         self._kept: list[_Kept] = []
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
@@ -74,7 +76,7 @@ class Reading:
             return
 
     def _read(self) -> None:
-        kept = self._rng.random() < _KEPT
+        kept = self._rng.random() < self._share_kept
         lease = Duration(seconds=_LONG_SECONDS if kept else _SHORT_SECONDS)
         began = time.time()
         answer = self._person.ask("PinDatasets", datasets.PinDatasetsRequest(names=DATASETS, lease_duration=lease))
