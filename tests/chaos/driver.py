@@ -33,7 +33,7 @@ _STILL_SECONDS = 60.0
 """A run in which so long nothing has moved is stuck."""
 _TICK_SECONDS = 0.02
 _RESTART_SECONDS = 0.1
-_COLLECTED_SECONDS = 20.0
+_COLLECTED_SECONDS = 12.0
 
 _sql = Statements.load("tests.chaos", "run.sql")
 

@@ -31,12 +31,15 @@ def what_was_cancelled_never_succeeds(evidence: Evidence) -> Iterator[str]:
 
 
 def everything_comes_to_an_end(evidence: Evidence) -> Iterator[str]:
-    """L1: of what is active or being built. What was taken back stays as it is, but nobody holds it."""
+    """L1: of what is active or being built, and builds too. What was taken back stays as it is, but nobody holds it."""
     if not evidence.drained:
         return
     for task in evidence.tasks:
         if task.state in _OPEN and (task.scheduled or task.state == "running"):
             yield f"task {task.task_id} is still {task.state}"
+    for move in {move.dag: move for move in evidence.changes.moves}.values():
+        if move.staged_version_id:
+            yield f"version {move.staged_version_id} is still being built"
     for subscription in evidence.subscriptions:
         if subscription.scheduled and not subscription.replayed:
             yield f"job version {subscription.job_version_id} is still owed events of {subscription.version_id}"

@@ -42,9 +42,9 @@ class Result:
         return "violated" if self.violations else "vacuous" if self.missing else "passed"
 
 
-def run(seed: int, folder: Path, *, events: int = EVENTS, bug: str = "") -> Result:
-    """Runs a seed in an empty folder, with a planted bug where one is named. Call it in the main thread: the programs
-    die with that."""
+def run(seed: int, folder: Path, *, events: int = EVENTS, bug: str = "", changing: bool = True) -> Result:
+    """Runs a seed in an empty folder, with a planted bug where one is named, and without changes where none are wanted.
+    Call it in the main thread: the programs die with that."""
     started = time.monotonic()
     plan = plan_of(seed, _LEASE_SECONDS)
     settings = Settings(
@@ -61,7 +61,11 @@ def run(seed: int, folder: Path, *, events: int = EVENTS, bug: str = "") -> Resu
             late = LateCalls(
                 cluster.history, plan.replayed, random.Random(f"{seed}/late"), cluster.token("worker"), driver.address
             )
-            with late, Reading(cluster), Changes(cluster, plan.steps, workload, driver.share) as changes:
+            with (
+                late,
+                Reading(cluster),
+                Changes(cluster, plan.steps if changing else (), workload, driver.share) as changes,
+            ):
                 driver.inject(changes)
                 late.stop()
             driver.drain()

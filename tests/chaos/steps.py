@@ -39,6 +39,9 @@ _ANY = (
     StepKind.COLLECT,
 )
 _FREE = 2
+_OTHER_SIZE = {10: 25, 25: 50, 50: 10}
+"""All of them divide the numbers of a run: a last range that is not full stays open, and what ends in one is complete
+up to less than what does not, so it never takes over by itself."""
 _FIRST = Shape()
 _BEGIN, _END = 0.08, 0.6
 
@@ -76,7 +79,7 @@ def _changed(shape: Shape, letter: str, rng: random.Random) -> Shape:
         case "tagged":
             return dataclasses.replace(shape, letter=letter)
         case "ranges":
-            return dataclasses.replace(shape, size={10: 20, 20: 25, 25: 10}[shape.size], letter=letter)
+            return dataclasses.replace(shape, size=_OTHER_SIZE[shape.size], letter=letter)
         case "skip":
             return dataclasses.replace(shape, skip=1 - shape.skip, letter=letter)
         case _:

@@ -53,11 +53,10 @@ def test_a_run_under_faults_breaks_no_promise_and_is_not_vacuous(tmp_path: Path,
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(LONGEST_SECONDS)
-@pytest.mark.parametrize(("bug", "invariant"), [("clock-ahead", "S9"), ("switched-in-two", "S13")])
-def test_a_bug_in_the_real_programs_is_found(tmp_path: Path, bug: str, invariant: str) -> None:
+def test_a_bug_in_the_real_programs_is_found(tmp_path: Path) -> None:
     """Planted in the dispatchers; so what goes from them through the database to the checker is whole."""
-    result = run(SEEDS["stream"], tmp_path / "home", events=FEW_EVENTS, bug=bug)
-    assert invariant in {violation.invariant for violation in result.violations}
+    result = run(SEEDS["stream"], tmp_path / "home", events=FEW_EVENTS, bug="clock-ahead", changing=False)
+    assert "S9" in {violation.invariant for violation in result.violations}
 
 
 def test_a_seed_is_a_plan() -> None:

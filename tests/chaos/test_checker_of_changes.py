@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.checker import INVARIANTS, check
-from tests.chaos.evidence import Evidence, WatermarkChange, Write, Written
+from tests.chaos.evidence import Evidence, Subscription, WatermarkChange, Write, Written
 from tests.chaos.evidence_of_changes import (
     Activated,
     Condemned,
@@ -138,6 +138,14 @@ def _session_went_back(e: Evidence) -> None:
     replaced(e.changes.reads, lambda r: r.deploy_number == 3, deploy_number=1)
 
 
+def _build_never_takes_over(e: Evidence) -> None:
+    e.changes.moves.append(DagMove(190, DAG, FIRST_VERSION, SECOND_VERSION, 19.0, 1090))
+
+
+def _events_never_made_up_for(e: Evidence) -> None:
+    e.subscriptions.append(Subscription("hop", NUMBERS, 9, None, replayed=False, scheduled=True))
+
+
 def _complete_up_to_less(e: Evidence) -> None:
     e.watermark_changes.append(WatermarkChange(149, OLD, b"2"))
 
@@ -220,6 +228,8 @@ BAD: list[tuple[str, Bad]] = [
     ("S17", _build_stops_what_is_active),
     ("S17", _build_writes_into_what_is_active),
     ("S17", _build_becomes_active_by_being_staged),
+    ("L1", _build_never_takes_over),
+    ("L1", _events_never_made_up_for),
     ("W2", _complete_up_to_less),
     ("S21", _file_seen_otherwise),
     ("S21", _file_seen_other_than_accepted),
