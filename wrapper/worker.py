@@ -171,7 +171,7 @@ class Worker:
     def _handed_in(self, unit: Unit) -> None:
         if not unit.is_source:
             if unit.finished is not None:  # what no operator could be had for says nothing of how many are worked off
-                self._window.note(self._monotonic())
+                self._window.note(self._monotonic(), live=unit.is_live)
             self._working -= 1
             self._room.set()
 
