@@ -2,11 +2,12 @@
 
 -- name: unfinished
 -- Whether a job of the DAG has a task that is neither done nor given up. Indexes task_queued and task_open, one for each question.
-select exists (select 1 from task t where t.job_version_id = j.job_version_id and t.state = 'queued')
-    or exists (
-        select 1 from task t
+select (select true from task t where t.job_version_id = j.job_version_id and t.state = 'queued' limit 1) is true
+    or (
+        select true from task t
         where t.job_version_id = j.job_version_id and t.state in ('released', 'running', 'backoff', 'dead')
-    )
+        limit 1
+    ) is true
 from job_version j
 where j.dag = %(dag)s and j.job = %(job)s;
 

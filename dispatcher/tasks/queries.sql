@@ -399,7 +399,7 @@ with over as (
 )
 update task
 set state = 'queued', retry_at = null
-where task_id in (select task_id from over)
+where task_id = any(array(select task_id from over))
 returning task_id::text;
 
 -- name: fan_outs

@@ -91,7 +91,7 @@ with picked as (
 )
 update task
 set state = 'released', released_at = clock_timestamp()
-where state = 'queued' and task_id in (select task_id from picked)
+where state = 'queued' and task_id = any(array(select task_id from picked))
 returning task_id::text, origin::text, job_version_id::text;
 
 -- name: release_again
@@ -111,7 +111,7 @@ with unanswered as (
 )
 update task
 set released_at = clock_timestamp()
-where state = 'released' and task_id in (select task_id from unanswered)
+where state = 'released' and task_id = any(array(select task_id from unanswered))
 returning task_id::text;
 
 -- name: hold_facts
