@@ -220,19 +220,21 @@ order by e.scope_first, e.event_id
 limit %(limit)s;
 
 -- name: task_reads
--- How a claimed task reads one of its inputs: the binding, the pin that its first claim fixed, and its scope.
-select t.task_id::text, b.dataset_id, b.dataset_version_id::text, b.lookback, v.cursor_type, v.stored, t.scope_kind,
-    t.scope_first, t.scope_last,
-    (
-        select (pin ->> 'number')::bigint from jsonb_array_elements(t.pins) pin
-        where pin ->> 'dataset_id' = b.dataset_id
-    ) as number
+-- How a claimed task reads one of its inputs: the binding, the pin that its first claim fixed, and its scope. The version is the pin's: the
+-- binding may follow the pointer of another DAG's dataset to another version while the task runs.
+select t.task_id::text, b.dataset_id, v.dataset_version_id::text, b.lookback, v.cursor_type, v.stored, t.scope_kind,
+    t.scope_first, t.scope_last, p.number
 from unnest(%(task_ids)s::uuid[], %(dataset_ids)s::text[]) with ordinality as k (task_id, dataset_id, position)
 join task t on t.task_id = k.task_id
 join scheduled_job s on s.job_version_id = t.job_version_id
 join input_binding b
     on b.dag_version_id = s.dag_version_id and b.job_version_id = t.job_version_id and b.dataset_id = k.dataset_id
-join dataset_version v on v.dataset_version_id = b.dataset_version_id
+left join lateral (
+    select (pin ->> 'version')::uuid as dataset_version_id, (pin ->> 'number')::bigint as number
+    from jsonb_array_elements(t.pins) pin
+    where pin ->> 'dataset_id' = b.dataset_id
+) p on true
+join dataset_version v on v.dataset_version_id = coalesce(p.dataset_version_id, b.dataset_version_id)
 order by k.position;
 
 -- name: lineage

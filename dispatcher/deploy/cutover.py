@@ -134,6 +134,9 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
         restored = target
         if target.dag_version_id != active.dag_version_id:
             restored = await _restore(connection, standing, target, call.actor)
+        elif standing.staged_version_id is not None:
+            await _retire(connection, standing, call.actor)
+            await _audit(connection, call.actor, "DagService.RollbackDag", restored, standing)
         if not await store.answer_rollback(
             connection, call.request_id, restored.dag_version_id, active.dag_version_id, call.actor
         ):

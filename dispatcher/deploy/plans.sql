@@ -1,10 +1,10 @@
 -- What a plan is made of, and plans as they were made.
 
 -- name: planning_base
--- The active version and the moment. Primary keys.
+-- The active version and the moment; a removed DAG has none. Primary keys.
 select v.dag_version_id::text, v.version, v.spec, clock_timestamp() as now
 from (select 1) one
-left join dag d on d.dag = %(dag)s
+left join dag d on d.dag = %(dag)s and d.removed_at is null
 left join dag_version v on v.dag_version_id = d.active_version_id;
 
 -- name: base_jobs

@@ -112,6 +112,11 @@ async def dags_around(connection: Connection, job_version_ids: Sequence[str]) ->
     return {row[0] for row in await cursor.fetchall()}
 
 
+async def lock_subscriptions(connection: Connection, job_version_ids: Sequence[str]) -> None:
+    """Until the end of the transaction nothing is replayed to these job versions."""
+    await connection.execute(_sql.lock_subscriptions, {"job_version_ids": list(job_version_ids)})
+
+
 async def rerun_jobs(connection: Connection, job_version_ids: Sequence[str]) -> list[RerunJob]:
     return await rows(connection, _sql.rerun_jobs, RerunJob, job_version_ids=list(job_version_ids))
 

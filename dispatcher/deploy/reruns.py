@@ -124,6 +124,7 @@ async def _make(
     await _own(connection, sorted(job_version_ids))
     if (answered := await _answered(connection, request)) is not None:
         return answered
+    await store.lock_subscriptions(connection, sorted(job_version_ids))
     jobs = await _rerunnable(connection, sorted(job_version_ids))
     reason = f"run again by {request.actor}: a new task of its event stands for it"
     made = await store.make_reruns(connection, causes, reason)

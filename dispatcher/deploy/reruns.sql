@@ -20,19 +20,20 @@ join input_binding b on b.dag_version_id = g.active_version_id and b.trigger
 join dataset d using (dataset_id)
 where b.job_version_id = any(%(job_version_ids)s::uuid[]);
 
+-- name: lock_subscriptions
+-- Before what decides is read, where tasks are made of it: a replay in between would not see the new revisions.
+select 1
+from subscription s
+where s.job_version_id = any(%(job_version_ids)s::uuid[])
+order by s.job_version_id, s.input_version_id, s.from_number
+for no key update of s;
+
 -- name: rerun_jobs
--- What decides whether job versions can be run again. Locks their subscriptions: a replay in between would not see the new revisions.
-with locked as (
-    select s.job_version_id, s.replayed
-    from subscription s
-    where s.job_version_id = any(%(job_version_ids)s::uuid[])
-    order by s.job_version_id, s.input_version_id, s.from_number
-    for no key update of s
-)
+-- What decides whether job versions can be run again.
 select j.job_version_id::text, j.dag, j.job, j.kind::text, j.ordered,
     exists (select 1 from dag_version_job s where s.dag_version_id = d.active_version_id and s.job_version_id = j.job_version_id)
         and d.removed_at is null as active,
-    exists (select 1 from locked l where l.job_version_id = j.job_version_id and not l.replayed) as catching_up,
+    exists (select 1 from subscription s where s.job_version_id = j.job_version_id and not s.replayed) as catching_up,
     coalesce((
         select array_agg(v.spec order by v.dataset_id) from job_output o join dataset_version v using (dataset_version_id)
         where o.job_version_id = j.job_version_id and v.stored

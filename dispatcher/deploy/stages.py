@@ -93,11 +93,11 @@ async def own(connection: Connection, dag: str, other: str | None = None) -> Sta
     """Until the end of the transaction no event is accepted that the DAG's versions make or are caused by, those of
     `other` among them, and nobody else writes of its versions. Raises DAG_NOT_FOUND, and UNAVAILABLE where it changed
     meanwhile."""
-    dags = await _input_dags(connection, dag, other)
-    await store.own_dags(connection, DAG_LOCK_CLASS, [dag, *dags])
-    found = await rows(connection, _sql.standing, Standing, dag=dag)
+    found = await rows(connection, _sql.standing, Standing, dag=dag)  # first the row: acceptance does not wait with it
     if not found:
         raise await no_dag(connection, dag)
+    dags = await _input_dags(connection, dag, other)
+    await store.own_dags(connection, DAG_LOCK_CLASS, [dag, *dags])
     if not dags.issuperset(await _input_dags(connection, dag, other)):
         raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, f"{dag} changed meanwhile", retry_after=RETRY_AFTER)
     return found[0]

@@ -246,22 +246,24 @@ where v.dag_version_id = %(dag_version_id)s and n.dataset_version_id <> o.datase
 order by n.dataset_id;
 
 -- name: owed_events
--- Events of the inputs of a DAG version's jobs that have no task yet, and tasks that were made of such events and are not done; and what
+-- Events of the inputs of an active DAG version's jobs that have no task yet, and tasks that were made of such events and are not done; and what
 -- waits since the version was replaced, as far as it is among the first `most` that wait: of a million tasks no more are read. Indexes
 -- subscription_replaying, task_queued, task_open.
 select (
     select coalesce(sum(p.event_count), 0)
-    from dag_version_job s
+    from dag_version v
+    join dag_version_job s using (dag_version_id)
     join subscription u using (job_version_id)
     join publication p on p.dataset_version_id = u.input_version_id and p.number <= u.from_number and p.number > coalesce((
         select max(e.to_number)
         from subscription e
         where e.job_version_id = u.job_version_id and e.input_version_id = u.input_version_id and e.from_number < u.from_number
     ), 0)
-    where s.dag_version_id = %(dag_version_id)s and not u.replayed
+    where v.dag_version_id = %(dag_version_id)s and v.state = 'active' and not u.replayed
 ) + (
     select coalesce(sum(queued.tasks + open.tasks), 0)
-    from dag_version_job s
+    from dag_version v
+    join dag_version_job s using (dag_version_id)
     cross join lateral (
         select count(*) as tasks
         from task t
@@ -272,7 +274,7 @@ select (
         from task t
         where t.job_version_id = s.job_version_id and t.origin = 'replay' and t.state in ('released', 'running', 'backoff')
     ) open
-    where s.dag_version_id = %(dag_version_id)s
+    where v.dag_version_id = %(dag_version_id)s and v.state = 'active'
 ) + (
     select count(*) filter (where w.early)
     from (
