@@ -103,7 +103,7 @@ def run_batch(connection: psycopg.Connection[TupleRow], job: Job, number: int, s
     connection.commit()
     connection.execute(_tasks.job_versions_of, {"task_ids": task_ids}).fetchall()
     connection.execute(_events.job_outputs, {"job_version_ids": [job.job_version_id]}).fetchall()
-    connection.execute(_events.share_dags, {"class": 1, "dags": [job.dag]})
+    connection.execute(_events.share_dags, {"class": 1, "job_version_ids": [job.job_version_id]})
     connection.execute(_tasks.lock_tasks, {"task_ids": task_ids}).fetchall()
     _accept(connection, job, job.output_version_id, task_ids, keys)
     _end(connection, job, task_ids)

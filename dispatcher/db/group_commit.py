@@ -16,7 +16,7 @@ are transactions of their own.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ import structlog
 
 from dispatcher.db.errors import OutcomeUnknown, TransactionFailed
 from dispatcher.db.operations import BatcherConfig, Committed, Connection, Held, Item, Kind, Quarantined, fail_calls
+from dispatcher.db.pipeline import pipelined
 from dispatcher.db.pool import Pool, commit
 from kernel.crash import crash
 
@@ -129,7 +130,8 @@ class GroupCommit:
         started = self._clock.monotonic()
         connection = await self._connection()
         outcome = _Outcome(dict(refused))
-        try:
+        # Carefully, each answer is waited for: a savepoint must know which statement failed.
+        async with _one_by_one(connection) if careful else pipelined(connection):
             if careful:  # otherwise a deferred constraint would fail in COMMIT, where no savepoint helps
                 await connection.execute("set constraints all immediate")
             # Carefully, each kind has a ground of its own: what the savepoints undo is not to be remembered.
@@ -145,12 +147,7 @@ class GroupCommit:
             for group in outcome.groups:
                 if group.kind.finish is not None:
                     await group.kind.finish(ground, group.ops, group.results)
-        except Exception:
-            with contextlib.suppress(psycopg.Error):
-                await connection.rollback()
-            raise
-        crash("batch.written")
-        await commit(connection)
+            crash("batch.written")
         crash("batch.committed")
         cost = sum(item.cost for group in outcome.groups for item in group.items)
         outcome.committed = Committed(len(part), len(outcome.quarantined), cost, self._clock.monotonic() - started)
@@ -223,6 +220,18 @@ class GroupCommit:
         if state.startswith("54") or state == "57014" or isinstance(error, psycopg.errors.PipelineAborted):
             return False
         return isinstance(error, psycopg.OperationalError) or state == "25006"  # a standby, after a failover
+
+
+@contextlib.asynccontextmanager
+async def _one_by_one(connection: Connection) -> AsyncIterator[None]:
+    """A transaction in which each statement's answer is waited for."""
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(psycopg.Error):
+            await connection.rollback()
+        raise
+    await commit(connection)
 
 
 def _cut(part: list[Item]) -> list[list[Item]]:

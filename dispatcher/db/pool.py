@@ -118,12 +118,6 @@ async def single_statements(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRo
                 await connection.set_autocommit(False)
 
 
-async def plan_once(connection: AsyncConnection[TupleRow]) -> None:
-    """The statements of this transaction are planned once for each connection: where one plan is good for whatever
-    parameters come."""
-    await connection.execute(_sql.plan_once, prepare=False)
-
-
 @contextlib.asynccontextmanager
 async def unflushed_transaction(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
     """A transaction whose COMMIT does not wait for the disk: for what a crash of the server may undo, since it is then

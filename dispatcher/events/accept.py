@@ -21,6 +21,7 @@ a rollback.
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
+from dispatcher.db.pipeline import together
 from dispatcher.events import store
 from dispatcher.events.producers import Producers
 from dispatcher.events.rows import EventKey, JobOutputRow
@@ -202,14 +203,21 @@ async def _find(producers: Producers, ops: Sequence[Emit], refusals: Sequence[Re
             produced[move.dataset_id].dataset_version_id for move in op.watermarks if move.dataset_id in produced
         }
     connection = producers.connection
-    nearest = await store.nearest_artifacts(connection, extents)
+    events, artifacts, nearest, schemas, standing, watermarks = await together(
+        store.existing_events(connection, keys),
+        store.existing_artifacts(connection, object_keys),
+        store.nearest_artifacts(connection, extents),
+        store.lock_unfrozen(connection, unfrozen),
+        tasks_store.operator_states(connection, states),
+        store.watermarks(connection, version_ids),
+    )
     return Found(
-        events=await store.existing_events(connection, keys),
-        artifacts=await store.existing_artifacts(connection, object_keys),
+        events=events,
+        artifacts=artifacts,
         extents={extents[index]: (extent.scope_first, extent.scope_last) for index, extent in nearest.items()},
-        schemas=await store.lock_unfrozen(connection, unfrozen),
-        states=await tasks_store.operator_states(connection, states),
-        watermarks=await store.watermarks(connection, version_ids),
+        schemas=schemas,
+        states=standing,
+        watermarks=watermarks,
     )
 
 

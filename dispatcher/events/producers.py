@@ -10,6 +10,7 @@ what the emits before it added to its task's row, so that the row is written onc
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
+from dispatcher.db.pipeline import together
 from dispatcher.db.rows import Connection
 from dispatcher.events import store
 from dispatcher.events.rows import JobOutputRow
@@ -41,14 +42,12 @@ async def lock_producers(connection: Connection, ops: Sequence[Emit | Completion
     emitting = {lease.task_id for op in ops if isinstance(op, Emit) for lease in op.leases}
     ending = {op.lease.task_id for op in ops if isinstance(op, Completion)}
     owners = await tasks_store.job_versions_of(connection, emitting)
-    outputs = await store.job_outputs(connection, {owner.job_version_id for owner in owners.values()})
-    rows = [row for by_dataset in outputs.values() for row in by_dataset.values()]
-    await store.share_dags(connection, {row.dag for row in rows})
-    return Producers(
-        connection=connection,
-        outputs=outputs,
-        consumers=await store.consumers(connection, {row.dataset_version_id for row in rows}),
-        streams=await tasks_store.lock_streams(connection, {op.stream.key for op in ops if op.stream is not None}),
-        tasks=await tasks_store.lock_tasks(connection, emitting | ending),
-        ending=ending,
+    job_version_ids = {owner.job_version_id for owner in owners.values()}
+    outputs, _, consumers, streams, tasks = await together(
+        store.job_outputs(connection, job_version_ids),
+        store.share_dags(connection, job_version_ids),
+        store.consumers(connection, job_version_ids),
+        tasks_store.lock_streams(connection, {op.stream.key for op in ops if op.stream is not None}),
+        tasks_store.lock_tasks(connection, emitting | ending),
     )
+    return Producers(connection, outputs, consumers, streams, tasks, ending)

@@ -3,7 +3,9 @@
 -- name: share_dags
 -- Acceptance holds the DAG's lock shared, subscription changes hold it exclusively (MECHANICS 3); both in the order of the keys.
 select pg_advisory_xact_lock_shared(%(class)s, key)
-from (select distinct hashtext(dag) as key from unnest(%(dags)s::text[]) as d (dag) order by 1) k;
+from (
+    select distinct hashtext(dag) as key from job_version where job_version_id = any(%(job_version_ids)s::uuid[]) order by 1
+) k;
 
 -- name: job_outputs
 -- What job versions produce. Never changes but for the frozen schema.
@@ -16,10 +18,11 @@ where o.job_version_id = any(%(job_version_ids)s::uuid[]);
 
 -- name: consumers
 -- How many tasks an event of each version makes. Read under the DAGs' locks, so it stays so until the commit. Index subscription_open.
-select input_version_id::text, count(*)::int
-from subscription
-where input_version_id = any(%(version_ids)s::uuid[]) and to_number is null
-group by input_version_id;
+select u.input_version_id::text, count(*)::int
+from job_output o
+join subscription u on u.input_version_id = o.dataset_version_id and u.to_number is null
+where o.job_version_id = any(%(job_version_ids)s::uuid[])
+group by u.input_version_id;
 
 -- name: existing_events
 -- Events under the keys that are about to be taken. Index event_key.

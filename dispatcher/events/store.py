@@ -31,10 +31,11 @@ _sql = Statements.load("dispatcher.events")
 DAG_LOCK_CLASS = 0x7472  # advisory locks of two keys: this class, and the hash of the DAG's name
 
 
-async def share_dags(connection: Connection, dags: set[str]) -> None:
-    if not dags:
+async def share_dags(connection: Connection, job_version_ids: set[str]) -> None:
+    """Those of the job versions."""
+    if not job_version_ids:
         return
-    await connection.execute(_sql.share_dags, {"class": DAG_LOCK_CLASS, "dags": sorted(dags)})
+    await connection.execute(_sql.share_dags, {"class": DAG_LOCK_CLASS, "job_version_ids": sorted(job_version_ids)})
 
 
 async def job_outputs(connection: Connection, job_version_ids: set[str]) -> dict[str, dict[str, JobOutputRow]]:
@@ -48,11 +49,11 @@ async def job_outputs(connection: Connection, job_version_ids: set[str]) -> dict
     return outputs
 
 
-async def consumers(connection: Connection, version_ids: set[str]) -> dict[str, int]:
-    """By dataset version, where it has any."""
-    if not version_ids:
+async def consumers(connection: Connection, job_version_ids: set[str]) -> dict[str, int]:
+    """By dataset version that the job versions produce, where it has any."""
+    if not job_version_ids:
         return {}
-    cursor = await connection.execute(_sql.consumers, {"version_ids": sorted(version_ids)})
+    cursor = await connection.execute(_sql.consumers, {"job_version_ids": sorted(job_version_ids)})
     return dict(await cursor.fetchall())
 
 
@@ -150,9 +151,8 @@ async def remove_replaced(connection: Connection, publications: Mapping[str, str
     )
 
 
-async def insert_events(connection: Connection, publication_id: str, inserts: Sequence[EventInsert]) -> int:
-    """Answers how many tasks were made."""
-    cursor = await connection.execute(
+async def insert_events(connection: Connection, publication_id: str, inserts: Sequence[EventInsert]) -> None:
+    await connection.execute(
         _sql.insert_events,
         {
             "publication_id": publication_id,
@@ -170,7 +170,6 @@ async def insert_events(connection: Connection, publication_id: str, inserts: Se
             "event_times": [item.event.event_time for item in inserts],
         },
     )
-    return cursor.rowcount
 
 
 async def record_emits(connection: Connection, emitted: Mapping[str, Emitted]) -> None:

@@ -11,6 +11,7 @@ import grpc
 from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.manifest import Manifest, read_bounds
 from dispatcher.db.batcher import Quarantined
+from dispatcher.db.pipeline import pipelined
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.events.values import MAX_ROWS
 from dispatcher.rpc import convert
@@ -92,7 +93,7 @@ class WorkerService(WorkerServiceServicer):
             request.max_run_tasks,
         )
         with translated():
-            async with transaction(self._pool) as connection:
+            async with self._pool.connection() as connection, pipelined(connection):
                 claimed = await claim_tasks(connection, claim)
                 known = set(request.known_details_ids)
                 unknown = [row for row in claimed.settings.values() if details_id(row) not in known]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from dispatcher.db.pipeline import together
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
 from dispatcher.tasks.heads import doubtful, head_of
 from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, claim_refusal
-from dispatcher.tasks.rows import ClaimedRow, JobSettings, StateRow, TaskOwner
+from dispatcher.tasks.rows import ClaimedRow, InputHead, JobSettings, StateRow, TaskOwner
 from dispatcher.tasks.state import TaskState
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -68,16 +69,24 @@ class _Budget:
 async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
     """Locks streams, then tasks; judges the locked rows; leases what may be had."""
     owners = await store.job_versions_of(connection, claim.task_ids)
-    settings = await store.job_settings(connection, {owner.job_version_id for owner in owners.values()})
+    job_version_ids = {owner.job_version_id for owner in owners.values()}
     stream_keys = {_stream(owner) for owner in owners.values() if owner.stream_key is not None}
-    streams = await store.lock_streams(connection, stream_keys, ensure=True)
     own = {task_id for task_id, owner in owners.items() if owner.stream_key is None}
+    # Where there are streams these are locked first, and with the tasks of their own the members of their runs.
+    alone = own if not stream_keys else set[str]()
+    settings, heads, streams, locked = await together(
+        store.job_settings(connection, job_version_ids),
+        store.input_heads(connection, job_version_ids),
+        store.lock_streams(connection, stream_keys, ensure=True),
+        store.lock_tasks(connection, alone),
+    )
     budget = _Budget(MAX_ROWS - len(own) - len(streams))
     members = {
         key: await _run_members(connection, stream, settings.get(stream.job_version_id), claim, budget)
         for key, stream in streams.items()
     }
-    locked = await store.lock_tasks(connection, own | {t for ids in members.values() for t in ids})
+    if streams:
+        locked = await store.lock_tasks(connection, own | {t for ids in members.values() for t in ids})
     spent = await store.spent_claims(connection, locked.values(), claim.request_id)
     members = {key: [] if spent.intersection(ids) else ids for key, ids in members.items()}
     refusals = {task_id: _refusal_of_own(locked[task_id], settings, claim, spent) for task_id in own}
@@ -86,7 +95,7 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
         epoch = await _lease_run(connection, streams[key], [locked[task_id] for task_id in ids], claim)
         epochs |= {task_id: epoch for task_id in ids if epoch is not None}
     if epochs:
-        pins = await _pins(connection, {locked[task_id].job_version_id for task_id in epochs})
+        pins = _pins(heads, {locked[task_id].job_version_id for task_id in epochs})
         await store.mark_claimed(
             connection, epochs, pins, claim.worker_id, claim.request_id, claim.token_digest, claim.lease
         )
@@ -174,13 +183,14 @@ async def _lease_run(connection: Connection, stream: LockedStream, tasks: list[L
     )
 
 
-async def _pins(connection: Connection, job_version_ids: set[str]) -> dict[str, list[dict[str, Any]]]:
+def _pins(heads: Sequence[InputHead], job_version_ids: set[str]) -> dict[str, list[dict[str, Any]]]:
     """By job version, what its inputs are at: kept from a task's first claim on, so that all attempts read the same."""
     by_job: dict[str, list[dict[str, Any]]] = {}
-    for head in await store.input_heads(connection, job_version_ids):
-        by_job.setdefault(head.job_version_id, []).append(
-            {"dataset_id": head.dataset_id, "version": head.dataset_version_id, "number": head.number}
-        )
+    for head in heads:
+        if head.job_version_id in job_version_ids:
+            by_job.setdefault(head.job_version_id, []).append(
+                {"dataset_id": head.dataset_id, "version": head.dataset_version_id, "number": head.number}
+            )
     return by_job
 
 

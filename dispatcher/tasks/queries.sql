@@ -284,7 +284,7 @@ with ended as (
         %(reasons)s::text[], %(outcomes)s::text[], %(error_classes)s::text[], %(messages)s::text[], %(tracebacks)s::text[],
         %(usages)s::bytea[], %(accepted)s::int[], %(differs)s::boolean[]
     ) as e (task_id, state, failed, lost, wait, reason, outcome, error_class, message, traceback, usage, accepted, differs)
-    where t.task_id = e.task_id and t.state = 'running'
+    where t.task_id = any(%(task_ids)s::uuid[]) and t.task_id = e.task_id and t.state = 'running'
     returning t.task_id, t.attempt, old.worker_id, old.claim_request_id, old.lease_token_digest, t.started_at, e.outcome, t.state, e.error_class,
         e.message, e.traceback, e.usage
 )

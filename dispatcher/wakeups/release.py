@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from dispatcher.db.pool import Pool, plan_once, unflushed_transaction
+from dispatcher.db.pipeline import pipelined, together
+from dispatcher.db.pool import Pool
 from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
 from dispatcher.wakeups.dealing import JobLine, deal
@@ -94,8 +95,7 @@ class Releaser:
             room = min(channel.room().get(queue, 0), MAX_ROOM)
             if room == 0:
                 continue
-            async with unflushed_transaction(self._pool) as connection:
-                await plan_once(connection)
+            async with self._pool.connection() as connection, pipelined(connection, flushed=False):
                 task_ids = await pick(connection, queue, room)
                 crash("release.written")
             crash("release.committed")
@@ -137,9 +137,7 @@ class Released(NamedTuple):
 
 async def release(connection: Connection, queue: str, room: int) -> Released:
     """Locks what is limited, then counts, then deals: what a replica counts meanwhile is what is committed then."""
-    settings = await own_queue(connection, queue)
-    cursor = await connection.execute(_sql.own_limits, {"queue": queue})
-    limited = [row[0] for row in await cursor.fetchall()]
+    settings, limited = await together(own_queue(connection, queue), _own_limits(connection, queue))
     lines = await rows(connection, _sql.job_lines, JobLine, queue=queue, room=room, limited=limited)
     picks = deal(lines, settings, room)
     taken = sum(pick.tasks for pick in picks)
@@ -158,3 +156,9 @@ async def release(connection: Connection, queue: str, room: int) -> Released:
     staged = {line.job_version_id for line in lines if line.staged}
     released = sorted(await cursor.fetchall(), key=lambda row: urgency(row[1], staged=row[2] in staged))
     return Released([row[0] for row in released], done)
+
+
+async def _own_limits(connection: Connection, queue: str) -> list[str]:
+    """Job versions whose room this round counts."""
+    cursor = await connection.execute(_sql.own_limits, {"queue": queue})
+    return [row[0] for row in await cursor.fetchall()]

@@ -2,13 +2,15 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from unittest.mock import patch
 
 import psycopg
 
 from dispatcher.db import group_commit
+from dispatcher.db.errors import OutcomeUnknown
+from dispatcher.db.pipeline import pipelined
 from dispatcher.tasks.leases import LeaseRef, LockedTask
 from dispatcher.tasks.retries import AfterFailure, ErrorClass, RetryPolicy
 from dispatcher.tasks.state import TaskState
@@ -77,7 +79,8 @@ def as_if_not_cancelled(right: Callable[..., Any]) -> Callable[..., Any]:
 def committed_at_once(right: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def accept(self: Any, producers: Any, ops: Any) -> Any:
         results = await right(self, producers, ops)
-        await producers.connection.commit()
+        await producers.connection.execute("commit")
+        await producers.connection.execute("begin")
         return results
 
     return accept
@@ -90,14 +93,17 @@ class CommitsWithTheNext:
         left: list[Any] = []
         right = group_commit.GroupCommit._connection
 
-        async def leave(connection: Any) -> None:
-            left.append(connection)
+        @contextlib.asynccontextmanager
+        async def leave(connection: Any) -> AsyncIterator[None]:
+            left.append(transaction := pipelined(connection))
+            await transaction.__aenter__()
+            yield
 
         async def connection(batching: group_commit.GroupCommit) -> Any:
             while left:
-                with contextlib.suppress(psycopg.Error):
-                    await left.pop().commit()
+                with contextlib.suppress(psycopg.Error, OutcomeUnknown):
+                    await left.pop().__aexit__(None, None, None)
             return await right(batching)
 
-        stack.enter_context(patch.object(group_commit, "commit", leave))
+        stack.enter_context(patch.object(group_commit, "pipelined", leave))
         stack.enter_context(patch.object(group_commit.GroupCommit, "_connection", connection))

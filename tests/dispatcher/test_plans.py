@@ -163,7 +163,7 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
         request = {"version_id": version, "number": ROWS, "limit": 1000, **page}
         await _check(filled, {"artifact_scope"}, datasets.visible_artifacts, **request)
         await _check(filled, {"event_scope"}, datasets.visible_events, **request)
-    await _check(filled, set(), events.share_dags, dags=["chain"], **{"class": DAG_LOCK_CLASS})
+    await _check(filled, set(), events.share_dags, job_version_ids=[job], **{"class": DAG_LOCK_CLASS})
 
 
 async def test_a_live_task_is_found_without_passing_a_backlog(filled: InProcess) -> None:

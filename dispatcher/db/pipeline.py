@@ -1,0 +1,94 @@
+"""Transactions of the hot path: statements do not wait for each other's answers, and are planned once a connection.
+
+A claim has eight statements, an emit with the end of its task ten or more. Waited for one by one, each is a round trip
+to Postgres. In a pipeline a statement is sent when it is executed, and waited for when its answer is fetched; with it
+comes the answer of everything sent before. So what changes rows and answers nothing costs no trip of its own, and
+COMMIT goes with it. And of most of these statements the plan takes several times as long as the work.
+
+What is sent after a statement that fails is not run, COMMIT neither. The failure may be raised by a later call of the
+block, or at its end. In a pipeline a call of `execute` is one statement.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar, overload
+
+import psycopg
+
+from dispatcher.db.errors import OutcomeUnknown
+from dispatcher.db.rows import Connection
+from dispatcher.db.statements import Statements
+
+_sql = Statements.load("dispatcher.db")
+
+LIMIT = "20s"
+"""Of a transaction: what a program locked that was stopped in the middle is free again after it."""
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+_C = TypeVar("_C")
+_D = TypeVar("_D")
+_E = TypeVar("_E")
+_F = TypeVar("_F")
+
+_Sent = Coroutine[Any, Any, _A]
+
+
+@contextlib.asynccontextmanager
+async def pipelined(connection: Connection, *, flushed: bool = True) -> AsyncIterator[None]:
+    """One transaction: BEGIN before the block, COMMIT after it, ROLLBACK where it fails.
+
+    With `flushed` false, COMMIT does not wait for the disk, as in `pool.unflushed_transaction`. Raises OutcomeUnknown
+    when the connection is lost once COMMIT is sent, with what nobody has waited for.
+    """
+    sent = False
+    await connection.set_autocommit(True)  # sends nothing; BEGIN is ours, and is not waited for
+    try:
+        async with connection.pipeline():
+            await connection.execute("begin", prepare=False)
+            await connection.execute(_sql.planned_once if flushed else _sql.planned_once_unflushed, {"limit": LIMIT})
+            yield
+            sent = True
+            await connection.execute("commit", prepare=False)
+    except BaseException as error:
+        if connection.closed:
+            if sent and isinstance(error, psycopg.Error):
+                raise OutcomeUnknown("the connection was lost in COMMIT: repeat by key") from error
+            raise
+        with contextlib.suppress(psycopg.Error):
+            await connection.rollback()
+        raise
+    finally:
+        if not connection.closed:
+            await connection.set_autocommit(False)
+
+
+@overload
+async def together(first: _Sent[_A], second: _Sent[_B], /) -> tuple[_A, _B]: ...
+@overload
+async def together(first: _Sent[_A], second: _Sent[_B], third: _Sent[_C], /) -> tuple[_A, _B, _C]: ...
+@overload
+async def together(
+    first: _Sent[_A], second: _Sent[_B], third: _Sent[_C], fourth: _Sent[_D], /
+) -> tuple[_A, _B, _C, _D]: ...
+@overload
+async def together(
+    first: _Sent[_A], second: _Sent[_B], third: _Sent[_C], fourth: _Sent[_D], fifth: _Sent[_E], /
+) -> tuple[_A, _B, _C, _D, _E]: ...
+@overload
+async def together(
+    first: _Sent[_A], second: _Sent[_B], third: _Sent[_C], fourth: _Sent[_D], fifth: _Sent[_E], sixth: _Sent[_F], /
+) -> tuple[_A, _B, _C, _D, _E, _F]: ...
+async def together(*sent: _Sent[Any]) -> tuple[Any, ...]:
+    """What coroutines answer that execute a statement each, on one connection, and fetch it: sent in the order in
+    which they are named, before the first answer is waited for. In a pipeline that is one round trip.
+
+    Locks are taken in that order too: psycopg lets one of them execute at a time, whoever asked first. Raises what the
+    first of them raises that fails, once all of them are done.
+    """
+    answers = await asyncio.gather(*sent, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return tuple(answers)
