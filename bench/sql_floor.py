@@ -147,6 +147,7 @@ def _accept(
             "digests": [_TOKEN] * size,
             "manifests": [None] * size,
             "event_times": [None] * size,
+            "origins": ["live"] * size,
         },
     )
     published = {"version_ids": [version_id], "publication_ids": [publication_id], "event_counts": [size]}
@@ -181,6 +182,7 @@ def _end(connection: psycopg.Connection[TupleRow], job: Job, task_ids: list[str]
         _tasks.record_ends,
         {
             "task_ids": task_ids,
+            "running": "running",
             "states": ["succeeded"] * size,
             "failed": [0] * size,
             "lost": [0] * size,

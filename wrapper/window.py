@@ -3,7 +3,7 @@
 from collections import deque
 
 _SECONDS_AHEAD = 0.5
-_SECONDS_AHEAD_OF_LIVE = 0.15
+_SECONDS_AHEAD_OF_LIVE = 0.05
 _MIXED_SECONDS = 2.0
 
 
@@ -15,7 +15,7 @@ class Window:
     second, more units end in that time than the window holds.
 
     What is at hand is also what a fresh event's task waits for, in all programs that it passes. So where a worker has
-    both live tasks and others, it takes less than a third of that ahead: the others go on a little slower.
+    both live tasks and others, it takes a tenth of that ahead: the others go on at two thirds of their rate.
     """
 
     def __init__(self, least: int) -> None:

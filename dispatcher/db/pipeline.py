@@ -1,9 +1,9 @@
-"""Transactions of the hot path: statements do not wait for each other's answers, and are planned once a connection.
+"""Transactions of the hot path, whose statements do not wait for each other's answers.
 
 A claim has eight statements, an emit with the end of its task ten or more. Waited for one by one, each is a round trip
 to Postgres. In a pipeline a statement is sent when it is executed, and waited for when its answer is fetched; with it
 comes the answer of everything sent before. So what changes rows and answers nothing costs no trip of its own, and
-COMMIT goes with it. And of most of these statements the plan takes several times as long as the work.
+COMMIT goes with it.
 
 What is sent after a statement that fails is not run, COMMIT neither. The failure may be raised by a later call of the
 block, or at its end. In a pipeline a call of `execute` is one statement.
@@ -36,18 +36,26 @@ _Sent = Coroutine[Any, Any, _A]
 
 
 @contextlib.asynccontextmanager
-async def pipelined(connection: Connection, *, flushed: bool = True) -> AsyncIterator[None]:
+async def pipelined(connection: Connection, *, flushed: bool = True, planned_once: bool = False) -> AsyncIterator[None]:
     """One transaction: BEGIN before the block, COMMIT after it, ROLLBACK where it fails.
 
-    With `flushed` false, COMMIT does not wait for the disk, as in `pool.unflushed_transaction`. Raises OutcomeUnknown
-    when the connection is lost once COMMIT is sent, with what nobody has waited for.
+    With `flushed` false, COMMIT does not wait for the disk, as in `pool.unflushed_transaction`. `planned_once` is for
+    statements whose plan takes longer than their work: they are planned once for a connection, not for each execution
+    anew, and by indexes only, because what is planned while the tables are empty must do when they are full. Raises
+    OutcomeUnknown when the connection is lost once COMMIT is sent, with what nobody has waited for.
     """
+    settings = {
+        "limit": LIMIT,
+        "commit": None if flushed else "off",
+        "plans": "force_generic_plan" if planned_once else "auto",
+        "seqscan": "off" if planned_once else "on",
+    }
     sent = False
     await connection.set_autocommit(True)  # sends nothing; BEGIN is ours, and is not waited for
     try:
         async with connection.pipeline():
             await connection.execute("begin", prepare=False)
-            await connection.execute(_sql.planned_once if flushed else _sql.planned_once_unflushed, {"limit": LIMIT})
+            await connection.execute(_sql.set_for_pipeline, settings)
             yield
             sent = True
             await connection.execute("commit", prepare=False)
@@ -62,6 +70,11 @@ async def pipelined(connection: Connection, *, flushed: bool = True) -> AsyncIte
     finally:
         if not connection.closed:
             await connection.set_autocommit(False)
+
+
+async def plan_each(connection: Connection) -> None:
+    """From here on the transaction's statements are planned by what is in the tables and in their parameters."""
+    await connection.execute(_sql.plan_each)
 
 
 @overload

@@ -10,17 +10,16 @@ order by name;
 begin;
 set local synchronous_commit = off;
 
--- name: planned_once
--- For statements whose plan takes longer than their work: they are planned once for a connection, not for each execution anew, and by
--- indexes only, because what is planned while the tables are empty must do when they are full. And a limit for the whole transaction: as
--- long as its statements come in one pipeline, the server does not count it as idle. Until the end of the transaction.
-select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
-    set_config('transaction_timeout', %(limit)s, true);
+-- name: set_for_pipeline
+-- Until the end of the transaction: whether COMMIT waits for the disk; a limit for all of it, because the server does not count it as idle
+-- as long as its statements come in one pipeline; and how statements are planned.
+select set_config('transaction_timeout', %(limit)s, true),
+    set_config('synchronous_commit', coalesce(%(commit)s, current_setting('synchronous_commit')), true),
+    set_config('plan_cache_mode', %(plans)s, true), set_config('enable_seqscan', %(seqscan)s, true);
 
--- name: planned_once_unflushed
--- The same, and COMMIT does not wait for the disk.
-select set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
-    set_config('transaction_timeout', %(limit)s, true), set_config('synchronous_commit', 'off', true);
+-- name: plan_each
+-- From here on, by what is in the tables and in the parameters.
+select set_config('plan_cache_mode', 'auto', true), set_config('enable_seqscan', 'on', true);
 
 -- name: set_migration_limits
 -- Migrations may run long, but never wait long for a lock that the running dispatchers hold.

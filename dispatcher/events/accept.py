@@ -81,7 +81,7 @@ class Acceptance:
                 continue
             result = judge(op, tasks, produced, found)
             if isinstance(result, Accepted):
-                writes.add(op, result, first, produced, found)
+                writes.add(op, result, tasks, produced, found)
             elif hinders_success(op, first, found):
                 writes.refused |= {lease.task_id for lease in op.leases}
             results.append(result)

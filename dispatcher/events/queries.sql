@@ -89,32 +89,19 @@ from unnest(
 );
 
 -- name: insert_events
--- Events, and in the same statement one task per event and subscribed job version. Each producer's row is looked up once, however many
--- events it makes. Where a consumer was told to run scopes again, its revisions are ahead of its events' by as much; elsewhere nothing is
--- looked for. Indexes task_pkey, subscription_open, primary key of rerun_scope.
-with producer as (
-    select d.task_id, t.origin
-    from (select distinct task_id from unnest(%(task_ids)s::uuid[]) as d (task_id)) d
-    cross join lateral (
-        -- What was made before its job version was staged again has to be done before the cutover, and so has what comes of it.
-        select case when t.origin = 'live' and r.run_state = 'staged' and t.created_at < r.changed_at then 'replay' else t.origin end as origin
-        from task t
-        join job_version_run r using (job_version_id)
-        where t.task_id = d.task_id
-        limit 1
-    ) t
-), accepted as (
-    -- What a replay or a backfill emits is replayed or backfilled all the way down; a source run is how live work begins.
-    select e.*, case p.origin when 'source_run' then 'live' else p.origin end as origin
+-- Events, and in the same statement one task per event and subscribed job version. Where a consumer was told to run scopes again, its
+-- revisions are ahead of its events' by as much; elsewhere nothing is looked for. The arrays are joined with nothing: their lengths are not
+-- in a plan that is kept, and it would go through one for each element of the other. Indexes subscription_open, primary key of rerun_scope.
+with accepted as (
+    select *
     from unnest(
         %(event_ids)s::uuid[], %(version_ids)s::uuid[], %(task_ids)s::uuid[], %(attempts)s::int[], %(kinds)s::smallint[],
         %(firsts)s::bytea[], %(lasts)s::bytea[], %(revisions)s::bigint[], %(artifact_ids)s::uuid[], %(digests)s::bytea[],
-        %(manifests)s::bytea[], %(event_times)s::timestamptz[]
+        %(manifests)s::bytea[], %(event_times)s::timestamptz[], %(origins)s::task_origin[]
     ) with ordinality as e (
         event_id, version_id, task_id, attempt, scope_kind, scope_first, scope_last, revision, artifact_id, digest,
-        manifest, event_time, position
+        manifest, event_time, origin, position
     )
-    join producer p on p.task_id = e.task_id
 ), events as (
     insert into event (
         event_id, dataset_version_id, producer_task_id, producer_attempt, scope_kind, scope_first, scope_last, revision,

@@ -82,6 +82,7 @@ class EventInsert(NamedTuple):
     event: NewEvent
     key: EventKey
     producer: LeaseRef
+    origin: str
     artifact_id: str | None
     payload_digest: bytes
 

@@ -168,6 +168,7 @@ async def insert_events(connection: Connection, publication_id: str, inserts: Se
             "digests": [item.payload_digest for item in inserts],
             "manifests": [item.event.manifest or None for item in inserts],
             "event_times": [item.event.event_time for item in inserts],
+            "origins": [item.origin for item in inserts],
         },
     )
 

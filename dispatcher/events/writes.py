@@ -31,15 +31,21 @@ class Writes:
     schemas: dict[str, NewArtifact] = field(default_factory=dict)
 
     def add(
-        self, op: Emit, accepted: Accepted, first: LockedTask, produced: Mapping[str, JobOutputRow], found: Found
+        self,
+        op: Emit,
+        accepted: Accepted,
+        tasks: Mapping[str, LockedTask],
+        produced: Mapping[str, JobOutputRow],
+        found: Found,
     ) -> None:
-        """`first` is the item's first task, `produced` what its job produces."""
+        """`tasks` has the item's, `produced` what their job produces."""
         for lease in op.leases:
             self.emitted.setdefault(lease.task_id, Emitted())
         artifact_ids = self._add_artifacts(op, accepted, produced, found)
-        self._add_events(op, accepted, artifact_ids, produced, found)
+        self._add_events(op, accepted, tasks, artifact_ids, produced, found)
         if accepted.overtaken:
             return
+        first = tasks[op.leases[0].task_id]
         if op.state is not None:
             stream = (first.job_version_id, first.stream_key or "")
             self.states[stream] = (op.state.data, accepted.state_version)
@@ -80,6 +86,7 @@ class Writes:
         self,
         op: Emit,
         accepted: Accepted,
+        tasks: Mapping[str, LockedTask],
         artifact_ids: list[str],
         produced: Mapping[str, JobOutputRow],
         found: Found,
@@ -94,5 +101,6 @@ class Writes:
             index = event.artifact_index
             digest = event.payload_digest(op.artifacts[index].sha256 if index is not None else b"")
             artifact_id = artifact_ids[index] if index is not None else None
-            self.events.append(EventInsert(event, key, producer, artifact_id, digest))
+            origin = tasks[producer.task_id].caused_origin
+            self.events.append(EventInsert(event, key, producer, origin, artifact_id, digest))
             found.events[key] = ExistingEvent(0, event.event_id, producer.attempt, digest)

@@ -93,7 +93,7 @@ class WorkerService(WorkerServiceServicer):
             request.max_run_tasks,
         )
         with translated():
-            async with self._pool.connection() as connection, pipelined(connection):
+            async with self._pool.connection() as connection, pipelined(connection, planned_once=True):
                 claimed = await claim_tasks(connection, claim)
                 known = set(request.known_details_ids)
                 unknown = [row for row in claimed.settings.values() if details_id(row) not in known]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from dispatcher.db.pipeline import together
+from dispatcher.db.pipeline import plan_each, together
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
 from dispatcher.tasks.heads import doubtful, head_of
@@ -80,6 +80,8 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
         store.lock_streams(connection, stream_keys, ensure=True),
         store.lock_tasks(connection, alone),
     )
+    if streams:  # the head of a stream is looked for by conditions, not by keys
+        await plan_each(connection)
     budget = _Budget(MAX_ROWS - len(own) - len(streams))
     members = {
         key: await _run_members(connection, stream, settings.get(stream.job_version_id), claim, budget)

@@ -98,7 +98,8 @@ select drop_finished_day(%(day)s);
 select t.task_id::text, t.state::text, t.job_version_id::text, t.event_id::text, t.origin::text, t.stream_key, t.revision,
     t.attempt, t.failed_attempts, t.lost_leases, null::text as claim_request_id, null::bytea as lease_token_digest,
     false as lease_lives, null::bigint as stream_epoch, t.run_epoch, null::text as worker_id, t.accepted_events, t.refused_attempt,
-    t.run_emitted, r.run_state::text, r.epoch as job_epoch, t.reason, t.cancel_reason
+    t.run_emitted, r.run_state::text, r.epoch as job_epoch, t.reason, t.cancel_reason,
+    t.created_at < r.changed_at as before_change
 from finished_task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[])

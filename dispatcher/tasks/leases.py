@@ -55,7 +55,7 @@ class StreamRef(NamedTuple):
 
 class LockedTask(NamedTuple):
     """A task's row under lock, with its job version's run state. `lease_lives` by the database's time: it is a task of
-    its own, runs, and its lease has not run out."""
+    its own, runs, and its lease has not run out. `before_change`: it was made before the run state was changed."""
 
     task_id: str
     state: TaskState
@@ -80,6 +80,16 @@ class LockedTask(NamedTuple):
     job_epoch: int
     reason: str
     cancel_reason: str | None
+    before_change: bool
+
+    @property
+    def caused_origin(self) -> str:
+        """That of what it emits: what a replay or a backfill emits is replayed or backfilled all the way down; a source
+        run is how live work begins. What was made before its job version was staged again has to be done before the
+        cutover, and so has what comes of it."""
+        if self.origin == "live" and self.run_state == "staged" and self.before_change:
+            return "replay"
+        return "live" if self.origin == "source_run" else self.origin
 
     @property
     def fence(self) -> str | None:

@@ -29,7 +29,8 @@ for no key update of o;
 select t.task_id::text, t.state::text, t.job_version_id::text, t.event_id::text, t.origin::text, t.stream_key, t.revision,
     t.attempt, t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest,
     coalesce(t.lease_until > clock_timestamp(), false) as lease_lives, t.stream_epoch, t.run_epoch, t.worker_id,
-    t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, r.epoch as job_epoch, t.reason, t.cancel_reason
+    t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, r.epoch as job_epoch, t.reason, t.cancel_reason,
+    t.created_at < r.changed_at as before_change
 from task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[])
@@ -41,7 +42,8 @@ for no key update of t;
 select t.task_id::text, t.state::text, t.job_version_id::text, t.event_id::text, t.origin::text, t.stream_key, t.revision,
     t.attempt, t.failed_attempts, t.lost_leases, t.claim_request_id::text, t.lease_token_digest,
     coalesce(t.lease_until > clock_timestamp(), false) as lease_lives, t.stream_epoch, t.run_epoch, t.worker_id,
-    t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, r.epoch as job_epoch, t.reason, t.cancel_reason
+    t.accepted_events, t.refused_attempt, t.run_emitted, r.run_state::text, r.epoch as job_epoch, t.reason, t.cancel_reason,
+    t.created_at < r.changed_at as before_change
 from task t
 join job_version_run r using (job_version_id)
 where t.task_id = any(%(task_ids)s::uuid[])
@@ -268,7 +270,7 @@ where s.job_version_id = any(%(job_version_ids)s::uuid[]);
 -- name: record_ends
 -- SUCCEED, FAIL, FAIL_FINALLY, YIELD, RETURN, LOSE_LEASE, LOSE_LEASE_FINALLY, CONFIRM_CANCEL: running to what was decided on the locked
 -- row; and the attempt that has ended, as the row knew it until now. With it what the emits before it added, as record_emits would; null
--- where there were none. Primary key.
+-- where there were none. Primary key: the state comes as a value, or a plan that is kept could read all that run, by their own index.
 with ended as (
     update task t
     set state = e.state::task_state, claim_request_id = null, lease_token_digest = null, lease_until = null,
@@ -284,7 +286,7 @@ with ended as (
         %(reasons)s::text[], %(outcomes)s::text[], %(error_classes)s::text[], %(messages)s::text[], %(tracebacks)s::text[],
         %(usages)s::bytea[], %(accepted)s::int[], %(differs)s::boolean[]
     ) as e (task_id, state, failed, lost, wait, reason, outcome, error_class, message, traceback, usage, accepted, differs)
-    where t.task_id = any(%(task_ids)s::uuid[]) and t.task_id = e.task_id and t.state = 'running'
+    where t.task_id = e.task_id and t.state = %(running)s::task_state
     returning t.task_id, t.attempt, old.worker_id, old.claim_request_id, old.lease_token_digest, t.started_at, e.outcome, t.state, e.error_class,
         e.message, e.traceback, e.usage
 )

@@ -236,6 +236,7 @@ async def record_ends(connection: Connection, ends: Sequence[Ended], emitted: Ma
     await connection.execute(
         _sql.record_ends,
         {
+            "running": TaskState.RUNNING.value,
             "task_ids": [end.task.task_id for end in ends],
             "states": [end.state.value for end in ends],
             "failed": [end.failed for end in ends],

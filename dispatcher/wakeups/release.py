@@ -95,7 +95,7 @@ class Releaser:
             room = min(channel.room().get(queue, 0), MAX_ROOM)
             if room == 0:
                 continue
-            async with self._pool.connection() as connection, pipelined(connection, flushed=False):
+            async with self._pool.connection() as connection, pipelined(connection, flushed=False, planned_once=True):
                 task_ids = await pick(connection, queue, room)
                 crash("release.written")
             crash("release.committed")

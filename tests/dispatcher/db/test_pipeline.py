@@ -147,13 +147,17 @@ async def test_what_a_program_locked_that_fell_asleep_is_free_again(
 
 
 @pytest.mark.parametrize("flushed", [True, False])
-async def test_plans_and_the_wait_for_the_disk_are_those_of_the_block_alone(pool: Pool, flushed: bool) -> None:
+@pytest.mark.parametrize("planned_once", [True, False])
+async def test_plans_and_the_wait_for_the_disk_are_those_of_the_block_alone(
+    pool: Pool, flushed: bool, planned_once: bool
+) -> None:
     async with pool.connection() as connection:
         before = await _settings(connection)
         await connection.rollback()
-        async with pipelined(connection, flushed=flushed):
+        async with pipelined(connection, flushed=flushed, planned_once=planned_once):
             within = await _settings(connection)
-        assert within == ("force_generic_plan", "off", pipeline.LIMIT, "on" if flushed else "off")
+        plans = ("force_generic_plan", "off") if planned_once else ("auto", "on")
+        assert within == (*plans, pipeline.LIMIT, "on" if flushed else "off")
         assert await _settings(connection) == before == ("auto", "on", "0", "on")
 
 
