@@ -29,7 +29,7 @@ def test_where_live_tasks_come_among_others_less_is_taken_ahead() -> None:
     window = Window(4)
     for milliseconds in range(1000):
         window.note(milliseconds / 1000, live=milliseconds == 0)
-    assert window.size(1.0) == 150
+    assert window.size(1.0) == 50
     assert window.shrinks_within(1.0) == 0.05
     for milliseconds in range(1000, 3000):
         window.note(milliseconds / 1000, live=False)
