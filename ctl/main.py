@@ -12,6 +12,7 @@ from ctl.commands import (
     dag_plan,
     dataset,
     event,
+    history,
     pauses,
     query,
     queue,
@@ -77,7 +78,8 @@ command(dag.app, "watch")(changes.watch)
 command(dag.app, "cutover")(changes.cut_over)
 command(dag.app, "abort")(changes.abort)
 command(dag.app, "rollback")(changes.roll_back)
-command(dag.app, "history")(changes.history)
+command(dag.app, "history")(history.history)
+command(dag.app, "versions")(history.versions)
 command(dag.app, "rm")(changes.remove)
 command(dag.app, "pause")(pauses.pause)
 command(dag.app, "resume")(pauses.resume)

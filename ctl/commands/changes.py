@@ -1,4 +1,4 @@
-"""`tracectl dag watch`, `cutover`, `abort`, `rollback` and `history`: a change to a DAG after it was deployed."""
+"""`tracectl dag watch`, `cutover`, `abort`, `rollback` and `rm`: a change to a DAG after it was deployed."""
 
 import time
 from typing import Annotated
@@ -8,13 +8,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption, YesOption
+from ctl.commands.options import HomeOption, Output, OutputOption, YesOption
 from ctl.confirm import confirm
 from ctl.connection import CALL_SECONDS, Connection, connect
 from ctl.errors import CtlError
 from ctl.home import DEFAULT_HOME
-from ctl.paging import collect
-from ctl.render import console, machine, tables, values
+from ctl.render import console, machine, values
 from ctl.watch import follow_deployment
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
@@ -121,7 +120,7 @@ def roll_back(
         active, building = _active(connection, dag), _being_built(connection, dag)
         which = f"version {to}" if to else "the version before it"
         question = f"{dag} version {active.version} is active. {_given_up(building)}Restore {which}?"
-        confirm(question, yes=yes, remedy=f"look at `tracectl dag history {dag}`, then give --yes")
+        confirm(question, yes=yes, remedy=f"look at `tracectl dag versions {dag}`, then give --yes")
         request = api.RollbackDagRequest(dag=dag, to_version=to, request_id=new_id())
         with connection.errors(f"DAG {dag}"):
             answer = connection.dags.RollbackDag(request, timeout=_SWITCH_SECONDS)
@@ -166,32 +165,6 @@ def remove(
     else:
         readers = f"; {', '.join(answer.reader_dags)} read its datasets" if answer.reader_dags else ""
         console.stdout().print(Text.assemble((dag, "name"), (" is ended", "good"), readers))
-
-
-def history(
-    dag: _Dag, limit: LimitOption = 0, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE
-) -> None:
-    """Lists every version of a DAG, newest first: where it stands, who deployed it, and when it was active.
-
-    \b
-    Examples:
-      tracectl dag history ethereum
-      tracectl dag history ethereum --output json
-    """
-    with connect(home) as connection, connection.errors(f"DAG {dag}"):
-        found = collect(
-            lambda size, token: connection.dags.ListDagHistory(
-                api.ListDagHistoryRequest(dag=dag, page_size=size, page_token=token), timeout=CALL_SECONDS
-            ),
-            lambda answer: len(answer.deployments),
-            limit,
-        )
-    if output is Output.JSON:
-        machine.print_message(found)
-        return
-    console.print_list(
-        tables.history(found.deployments), len(found.deployments), more=bool(found.next_page_token), what="versions"
-    )
 
 
 def outcome(state: api.WatchDeploymentResponse) -> Text:
@@ -269,7 +242,7 @@ def _required(connection: Connection, dag: str) -> Deployment:
         raise CtlError(
             f"no version of {dag} is being built",
             remedy=f"deploy a changed document with `tracectl dag deploy FILE{option}`,"
-            f" or see what there is with `tracectl dag history {dag}{option}`",
+            f" or see what there is with `tracectl dag versions {dag}{option}`",
         )
     return deployment
 

@@ -68,11 +68,11 @@ def deployment(of: Deployment) -> Table:
     )
 
 
-def history(versions: Sequence[Deployment]) -> Table:
+def versions(found: Sequence[Deployment]) -> Table:
     made = table(
         "version", "state", "deploy number", "deployed by", "deployed (UTC)", "active since (UTC)", right=("version",)
     )
-    for one in versions:
+    for one in found:
         number = str(one.deploy_number) if one.deploy_number else NOTHING
         state = values.deployment_state(one.state)
         add_row(

@@ -16,17 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry, Refusal
 from dispatcher.collecting import reach, store
 from dispatcher.collecting.reach import Group, Hold, Retention, rollback_window
 from dispatcher.collecting.store import Judged, Size
-from dispatcher.datasets import store as datasets_store
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import store as deploy_store
 from dispatcher.deploy.paging import PAGE_ROWS
 from kernel.crash import crash
-
-METHOD = "RetentionService.CollectVersions"
 
 
 class Outcome(StrEnum):
@@ -90,7 +89,9 @@ async def condemn(pool: Pool, retention: Retention, version_ids: Sequence[str], 
             decided = await _condemn_groups(connection, retention, members, actor)
             crash("condemn.written")
         crash("condemn.committed")
-        verdicts |= {version_id: verdict for version_id, verdict in decided.items() if version_id in verdicts}
+        named = {version_id: verdict for version_id, verdict in decided.items() if version_id in verdicts}
+        verdicts |= named
+        await _record_held(pool, dag, named, actor)
     return verdicts
 
 
@@ -109,9 +110,8 @@ async def _condemn_groups(
     await store.retire_jobs(connection, {job for group in takeable for job in group.job_version_ids}, actor)
     if condemned:
         await store.part_from_inputs(connection, condemned)
-        await datasets_store.audit(
-            connection, actor, METHOD, found[0].dag, outcome=Outcome.CONDEMNED.value, datasets=condemned
-        )
+        details = {"outcome": Outcome.CONDEMNED.value, "datasets": condemned}
+        await audit.record(connection, Entry(Action.CONDEMN, actor, found[0].dag, [found[0].dag], details))
     holds = {version_id: item.hold for version_id, item in judged.items()}
     verdicts = {version_id: Verdict(Outcome.CONDEMNED) for version_id in _members(takeable)}
     verdicts |= {version_id: Verdict(Outcome.CONDEMNED) for version_id in members if _is_condemned(judged, version_id)}
@@ -120,6 +120,17 @@ async def _condemn_groups(
             if version_id in judged:
                 verdicts.setdefault(version_id, Verdict(Outcome.HELD, hold))
     return verdicts
+
+
+async def _record_held(pool: Pool, dag: str, verdicts: Mapping[str, Verdict], actor: str) -> None:
+    """Once for each reason."""
+    held: dict[Hold, list[str]] = {}
+    for version_id, verdict in verdicts.items():
+        if verdict.hold is not None:
+            held.setdefault(verdict.hold, []).append(version_id)
+    for hold, version_ids in held.items():
+        message = f"held: {', '.join(version_ids)}"
+        await audit.record_refusal(pool, Refusal(Action.CONDEMN, actor, hold.name, message, dag))
 
 
 async def _clear_abandoned(pool: Pool, dag: str) -> None:

@@ -14,8 +14,8 @@ import asyncio
 from dataclasses import dataclass
 from itertools import islice
 
-from dispatcher.collecting.condemning import METHOD
-from dispatcher.datasets import store as datasets_store
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.db.pool import Pool, single_statements, transaction
 from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
@@ -56,6 +56,7 @@ class Condemned:
 
     dataset_version_id: str
     dataset_id: str
+    dag: str
     condemned_by: str
 
 
@@ -163,17 +164,18 @@ class Remover:
                 await connection.execute(_sql.remove_head, {"version_id": version.dataset_version_id})
                 await connection.execute(_sql.remove_version, {"version_id": version.dataset_version_id})
                 await connection.execute(_sql.free_dataset, {"dataset_id": version.dataset_id})
-                await datasets_store.audit(
-                    connection,
-                    actor,
-                    METHOD,
-                    version.dataset_id,
-                    dataset_version_id=version.dataset_version_id,
-                    condemned_by=version.condemned_by,
-                    outcome="removed",
-                )
+                await _record(connection, version, actor)
             crash("collect.finished")
         return Removed(rows=removed, versions=int(last))
+
+
+async def _record(connection: Connection, version: Condemned, actor: str) -> None:
+    details = {
+        "dataset_version_id": version.dataset_version_id,
+        "condemned_by": version.condemned_by,
+        "outcome": "removed",
+    }
+    await audit.record(connection, Entry(Action.COLLECT, actor, version.dataset_id, [version.dag], details))
 
 
 async def _alone(connection: Connection, version: Condemned) -> bool:

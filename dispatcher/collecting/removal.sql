@@ -4,8 +4,9 @@
 
 -- name: next_condemned
 -- The oldest first. Index dataset_version_condemned.
-select dataset_version_id::text, dataset_id, condemned_by
+select dataset_version_id::text, dataset_id, dag, condemned_by
 from dataset_version
+join dataset using (dataset_id)
 where condemned_at is not null
 order by condemned_at, dataset_version_id
 offset %(skip)s

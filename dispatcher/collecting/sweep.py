@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.collecting import store
 from dispatcher.collecting.orphans import PREFIX, FileKey, KeyFacts, abandoned, orphans
-from dispatcher.datasets import store as datasets_store
 from dispatcher.db.pool import Pool, single_statements, transaction
 from kernel.artifacts.store import ArtifactStore
 from kernel.crash import crash
@@ -22,7 +23,6 @@ Item = TypeVar("Item")
 
 CHUNK = 1_000
 """Files that are judged and removed together."""
-METHOD = "RetentionService.CollectOrphans"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Sweeper:
 
     async def _record(self, actor: str, **counts: int) -> None:
         async with transaction(self._pool) as connection:
-            await datasets_store.audit(connection, actor, METHOD, PREFIX, **counts)
+            await audit.record(connection, Entry(Action.COLLECT_ORPHANS, actor, PREFIX, [], counts))
 
 
 def _take(listing: Iterator[Item]) -> list[Item]:

@@ -272,7 +272,3 @@ on conflict do nothing;
 
 -- name: known_bundles
 select digest from bundle where digest = any(%(digests)s::text[]);
-
--- name: audit
-insert into audit (actor, method, subject, details)
-values (%(actor)s, %(method)s, %(subject)s, %(details)s);

@@ -1,10 +1,7 @@
-"""Rows of the registry: datasets, versions, manifests, bundles, audit. Maps and never commits."""
+"""Rows of the registry: datasets, versions, manifests, bundles. Maps and never commits."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
-
-from psycopg.types.json import Jsonb
 
 from dispatcher.datasets.rows import (
     ArtifactRow,
@@ -177,10 +174,3 @@ async def record_bundle(connection: Connection, digest: str, size_bytes: int, ac
 async def known_bundles(connection: Connection, digests: Sequence[str]) -> set[str]:
     cursor = await connection.execute(_sql.known_bundles, {"digests": list(digests)})
     return {row[0] for row in await cursor.fetchall()}
-
-
-async def audit(connection: Connection, actor: str, method: str, subject: str, **details: Any) -> None:
-    """Who did what, in the transaction that did it."""
-    await connection.execute(
-        _sql.audit, {"actor": actor, "method": method, "subject": subject, "details": Jsonb(details)}
-    )

@@ -10,6 +10,13 @@ CREATE TYPE public.attempt_outcome AS ENUM (
     'returned'
 );
 
+-- Name: audit_outcome; Type: TYPE; Schema: public
+
+CREATE TYPE public.audit_outcome AS ENUM (
+    'done',
+    'refused'
+);
+
 -- Name: deployment_state; Type: TYPE; Schema: public
 
 CREATE TYPE public.deployment_state AS ENUM (
@@ -109,6 +116,16 @@ CREATE FUNCTION public.drop_finished_day(day date) RETURNS void
 begin
     execute format('drop table if exists %I', 'finished_task_' || to_char(day, 'YYYYMMDD'));
     execute format('drop table if exists %I', 'finished_attempt_' || to_char(day, 'YYYYMMDD'));
+end $$;
+
+-- Name: refuse_change_of_audit(); Type: FUNCTION; Schema: public
+
+CREATE FUNCTION public.refuse_change_of_audit() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception 'audit is append-only: % is refused', lower(tg_op)
+    using errcode = 'insufficient_privilege', hint = 'What was recorded stays; what corrects it is another row.';
 end $$;
 
 -- Name: activation; Type: TABLE; Schema: public
@@ -377,7 +394,15 @@ CREATE TABLE public.audit (
     actor text NOT NULL,
     method text NOT NULL,
     subject text NOT NULL,
-    details jsonb DEFAULT '{}'::jsonb NOT NULL
+    details jsonb DEFAULT '{}'::jsonb NOT NULL,
+    action text,
+    dags text[],
+    outcome public.audit_outcome DEFAULT 'done'::public.audit_outcome NOT NULL,
+    reason text,
+    plan_id uuid,
+    from_version bigint,
+    to_version bigint,
+    CONSTRAINT audit_refused CHECK (((outcome = 'refused'::public.audit_outcome) = (reason IS NOT NULL)))
 );
 
 -- Name: audit_audit_id_seq; Type: SEQUENCE; Schema: public
@@ -418,6 +443,7 @@ CREATE TABLE public.dag_version (
     staged_at timestamp with time zone,
     hold boolean DEFAULT false NOT NULL,
     collected_at timestamp with time zone,
+    plan_id uuid,
     CONSTRAINT dag_version_check CHECK (((state = ANY (ARRAY['active'::public.deployment_state, 'replaced'::public.deployment_state, 'rolled_back'::public.deployment_state])) = (active_at IS NOT NULL))),
     CONSTRAINT dag_version_spec_digest_check CHECK ((octet_length(spec_digest) = 32)),
     CONSTRAINT dag_version_version_check CHECK ((version >= 1))
@@ -1123,6 +1149,14 @@ ALTER TABLE ONLY public.watermark
 
 CREATE INDEX artifact_scope ON public.artifact USING btree (dataset_version_id, scope_first, scope_last);
 
+-- Name: audit_of_dag; Type: INDEX; Schema: public
+
+CREATE INDEX audit_of_dag ON public.audit USING gin (COALESCE(dags, ARRAY[subject])) WITH (fastupdate=off);
+
+-- Name: audit_refused_once; Type: INDEX; Schema: public
+
+CREATE UNIQUE INDEX audit_refused_once ON public.audit USING btree (date_bin('00:01:00'::interval, (at AT TIME ZONE 'UTC'::text), '2000-01-01 00:00:00'::timestamp without time zone), actor, method, subject, reason) WHERE (outcome = 'refused'::public.audit_outcome);
+
 -- Name: dag_version_dataset_of; Type: INDEX; Schema: public
 
 CREATE INDEX dag_version_dataset_of ON public.dag_version_dataset USING btree (dataset_version_id);
@@ -1234,6 +1268,12 @@ CREATE INDEX task_queued ON public.task USING btree (job_version_id, origin, sco
 -- Name: task_released; Type: INDEX; Schema: public
 
 CREATE INDEX task_released ON public.task USING btree (released_at) WHERE (state = 'released'::public.task_state);
+
+-- Name: audit audit_append_only; Type: TRIGGER; Schema: public
+
+CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change_of_audit();
+
+ALTER TABLE public.audit ENABLE ALWAYS TRIGGER audit_append_only;
 
 -- Name: activation activation_dag_fkey; Type: FK CONSTRAINT; Schema: public
 

@@ -7,14 +7,15 @@ queued tasks of the other side wait where they are, running ones hear *cancel* a
 both versions have go on undisturbed.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import psycopg
 import structlog
 
-from dispatcher.datasets import store as datasets_store
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.datasets.names import no_dag
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
@@ -89,7 +90,9 @@ async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_ma
             )
         await stages.unstage(connection, version.dag)
         active = await activate(connection, standing, dag_version_id, actor=actor)
-        await _audit(connection, actor, "DagService.CutOverDag", active, standing)
+        by_itself = actor == DISPATCHER  # then it is done for whoever deployed it
+        details = {"by_itself": by_itself, "watermarks_may_go_back": waived and not lacking.nothing}
+        await _record(connection, Action.CUT_OVER, version.actor if by_itself else actor, standing, active, details)
         crash("cutover.written")
     crash("cutover.committed")
     return active
@@ -103,9 +106,8 @@ async def abort(pool: Pool, dag_version_id: str, actor: str) -> VersionRow:
         if standing.staged_version_id != dag_version_id:
             raise _final(version)
         await _retire(connection, standing, actor)
-        await datasets_store.audit(
-            connection, actor, "DagService.AbortDeployment", version.dag, version=version.version
-        )
+        entry = Entry(Action.ABORT, actor, version.dag, [version.dag], {"version": version.version})
+        await audit.record(connection, replace(entry, from_version_id=dag_version_id))
         crash("abort.written")
     async with transaction(pool) as connection:
         return await store.get_version(connection, dag_version_id) or version
@@ -136,7 +138,7 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
             restored = await _restore(connection, standing, target, call.actor)
         elif standing.staged_version_id is not None:
             await _retire(connection, standing, call.actor)
-            await _audit(connection, call.actor, "DagService.RollbackDag", restored, standing)
+            await _record(connection, Action.ROLL_BACK, call.actor, standing, restored)
         if not await store.answer_rollback(
             connection, call.request_id, restored.dag_version_id, active.dag_version_id, call.actor
         ):
@@ -167,7 +169,10 @@ async def remove(pool: Pool, dag: str, actor: str, *, despite_readers: bool) -> 
             await stages.stop_jobs(connection, standing.active_version_id, None, "retired", actor)
             await stages.set_state(connection, standing.active_version_id, "replaced")
         await stages.remove_dag(connection, dag)
-        await datasets_store.audit(connection, actor, "DagService.RemoveDag", dag, readers=readers)
+        ended = standing.active_version_id or standing.staged_version_id
+        details = {"readers": readers, "aborted_version_id": standing.staged_version_id}
+        entry = Entry(Action.REMOVE, actor, dag, [dag], details, from_version_id=ended)
+        await audit.record(connection, entry)
     return readers
 
 
@@ -178,7 +183,7 @@ async def _restore(connection: Connection, standing: Standing, target: VersionRo
     await stages.bind_version(connection, target.dag, target.dag_version_id)
     restored = await activate(connection, standing, target.dag_version_id, left="rolled_back", actor=actor)
     await stages.subscribe(connection, target.dag_version_id, standing.active_version_id)
-    await _audit(connection, actor, "DagService.RollbackDag", restored, standing)
+    await _record(connection, Action.ROLL_BACK, actor, standing, restored)
     return restored
 
 
@@ -285,14 +290,23 @@ def _same_call(call: Rollback, answered: VersionRow) -> VersionRow:
     )
 
 
-async def _audit(connection: Connection, actor: str, method: str, version: VersionRow, standing: Standing) -> None:
-    await datasets_store.audit(
-        connection,
-        actor,
-        method,
-        version.dag,
-        version=version.version,
-        deploy_number=version.deploy_number,
-        former_version_id=standing.active_version_id,
-        aborted_version_id=standing.staged_version_id if method.endswith("RollbackDag") else None,
+async def _record(
+    connection: Connection,
+    action: Action,
+    actor: str,
+    standing: Standing,
+    version: VersionRow,
+    details: Mapping[str, bool] | None = None,
+) -> None:
+    """The version took the place of what was active. It names what was given up by it."""
+    facts = {
+        "version": version.version,
+        "deploy_number": version.deploy_number,
+        "former_version_id": standing.active_version_id,
+        "aborted_version_id": standing.staged_version_id if action is Action.ROLL_BACK else None,
+        **(details or {}),
+    }
+    entry = Entry(action, actor, version.dag, [version.dag], facts)
+    await audit.record(
+        connection, replace(entry, from_version_id=standing.active_version_id, to_version_id=version.dag_version_id)
     )

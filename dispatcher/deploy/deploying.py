@@ -15,10 +15,11 @@ one, which finds the job versions that are there. Of several builds of one DAG t
 others answer what it made of them. So nobody has to know whether another's build is alive.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from dispatcher.datasets import store as datasets_store
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import stages, store
@@ -47,6 +48,8 @@ class Call:
     """The version that must be active, where the call says so: empty for none."""
     plan_id: str | None = None
     """The plan that is deployed."""
+    taken_over_jobs: Sequence[str] = ()
+    """Jobs whose versions the plan takes over as they are, though their `execution_strategy` is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,13 @@ async def _begin(pool: Pool, call: Call, new_id: Callable[[], str]) -> Build | D
         build = Build(new_id(), deployable, base=active.dag_version_id if active else None, actor=call.actor)
         _require_base_of_call(call, build)
         await store.begin_version(
-            connection, deployable.name, build.dag_version_id, deployable.spec, deployable.digest, call.actor
+            connection,
+            deployable.name,
+            build.dag_version_id,
+            deployable.spec,
+            deployable.digest,
+            actor=call.actor,
+            plan_id=call.plan_id,
         )
         return build
 
@@ -119,6 +128,8 @@ async def _answer(connection: Connection, call: Call) -> VersionRow | None:
         return None
     if staged is not None and call.hold:
         await stages.hold_cutover(connection, staged.dag_version_id)
+        entry = Entry(Action.HOLD, call.actor, staged.dag, [staged.dag], plan_id=call.plan_id)
+        await audit.record(connection, replace(entry, to_version_id=staged.dag_version_id))
     await _note_answer(connection, call, present)
     return present
 
@@ -150,22 +161,24 @@ async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -
             version = await activate(connection, standing, build.dag_version_id, actor=call.actor)
         else:
             version = await deployed(connection, build.dag_version_id)
-        await datasets_store.audit(
-            connection,
-            call.actor,
-            "DagService.DeployDag",
-            deployable.name,
-            version=version.version,
-            deploy_number=version.deploy_number,
-            base_version_id=build.base,
-            hold=call.hold,
-            plan_id=call.plan_id,
-            spec_sha256=version.spec_digest.hex(),
-        )
+        await _record(connection, call, build, version)
         await _note_answer(connection, call, version)
         crash("deploy.written")
     crash("deploy.committed")
     return version
+
+
+async def _record(connection: Connection, call: Call, build: Build, version: VersionRow) -> None:
+    details = {
+        "version": version.version,
+        "deploy_number": version.deploy_number,
+        "base_version_id": build.base,
+        "hold": call.hold,
+        "taken_over_jobs": list(call.taken_over_jobs),
+        "spec_sha256": version.spec_digest.hex(),
+    }
+    entry = Entry(Action.DEPLOY, call.actor, version.dag, [version.dag], details, call.plan_id)
+    await audit.record(connection, replace(entry, from_version_id=build.base, to_version_id=version.dag_version_id))
 
 
 def _require_base_of_call(call: Call, build: Build) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.dag.model import JobKind, ResolvedJob
-from dispatcher.datasets import store as datasets_store
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.deploy import plans
 from dispatcher.deploy.comparison import BaseJob, Job, changes, differences
@@ -120,16 +121,13 @@ async def keep_plan(pool: Pool, wish: Wish, plan: Plan, plan_id: str, content: b
     )
     async with transaction(pool) as connection:
         await plans.insert_plan(connection, stored)
-        await datasets_store.audit(
-            connection,
-            plan.actor,
-            "DagService.PlanDag",
-            plan.dag,
-            plan_id=plan_id,
-            base_version=plan.base.version,
-            spec_sha256=deployable.digest.hex(),
-            taken_over_jobs=list(plan.taken_over_jobs),
-        )
+        details = {
+            "base_version": plan.base.version,
+            "spec_sha256": deployable.digest.hex(),
+            "taken_over_jobs": list(plan.taken_over_jobs),
+        }
+        entry = Entry(Action.PLAN, plan.actor, plan.dag, [plan.dag], details, plan_id, plan.base.dag_version_id)
+        await audit.record(connection, entry)
 
 
 def _taken_over(deployable: Deployable, before: DagSpec, base: Mapping[str, BaseJob]) -> list[str]:

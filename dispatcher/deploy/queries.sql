@@ -117,8 +117,8 @@ select dag from dag where dag = %(dag)s for no key update;
 
 -- name: begin_version
 -- Under the DAG's row, so that two versions never get one number. Unique index of (dag, version).
-insert into dag_version (dag_version_id, dag, version, spec, spec_digest, state, actor)
-select %(dag_version_id)s, %(dag)s, coalesce(max(version), 0) + 1, %(spec)s, %(spec_digest)s, 'building', %(actor)s
+insert into dag_version (dag_version_id, dag, version, spec, spec_digest, state, actor, plan_id)
+select %(dag_version_id)s, %(dag)s, coalesce(max(version), 0) + 1, %(spec)s, %(spec_digest)s, 'building', %(actor)s, %(plan_id)s::uuid
 from dag_version
 where dag = %(dag)s;
 

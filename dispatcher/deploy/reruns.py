@@ -11,7 +11,8 @@ page counts the same scope. It is one transaction, and its answer is kept, so th
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
-from dispatcher.datasets import store as datasets_store
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import rerun_rows as store
 from dispatcher.deploy.rerun_rows import AnsweredPage, Bounds, Follower, NamedJob, ReaderRow, RerunJob
@@ -34,7 +35,7 @@ class RerunRequest:
     request_id: str
     page_token: str
     digest: bytes
-    method: str
+    action: Action
     actor: str
 
 
@@ -135,15 +136,9 @@ async def _make(
         AnsweredPage(request.digest, made, token),
         request.actor,
     )
-    await datasets_store.audit(
-        connection,
-        request.actor,
-        request.method,
-        ", ".join(sorted({job.dag for job in jobs})),
-        request_id=request.request_id,
-        jobs=[job.job for job in jobs],
-        task_count=made,
-    )
+    dags = sorted({job.dag for job in jobs})
+    details = {"request_id": request.request_id, "jobs": [job.job for job in jobs], "task_count": made}
+    await audit.record(connection, Entry(request.action, request.actor, ", ".join(dags), dags, details))
     crash("rerun.written")
     return RerunAnswer(made, token)
 

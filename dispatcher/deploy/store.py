@@ -87,12 +87,26 @@ async def insert_dag(connection: Connection, dag: str, actor: str) -> None:
 
 
 async def begin_version(
-    connection: Connection, dag: str, dag_version_id: str, spec: bytes, spec_digest: bytes, actor: str
+    connection: Connection,
+    dag: str,
+    dag_version_id: str,
+    spec: bytes,
+    spec_digest: bytes,
+    *,
+    actor: str,
+    plan_id: str | None,
 ) -> None:
     """A version that is being built, under the DAG's next number; the caller owns the DAG."""
     await connection.execute(
         _sql.begin_version,
-        {"dag": dag, "dag_version_id": dag_version_id, "spec": spec, "spec_digest": spec_digest, "actor": actor},
+        {
+            "dag": dag,
+            "dag_version_id": dag_version_id,
+            "spec": spec,
+            "spec_digest": spec_digest,
+            "actor": actor,
+            "plan_id": plan_id,
+        },
     )
 
 

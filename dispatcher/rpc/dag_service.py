@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 
 import grpc
 
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
@@ -16,6 +18,7 @@ from dispatcher.deploy.deploying import deploy
 from dispatcher.deploy.levelling import cut_over_level
 from dispatcher.deploy.store import DagRow, VersionRow
 from dispatcher.rpc import convert, deployments, documents
+from dispatcher.rpc.changes import list_dag_changes
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import number_token, page_size, task_page_token
 from dispatcher.rpc.planning import plan_dag
@@ -28,6 +31,7 @@ from kernel.artifacts.store import ArtifactStore
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.servers import current_actor
+from traceapi.control.v1 import change_pb2
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceServicer
 from traceapi.control.v1.deployment_pb2 import Deployment, TaskCount
@@ -110,7 +114,8 @@ class DagService(DagServiceServicer):
                 async with transaction(self._pool) as connection:
                     actor = str(current_actor())
                     await datasets_store.record_bundle(connection, digest, len(data), actor)
-                    await datasets_store.audit(connection, actor, "DagService.UploadBundle", digest, bytes=len(data))
+                    entry = Entry(Action.UPLOAD_BUNDLE, actor, digest, [], {"bytes": len(data)})
+                    await audit.record(connection, entry)
         return pb.UploadBundleResponse(digest=digest, size_bytes=len(data), existed=existed)
 
     async def DeployDag(self, request: pb.DeployDagRequest, context: Context) -> pb.DeployDagResponse:
@@ -208,12 +213,17 @@ class DagService(DagServiceServicer):
         token = str(found[-1].version) if len(found) == limit else ""
         return pb.ListDagHistoryResponse(deployments=history, next_page_token=token)
 
+    async def ListDagChanges(
+        self, request: change_pb2.ListDagChangesRequest, context: Context
+    ) -> change_pb2.ListDagChangesResponse:
+        return await list_dag_changes(self._pool, request)
+
     async def PauseDag(self, request: pb.PauseDagRequest, context: Context) -> pb.PauseDagResponse:
-        paused = await self._change_pauses("PauseDag", request.dag, list(request.jobs))
+        paused = await self._change_pauses(Action.PAUSE, request.dag, list(request.jobs))
         return pb.PauseDagResponse(paused_jobs=paused)
 
     async def ResumeDag(self, request: pb.ResumeDagRequest, context: Context) -> pb.ResumeDagResponse:
-        paused = await self._change_pauses("ResumeDag", request.dag, list(request.jobs))
+        paused = await self._change_pauses(Action.RESUME, request.dag, list(request.jobs))
         self._switched()
         return pb.ResumeDagResponse(paused_jobs=paused)
 
@@ -227,7 +237,7 @@ class DagService(DagServiceServicer):
             )
         return pb.RemoveDagResponse(reader_dags=readers)
 
-    async def _change_pauses(self, method: str, dag: str, jobs: list[str]) -> list[str]:
+    async def _change_pauses(self, action: Action, dag: str, jobs: list[str]) -> list[str]:
         """Pauses or resumes; answers the jobs that are paused then."""
         actor = str(current_actor())
         with translated():
@@ -235,11 +245,11 @@ class DagService(DagServiceServicer):
                 known = await self._known_jobs(connection, dag)
                 if unknown := [job for job in jobs if job not in known]:
                     raise no_jobs(dag, unknown, sorted(known))
-                if method == "PauseDag":
+                if action is Action.PAUSE:
                     await store.pause(connection, dag, jobs, actor)
                 else:
                     await store.resume(connection, dag, jobs)
-                await datasets_store.audit(connection, actor, f"DagService.{method}", dag, jobs=jobs)
+                await audit.record(connection, Entry(action, actor, dag, [dag], {"jobs": jobs}))
                 present = await self._known_jobs(connection, dag)
         return sorted(job for job, paused in present.items() if paused)
 

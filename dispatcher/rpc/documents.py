@@ -82,6 +82,7 @@ async def deploy_call(pool: Pool, request: pb.DeployDagRequest) -> Call:
         hold=request.hold,
         base=plan.base_version_id or "",
         plan_id=plan_id,
+        taken_over_jobs=list(pb.PlanDagResponse.FromString(plan.content).taken_over_jobs),
     )
 
 

@@ -2,7 +2,8 @@
 
 import grpc
 
-from dispatcher.datasets import store as datasets_store
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
@@ -40,7 +41,7 @@ class QueueService(QueueServiceServicer):
         with translated():
             async with transaction(self._pool) as connection:
                 await set_queue(connection, request.queue, QueueChange(**change), actor)
-                await datasets_store.audit(connection, actor, "QueueService.SetQueue", request.queue, **change)
+                await audit.record(connection, Entry(Action.SET_QUEUE, actor, request.queue, [], change))
                 (use,) = await queue_uses(connection, request.queue)
         self._releaser.signal()
         return pb.SetQueueResponse(queue=_queue(use))

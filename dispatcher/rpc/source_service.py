@@ -7,6 +7,7 @@ import dataclasses
 
 import grpc
 
+from dispatcher.audit.entries import Action
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import rerun_rows
@@ -59,7 +60,7 @@ class SourceService(SourceServiceServicer):
                         dag=job.dag,
                         jobs=jobs(counted.jobs),
                     )
-                made = await backfill(connection, job, bounds, rerun_request(request, "SourceService.BackfillJob"))
+                made = await backfill(connection, job, bounds, rerun_request(request, Action.BACKFILL))
         self._releaser.signal()
         return pb.BackfillJobResponse(**dataclasses.asdict(made), dag=job.dag)
 

@@ -1,10 +1,12 @@
 """TaskService: tasks as people see and steer them. Parses, calls the slices, converts."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import grpc
 
-from dispatcher.datasets import store as datasets_store
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import rerun_rows, reruns
@@ -98,8 +100,7 @@ class TaskService(TaskServiceServicer):
             async with transaction(self._pool) as connection:
                 await require_names(connection, request.filter.dag, request.filter.job)
                 taken = await changes.retry_dead(connection, query, list(request.filter.task_ids))
-                actor, subject = str(current_actor()), request.filter.dag
-                await datasets_store.audit(connection, actor, "TaskService.RetryTasks", subject, task_ids=taken)
+                await _record(connection, Action.RETRY, request.filter.dag, taken)
         self._releaser.signal()
         more = len(taken) == MAX_CHANGED
         return pb.RetryTasksResponse(task_count=len(taken), next_page_token=taken[-1] if more else "")
@@ -112,10 +113,7 @@ class TaskService(TaskServiceServicer):
             async with transaction(self._pool) as connection:
                 await require_names(connection, request.filter.dag, request.filter.job)
                 taken = await changes.skip_dead(connection, query, list(request.filter.task_ids), request.reason)
-                actor, subject = str(current_actor()), request.filter.dag
-                await datasets_store.audit(
-                    connection, actor, "TaskService.SkipTasks", subject, task_ids=taken, reason=request.reason
-                )
+                await _record(connection, Action.SKIP, request.filter.dag, taken, request.reason)
         self._releaser.signal()
         more = len(taken) == MAX_CHANGED
         return pb.SkipTasksResponse(task_count=len(taken), next_page_token=taken[-1] if more else "")
@@ -131,14 +129,7 @@ class TaskService(TaskServiceServicer):
             async with transaction(self._pool) as connection:
                 await require_names(connection, request.filter.dag, request.filter.job)
                 result = await cancel_tasks(connection, query, list(request.filter.task_ids), reason)
-                await datasets_store.audit(
-                    connection,
-                    actor,
-                    "TaskService.CancelTasks",
-                    request.filter.dag,
-                    task_ids=result.task_ids,
-                    reason=request.reason,
-                )
+                await _record(connection, Action.CANCEL, request.filter.dag, result.task_ids, request.reason)
         self._releaser.nudge(result.running)
         self._releaser.signal()
         return pb.CancelTasksResponse(task_count=len(result.task_ids), next_page_token=result.next_after or "")
@@ -158,7 +149,7 @@ class TaskService(TaskServiceServicer):
                     return pb.RerunTasksResponse(
                         task_count=counted.task_count, readers=readers(counted.readers), jobs=jobs(counted.jobs)
                     )
-                asked = rerun_request(request, "TaskService.RerunTasks")
+                asked = rerun_request(request, Action.RERUN)
                 made = await reruns.rerun(connection, query, task_ids, named_ids, asked)
         self._releaser.signal()
         return pb.RerunTasksResponse(**dataclasses.asdict(made))
@@ -192,6 +183,15 @@ class TaskService(TaskServiceServicer):
             async with transaction(self._pool) as connection:
                 await require_names(connection, task_filter.dag, task_filter.job)
                 return await changes.count_matching(connection, query, list(task_filter.task_ids), states)
+
+
+async def _record(
+    connection: Connection, action: Action, dag: str, task_ids: Sequence[str], reason: str | None = None
+) -> None:
+    """Tasks that a person changed; where no DAG is named, those of the tasks are."""
+    details = {"task_ids": list(task_ids), **({} if reason is None else {"reason": reason})}
+    dags = [dag] if dag else await changes.dags_of(connection, task_ids)
+    await audit.record(connection, Entry(action, str(current_actor()), dag, dags, details))
 
 
 def _not_found(task_id: str) -> TraceError:

@@ -84,3 +84,9 @@ async def stop_streams(connection: Connection, keys: set[tuple[str, str]], reaso
                 "reason": reason,
             },
         )
+
+
+async def dags_of(connection: Connection, task_ids: Sequence[str]) -> list[str]:
+    """Of tasks that are in the hot table, as those are that were changed just now."""
+    cursor = await connection.execute(_sql.dags_of, {"task_ids": list(task_ids)})
+    return [row[0] for row in await cursor.fetchall()]

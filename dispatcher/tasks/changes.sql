@@ -77,3 +77,11 @@ update task
 set state = 'skipped', reason = %(reason)s, finished_at = clock_timestamp()
 where task_id = any(%(task_ids)s::uuid[]) and state = 'dead'
 returning task_id::text;
+
+-- name: dags_of
+-- Whose tasks these are. Primary key.
+select distinct j.dag
+from task t
+join job_version j using (job_version_id)
+where t.task_id = any(%(task_ids)s::uuid[])
+order by j.dag;

@@ -63,7 +63,7 @@ begin
     insert into chaos.said (method) values (new.method);
     return null;
 end $$;
-create trigger chaos_insert after insert on audit for each row execute function chaos.note_audit();
+create trigger chaos_insert after insert on audit for each row when (new.outcome = 'done') execute function chaos.note_audit();
 
 -- What DAG versions are made of, and what job versions write.
 create table chaos.version_job (dag_version_id uuid not null, job_version_id uuid not null);

@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 from kernel.errors import TraceError, to_status
 from tests.ctl.fake_sources import FakeSources
 from traceapi.control.v1 import (
+    change_pb2,
     dag_service_pb2,
     dag_service_pb2_grpc,
     dataset_service_pb2,
@@ -86,6 +87,7 @@ class Canned:
     plan: dag_service_pb2.PlanDagResponse = field(default_factory=dag_service_pb2.PlanDagResponse)
     building: Deployment | None = None
     """Of `ethereum`, or of the DAG `begun`, of which nothing is active."""
+    changes: list[change_pb2.DagChange] = field(default_factory=list)
     watched: list[dag_service_pb2.WatchDeploymentResponse] = field(default_factory=list)
     changeable: int = 5
     """Tasks that CancelTasks, RetryTasks and SkipTasks find."""
@@ -231,6 +233,11 @@ class _Dags(dag_service_pb2_grpc.DagServiceServicer):
         newest = Deployment(dag=request.dag, version=9, state=deployment_pb2.DEPLOYMENT_STATE_ABORTED)
         found = [self._canned.building] if self._canned.building is not None else []
         return dag_service_pb2.ListDagHistoryResponse(deployments=found if request.being_built else [newest, *found])
+
+    def ListDagChanges(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        found, token = _page(self._canned.changes, request.page_size, request.page_token)
+        return change_pb2.ListDagChangesResponse(changes=found, next_page_token=token)
 
     def RollbackDag(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)

@@ -19,6 +19,7 @@ from traceapi.types.v1.scope_pb2 import CursorRange
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, sys
+from dispatcher.audit.entries import Action
 from dispatcher.db.pool import PoolConfig, open_pool
 from dispatcher.deploy import cutover, rerun_rows, reruns
 from dispatcher.events import replay
@@ -37,7 +38,7 @@ async def main(database, step, argument):
             async with transaction(pool) as connection:
                 (job,) = await rerun_rows.jobs_called(connection, "copies", "chain")
                 bounds = rerun_rows.Bounds(job.job_version_id, b"", bytes([255]) * 8)
-                request = reruns.RerunRequest(argument, "", bytes(32), "a test", "a dying dispatcher")
+                request = reruns.RerunRequest(argument, "", bytes(32), Action.BACKFILL, "a dying dispatcher")
                 await reruns.backfill(connection, job, bounds, request)
         else:
             async with transaction(pool) as connection:

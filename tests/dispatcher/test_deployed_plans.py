@@ -64,7 +64,7 @@ async def test_a_plan_is_deployed_as_it_was_made(dispatcher: InProcess, source: 
     await fleet.catch_up()
     active = (await watch(dispatcher, building)).deployment
     assert state(active) == "active"
-    recorded = "select details ->> 'plan_id' from audit where method = 'DagService.DeployDag' order by audit_id"
+    recorded = "select plan_id::text from audit where method = 'DagService.DeployDag' order by audit_id"
     assert await dispatcher.rows(recorded) == [(None,), (planned.plan_id,)]
     now = {job.job: job for job in active.jobs}
     for job in planned.jobs:

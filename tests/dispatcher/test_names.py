@@ -9,6 +9,7 @@ from kernel.errors import from_rpc_error
 from kernel.ids import new_id
 from tests.dispatcher.builders import Source, at, between
 from tests.dispatcher.in_process import InProcess
+from traceapi.control.v1 import change_pb2 as changes
 from traceapi.control.v1 import dag_service_pb2 as dags
 from traceapi.control.v1 import dataset_service_pb2 as datasets
 from traceapi.control.v1 import effect_service_pb2 as effects
@@ -33,6 +34,7 @@ FILTERS = [
 MISTYPED: list[tuple[Message, str, str]] = [
     (dags.GetDagRequest(dag="chian"), "DAG_NOT_FOUND", "chain"),
     (dags.ListDagHistoryRequest(dag="chian"), "DAG_NOT_FOUND", "chain"),
+    (changes.ListDagChangesRequest(dag="chian"), "DAG_NOT_FOUND", "chain"),
     (dags.PauseDagRequest(dag="chian"), "DAG_NOT_FOUND", "chain"),
     (dags.PauseDagRequest(dag="chain", jobs=["copies", "rangs"]), "JOB_NOT_FOUND", "ranges"),
     (dags.ResumeDagRequest(dag="Chain"), "DAG_NOT_FOUND", "chain"),

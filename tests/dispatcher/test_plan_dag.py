@@ -186,9 +186,8 @@ async def test_a_plan_is_kept_as_it_was_answered_and_is_on_record(dispatcher: In
     active = (await dispatcher.dags.GetDag(pb.GetDagRequest(dag="chain"))).deployment
     assert (stored.dag, stored.base_version_id, stored.bundles) == ("chain", active.deployment_id, {})
     assert (stored.actor, stored.no_rematerialize) == ("user:tester", False)
-    assert await dispatcher.rows(
-        "select subject, details ->> 'plan_id' from audit where method = 'DagService.PlanDag'"
-    ) == [("chain", planned.plan_id)]
+    recorded = "select subject, plan_id::text from audit where method = 'DagService.PlanDag'"
+    assert await dispatcher.rows(recorded) == [("chain", planned.plan_id)]
     assert await dispatcher.value("select count(*) from dag_version") == 1
 
 

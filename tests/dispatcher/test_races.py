@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.datasets import store as datasets_store
+from dispatcher.audit import store as audit
 from dispatcher.db.pool import transaction
 from dispatcher.db.rows import Connection
 from dispatcher.events import store as events_store
@@ -79,14 +79,14 @@ async def test_an_event_accepted_while_its_consumer_is_deployed_reaches_it(
         monkeypatch.setattr(events_store, "share_dags", _no_lock)
     await source.publish([1])
     stopped, go_on = asyncio.Event(), asyncio.Event()
-    audit: Callable[..., Awaitable[None]] = datasets_store.audit
+    record: Callable[..., Awaitable[None]] = audit.record
 
     async def stop_before_commit(*arguments: Any, **details: Any) -> None:
-        await audit(*arguments, **details)
+        await record(*arguments, **details)
         stopped.set()
         await go_on.wait()
 
-    monkeypatch.setattr(datasets_store, "audit", stop_before_commit)
+    monkeypatch.setattr(audit, "record", stop_before_commit)
     deploying = asyncio.create_task(dispatcher.deploy(READER))
     async with asyncio.timeout(DEADLINE):
         await stopped.wait()

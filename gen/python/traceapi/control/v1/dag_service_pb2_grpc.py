@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from traceapi.control.v1 import change_pb2 as traceapi_dot_control_dot_v1_dot_change__pb2
 from traceapi.control.v1 import dag_service_pb2 as traceapi_dot_control_dot_v1_dot_dag__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -100,6 +101,11 @@ class DagServiceStub:
                 request_serializer=traceapi_dot_control_dot_v1_dot_dag__service__pb2.ListDagHistoryRequest.SerializeToString,
                 response_deserializer=traceapi_dot_control_dot_v1_dot_dag__service__pb2.ListDagHistoryResponse.FromString,
                 _registered_method=True)
+        self.ListDagChanges = channel.unary_unary(
+                '/traceapi.control.v1.DagService/ListDagChanges',
+                request_serializer=traceapi_dot_control_dot_v1_dot_change__pb2.ListDagChangesRequest.SerializeToString,
+                response_deserializer=traceapi_dot_control_dot_v1_dot_change__pb2.ListDagChangesResponse.FromString,
+                _registered_method=True)
         self.RemoveDag = channel.unary_unary(
                 '/traceapi.control.v1.DagService/RemoveDag',
                 request_serializer=traceapi_dot_control_dot_v1_dot_dag__service__pb2.RemoveDagRequest.SerializeToString,
@@ -168,8 +174,7 @@ class DagServiceServicer:
 
     def RollbackDag(self, request, context):
         """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, DATASETS_READ where
-        other DAGs read what it lacks, TOO_MANY_ROWS, REQUEST_ID_REUSED.
+        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (never active, or collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,8 +195,7 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseDag(self, request, context):
-        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for the version that is
-        being built and for later ones too. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+        """Stops releasing tasks of a DAG or of some jobs, by name: in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,7 +209,14 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDagHistory(self, request, context):
-        """Every deployment and rollback of a DAG, newest first, with who did it. DAG_NOT_FOUND.
+        """Every version of a DAG, newest first, with who deployed it. DAG_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDagChanges(self, request, context):
+        """Every change of a DAG that somebody made or that was refused, newest first, also of a removed one. DAG_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -285,6 +296,11 @@ def add_DagServiceServicer_to_server(servicer, server):
                     servicer.ListDagHistory,
                     request_deserializer=traceapi_dot_control_dot_v1_dot_dag__service__pb2.ListDagHistoryRequest.FromString,
                     response_serializer=traceapi_dot_control_dot_v1_dot_dag__service__pb2.ListDagHistoryResponse.SerializeToString,
+            ),
+            'ListDagChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDagChanges,
+                    request_deserializer=traceapi_dot_control_dot_v1_dot_change__pb2.ListDagChangesRequest.FromString,
+                    response_serializer=traceapi_dot_control_dot_v1_dot_change__pb2.ListDagChangesResponse.SerializeToString,
             ),
             'RemoveDag': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveDag,
@@ -644,6 +660,33 @@ class DagService:
             '/traceapi.control.v1.DagService/ListDagHistory',
             traceapi_dot_control_dot_v1_dot_dag__service__pb2.ListDagHistoryRequest.SerializeToString,
             traceapi_dot_control_dot_v1_dot_dag__service__pb2.ListDagHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDagChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/traceapi.control.v1.DagService/ListDagChanges',
+            traceapi_dot_control_dot_v1_dot_change__pb2.ListDagChangesRequest.SerializeToString,
+            traceapi_dot_control_dot_v1_dot_change__pb2.ListDagChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

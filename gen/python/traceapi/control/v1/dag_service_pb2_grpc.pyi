@@ -5,6 +5,7 @@ DAGs: check, plan, deploy, watch, take back. Served on the control listener for 
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from traceapi.control.v1 import change_pb2 as _change_pb2
 from traceapi.control.v1 import dag_service_pb2 as _dag_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -58,21 +59,20 @@ class DagServiceStub:
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
     RollbackDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.RollbackDagRequest, _dag_service_pb2.RollbackDagResponse]
     """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, DATASETS_READ where
-    other DAGs read what it lacks, TOO_MANY_ROWS, REQUEST_ID_REUSED.
+    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (never active, or collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
     """
     GetDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.GetDagRequest, _dag_service_pb2.GetDagResponse]
     """One DAG with its active version. DAG_NOT_FOUND."""
     ListDags: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]
     """All DAGs."""
     PauseDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]
-    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for the version that is
-    being built and for later ones too. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
-    """
+    """Stops releasing tasks of a DAG or of some jobs, by name: in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ResumeDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]
     """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ListDagHistory: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagHistoryRequest, _dag_service_pb2.ListDagHistoryResponse]
-    """Every deployment and rollback of a DAG, newest first, with who did it. DAG_NOT_FOUND."""
+    """Every version of a DAG, newest first, with who deployed it. DAG_NOT_FOUND."""
+    ListDagChanges: _grpc.UnaryUnaryMultiCallable[_change_pb2.ListDagChangesRequest, _change_pb2.ListDagChangesResponse]
+    """Every change of a DAG that somebody made or that was refused, newest first, also of a removed one. DAG_NOT_FOUND."""
     RemoveDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]
     """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ."""
 
@@ -106,21 +106,20 @@ class DagServiceAsyncStub(DagServiceStub):
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
     RollbackDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.RollbackDagRequest, _dag_service_pb2.RollbackDagResponse]  # type: ignore[assignment]
     """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, DATASETS_READ where
-    other DAGs read what it lacks, TOO_MANY_ROWS, REQUEST_ID_REUSED.
+    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (never active, or collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
     """
     GetDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.GetDagRequest, _dag_service_pb2.GetDagResponse]  # type: ignore[assignment]
     """One DAG with its active version. DAG_NOT_FOUND."""
     ListDags: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]  # type: ignore[assignment]
     """All DAGs."""
     PauseDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]  # type: ignore[assignment]
-    """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for the version that is
-    being built and for later ones too. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
-    """
+    """Stops releasing tasks of a DAG or of some jobs, by name: in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ResumeDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]  # type: ignore[assignment]
     """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
     ListDagHistory: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagHistoryRequest, _dag_service_pb2.ListDagHistoryResponse]  # type: ignore[assignment]
-    """Every deployment and rollback of a DAG, newest first, with who did it. DAG_NOT_FOUND."""
+    """Every version of a DAG, newest first, with who deployed it. DAG_NOT_FOUND."""
+    ListDagChanges: _aio.UnaryUnaryMultiCallable[_change_pb2.ListDagChangesRequest, _change_pb2.ListDagChangesResponse]  # type: ignore[assignment]
+    """Every change of a DAG that somebody made or that was refused, newest first, also of a removed one. DAG_NOT_FOUND."""
     RemoveDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]  # type: ignore[assignment]
     """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ."""
 
@@ -199,8 +198,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.RollbackDagResponse, _abc.Awaitable[_dag_service_pb2.RollbackDagResponse]]:
         """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where that version never was active or was collected, DATASETS_READ where
-        other DAGs read what it lacks, TOO_MANY_ROWS, REQUEST_ID_REUSED.
+        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (never active, or collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -225,9 +223,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.PauseDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.PauseDagResponse, _abc.Awaitable[_dag_service_pb2.PauseDagResponse]]:
-        """Stops releasing tasks of a DAG or of some of its jobs; what runs may finish. The pause is by name: it holds for the version that is
-        being built and for later ones too. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
-        """
+        """Stops releasing tasks of a DAG or of some jobs, by name: in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ResumeDag(
@@ -243,7 +239,15 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.ListDagHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.ListDagHistoryResponse, _abc.Awaitable[_dag_service_pb2.ListDagHistoryResponse]]:
-        """Every deployment and rollback of a DAG, newest first, with who did it. DAG_NOT_FOUND."""
+        """Every version of a DAG, newest first, with who deployed it. DAG_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListDagChanges(
+        self,
+        request: _change_pb2.ListDagChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_change_pb2.ListDagChangesResponse, _abc.Awaitable[_change_pb2.ListDagChangesResponse]]:
+        """Every change of a DAG that somebody made or that was refused, newest first, also of a removed one. DAG_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def RemoveDag(
