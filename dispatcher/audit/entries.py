@@ -84,6 +84,7 @@ class Refusal:
     dag: str | None = None
     plan_id: str | None = None
     to_version_id: str | None = None
+    to_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

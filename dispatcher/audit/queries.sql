@@ -15,7 +15,7 @@ select %(actor)s, %(method)s, %(action)s, %(subject)s, %(dags)s::text[], %(detai
 -- first column.
 insert into audit (actor, method, action, subject, dags, outcome, reason, details, plan_id, to_version)
 select %(actor)s, %(method)s, %(action)s, coalesce(d.dag, ''), array_remove(array[d.dag], null), 'refused', %(reason)s, %(details)s,
-    coalesce(%(plan_id)s::uuid, v.plan_id), v.version
+    coalesce(%(plan_id)s::uuid, v.plan_id), coalesce(v.version, %(to_version)s::bigint)
 from (select 1) one
 left join dag_version v on v.dag_version_id = %(to_version_id)s::uuid
 cross join lateral (select coalesce(%(dag)s::text, v.dag) as dag) d

@@ -49,6 +49,7 @@ async def record_refusal(pool: Pool, refusal: Refusal) -> None:
         "dag": refusal.dag,
         "plan_id": refusal.plan_id,
         "to_version_id": refusal.to_version_id,
+        "to_version": refusal.to_version,
         "most": MOST_REFUSALS,
     }
     try:

@@ -103,10 +103,11 @@ def _check_owner(dag: str, dataset_id: str, known: KnownDatasets, path: Path, fi
     owner = known[spelling].dag
     if spelling == dataset_id:
         message = f"the DAG `{owner}` produces `{clip(dataset_id)}`, and two DAGs never produce one dataset"
-        findings.at_key(path, message, f"choose another name, or read it as an input, or change `{owner}`")
+        remedy = f"choose another name, or read it as an input, or change `{owner}`"
+        findings.at_key(path, message, remedy, owned=True)
     else:
         message = f"`{clip(dataset_id)}` and `{spelling}` of the DAG `{owner}` differ in upper and lower case only"
-        findings.at_key(path, message, "choose another name")
+        findings.at_key(path, message, "choose another name", owned=True)
 
 
 def _check_writers(spec: DagSpec, dataset_id: str, names: tuple[str, str], findings: Findings) -> None:

@@ -23,6 +23,7 @@ class Problem:
     message: str
     remedy: str
     file_name: str = ""
+    owned: bool = False  # only for what another DAG owns
 
     def __str__(self) -> str:
         place = ":".join([self.file_name or "document", *([str(self.line), str(self.column)] if self.line else [])])

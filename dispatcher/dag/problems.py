@@ -107,15 +107,15 @@ class Findings:
     _broken_above: set[Path] = field(default_factory=set)
     _suggestions: int = 0
 
-    def at_key(self, path: Path, message: str, remedy: str) -> None:
-        self.add(self.places.key(path), path, message, remedy)
+    def at_key(self, path: Path, message: str, remedy: str, *, owned: bool = False) -> None:
+        self.add(self.places.key(path), path, message, remedy, owned=owned)
 
     def at_value(self, path: Path, message: str, remedy: str) -> None:
         self.add(self.places.value(path), path, message, remedy)
 
-    def add(self, position: Position, path: Path, message: str, remedy: str) -> None:
+    def add(self, position: Position, path: Path, message: str, remedy: str, *, owned: bool = False) -> None:
         if not self.full:
-            problem = Problem(position.line, position.column, shown_path(path), message, remedy, self.file_name)
+            problem = Problem(position.line, position.column, shown_path(path), message, remedy, self.file_name, owned)
             self._problems[problem] = None
             self._faulty.update(path[:length] for length in range(len(path) + 1))
 

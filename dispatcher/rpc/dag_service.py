@@ -22,6 +22,7 @@ from dispatcher.rpc.changes import list_dag_changes
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import number_token, page_size, task_page_token
 from dispatcher.rpc.planning import plan_dag
+from dispatcher.rpc.refusals import Asked, refusals_on_record
 from dispatcher.tasks import listing
 from dispatcher.tasks.rows import (
     CountRow,
@@ -119,11 +120,14 @@ class DagService(DagServiceServicer):
         return pb.UploadBundleResponse(digest=digest, size_bytes=len(data), existed=existed)
 
     async def DeployDag(self, request: pb.DeployDagRequest, context: Context) -> pb.DeployDagResponse:
-        call = await documents.deploy_call(self._pool, request)
-        with translated():
-            deployed = await deploy(self._pool, call, self._new_id)
-            async with transaction(self._pool) as connection:
-                deployment = await deployments.message(connection, deployed.version)
+        async with refusals_on_record(self._pool, Asked(Action.DEPLOY)):
+            call = await documents.deploy_call(self._pool, request)
+        asked = Asked(Action.DEPLOY, call.deployable.name, plan_id=call.plan_id)
+        async with refusals_on_record(self._pool, asked):
+            with translated():
+                deployed = await deploy(self._pool, call, self._new_id)
+                async with transaction(self._pool) as connection:
+                    deployment = await deployments.message(connection, deployed.version)
         self._switched()
         return pb.DeployDagResponse(deployment=deployment, unchanged=deployed.unchanged)
 
@@ -144,34 +148,33 @@ class DagService(DagServiceServicer):
             await asyncio.sleep(WATCH_INTERVAL)
 
     async def CutOverDag(self, request: pb.CutOverDagRequest, context: Context) -> pb.CutOverDagResponse:
-        version = await self._switch(
-            cut_over_level(
-                self._pool,
-                request.deployment_id.lower(),
-                str(current_actor()),
-                watermarks_may_go_back=request.watermarks_may_go_back,
-            )
-        )
+        deployment_id, back = request.deployment_id.lower(), request.watermarks_may_go_back
+        step = cut_over_level(self._pool, deployment_id, str(current_actor()), watermarks_may_go_back=back)
+        version = await self._switch(step, Asked(Action.CUT_OVER, deployment_id=deployment_id))
         return pb.CutOverDagResponse(deployment=version)
 
     async def AbortDeployment(self, request: pb.AbortDeploymentRequest, context: Context) -> pb.AbortDeploymentResponse:
-        version = await self._switch(abort(self._pool, request.deployment_id.lower(), str(current_actor())))
+        deployment_id = request.deployment_id.lower()
+        step = abort(self._pool, deployment_id, str(current_actor()))
+        version = await self._switch(step, Asked(Action.ABORT, deployment_id=deployment_id))
         return pb.AbortDeploymentResponse(deployment=version)
 
     async def RollbackDag(self, request: pb.RollbackDagRequest, context: Context) -> pb.RollbackDagResponse:
         call = Rollback(request.dag, request.to_version or None, request.request_id.lower(), str(current_actor()))
-        deployment = await self._switch(roll_back(self._pool, call))
+        asked = Asked(Action.ROLL_BACK, request.dag, to_version=request.to_version)
+        deployment = await self._switch(roll_back(self._pool, call), asked)
         with translated():
             async with transaction(self._pool) as connection:
                 lag = await stages.owed_events(connection, deployment.deployment_id)
         return pb.RollbackDagResponse(deployment=deployment, lag_event_count=lag)
 
-    async def _switch(self, step: Coroutine[None, None, VersionRow]) -> Deployment:
+    async def _switch(self, step: Coroutine[None, None, VersionRow], asked: Asked) -> Deployment:
         """Makes the step, and lets what may go now go."""
-        with translated():
-            version = await step
-            async with transaction(self._pool) as connection:
-                deployment = await deployments.switched(connection, version)
+        async with refusals_on_record(self._pool, asked):
+            with translated():
+                version = await step
+                async with transaction(self._pool) as connection:
+                    deployment = await deployments.switched(connection, version)
         self._switched()
         return deployment
 
@@ -231,10 +234,10 @@ class DagService(DagServiceServicer):
         return await plan_dag(self._pool, request, self._new_id)
 
     async def RemoveDag(self, request: pb.RemoveDagRequest, context: Context) -> pb.RemoveDagResponse:
-        with translated():
-            readers = await remove(
-                self._pool, request.dag, str(current_actor()), despite_readers=request.despite_readers
-            )
+        actor, despite = str(current_actor()), request.despite_readers
+        async with refusals_on_record(self._pool, Asked(Action.REMOVE, request.dag)):
+            with translated():
+                readers = await remove(self._pool, request.dag, actor, despite_readers=despite)
         return pb.RemoveDagResponse(reader_dags=readers)
 
     async def _change_pauses(self, action: Action, dag: str, jobs: list[str]) -> list[str]:

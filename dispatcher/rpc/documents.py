@@ -51,7 +51,8 @@ async def known_datasets(pool: Pool) -> KnownDatasets:
 
 
 async def deployable(pool: Pool, request: pb.PlanDagRequest | pb.DeployDagRequest) -> Deployable:
-    """What the call would deploy. Raises INVALID_DOCUMENT, BUNDLE_MISSING."""
+    """What the call would deploy. Raises INVALID_DOCUMENT, DATASET_OWNED where nothing else is at fault,
+    BUNDLE_MISSING."""
     reading, known = await read(pool, request)
     if reading.resolved is None or reading.spec is None:
         raise _faulty(reading)
@@ -62,7 +63,7 @@ async def deployable(pool: Pool, request: pb.PlanDagRequest | pb.DeployDagReques
 
 
 async def deploy_call(pool: Pool, request: pb.DeployDagRequest) -> Call:
-    """What the call deploys, of whichever form. Raises INVALID_DOCUMENT, BUNDLE_MISSING, PLAN_NOT_FOUND."""
+    """What the call deploys, of whichever form. Raises as `deployable`, and PLAN_NOT_FOUND."""
     actor, request_id = str(current_actor()), request.request_id.lower()
     if request.WhichOneof("source") != "plan_id":
         return Call(await deployable(pool, request), request_id, actor, hold=request.hold)
@@ -122,8 +123,11 @@ def _with_digests(spec: DagSpec, bundled: Mapping[str, str]) -> DagSpec:
 def _faulty(reading: Reading) -> TraceError:
     count = len(reading.problems)
     shown = f"{count} problem{'s' if count != 1 else ''}" + (", or more" if reading.more_problems else "")
+    owned = reading.spec is not None and all(problem.owned for problem in reading.problems)
+    reason = ErrorReason.ERROR_REASON_DATASET_OWNED if owned else ErrorReason.ERROR_REASON_INVALID_DOCUMENT
     return TraceError(
-        ErrorReason.ERROR_REASON_INVALID_DOCUMENT,
+        reason,
         f"the document has {shown}; the first: {reading.problems[0]}",
+        metadata={"dag": reading.spec.dag} if owned and reading.spec is not None else None,
         violations=[Violation(problem.path, str(problem)) for problem in reading.problems],
     )

@@ -2,11 +2,13 @@
 
 from google.protobuf.duration_pb2 import Duration
 
+from dispatcher.audit.entries import Action
 from dispatcher.db.pool import Pool
 from dispatcher.deploy.estimates import Estimate
 from dispatcher.deploy.planner import Plan, PlannedJob, Wish, keep_plan, make_plan
 from dispatcher.rpc import convert, documents
 from dispatcher.rpc.faults import translated
+from dispatcher.rpc.refusals import Asked, refusals_on_record
 from kernel.ids import IdSource
 from kernel.servers import current_actor
 from traceapi.control.v1 import dag_service_pb2 as pb
@@ -17,12 +19,14 @@ MAX_SECONDS = 10 * 365 * 86_400
 
 
 async def plan_dag(pool: Pool, request: pb.PlanDagRequest, new_id: IdSource) -> pb.PlanDagResponse:
-    deployable = await documents.deployable(pool, request)
+    async with refusals_on_record(pool, Asked(Action.PLAN)):
+        deployable = await documents.deployable(pool, request)
     wish = Wish(deployable, request.no_rematerialize, str(current_actor()))
-    with translated():
-        plan = await make_plan(pool, wish)
-        response = _response(plan, new_id())
-        await keep_plan(pool, wish, plan, response.plan_id, response.SerializeToString(deterministic=True))
+    async with refusals_on_record(pool, Asked(Action.PLAN, deployable.name)):
+        with translated():
+            plan = await make_plan(pool, wish)
+            response = _response(plan, new_id())
+            await keep_plan(pool, wish, plan, response.plan_id, response.SerializeToString(deterministic=True))
     return response
 
 

@@ -14,6 +14,7 @@ from dispatcher.deploy import rerun_rows
 from dispatcher.deploy.reruns import backfill, count_backfill
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.naming import require_names
+from dispatcher.rpc.refusals import Asked, refusals_on_record
 from dispatcher.rpc.reruns import jobs, readers, rerun_request
 from dispatcher.wakeups.release import Releaser
 from kernel.errors import TraceError
@@ -47,22 +48,29 @@ class SourceService(SourceServiceServicer):
         )
 
     async def BackfillJob(self, request: pb.BackfillJobRequest, context: Context) -> pb.BackfillJobResponse:
+        if request.dry_run:
+            return await self._count(request)
+        key = scope_key(Scope(range=request.range))
+        async with refusals_on_record(self._pool, Asked(Action.BACKFILL, request.dag)):
+            with translated():
+                async with transaction(self._pool) as connection:
+                    job = await _named_job(connection, request)
+                    bounds = rerun_rows.Bounds(job.job_version_id, key.first, key.last)
+                    made = await backfill(connection, job, bounds, rerun_request(request, Action.BACKFILL))
+        self._releaser.signal()
+        return pb.BackfillJobResponse(**dataclasses.asdict(made), dag=job.dag)
+
+    async def _count(self, request: pb.BackfillJobRequest) -> pb.BackfillJobResponse:
         key = scope_key(Scope(range=request.range))
         with translated():
             async with transaction(self._pool) as connection:
                 job = await _named_job(connection, request)
-                bounds = rerun_rows.Bounds(job.job_version_id, key.first, key.last)
-                if request.dry_run:
-                    counted = await count_backfill(connection, job, bounds)
-                    return pb.BackfillJobResponse(
-                        task_count=counted.task_count,
-                        readers=readers(counted.readers),
-                        dag=job.dag,
-                        jobs=jobs(counted.jobs),
-                    )
-                made = await backfill(connection, job, bounds, rerun_request(request, Action.BACKFILL))
-        self._releaser.signal()
-        return pb.BackfillJobResponse(**dataclasses.asdict(made), dag=job.dag)
+                counted = await count_backfill(
+                    connection, job, rerun_rows.Bounds(job.job_version_id, key.first, key.last)
+                )
+        return pb.BackfillJobResponse(
+            task_count=counted.task_count, readers=readers(counted.readers), dag=job.dag, jobs=jobs(counted.jobs)
+        )
 
 
 async def _named_job(connection: Connection, request: pb.BackfillJobRequest) -> rerun_rows.NamedJob:

@@ -15,6 +15,7 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.naming import named_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
+from dispatcher.rpc.refusals import Asked, refusals_on_record
 from dispatcher.rpc.reruns import jobs, readers, rerun_request
 from dispatcher.tasks import changes, listing
 from dispatcher.tasks.cancel import cancel_tasks
@@ -139,18 +140,20 @@ class TaskService(TaskServiceServicer):
         after, _, before = request.page_token.partition(".")
         query = dataclasses.replace(_query(chosen, reruns.PAGE, uuid_token(before)), after=uuid_token(after))
         task_ids = list(chosen.task_ids)
-        with translated():
-            async with transaction(self._pool) as connection:
-                await require_names(connection, chosen.dag, chosen.job)
-                named = [] if task_ids else await rerun_rows.jobs_called(connection, chosen.job, chosen.dag or None)
-                named_ids = {job.job_version_id for job in named}
-                if request.dry_run:
-                    counted = await reruns.count_rerun(connection, query, task_ids, named_ids)
-                    return pb.RerunTasksResponse(
-                        task_count=counted.task_count, readers=readers(counted.readers), jobs=jobs(counted.jobs)
-                    )
-                asked = rerun_request(request, Action.RERUN)
-                made = await reruns.rerun(connection, query, task_ids, named_ids, asked)
+        if request.dry_run:
+            with translated():
+                async with transaction(self._pool) as connection:
+                    named = await _named_jobs(connection, chosen)
+                    counted = await reruns.count_rerun(connection, query, task_ids, named)
+            return pb.RerunTasksResponse(
+                task_count=counted.task_count, readers=readers(counted.readers), jobs=jobs(counted.jobs)
+            )
+        async with refusals_on_record(self._pool, Asked(Action.RERUN, chosen.dag)):
+            with translated():
+                async with transaction(self._pool) as connection:
+                    named = await _named_jobs(connection, chosen)
+                    asked = rerun_request(request, Action.RERUN)
+                    made = await reruns.rerun(connection, query, task_ids, named, asked)
         self._releaser.signal()
         return pb.RerunTasksResponse(**dataclasses.asdict(made))
 
@@ -183,6 +186,14 @@ class TaskService(TaskServiceServicer):
             async with transaction(self._pool) as connection:
                 await require_names(connection, task_filter.dag, task_filter.job)
                 return await changes.count_matching(connection, query, list(task_filter.task_ids), states)
+
+
+async def _named_jobs(connection: Connection, chosen: pb.TaskFilter) -> set[str]:
+    """Job versions that the filter names, where it names no tasks. Raises DAG_NOT_FOUND, JOB_NOT_FOUND."""
+    await require_names(connection, chosen.dag, chosen.job)
+    if chosen.task_ids:
+        return set()
+    return {job.job_version_id for job in await rerun_rows.jobs_called(connection, chosen.job, chosen.dag or None)}
 
 
 async def _record(

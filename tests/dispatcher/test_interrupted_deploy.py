@@ -203,7 +203,7 @@ async def test_what_was_left_unfinished_owns_no_dataset(
     await _leave_unfinished(once, monkeypatch, CHAIN)
     rival = CHAIN.replace("dag: chain", "dag: rival").replace("copies: {schema", "COPIES: {schema")
     await dispatcher.deploy(rival)
-    assert await _refusal(once, _request(CHAIN)) == "INVALID_DOCUMENT"
+    assert await _refusal(once, _request(CHAIN)) == "DATASET_OWNED"
     assert await dispatcher.rows("select dag, dataset_id from dataset order by folded_id") == [
         ("rival", "blocks"),
         ("rival", "COPIES"),
