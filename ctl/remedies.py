@@ -27,6 +27,8 @@ BY_COMMAND: Mapping[int, str] = {
     errors.ERROR_REASON_DEADLINE_EXCEEDED: "see which programs answer: tracectl status{home}; one that hangs is ended"
     " and started by: tracectl down{home}; tracectl up{home}",
     errors.ERROR_REASON_DAG_NOT_FOUND: "correct the name; the DAGs are listed by: tracectl dag ls{home}",
+    errors.ERROR_REASON_DAG_NOT_ACTIVE: "deploy its document again: tracectl dag deploy FILE{home}; what was done to it"
+    " is listed by: tracectl dag history DAG{home}",
     errors.ERROR_REASON_JOB_NOT_FOUND: "correct the name; a DAG's jobs are drawn by: tracectl dag show DAG{home}",
     errors.ERROR_REASON_QUEUE_NOT_FOUND: "correct the name; the queues are listed by: tracectl queue ls{home}",
     errors.ERROR_REASON_TASK_NOT_FOUND: "correct the id; the tasks are listed by: tracectl task ls{home}",

@@ -24,6 +24,7 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 _Dag = Annotated[str, typer.Argument(metavar="DAG", help="The DAG's name.", show_default=False)]
 _SWITCH_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
+_NOTHING_ACTIVE = (ErrorReason.ERROR_REASON_DAG_NOT_FOUND, ErrorReason.ERROR_REASON_DAG_NOT_ACTIVE)
 
 
 def watch(dag: _Dag, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
@@ -230,7 +231,7 @@ def _standing(connection: Connection, dag: str) -> str:
         try:
             active = connection.dags.GetDag(api.GetDagRequest(dag=dag), timeout=CALL_SECONDS).deployment
         except grpc.RpcError as error:
-            if from_rpc_error(error).reason != ErrorReason.ERROR_REASON_DAG_NOT_FOUND:
+            if from_rpc_error(error).reason not in _NOTHING_ACTIVE:
                 raise
             return f"Nothing of {dag} is active. {_given_up(building)}"
     return f"{dag} version {active.version} is active. {_given_up(building)}"
@@ -238,6 +239,7 @@ def _standing(connection: Connection, dag: str) -> str:
 
 def _required(connection: Connection, dag: str) -> Deployment:
     if (deployment := _being_built(connection, dag)) is None:
+        _active(connection, dag)  # of a removed DAG that is said first
         option = connection.home.option()
         raise CtlError(
             f"no version of {dag} is being built",

@@ -1,7 +1,9 @@
 """Names that are not there: each is an error with the one that was probably meant."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
+from dispatcher.audit import store as audit
 from dispatcher.db.rows import Connection
 from dispatcher.db.statements import Statements
 from kernel.errors import TraceError
@@ -14,10 +16,27 @@ _SHOWN = 20
 
 
 async def no_dag(connection: Connection, dag: str) -> TraceError:
-    """DAG_NOT_FOUND."""
+    """DAG_NOT_FOUND, or DAG_NOT_ACTIVE of one that was deployed."""
+    cursor = await connection.execute(_sql.inactive_dag, {"dag": dag})
+    if (found := await cursor.fetchone()) is not None:
+        return await _not_active(connection, dag, *found)
     known = await _like(connection, _sql.dags_like, name=dag)
     message = f"no DAG is called {dag}{nearest(dag, known)}"
     return TraceError(ErrorReason.ERROR_REASON_DAG_NOT_FOUND, message, metadata={"dag": dag})
+
+
+async def _not_active(connection: Connection, dag: str, removed_at: datetime | None, building: bool) -> TraceError:
+    if removed_at is None:
+        message = f"nothing of {dag} is active, and its versions were given up; deploy it again"
+        if building:
+            message = f"nothing of {dag} is active yet: its first version is being built"
+    else:
+        who = await audit.remover(connection, dag)
+        message = f"{dag} was removed on {removed_at:%Y-%m-%d %H:%M:%S} UTC" + (f" by {who}" if who else "")
+        message += (
+            ", and a version of it is being built" if building else "; deploy it again, and it goes on where it was"
+        )
+    return TraceError(ErrorReason.ERROR_REASON_DAG_NOT_ACTIVE, message, metadata={"dag": dag})
 
 
 async def no_job(connection: Connection, dag: str, job: str) -> TraceError:

@@ -125,11 +125,19 @@ select dataset_id, folded_id
 from dataset
 where folded_id = any(%(folded_ids)s::text[]);
 
+-- name: inactive_dag
+-- A DAG that was deployed and of which nothing is active, with when it was removed, and whether it is being built; not one whose first
+-- version was only begun to be written. Primary key, and the unique index of (dag, version).
+select removed_at, staged_version_id is not null
+from dag
+where dag = %(dag)s and (removed_at is not null or active_version_id is null)
+    and exists (select 1 from dag_version v where v.dag = dag.dag and v.staged_at is not null);
+
 -- name: dags_like
 -- Names of about the same length as one that is not there, and that may have been meant. For people; reads a small table.
 select dag
 from dag
-where active_version_id is not null
+where active_version_id is not null and removed_at is null
 order by abs(length(dag) - length(%(name)s)), dag
 limit 500;
 

@@ -243,17 +243,18 @@ class DagService(DagServiceServicer):
     async def _change_pauses(self, action: Action, dag: str, jobs: list[str]) -> list[str]:
         """Pauses or resumes; answers the jobs that are paused then."""
         actor = str(current_actor())
-        with translated():
-            async with transaction(self._pool) as connection:
-                known = await self._known_jobs(connection, dag)
-                if unknown := [job for job in jobs if job not in known]:
-                    raise no_jobs(dag, unknown, sorted(known))
-                if action is Action.PAUSE:
-                    await store.pause(connection, dag, jobs, actor)
-                else:
-                    await store.resume(connection, dag, jobs)
-                await audit.record(connection, Entry(action, actor, dag, [dag], {"jobs": jobs}))
-                present = await self._known_jobs(connection, dag)
+        async with refusals_on_record(self._pool, Asked(action, dag)):
+            with translated():
+                async with transaction(self._pool) as connection:
+                    known = await self._known_jobs(connection, dag)
+                    if unknown := [job for job in jobs if job not in known]:
+                        raise no_jobs(dag, unknown, sorted(known))
+                    if action is Action.PAUSE:
+                        await store.pause(connection, dag, jobs, actor)
+                    else:
+                        await store.resume(connection, dag, jobs)
+                    await audit.record(connection, Entry(action, actor, dag, [dag], {"jobs": jobs}))
+                    present = await self._known_jobs(connection, dag)
         return sorted(job for job, paused in present.items() if paused)
 
     async def _known_jobs(self, connection: Connection, dag: str) -> dict[str, bool]:

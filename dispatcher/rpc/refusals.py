@@ -1,6 +1,7 @@
 """Refusals on record: what somebody asked for and was not given, for what there was at that time.
 
-Only such refusals, by their canonical code. A request that breaks a rule or names what is not there says nothing of
+Only such refusals, by their canonical code; that nothing of a DAG is active
+is such a state, though nothing is found. A request that breaks a rule or names what is not there says nothing of
 Trace's state; and a call that meets another one, or a database that is away, is repeated and has an entry of its own.
 """
 
@@ -31,13 +32,19 @@ class Asked:
     plan_id: str | None = None
 
 
+def _of_state(error: TraceError) -> bool:
+    if error.reason == ErrorReason.ERROR_REASON_BUNDLE_MISSING:  # that is the request's
+        return False
+    return error.code in _OF_STATE or error.reason == ErrorReason.ERROR_REASON_DAG_NOT_ACTIVE
+
+
 @contextlib.asynccontextmanager
 async def refusals_on_record(pool: Pool, asked: Asked) -> AsyncIterator[None]:
     """Around all transactions of a call: what it was refused with is recorded when they are rolled back."""
     try:
         yield
     except TraceError as error:
-        if error.code in _OF_STATE and error.reason != ErrorReason.ERROR_REASON_BUNDLE_MISSING:  # of the request
+        if _of_state(error):
             await audit.record_refusal(
                 pool,
                 Refusal(

@@ -8,6 +8,7 @@ from dispatcher.audit.entries import METHODS, Action
 from kernel.ids import new_id
 from tests.dispatcher.builders import Source, start_source
 from tests.dispatcher.changing import CHANGED, PIPELINE, TUNED, Fleet, deploy, roll_back
+from tests.dispatcher.commands import words
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import change_pb2
 from traceapi.control.v1 import dag_service_pb2 as pb
@@ -31,12 +32,6 @@ async def history(dispatcher: InProcess) -> list[change_pb2.DagChange]:
     """Oldest first."""
     request = change_pb2.ListDagChangesRequest(dag="chain", page_size=1000)
     return list(reversed((await dispatcher.dags.ListDagChanges(request)).changes))
-
-
-def words(change: change_pb2.DagChange) -> tuple[str, int, int]:
-    """What was done, from which version to which."""
-    name = change_pb2.AuditAction.Name(change.action).removeprefix("AUDIT_ACTION_").lower()
-    return name, change.from_version, change.to_version
 
 
 async def plan(dispatcher: InProcess, document: str) -> str:

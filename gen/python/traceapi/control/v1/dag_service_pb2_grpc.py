@@ -174,14 +174,14 @@ class DagServiceServicer:
 
     def RollbackDag(self, request, context):
         """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (never active, or collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
+        DAG_NOT_FOUND, DAG_NOT_ACTIVE, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDag(self, request, context):
-        """One DAG with its active version. DAG_NOT_FOUND.
+        """One DAG with its active version. DAG_NOT_FOUND, DAG_NOT_ACTIVE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,14 +195,14 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseDag(self, request, context):
-        """Stops releasing tasks of a DAG or of some jobs, by name: in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+        """Stops releasing tasks of a DAG or some jobs, in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeDag(self, request, context):
-        """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+        """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,7 +223,7 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveDag(self, request, context):
-        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ.
+        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,22 +59,22 @@ class DagServiceStub:
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
     RollbackDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.RollbackDagRequest, _dag_service_pb2.RollbackDagResponse]
     """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (never active, or collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
+    DAG_NOT_FOUND, DAG_NOT_ACTIVE, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
     """
     GetDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.GetDagRequest, _dag_service_pb2.GetDagResponse]
-    """One DAG with its active version. DAG_NOT_FOUND."""
+    """One DAG with its active version. DAG_NOT_FOUND, DAG_NOT_ACTIVE."""
     ListDags: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]
     """All DAGs."""
     PauseDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]
-    """Stops releasing tasks of a DAG or of some jobs, by name: in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+    """Stops releasing tasks of a DAG or some jobs, in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND."""
     ResumeDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]
-    """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+    """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND."""
     ListDagHistory: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagHistoryRequest, _dag_service_pb2.ListDagHistoryResponse]
     """Every version of a DAG, newest first, with who deployed it. DAG_NOT_FOUND."""
     ListDagChanges: _grpc.UnaryUnaryMultiCallable[_change_pb2.ListDagChangesRequest, _change_pb2.ListDagChangesResponse]
     """Every change of a DAG that somebody made or that was refused, newest first, also of a removed one. DAG_NOT_FOUND."""
     RemoveDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]
-    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ."""
+    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS."""
 
 @_typing.type_check_only
 class DagServiceAsyncStub(DagServiceStub):
@@ -106,22 +106,22 @@ class DagServiceAsyncStub(DagServiceStub):
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
     RollbackDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.RollbackDagRequest, _dag_service_pb2.RollbackDagResponse]  # type: ignore[assignment]
     """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-    DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (never active, or collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
+    DAG_NOT_FOUND, DAG_NOT_ACTIVE, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
     """
     GetDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.GetDagRequest, _dag_service_pb2.GetDagResponse]  # type: ignore[assignment]
-    """One DAG with its active version. DAG_NOT_FOUND."""
+    """One DAG with its active version. DAG_NOT_FOUND, DAG_NOT_ACTIVE."""
     ListDags: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagsRequest, _dag_service_pb2.ListDagsResponse]  # type: ignore[assignment]
     """All DAGs."""
     PauseDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.PauseDagRequest, _dag_service_pb2.PauseDagResponse]  # type: ignore[assignment]
-    """Stops releasing tasks of a DAG or of some jobs, by name: in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+    """Stops releasing tasks of a DAG or some jobs, in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND."""
     ResumeDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ResumeDagRequest, _dag_service_pb2.ResumeDagResponse]  # type: ignore[assignment]
-    """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+    """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND."""
     ListDagHistory: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.ListDagHistoryRequest, _dag_service_pb2.ListDagHistoryResponse]  # type: ignore[assignment]
     """Every version of a DAG, newest first, with who deployed it. DAG_NOT_FOUND."""
     ListDagChanges: _aio.UnaryUnaryMultiCallable[_change_pb2.ListDagChangesRequest, _change_pb2.ListDagChangesResponse]  # type: ignore[assignment]
     """Every change of a DAG that somebody made or that was refused, newest first, also of a removed one. DAG_NOT_FOUND."""
     RemoveDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]  # type: ignore[assignment]
-    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ."""
+    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS."""
 
 class DagServiceServicer(metaclass=_abc_1.ABCMeta):
     """The life of DAGs."""
@@ -198,7 +198,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.RollbackDagResponse, _abc.Awaitable[_dag_service_pb2.RollbackDagResponse]]:
         """Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-        DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (never active, or collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
+        DAG_NOT_FOUND, DAG_NOT_ACTIVE, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -207,7 +207,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.GetDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.GetDagResponse, _abc.Awaitable[_dag_service_pb2.GetDagResponse]]:
-        """One DAG with its active version. DAG_NOT_FOUND."""
+        """One DAG with its active version. DAG_NOT_FOUND, DAG_NOT_ACTIVE."""
 
     @_abc_1.abstractmethod
     def ListDags(
@@ -223,7 +223,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.PauseDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.PauseDagResponse, _abc.Awaitable[_dag_service_pb2.PauseDagResponse]]:
-        """Stops releasing tasks of a DAG or of some jobs, by name: in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+        """Stops releasing tasks of a DAG or some jobs, in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ResumeDag(
@@ -231,7 +231,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.ResumeDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.ResumeDagResponse, _abc.Awaitable[_dag_service_pb2.ResumeDagResponse]]:
-        """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND."""
+        """Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListDagHistory(
@@ -255,6 +255,6 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.RemoveDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.RemoveDagResponse, _abc.Awaitable[_dag_service_pb2.RemoveDagResponse]]:
-        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ."""
+        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS."""
 
 def add_DagServiceServicer_to_server(servicer: DagServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -149,6 +149,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The deployment is not in a state in which this can be done."""
     ERROR_REASON_RERUN_REFUSED: _ErrorReason.ValueType  # 61
     """What was asked to run again cannot."""
+    ERROR_REASON_DAG_NOT_ACTIVE: _ErrorReason.ValueType  # 62
+    """Nothing of the DAG is active: it was removed, or its first version is being built or was given up."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed (google.rpc.ErrorInfo.reason is the name without its prefix, domain "trace") or why one item of a batch was refused."""
@@ -277,6 +279,8 @@ ERROR_REASON_DEPLOYMENT_FINAL: ErrorReason.ValueType  # 60
 """The deployment is not in a state in which this can be done."""
 ERROR_REASON_RERUN_REFUSED: ErrorReason.ValueType  # 61
 """What was asked to run again cannot."""
+ERROR_REASON_DAG_NOT_ACTIVE: ErrorReason.ValueType  # 62
+"""Nothing of the DAG is active: it was removed, or its first version is being built or was given up."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

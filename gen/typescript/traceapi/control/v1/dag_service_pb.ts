@@ -1268,7 +1268,7 @@ export const DagService: GenService<{
   },
   /**
    * Restores an earlier DAG version with its datasets and its scheduling in one transaction; what is being built is aborted by it.
-   * DAG_NOT_FOUND, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (never active, or collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
+   * DAG_NOT_FOUND, DAG_NOT_ACTIVE, DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL (collected), DATASETS_READ, TOO_MANY_ROWS, REQUEST_ID_REUSED.
    *
    * @generated from rpc traceapi.control.v1.DagService.RollbackDag
    */
@@ -1278,7 +1278,7 @@ export const DagService: GenService<{
     output: typeof RollbackDagResponseSchema;
   },
   /**
-   * One DAG with its active version. DAG_NOT_FOUND.
+   * One DAG with its active version. DAG_NOT_FOUND, DAG_NOT_ACTIVE.
    *
    * @generated from rpc traceapi.control.v1.DagService.GetDag
    */
@@ -1298,7 +1298,7 @@ export const DagService: GenService<{
     output: typeof ListDagsResponseSchema;
   },
   /**
-   * Stops releasing tasks of a DAG or of some jobs, by name: in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+   * Stops releasing tasks of a DAG or some jobs, in every version; what runs may finish. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.DagService.PauseDag
    */
@@ -1308,7 +1308,7 @@ export const DagService: GenService<{
     output: typeof PauseDagResponseSchema;
   },
   /**
-   * Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, JOB_NOT_FOUND.
+   * Releases them again: a DAG with all of its jobs, or some jobs. Repeatable. DAG_NOT_FOUND, DAG_NOT_ACTIVE, JOB_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.DagService.ResumeDag
    */
@@ -1338,7 +1338,7 @@ export const DagService: GenService<{
     output: typeof ListDagChangesResponseSchema;
   },
   /**
-   * Ends a DAG: its jobs are retired, its datasets stay readable until collected. Refused while other DAGs read them. DAG_NOT_FOUND, DATASETS_READ.
+   * Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS.
    *
    * @generated from rpc traceapi.control.v1.DagService.RemoveDag
    */
