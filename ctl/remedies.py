@@ -48,6 +48,7 @@ BY_COMMAND: Mapping[int, str] = {
     " tracectl dag abort DAG{home}; then deploy again",
     errors.ERROR_REASON_NOT_CAUGHT_UP: "see what it waits for with: tracectl dag watch DAG{home}",
     errors.ERROR_REASON_REQUEST_ID_REUSED: f"{_AGAIN}: it takes a new request id",
+    errors.ERROR_REASON_TOO_MANY_ROWS: "change fewer jobs at once, in several deploys: the message counts them",
     errors.ERROR_REASON_QUERY_LIMIT: "ask for less, or give it longer: --timeout",
     errors.ERROR_REASON_PIN_EXPIRED: f"{_AGAIN}: it reads the datasets as they are then",
     errors.ERROR_REASON_PIN_COLLECTED: f"{_AGAIN}: it reads the datasets as they are then",
@@ -91,7 +92,6 @@ AMONG_PROGRAMS = frozenset(
         errors.ERROR_REASON_DATASET_NOT_READ,
         errors.ERROR_REASON_SCOPE_OVERLAP,
         errors.ERROR_REASON_WATERMARK_BACKWARDS,
-        errors.ERROR_REASON_TOO_MANY_ROWS,
     }
 )
 """Answers to workers. No call of a person gets one, so who sees one has found a defect."""

@@ -123,16 +123,12 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
         if (answered := await store.answered_rollback(connection, call.request_id)) is not None:
             return _same_call(call, answered)
         target, active = await _target(connection, call)
-        # What two versions have never changes: this need not be asked while the acceptance of events waits.
-        await stages.require_switchable(connection, target.dag_version_id, active.dag_version_id)
+        staged = await _staged(connection, call.dag)
+        # What versions have never changes: this need not be asked while the acceptance of events waits.
+        await stages.require_switchable(connection, target.dag_version_id, active.dag_version_id, given_up=staged)
         standing = await stages.own(connection, call.dag, target.dag_version_id)
         again, _ = await _target(connection, call)
-        if (again.dag_version_id, standing.active_version_id) != (target.dag_version_id, active.dag_version_id):
-            raise TraceError(
-                ErrorReason.ERROR_REASON_UNAVAILABLE,
-                f"another version of {call.dag} became active meanwhile",
-                retry_after=stages.RETRY_AFTER,
-            )
+        _require_still(standing, active.dag_version_id, staged, moved=again.dag_version_id != target.dag_version_id)
         restored = target
         if target.dag_version_id != active.dag_version_id:
             restored = await _restore(connection, standing, target, call.actor)
@@ -152,11 +148,15 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
 
 async def remove(pool: Pool, dag: str, actor: str, *, despite_readers: bool) -> list[str]:
     """Ends a DAG; answers the DAGs that read it. Its datasets can be read as they are until they are collected; a later
-    deploy takes its jobs up again. Raises DAG_NOT_FOUND, DATASETS_READ."""
+    deploy takes its jobs up again. Raises DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS."""
     async with transaction(pool) as connection:
-        standing = await stages.own(connection, dag)
-        if standing.active_version_id is None and standing.staged_version_id is None:
+        active, staged = await store.active_version(connection, dag), await _staged(connection, dag)
+        if active is None and staged is None:
             raise await no_dag(connection, dag)
+        active_id = active.dag_version_id if active is not None else None
+        await stages.require_endable(connection, active_id, staged)  # not while the acceptance of events waits
+        standing = await stages.own(connection, dag)
+        _require_still(standing, active_id, staged)
         readers = sorted({reader.dag for reader in await stages.readers(connection, dag)})
         if readers and not despite_readers:
             raise TraceError(
@@ -174,6 +174,21 @@ async def remove(pool: Pool, dag: str, actor: str, *, despite_readers: bool) -> 
         entry = Entry(Action.REMOVE, actor, dag, [dag], details, from_version_id=ended)
         await audit.record(connection, entry)
     return readers
+
+
+async def _staged(connection: Connection, dag: str) -> str | None:
+    version = await store.staged_version(connection, dag)
+    return version.dag_version_id if version is not None else None
+
+
+def _require_still(standing: Standing, active: str | None, staged: str | None, *, moved: bool = False) -> None:
+    """What was counted before the locks is what there is under them. Raises UNAVAILABLE."""
+    if moved or (standing.active_version_id, standing.staged_version_id) != (active, staged):
+        raise TraceError(
+            ErrorReason.ERROR_REASON_UNAVAILABLE,
+            f"another version of {standing.dag} became active or is being built meanwhile",
+            retry_after=stages.RETRY_AFTER,
+        )
 
 
 async def _restore(connection: Connection, standing: Standing, target: VersionRow, actor: str) -> VersionRow:

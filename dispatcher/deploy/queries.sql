@@ -163,6 +163,29 @@ select dataset_id, folded_id, dag from dataset where folded_id = any(%(folded_id
 -- name: next_deploy_number
 update deploy_counter set deploy_number = deploy_number + 1 returning deploy_number;
 
+-- name: ended_rows
+-- What ending the jobs changes that one DAG version has and another lacks (all, where there is no other): a row for each, and one for each of
+-- its triggers; and the datasets that only a version claimed that was never active. Primary keys.
+select (
+    select count(distinct s.job_version_id) + count(b.dataset_id)
+    from dag_version_job s
+    left join input_binding b on b.dag_version_id = s.dag_version_id and b.job_version_id = s.job_version_id and b.trigger
+    where s.dag_version_id = %(of)s and not exists (
+        select 1 from dag_version_job o where o.dag_version_id = %(but)s::uuid and o.job_version_id = s.job_version_id
+    )
+) + (
+    select count(*)
+    from dag_version_dataset s
+    join dag_version n using (dag_version_id)
+    join dataset d on d.dataset_id = s.dataset_id and d.dag = n.dag
+    where n.dag_version_id = %(of)s and n.active_at is null and not exists (
+        select 1
+        from dag_version_dataset o
+        join dag_version v using (dag_version_id)
+        where o.dataset_id = s.dataset_id and v.dag = n.dag and v.active_at is not null
+    )
+);
+
 -- name: activate_version
 update dag_version
 set state = 'active', deploy_number = %(deploy_number)s, active_at = clock_timestamp()

@@ -180,12 +180,30 @@ async def lock_watermarks(connection: Connection, dag: str) -> None:
     await connection.execute(_sql.lock_watermarks, {"dag": dag})
 
 
-async def require_switchable(connection: Connection, of: str, but: str) -> None:
-    """Going from one version to the other, and back, fits one transaction. Raises TOO_MANY_ROWS."""
+async def require_endable(connection: Connection, active: str | None, staged: str | None) -> None:
+    """Ending a DAG with these versions fits one transaction. Raises TOO_MANY_ROWS."""
+    rows_ = await store.ended_rows(connection, active, None) if active is not None else 0
+    rows_ += await store.ended_rows(connection, staged, active) if staged is not None else 0
+    if rows_ > _MOST_SWITCHED:
+        raise TraceError(
+            ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
+            f"ending it takes {rows_:,} rows in one transaction, and {_MOST_SWITCHED:,} are allowed: one for each job,"
+            " and one for each input that triggers it. Give up what is being built, or deploy a document with fewer"
+            " jobs, and end that",
+            metadata={"rows": str(rows_), "limit": str(_MOST_SWITCHED)},
+        )
+
+
+async def require_switchable(connection: Connection, of: str, but: str, *, given_up: str | None = None) -> None:
+    """Going from one version to the other, and back, fits one transaction, with what is being built and given up by it.
+    Raises TOO_MANY_ROWS."""
     own_rows, reader_rows = await switched_rows(connection, of, but)
-    rows_ = own_rows + reader_rows
+    given_up_rows = await store.ended_rows(connection, given_up, but) if given_up is not None else 0
+    rows_ = own_rows + reader_rows + given_up_rows
     if rows_ > _MOST_SWITCHED:
         readers_ = f", {reader_rows:,} of them for jobs of other DAGs that read what it serves" if reader_rows else ""
+        if given_up_rows:
+            readers_ += f", {given_up_rows:,} of them to give up what is being built, which `dag abort` does before"
         raise TraceError(
             ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
             f"switching takes {rows_:,} rows in one transaction{readers_}, and {_MOST_SWITCHED:,} are allowed: one for"

@@ -174,6 +174,11 @@ async def remove_version(connection: Connection, dag_version_id: str) -> None:
     await connection.execute(_sql.remove_version, {"dag_version_id": dag_version_id})
 
 
+async def ended_rows(connection: Connection, of: str, but: str | None) -> int:
+    """Rows that ending what `of` has and `but` lacks changes; a version that was never active is given up by it."""
+    return int((await one_row(connection, _sql.ended_rows, {"of": of, "but": but}))[0])
+
+
 async def active_version(connection: Connection, dag: str) -> VersionRow | None:
     found = await rows(connection, _sql.active_version, VersionRow, dag=dag)
     return found[0] if found else None

@@ -116,7 +116,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WATERMARK_BACKWARDS: _ErrorReason.ValueType  # 44
     """The watermark would move backwards."""
     ERROR_REASON_TOO_MANY_ROWS: _ErrorReason.ValueType  # 45
-    """The emit would write more rows than one transaction may."""
+    """The call would write more rows than one transaction may."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 46
     """The request id was used before, by another caller or for something else."""
     ERROR_REASON_SQL_REFUSED: _ErrorReason.ValueType  # 47
@@ -246,7 +246,7 @@ ERROR_REASON_SCHEMA_DRIFT: ErrorReason.ValueType  # 43
 ERROR_REASON_WATERMARK_BACKWARDS: ErrorReason.ValueType  # 44
 """The watermark would move backwards."""
 ERROR_REASON_TOO_MANY_ROWS: ErrorReason.ValueType  # 45
-"""The emit would write more rows than one transaction may."""
+"""The call would write more rows than one transaction may."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 46
 """The request id was used before, by another caller or for something else."""
 ERROR_REASON_SQL_REFUSED: ErrorReason.ValueType  # 47

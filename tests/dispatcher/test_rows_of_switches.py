@@ -1,0 +1,116 @@
+"""What a rollback and a removal write is counted before anything waits for them, with the build that they give up."""
+
+from collections.abc import Awaitable, Callable
+
+import grpc
+import pytest
+
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import stages, store
+from kernel.errors import TraceError, from_rpc_error
+from kernel.ids import new_id
+from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, run_states, state
+from tests.dispatcher.in_process import InProcess
+from traceapi.control.v1 import dag_service_pb2 as pb
+
+# Beside PIPELINE: a job of its own, which claims a dataset, and others of `copies` and `echo`.
+BUILT = CHANGED.replace("+ 1", "+ 2") + (
+    "  more: {operator: splitter, inputs: {blocks: {}}, outputs: {more: {storage: none}}}\n"
+)
+
+
+async def _refusal(call: Awaitable[object]) -> TraceError:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    return from_rpc_error(raised.value)
+
+
+def _limit(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(stages, "_MOST_SWITCHED", rows)
+
+
+def _remove(dispatcher: InProcess) -> Awaitable[object]:
+    return dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="chain"))
+
+
+async def _switched(dispatcher: InProcess) -> None:
+    """The second version is active."""
+    await deploy(dispatcher, PIPELINE)
+    await deploy(dispatcher, CHANGED)
+    await Fleet(dispatcher).catch_up()
+    assert (await dispatcher.dags.GetDag(pb.GetDagRequest(dag="chain"))).summary.version == 2
+
+
+async def test_a_rollback_counts_both_versions(dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `copies` and `echo` each has a version of its own, with a trigger."""
+    await _switched(dispatcher)
+    _limit(monkeypatch, 7)
+    error = await _refusal(roll_back(dispatcher))
+    assert (error.reason_name, error.metadata["rows"]) == ("TOO_MANY_ROWS", "8")
+    _limit(monkeypatch, 8)
+    await roll_back(dispatcher)
+
+
+async def test_a_rollback_counts_the_build_that_it_gives_up(
+    dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three jobs of its own with a trigger each, and the dataset that only it has claimed."""
+    await _switched(dispatcher)
+    building = await deploy(dispatcher, BUILT, hold=True)
+    _limit(monkeypatch, 14)
+    error = await _refusal(roll_back(dispatcher))
+    assert (error.reason_name, error.metadata["rows"]) == ("TOO_MANY_ROWS", "15")
+    assert "7 of them to give up what is being built, which `dag abort` does before" in error.message
+    _limit(monkeypatch, 15)
+    await roll_back(dispatcher)
+    history = await dispatcher.dags.ListDagHistory(pb.ListDagHistoryRequest(dag="chain"))
+    assert {each.version: state(each) for each in history.deployments}[building.version] == "aborted"
+
+
+async def test_a_removal_counts_all_jobs_and_the_build_that_it_gives_up(
+    dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four jobs with three triggers are active; of the build three and three, and a dataset."""
+    await _switched(dispatcher)
+    await deploy(dispatcher, BUILT, hold=True)
+    _limit(monkeypatch, 13)
+    error = await _refusal(_remove(dispatcher))
+    assert (error.reason_name, error.metadata["rows"]) == ("TOO_MANY_ROWS", "14")
+    assert (await dispatcher.dags.GetDag(pb.GetDagRequest(dag="chain"))).summary.version == 2
+    _limit(monkeypatch, 14)
+    await _remove(dispatcher)
+    assert {name for states in (await run_states(dispatcher)).values() for name in states} <= {"retired", "superseded"}
+
+
+@pytest.mark.parametrize(("call", "rows"), [("rollback", 8), ("removal", 7)])
+async def test_what_was_counted_is_what_is_there_under_the_locks(
+    dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch, call: str, rows: int
+) -> None:
+    """A build is staged after the rows were counted, and with it there are too many: the call comes again by itself,
+    and is refused."""
+    await _switched(dispatcher)
+    own: Callable[..., Awaitable[stages.Standing]] = stages.own
+
+    async def late(connection: Connection, dag: str, other: str | None = None) -> stages.Standing:
+        monkeypatch.setattr(stages, "own", own)
+        _limit(monkeypatch, 100)
+        await deploy(dispatcher, BUILT, hold=True)
+        _limit(monkeypatch, rows)
+        return await own(connection, dag, other)
+
+    _limit(monkeypatch, rows)
+    monkeypatch.setattr(stages, "own", late)
+    error = await _refusal(roll_back(dispatcher) if call == "rollback" else _remove(dispatcher))
+    assert (error.reason_name, error.metadata["rows"]) == ("TOO_MANY_ROWS", str(rows + 7))
+    assert await dispatcher.value("select staged_version_id from dag") is not None
+
+
+async def test_what_ends_is_counted_for_a_version_that_shares_jobs(dispatcher: InProcess) -> None:
+    await _switched(dispatcher)
+    async with dispatcher.pool.connection() as connection:
+        versions = [
+            (await store.list_versions(connection, "chain", before, 1))[0].dag_version_id for before in (None, 2)
+        ]
+        assert await store.ended_rows(connection, versions[0], versions[1]) == 4
+        assert await store.ended_rows(connection, versions[0], None) == 7
+        assert await store.ended_rows(connection, new_id(), None) == 0
