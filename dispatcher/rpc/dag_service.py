@@ -1,6 +1,7 @@
 """DagService: the life of DAGs. Parses, calls the slices, converts."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 
@@ -23,6 +24,7 @@ from dispatcher.rpc.faults import translated
 from dispatcher.rpc.paging import number_token, page_size, task_page_token
 from dispatcher.rpc.planning import plan_dag
 from dispatcher.rpc.refusals import Asked, refusals_on_record
+from dispatcher.rpc.watching import Watches
 from dispatcher.tasks import listing
 from dispatcher.tasks.rows import (
     CountRow,
@@ -42,12 +44,10 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 Context = grpc.aio.ServicerContext[object, object]
 
 MAX_BUNDLE_BYTES = 256 * 1024 * 1024
-WATCH_INTERVAL = 0.5
-"""Seconds between two looks at a watched deployment."""
 
 
 class DagService(DagServiceServicer):
-    """One for each dispatcher; holds no state but what it was given."""
+    """One for each dispatcher; holds no state but what it was given, and what those who watch have in common."""
 
     def __init__(self, pool: Pool, artifacts: ArtifactStore, switched: Callable[[], None], new_id: IdSource) -> None:
         """`switched` is to be called when other tasks may run than before."""
@@ -55,6 +55,7 @@ class DagService(DagServiceServicer):
         self._artifacts = artifacts
         self._switched = switched
         self._new_id = new_id
+        self._watches = Watches(self._look)
 
     async def ValidateDag(self, request: pb.ValidateDagRequest, context: Context) -> pb.ValidateDagResponse:
         reading, _ = await documents.read(self._pool, request)
@@ -135,17 +136,19 @@ class DagService(DagServiceServicer):
         self, request: pb.WatchDeploymentRequest, context: Context
     ) -> AsyncIterator[pb.WatchDeploymentResponse]:
         last = b""
-        while True:
-            with translated():
-                async with transaction(self._pool) as connection:
-                    response = await deployments.look(connection, request.deployment_id.lower())
-            present = response.SerializeToString(deterministic=True)
-            if present != last:
-                yield response
-                last = present
-            if response.settled:
-                return
-            await asyncio.sleep(WATCH_INTERVAL)
+        async with contextlib.aclosing(self._watches.looks(request.deployment_id.lower())) as looks:
+            async for response in looks:
+                present = response.SerializeToString(deterministic=True)
+                if present != last:
+                    yield response
+                    last = present
+                if response.settled:
+                    return
+
+    async def _look(self, deployment_id: str) -> pb.WatchDeploymentResponse:
+        with translated():
+            async with transaction(self._pool) as connection:
+                return await deployments.look(connection, deployment_id)
 
     async def CutOverDag(self, request: pb.CutOverDagRequest, context: Context) -> pb.CutOverDagResponse:
         deployment_id, back = request.deployment_id.lower(), request.watermarks_may_go_back

@@ -1,0 +1,151 @@
+"""Who watches a deployment takes the looks that others take too: they are as many for ten watchers as for one."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from dispatcher.rpc import watching
+from dispatcher.rpc.watching import Watches
+
+STARTED = 100.0
+
+
+@dataclass
+class Clock:
+    """Time goes on when somebody says so: by a look that takes so long, and when all of those who watch rest."""
+
+    now: float = STARTED
+    looks: list[float] = field(default_factory=list)
+    looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    at_once: int = 0
+    resting: list[tuple[float, asyncio.Event]] = field(default_factory=list)
+
+    async def look(self, deployment_id: str) -> int:
+        """Answers its number, from 1; goes on when it is let."""
+        self.looks.append(self.now)
+        self.at_once += 1
+        assert self.at_once == 1, "one look at a time"
+        await self.looking.acquire()
+        self.at_once -= 1
+        return len(self.looks)
+
+    async def sleep(self, seconds: float) -> None:
+        woken = asyncio.Event()
+        self.resting.append((self.now + seconds, woken))
+        await woken.wait()
+
+    def go_on(self) -> None:
+        """To the moment at which the first one's rest ends."""
+        self.now = min(until for until, _ in self.resting)
+        for until, woken in self.resting:
+            if until <= self.now:
+                woken.set()
+        self.resting = [rest for rest in self.resting if rest[0] > self.now]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watches(clock: Clock) -> Watches[int]:
+    return Watches(clock.look, lambda: clock.now, clock.sleep)
+
+
+async def _settled() -> None:
+    """Everybody has come as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def _next(watches: list[AsyncGenerator[int, None]]) -> list[asyncio.Future[int]]:
+    tasks: list[asyncio.Future[int]] = [asyncio.ensure_future(anext(watch)) for watch in watches]
+    await _settled()
+    return tasks
+
+
+async def test_those_who_come_during_a_look_share_the_next_one(clock: Clock, watches: Watches[int]) -> None:
+    first = await _next([watches.looks("a")])
+    clock.now += 1
+    later = await _next([watches.looks("a") for _ in range(5)])
+    assert len(clock.looks) == 1
+    clock.looking.release()
+    clock.looking.release()
+    assert await asyncio.gather(*first, *later) == [1, 2, 2, 2, 2, 2]
+
+
+async def test_from_then_on_all_take_the_same_looks(clock: Clock, watches: Watches[int]) -> None:
+    """Though they came at different times."""
+    all_: list[AsyncGenerator[int, None]] = []
+    for _ in range(4):
+        all_.append(watches.looks("a"))
+        clock.looking.release()
+        for answer in await _next(all_[-1:]):
+            await answer
+        clock.now += 0.1
+    waiting = await _next(all_)
+    for _ in range(10):
+        if all(each.done() for each in waiting):
+            waiting = await _next(all_)
+        clock.looking.release()
+        clock.go_on()
+        await _settled()
+    assert len(clock.looks) <= 4 + 10
+    gaps = [after - before for before, after in zip(clock.looks[4:], clock.looks[5:], strict=False)]
+    assert gaps
+    assert min(gaps) >= watching.INTERVAL_SECONDS - 1e-9
+
+
+async def test_between_two_looks_is_nine_times_as_long_as_one_took(clock: Clock, watches: Watches[int]) -> None:
+    watch = watches.looks("a")
+    (answer,) = await _next([watch])
+    clock.now += 0.4
+    clock.looking.release()
+    assert await answer == 1
+    (answer,) = await _next([watch])
+    clock.looking.release()
+    clock.go_on()
+    assert await answer == 2
+    assert clock.looks == pytest.approx([STARTED, STARTED + 4.0])
+
+
+async def test_deployments_have_looks_of_their_own_and_are_forgotten(clock: Clock, watches: Watches[int]) -> None:
+    clock.looking.release()
+    clock.looking.release()
+    both = [watches.looks("a"), watches.looks("b")]
+    assert await anext(both[0]) == 1
+    assert await anext(both[1]) == 2
+    for watch in both:
+        await watch.aclose()
+    assert not watches._watched
+
+
+async def test_a_look_that_fails_or_is_cut_off_leaves_the_turn_to_the_next(clock: Clock) -> None:
+    failing: list[Callable[[], Awaitable[int]]] = []
+
+    async def look(deployment_id: str) -> int:
+        return await failing.pop(0)()
+
+    async def fail() -> int:
+        raise ValueError("it is away")
+
+    async def hang() -> int:
+        return await asyncio.Event().wait()
+
+    async def answer() -> int:
+        return 7
+
+    failing += [fail, hang, answer]
+    watches = Watches(look)
+    with pytest.raises(ValueError, match="away"):
+        await anext(watches.looks("a"))
+    (hanging,) = await _next([watches.looks("a")])
+    (waiting,) = await _next([watches.looks("a")])
+    hanging.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await hanging
+    assert await waiting == 7
