@@ -21,7 +21,7 @@ _sql = Statements.load("dispatcher.deploy", "stages.sql")
 _MOST_SWITCHED = MAX_ROWS - 10
 """Beside them a switch changes a few rows of the DAG, however large it is."""
 _MOST_WAITING = 10_000
-"""Tasks that are looked at for what a version left undone when it was replaced."""
+"""Tasks that are looked at for what a version left undone when it was replaced, and of a job for whether it is done."""
 RETRY_AFTER = 0.2
 """Seconds after which a call may be repeated that met another one."""
 
@@ -53,7 +53,8 @@ class StagedDagRow:
 class StagedJobRow:
     """How far a job is that the staged version has and the active one lacks.
 
-    `unfinished`: it has tasks to do that were caused before the staging; `open`: it has any task to do.
+    `unfinished`: it has tasks to do that were caused before the staging, or too many to tell; `open`: it has any task
+    to do.
     """
 
     job: str
@@ -230,8 +231,8 @@ async def end_hold(connection: Connection, dag_version_id: str) -> None:
 
 
 async def staged_jobs(connection: Connection, dag_version_id: str) -> list[StagedJobRow]:
-    """By job."""
-    return await rows(connection, _sql.staged_jobs, StagedJobRow, dag_version_id=dag_version_id)
+    """By job. Of each job's tasks so many are looked at that the locks of a cutover can wait for it."""
+    return await rows(connection, _sql.staged_jobs, StagedJobRow, dag_version_id=dag_version_id, most=_MOST_WAITING)
 
 
 async def staged_watermarks(connection: Connection, dag_version_id: str) -> list[StagedWatermarkRow]:

@@ -188,8 +188,9 @@ where v.dag_version_id = %(dag_version_id)s and d.dag = v.dag and d.staged_versi
 
 -- name: staged_jobs
 -- How far the jobs are that a staged version has and the active one lacks. What is caused by events from before the staging is either
--- replayed, or was made when the job version ran before; what comes of that is replayed too. Indexes subscription_replaying, task_queued,
--- task_open, dag_version_job_of.
+-- replayed, or was made when the job version ran before; what comes of that is replayed too. Of a kind of tasks of a job no more than `most`
+-- are read; where there are as many and none of them tells, it is far from done: it counts as unfinished until there are fewer. Indexes
+-- subscription_replaying, task_queued, task_open, dag_version_job_of.
 with staged as (
     select v.dag_version_id, v.staged_at, d.active_version_id
     from dag_version v
@@ -204,27 +205,50 @@ join dag_version_job s using (dag_version_id)
 join job_version j using (job_version_id)
 cross join lateral (
     select exists (
-        select 1 from task t
-        where t.job_version_id = j.job_version_id and t.origin = 'replay' and t.state = 'queued'
+        select 1 from (
+            select from task
+            where job_version_id = j.job_version_id and origin = 'replay' and state = 'queued'
+            order by scope_first, task_id  -- the index, whatever the statistics say: where there is none, all would be read
+            limit 1
+        ) t
     ) or exists (
-        select 1 from task t
-        where t.job_version_id = j.job_version_id and t.origin in ('live', 'backfill') and t.state = 'queued'
-            and t.created_at < v.staged_at and exists (
-                -- Else there are none, and not all that are queued need to be read for it.
-                select 1
-                from dag_version_job p
-                join dag_version e using (dag_version_id)
-                where p.job_version_id = j.job_version_id and p.dag_version_id <> v.dag_version_id and e.staged_at is not null
-            )
+        select 1
+        from unnest('{live,backfill}'::task_origin[]) as k (origin)
+        cross join lateral (
+            select bool_or(t.created_at < v.staged_at) or count(*) = %(most)s as early
+            from (
+                select created_at from task
+                where job_version_id = j.job_version_id and origin = k.origin and state = 'queued'
+                order by scope_first, task_id
+                limit %(most)s
+            ) t
+        ) w
+        where w.early and exists (
+            -- Else there are none, and not all that are queued need to be read for it.
+            select 1
+            from dag_version_job p
+            join dag_version e using (dag_version_id)
+            where p.job_version_id = j.job_version_id and p.dag_version_id <> v.dag_version_id and e.staged_at is not null
+        )
     ) as early, exists (
-        select 1 from task t where t.job_version_id = j.job_version_id and t.state = 'queued'
+        select 1 from (
+            select from task
+            where job_version_id = j.job_version_id and state = 'queued'
+            order by origin, scope_first, task_id
+            limit 1
+        ) t
     ) as any
 ) q
 cross join lateral (
-    select coalesce(bool_or(t.origin = 'replay' or (t.origin <> 'source_run' and t.created_at < v.staged_at)), false) as early,
+    select count(*) = %(most)s
+            or coalesce(bool_or(t.origin = 'replay' or (t.origin <> 'source_run' and t.created_at < v.staged_at)), false) as early,
         count(*) > 0 as any, (array_agg(t.task_id order by t.task_id) filter (where t.state = 'dead'))[1] as dead_task_id
-    from task t
-    where t.job_version_id = j.job_version_id and t.state in ('released', 'running', 'backoff', 'dead')
+    from (
+        select task_id, origin, state, created_at from task
+        where job_version_id = j.job_version_id and state in ('released', 'running', 'backoff', 'dead')
+        order by scope_first, task_id
+        limit %(most)s
+    ) t
 ) o
 where not exists (
     select 1 from dag_version_job a where a.dag_version_id = v.active_version_id and a.job_version_id = j.job_version_id
