@@ -5,13 +5,16 @@ import pytest
 import pytest_asyncio
 
 from dispatcher.audit.entries import METHODS, Action
+from dispatcher.db.statements import Statements
 from kernel.ids import new_id
 from tests.dispatcher.builders import Source, start_source
 from tests.dispatcher.changing import CHANGED, PIPELINE, TUNED, Fleet, deploy, roll_back
 from tests.dispatcher.commands import words
 from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.plans import plan_of
 from traceapi.control.v1 import change_pb2
 from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1 import task_service_pb2 as task_pb
 
 
 @pytest_asyncio.fixture
@@ -156,3 +159,36 @@ async def test_entries_of_the_release_before_are_part_of_the_history(dispatcher:
     (change,) = await history(dispatcher)
     assert (change.method, change.to_version, change.actor) == ("DagService.RollbackDag", 7, "user:old")
     assert change.action == change_pb2.AUDIT_ACTION_UNSPECIFIED
+
+
+async def test_changes_of_tasks_are_part_of_the_history_of_their_dags(dispatcher: InProcess, source: Source) -> None:
+    """Though the filter names no DAG."""
+    chosen = task_pb.TaskFilter(job="apart")
+    await dispatcher.tasks.CancelTasks(task_pb.CancelTasksRequest(filter=chosen, reason="no use"))
+    last = (await history(dispatcher))[-1]
+    assert (words(last)[0], list(last.dags), last.task_count, last.note) == ("cancel", ["chain"], 3, "no use")
+
+
+@pytest.mark.slow
+async def test_a_history_is_found_among_those_of_others(dispatcher: InProcess) -> None:
+    """A few entries of one DAG among 10^5 of others, and the newest of one that has nearly all."""
+    await dispatcher.deploy(PIPELINE)
+    await dispatcher.run(
+        "insert into audit (actor, method, action, subject, dags)"
+        " select 'user:a', 'DagService.PauseDag', 'pause', d, array[d] from generate_series(1, 100000) n"
+        " cross join lateral (select case when n % 50 = 0 then 'dag-' || n else 'most' end) x (d)"
+    )
+    await dispatcher.run("analyze audit")
+    statements = Statements.load("dispatcher.audit")
+    looks: list[tuple[str, dict[str, object]]] = [
+        (statements.entries_of_dag, {"dag": dag, "before": None, "limit": 100}) for dag in ("chain", "most")
+    ]
+    looks.append((statements.removal, {"dag": "chain"}))
+    for statement, parameters in looks:
+        nodes = await plan_of(dispatcher, statement, analyze=True, **parameters)
+        read = [
+            (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            for node in nodes
+            if node.get("Relation Name") == "audit"
+        ]
+        assert max(read) < 1_000, nodes
