@@ -796,6 +796,36 @@ CREATE TABLE public.queue_settings (
     CONSTRAINT queue_settings_window_size_check CHECK ((window_size >= 1))
 );
 
+-- Name: subscription; Type: TABLE; Schema: public
+
+CREATE TABLE public.subscription (
+    job_version_id uuid NOT NULL,
+    input_version_id uuid NOT NULL,
+    from_number bigint NOT NULL,
+    to_number bigint,
+    replayed boolean NOT NULL,
+    replay_key bytea,
+    replay_event_id uuid,
+    instead_of_version_id uuid,
+    passed_count bigint DEFAULT 0 NOT NULL,
+    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+-- Name: replaying; Type: VIEW; Schema: public
+
+CREATE VIEW public.replaying AS
+ SELECT job_version_id,
+    input_version_id,
+    from_number,
+    to_number,
+    replay_key,
+    replay_event_id,
+    instead_of_version_id
+   FROM public.subscription s
+  WHERE ((NOT replayed) AND (EXISTS ( SELECT 1
+           FROM public.subscription o
+          WHERE ((o.job_version_id = s.job_version_id) AND (o.input_version_id = s.input_version_id) AND (o.to_number IS NULL)))));
+
 -- Name: rerun_page; Type: TABLE; Schema: public
 
 CREATE TABLE public.rerun_page (
@@ -892,21 +922,6 @@ CREATE TABLE public.schema_migration (
     sha256 bytea NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT schema_migration_sha256_check CHECK ((octet_length(sha256) = 32))
-);
-
--- Name: subscription; Type: TABLE; Schema: public
-
-CREATE TABLE public.subscription (
-    job_version_id uuid NOT NULL,
-    input_version_id uuid NOT NULL,
-    from_number bigint NOT NULL,
-    to_number bigint,
-    replayed boolean NOT NULL,
-    replay_key bytea,
-    replay_event_id uuid,
-    instead_of_version_id uuid,
-    passed_count bigint DEFAULT 0 NOT NULL,
-    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 -- Name: virtual_dependency; Type: TABLE; Schema: public

@@ -77,7 +77,7 @@ select exists (
             select 1 from task t
             where t.job_version_id = s.job_version_id and t.state in ('released', 'running', 'backoff')
         )
-        or exists (select 1 from subscription u where u.job_version_id = s.job_version_id and not u.replayed)
+        or exists (select 1 from replaying u where u.job_version_id = s.job_version_id)
     )
 );
 
@@ -103,7 +103,7 @@ select exists (
             where t.job_version_id = s.job_version_id and t.origin in ('replay', 'backfill')
                 and t.state in ('released', 'running', 'backoff')
         )
-        or exists (select 1 from subscription u where u.job_version_id = s.job_version_id and not u.replayed)
+        or exists (select 1 from replaying u where u.job_version_id = s.job_version_id)
     )
 );
 

@@ -33,7 +33,7 @@ for no key update of s;
 select j.job_version_id::text, j.dag, j.job, j.kind::text, j.ordered,
     exists (select 1 from dag_version_job s where s.dag_version_id = d.active_version_id and s.job_version_id = j.job_version_id)
         and d.removed_at is null as active,
-    exists (select 1 from subscription s where s.job_version_id = j.job_version_id and not s.replayed) as catching_up,
+    exists (select 1 from replaying s where s.job_version_id = j.job_version_id) as catching_up,
     coalesce((
         select array_agg(v.spec order by v.dataset_id) from job_output o join dataset_version v using (dataset_version_id)
         where o.job_version_id = j.job_version_id and v.stored

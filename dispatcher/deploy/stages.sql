@@ -198,7 +198,7 @@ with staged as (
     where v.dag_version_id = %(dag_version_id)s
 )
 select j.job, j.job_version_id::text, j.kind::text,
-    exists (select 1 from subscription u where u.job_version_id = j.job_version_id and not u.replayed) as replaying,
+    exists (select 1 from replaying u where u.job_version_id = j.job_version_id) as replaying,
     q.early or o.early as unfinished, q.any or o.any as open, o.dead_task_id::text
 from staged v
 join dag_version_job s using (dag_version_id)
@@ -277,13 +277,13 @@ select (
     select coalesce(sum(p.event_count), 0)
     from dag_version v
     join dag_version_job s using (dag_version_id)
-    join subscription u using (job_version_id)
+    join replaying u using (job_version_id)
     join publication p on p.dataset_version_id = u.input_version_id and p.number <= u.from_number and p.number > coalesce((
         select max(e.to_number)
         from subscription e
         where e.job_version_id = u.job_version_id and e.input_version_id = u.input_version_id and e.from_number < u.from_number
     ), 0)
-    where v.dag_version_id = %(dag_version_id)s and v.state = 'active' and not u.replayed
+    where v.dag_version_id = %(dag_version_id)s and v.state = 'active'
 ) + (
     select coalesce(sum(queued.tasks + open.tasks), 0)
     from dag_version v

@@ -17,8 +17,9 @@ join dataset_version v using (dataset_version_id)
 where o.job_version_id = any(%(job_version_ids)s::uuid[]);
 
 -- name: consumers
--- How many tasks an event of each version makes. Read under the DAGs' locks, so it stays so until the commit. Index subscription_open.
-select u.input_version_id::text, count(*)::int
+-- How many rows an event of each version makes at most: a task for each consumer, and one more where it followed a pointer. Read under the
+-- DAGs' locks, so it stays so until the commit. Index subscription_open.
+select u.input_version_id::text, (count(*) + count(u.instead_of_version_id))::int
 from job_output o
 join subscription u on u.input_version_id = o.dataset_version_id and u.to_number is null
 where o.job_version_id = any(%(job_version_ids)s::uuid[])
@@ -89,8 +90,8 @@ from unnest(
 );
 
 -- name: insert_events
--- Events, and in the same statement one task per event and subscribed job version. Where a consumer was told to run scopes again, its
--- revisions are ahead of its events' by as much; elsewhere nothing is looked for. The arrays are joined with nothing: their lengths are not
+-- Events, and in the same statement one task per event and subscribed job version. Where a consumer was told to run scopes again, or
+-- followed a pointer, its revisions are ahead of its events' by as much; elsewhere nothing is looked for. The arrays are joined with nothing: their lengths are not
 -- in a plan that is kept, and it would go through one for each element of the other. Indexes subscription_open, primary key of rerun_scope.
 with accepted as (
     select *
@@ -110,12 +111,37 @@ with accepted as (
     select event_id, version_id, task_id, attempt, scope_kind, scope_first, scope_last, revision, artifact_id, digest,
         %(publication_id)s, manifest, event_time, origin
     from accepted
+), replacing as (
+    -- Of a dataset of another DAG whose pointer moved: what a consumer has had of another version comes again, and is the newer one.
+    insert into rerun_scope (job_version_id, scope_kind, scope_first, scope_last, reruns)
+    select s.job_version_id, a.scope_kind, a.scope_first, a.scope_last, max(o.revision - a.revision) + 1
+    from accepted a
+    join subscription s on s.input_version_id = a.version_id and s.to_number is null and s.instead_of_version_id is not null
+    cross join lateral (
+        select max(e.revision) as revision
+        from subscription f
+        join dataset_version w on w.dataset_version_id = f.input_version_id
+        join event e on e.dataset_version_id = f.input_version_id and e.scope_first = a.scope_first and e.scope_last = a.scope_last
+            and e.scope_kind = a.scope_kind and e.revision >= a.revision
+        where f.job_version_id = s.job_version_id and f.input_version_id <> a.version_id
+            and w.dataset_id = (select v.dataset_id from dataset_version v where v.dataset_version_id = a.version_id)
+    ) o
+    where o.revision is not null
+    group by s.job_version_id, a.scope_kind, a.scope_first, a.scope_last
+    order by s.job_version_id, a.scope_first, a.scope_last, a.scope_kind
+    on conflict (job_version_id, scope_first, scope_last, scope_kind) do update set reruns = rerun_scope.reruns + excluded.reruns
+    returning job_version_id, scope_kind, scope_first, scope_last, reruns
 )
 insert into task (
     task_id, job_version_id, event_id, origin, stream_key, scope_kind, scope_first, scope_last, revision
 )
 select uuidv7(), s.job_version_id, a.event_id, a.origin, case when j.ordered then '' end, a.scope_kind, a.scope_first,
-    a.scope_last, a.revision + case when j.rerun then coalesce((
+    a.scope_last, a.revision + case when j.rerun or s.instead_of_version_id is not null then coalesce((
+        select n.reruns
+        from replacing n
+        where n.job_version_id = s.job_version_id and n.scope_first = a.scope_first and n.scope_last = a.scope_last
+            and n.scope_kind = a.scope_kind
+    ), (
         select r.reruns
         from rerun_scope r
         where r.job_version_id = s.job_version_id and r.scope_first = a.scope_first and r.scope_last = a.scope_last
@@ -251,7 +277,7 @@ with job as (
     join dataset_version i on i.dataset_version_id = b.dataset_version_id
     left join watermark w on w.dataset_version_id = b.dataset_version_id
     where j.kind = 'operator' and not j.ordered
-        and not exists (select 1 from subscription u where u.job_version_id = j.job_version_id and not u.replayed)
+        and not exists (select 1 from replaying u where u.job_version_id = j.job_version_id)
     group by j.job_version_id
     having count(*) = count(w.cursor_key)
 )
@@ -297,10 +323,10 @@ order by o.dataset_version_id;
 -- A consumer that is owed retained events, of the DAG that comes after the last one's, or again the first; another replica's are skipped.
 -- The job version's row is locked, which no switch of a pipeline writes. Index subscription_replaying.
 select j.dag, s.job_version_id::text, s.input_version_id::text, s.from_number
-from subscription s
+from replaying s
 join job_version_run r using (job_version_id)
 join job_version j using (job_version_id)
-where not s.replayed and r.run_state in ('running', 'staged')
+where r.run_state in ('running', 'staged')
 order by j.dag <= %(last_dag)s, j.dag, s.job_version_id, s.input_version_id
 limit 1
 for no key update of j skip locked;
@@ -314,13 +340,12 @@ select s.job_version_id::text, s.input_version_id::text, s.from_number, s.replay
         from subscription e
         where e.job_version_id = s.job_version_id and e.input_version_id = s.input_version_id and e.from_number < s.from_number
     ), 0) as after_number, s.instead_of_version_id::text
-from subscription s
-where s.job_version_id = %(job_version_id)s and s.input_version_id = %(input_version_id)s and s.from_number = %(from_number)s
-    and not s.replayed;
+from replaying s
+where s.job_version_id = %(job_version_id)s and s.input_version_id = %(input_version_id)s and s.from_number = %(from_number)s;
 
 -- name: replay_events
 -- The next page of retained events in scope order, as tasks. Where the version took the place of another one, without those whose scope
--- that one had brought before its subscription ended. An ordered job gets of each scope the highest revision only: what it replaced would
+-- that one has brought: was routed, or its replay came by, before its subscription ended. An ordered job gets of each scope the highest revision only: what it replaced would
 -- be done, and the revision then late. Index event_scope.
 with page as (
     select e.event_id, e.scope_kind, e.scope_first, e.scope_last, e.revision
@@ -335,7 +360,7 @@ with page as (
         task_id, job_version_id, event_id, origin, stream_key, scope_kind, scope_first, scope_last, revision
     )
     select uuidv7(), j.job_version_id, p.event_id, 'replay', case when j.ordered then '' end, p.scope_kind, p.scope_first,
-        p.scope_last, p.revision + case when j.rerun then coalesce((
+        p.scope_last, p.revision + case when j.rerun or %(instead_of_version_id)s::uuid is not null then coalesce((
             select r.reruns
             from rerun_scope r
             where r.job_version_id = j.job_version_id and r.scope_first = p.scope_first and r.scope_last = p.scope_last
@@ -353,12 +378,16 @@ with page as (
         select 1
         from event o
         join publication q using (publication_id, dataset_version_id)
+        cross join lateral (
+            select q.number > u.from_number or u.replayed or (o.scope_first, o.event_id) <= (u.replay_key, u.replay_event_id) as brought
+            from subscription u
+            where u.job_version_id = %(job_version_id)s and u.input_version_id = %(instead_of_version_id)s
+                and (u.to_number is null or q.number <= u.to_number)
+            order by u.from_number
+            limit 1
+        ) i
         where o.dataset_version_id = %(instead_of_version_id)s and o.scope_first = p.scope_first and o.scope_last = p.scope_last
-            and o.scope_kind = p.scope_kind and o.revision >= p.revision and q.number <= (
-                select case when bool_or(u.to_number is null) then 9223372036854775807 else max(u.to_number) end
-                from subscription u
-                where u.job_version_id = %(job_version_id)s and u.input_version_id = %(instead_of_version_id)s
-            )
+            and o.scope_kind = p.scope_kind and o.revision >= p.revision and i.brought
     ))
     order by p.scope_first, p.event_id
     on conflict do nothing

@@ -63,8 +63,8 @@ with gate as (
     where s.job_version_id = %(job_version_id)s and (b.trigger or b.wait) and v.cursor_type <> 0
 ), replay as (
     select min(coalesce(replay_key, ''::bytea)) as frontier
-    from subscription
-    where job_version_id = %(job_version_id)s and not replayed
+    from replaying
+    where job_version_id = %(job_version_id)s
 )
 select t.task_id::text, t.state::text, t.origin::text, t.scope_first, t.revision, t.failed_attempts, t.lost_leases,
     t.scope_first < stream.position or again.replaces is true as late, again.replaces is not null as repeats,
@@ -113,14 +113,15 @@ order by t.scope_first, t.revision, t.task_id
 limit %(limit)s;
 
 -- name: job_settings
--- How job versions run now: by the settings of their DAG version, what people paused, and how many consumers an event has at most.
+-- How job versions run now: by the settings of their DAG version, what people paused, and how many consumers an event has at most: those
+-- that followed a pointer count twice.
 select s.job_version_id::text, s.dag_version_id::text, s.max_run_tasks, j.late_scopes::text,
     exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused,
     (
         select coalesce(max(c.consumers), 0)
         from job_output o
         cross join lateral (
-            select count(*) as consumers
+            select count(*) + count(u.instead_of_version_id) as consumers
             from subscription u
             where u.input_version_id = o.dataset_version_id and u.to_number is null
         ) c
@@ -405,12 +406,12 @@ where task_id = any(array(select task_id from over))
 returning task_id::text;
 
 -- name: fan_outs
--- How many consumers an event of the task's job has at most; what an emit costs in rows depends on it.
+-- As many consumers as an event of the task's job has at most, those that followed a pointer twice; what an emit costs in rows depends on it.
 select t.task_id::text, coalesce(max(c.consumers), 0)::int
 from task t
 left join job_output o using (job_version_id)
 left join lateral (
-    select count(*) as consumers
+    select count(*) + count(s.instead_of_version_id) as consumers
     from subscription s
     where s.input_version_id = o.dataset_version_id and s.to_number is null
 ) c on true

@@ -11,7 +11,7 @@ select extract(epoch from least(
     extract(epoch from (select min(retry_at) from task where state = 'backoff') - clock_timestamp())::float as backoffs,
     extract(epoch from (select min(released_at) from task where state = 'released') + %(unanswered)s::interval - clock_timestamp())::float
         as wakeups,
-    (select true from subscription where not replayed limit 1) is true as replay,
+    (select true from replaying limit 1) is true as replay,
     (select true from task where state = 'queued' order by job_version_id, origin, scope_first, task_id limit 1) is true and exists (
         select 1
         from scheduled_job s

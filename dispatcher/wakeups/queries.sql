@@ -47,8 +47,8 @@ with busy as (
     ) g
     cross join lateral (
         select coalesce(min(coalesce(u.replay_key, ''::bytea)), '\xffffffffffffffffff'::bytea) as before
-        from subscription u
-        where j.ordered and u.job_version_id = j.job_version_id and not u.replayed
+        from replaying u
+        where j.ordered and u.job_version_id = j.job_version_id
     ) f
     where s.queue = %(queue)s
 )
@@ -154,8 +154,8 @@ left join lateral (
 ) h on true
 cross join lateral (
     select min(coalesce(u.replay_key, ''::bytea)) as frontier
-    from subscription u
-    where u.job_version_id = t.job_version_id and not u.replayed
+    from replaying u
+    where u.job_version_id = t.job_version_id
 ) f
 cross join lateral (
     select count(*)::int as open

@@ -65,6 +65,10 @@ class Fleet:
             await self.dispatcher.derive()
         return done
 
+    async def do(self, task_id: str) -> None:
+        """Does this one, which is released."""
+        await self._do([task for task in await self._released(()) if task.task_id == task_id])
+
     async def catch_up(self, *jobs: str) -> None:
         """Replays, works, and lets what has caught up take over, until nothing moves."""
         while await self.dispatcher.replay():

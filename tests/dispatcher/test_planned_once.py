@@ -14,8 +14,8 @@ from tests.dispatcher.in_process import InProcess
 
 COUNTED = {"task_released", "task_leased"}
 """Indexes of what is out now, which a round of releases counts."""
-SHORT = {"(r.job_version_id = p.job_version_id)"}
-"""Joins of the job versions of a claim."""
+SHORT = {"(r.job_version_id = p.job_version_id)", "(w.dataset_version_id = e_1.dataset_version_id)"}
+"""Joins of the job versions of a claim, and of the versions of one dataset that a job has followed."""
 LARGE = {"task", "attempt", "event", "artifact", "publication"}
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
