@@ -6,7 +6,7 @@ the acceptance of events by it, never waits for a page.
 """
 
 from dispatcher.db.rows import Connection
-from dispatcher.events import store
+from dispatcher.events import replay_rows
 from kernel.crash import crash
 
 PAGE = 2_000
@@ -25,13 +25,13 @@ class Replayer:
         The job version stays locked, so two replicas never replay for the same one at once. What another one did before
         this one had the lock is seen by a second look.
         """
-        turn = await store.next_replay(connection, self._last_dag)
+        turn = await replay_rows.next_replay(connection, self._last_dag)
         if turn is None:
             return 0
         self._last_dag = turn.dag
-        replay = await store.locked_replay(connection, turn)
+        replay = await replay_rows.locked_replay(connection, turn)
         if replay is not None:
-            place = await store.replay_events(connection, replay, PAGE)
-            await store.note_replay(connection, replay, place)
+            place = await replay_rows.replay_events(connection, replay, PAGE)
+            await replay_rows.note_replay(connection, replay, place)
             crash("replay.written")
         return 1

@@ -11,6 +11,7 @@ from tests.chaos.planting import Bug, Function, Sql
 
 _TASKS = "dispatcher.tasks.store"
 _EVENTS = "dispatcher.events.store"
+_REPLAYS = "dispatcher.events.replay_rows"
 _RELEASE = "dispatcher.wakeups.release"
 _HELD_BY = "dispatcher.tasks.leases:LockedTask.held_by"
 
@@ -178,7 +179,7 @@ BUGS: Mapping[str, Bug] = {
     ),
     "replayed-and-routed": Bug(
         "a replay goes beyond where routing began",
-        [Sql(_EVENTS, "replay_events", "and p.number <= %(from_number)s", "")],
+        [Sql(_REPLAYS, "replay_events", "and p.number <= %(from_number)s", "")],
         "a_consumer_is_deployed_later",
         "S2",
         schema="drop index task_cause",

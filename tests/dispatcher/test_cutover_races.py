@@ -8,6 +8,7 @@ import pytest
 from dispatcher.db.pool import transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import cutover, readiness
+from dispatcher.events import replay_rows
 from dispatcher.events import store as events_store
 from dispatcher.events.accept import Acceptance
 from dispatcher.events.producers import lock_producers
@@ -135,15 +136,15 @@ async def test_who_gives_a_build_up_does_not_wait_for_its_replay(
     fleet = Fleet(dispatcher)
     await fleet.work()
     building = await deploy(dispatcher, CHANGED)
-    note = events_store.note_replay
+    note = replay_rows.note_replay
 
     async def abort_first(connection: Connection, replay: Replay, place: tuple[bytes, str] | None) -> None:
-        monkeypatch.setattr(events_store, "note_replay", note)
+        monkeypatch.setattr(replay_rows, "note_replay", note)
         async with asyncio.timeout(DEADLINE):
             await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
         await note(connection, replay, place)
 
-    monkeypatch.setattr(events_store, "note_replay", abort_first)
+    monkeypatch.setattr(replay_rows, "note_replay", abort_first)
     assert await dispatcher.replay()
     assert state((await watch(dispatcher, building)).deployment) == "aborted"
     await source.publish([3])

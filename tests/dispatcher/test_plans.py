@@ -95,6 +95,7 @@ async def _check(dispatcher: InProcess, indexes: set[str], statement: str, **par
 async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
     tasks = Statements.load("dispatcher.tasks")
     events = Statements.load("dispatcher.events")
+    replays = Statements.load("dispatcher.events", "replay.sql")
     wakeups = Statements.load("dispatcher.wakeups")
     datasets = Statements.load("dispatcher.datasets")
     version = await filled.value("select dataset_version_id::text from dataset_version where dataset_id = 'blocks'")
@@ -157,7 +158,7 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
     replay = {"replay_key": keys[0][1], "replay_event_id": job, "limit": 2000, "after_number": 0, "from_number": ROWS}
     replay |= {"input_version_id": version, "job_version_id": job}
     for instead_of in (None, version):
-        await _check(filled, {"event_scope"}, events.replay_events, instead_of_version_id=instead_of, **replay)
+        await _check(filled, {"event_scope"}, replays.replay_events, instead_of_version_id=instead_of, **replay)
     for bounds in (Bounds(keys[0][1], keys[0][1]), Bounds(keys[0][1], keys[9][1])):
         page = {"lower": bounds.lower, "upper": bounds.upper, "after_first": b"", "after_id": BEFORE_ALL}
         request = {"version_id": version, "number": ROWS, "limit": 1000, **page}

@@ -1,0 +1,64 @@
+"""Rows of replays. Maps and never commits; each method is the statement of its name in replay.sql."""
+
+from dispatcher.db.rows import Connection, rows
+from dispatcher.db.statements import Statements
+from dispatcher.events.rows import Replay, ReplayTurn
+from kernel.errors import TraceError
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+_sql = Statements.load("dispatcher.events", "replay.sql")
+
+
+async def next_replay(connection: Connection, last_dag: str) -> ReplayTurn | None:
+    """A subscription that is owed events, of the DAG that follows; its job version is locked."""
+    found = await rows(connection, _sql.next_replay, ReplayTurn, last_dag=last_dag)
+    return found[0] if found else None
+
+
+async def locked_replay(connection: Connection, turn: ReplayTurn) -> Replay | None:
+    """How far it is; None where another one has ended it before the lock was there."""
+    found = await rows(
+        connection,
+        _sql.locked_replay,
+        Replay,
+        job_version_id=turn.job_version_id,
+        input_version_id=turn.input_version_id,
+        from_number=turn.from_number,
+    )
+    return found[0] if found else None
+
+
+async def replay_events(connection: Connection, replay: Replay, limit: int) -> tuple[bytes, str] | None:
+    """Makes tasks of the next page; answers its last event's place, None where there was none."""
+    cursor = await connection.execute(
+        _sql.replay_events,
+        {
+            "job_version_id": replay.job_version_id,
+            "input_version_id": replay.input_version_id,
+            "after_number": replay.after_number,
+            "from_number": replay.from_number,
+            "instead_of_version_id": replay.instead_of_version_id,
+            "replay_key": replay.replay_key,
+            "replay_event_id": replay.replay_event_id,
+            "limit": limit,
+        },
+    )
+    row = await cursor.fetchone()
+    return (row[0], row[1]) if row else None
+
+
+async def note_replay(connection: Connection, replay: Replay, place: tuple[bytes, str] | None) -> None:
+    """Raises UNAVAILABLE where the subscription was collected meanwhile: the page is not to be kept."""
+    cursor = await connection.execute(
+        _sql.note_replay,
+        {
+            "job_version_id": replay.job_version_id,
+            "input_version_id": replay.input_version_id,
+            "from_number": replay.from_number,
+            "replay_key": place[0] if place else None,
+            "replay_event_id": place[1] if place else None,
+            "replayed": place is None,
+        },
+    )
+    if cursor.rowcount == 0:
+        raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "the job version was collected while it was replayed")
