@@ -5,7 +5,8 @@ Nothing has a fixed port or name, so any number of test processes may run at onc
 """
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
@@ -42,13 +43,22 @@ def template_database(postgres: EmbeddedPostgres) -> str:
 @pytest.fixture
 def database(postgres: EmbeddedPostgres, template_database: str) -> Iterator[str]:
     """The conninfo of a fresh migrated database."""
-    yield from _new_database(postgres, template_database)
+    with _new_database(postgres, template_database) as conninfo:
+        yield conninfo
+
+
+@pytest.fixture
+def new_database(postgres: EmbeddedPostgres, template_database: str) -> Iterator[Callable[[], str]]:
+    """Makes further fresh migrated databases, for a test that compares some."""
+    with ExitStack() as made:
+        yield lambda: made.enter_context(_new_database(postgres, template_database))
 
 
 @pytest.fixture
 def empty_database(postgres: EmbeddedPostgres) -> Iterator[str]:
     """The conninfo of a fresh database without any table."""
-    yield from _new_database(postgres, "template0")
+    with _new_database(postgres, "template0") as conninfo:
+        yield conninfo
 
 
 @pytest_asyncio.fixture
@@ -73,6 +83,7 @@ def s3(running_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     return running_s3
 
 
+@contextmanager
 def _new_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     statement = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))

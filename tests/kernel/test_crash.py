@@ -1,6 +1,5 @@
 """Crash points: every one that stands in the code is known by name, and an armed one kills at its hit."""
 
-import re
 import signal
 import subprocess
 import sys
@@ -9,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kernel.crash import POINTS, arm
+from tests.crashing.points import points_of_the_code
 
 ROOT = Path(__file__).resolve().parents[2]
-_CALL = re.compile(r'^\s*crash\("([^"]+)"\)', re.MULTILINE)
 _PROGRAM = """
 import sys
 from kernel.crash import arm, crash
@@ -30,9 +29,7 @@ def run(points: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_every_point_stands_in_the_code_once() -> None:
-    files = [path for folder in ("dispatcher", "wrapper", "kernel") for path in (ROOT / folder).rglob("*.py")]
-    found = [name for path in files for name in _CALL.findall(path.read_text(encoding="utf-8"))]
-    assert sorted(found) == sorted(POINTS)
+    assert sorted(points_of_the_code()) == sorted(POINTS)
 
 
 def test_a_process_dies_at_the_hit_that_was_asked_for() -> None:

@@ -1,0 +1,152 @@
+"""The steps of deploys, cutovers, aborts, rollbacks and re-runs, and of the collector."""
+
+import uuid
+from datetime import timedelta
+
+from dispatcher.collecting.condemning import condemn
+from dispatcher.collecting.sweep import Sweeper
+from dispatcher.deploy.cutover import advance
+from kernel.ids import new_id
+from tests.crashing.step import Arguments, Moment, Place, Scene, Step, started
+from tests.dispatcher.builders import int64
+from tests.dispatcher.changing import CHANGED, Fleet, deploy
+from tests.dispatcher.giving_up import NO_GRACE, collector, fill, remove_all, replace
+from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1.source_service_pb2 import BackfillJobRequest
+from traceapi.types.v1.scope_pb2 import CursorRange
+
+_ACTOR = "a dying dispatcher"
+_BUILT = frozenset(
+    {
+        "dag_version",
+        "dag_version_dataset",
+        "dag_version_job",
+        "dataset_head",
+        "dataset_version",
+        "input_binding",
+        "job_output",
+        "job_version",
+        "job_version_run",
+        "virtual_dependency",
+    }
+)
+"""What a deploy writes before it stages a version."""
+_NUMBERED = frozenset({"audit", "dag_version", "dag_version_dataset", "dag_version_job", "input_binding"})
+"""Where a build that went no further stands until a later deploy, and what tells its number or the next one."""
+
+
+async def _to_change(scene: Scene) -> Arguments:
+    await started(scene)
+    return [new_id()]
+
+
+async def _change(scene: Scene, arguments: Arguments) -> None:
+    document = pb.DagDocument(text=CHANGED, file_name="dag.yaml")
+    await scene.dispatcher.dags.DeployDag(pb.DeployDagRequest(document=document, request_id=arguments[0]))
+
+
+async def _staged(scene: Scene) -> Arguments:
+    await started(scene)
+    return [(await deploy(scene.dispatcher, CHANGED)).deployment_id]
+
+
+async def _replay(scene: Scene, _: Arguments) -> None:
+    while await scene.dispatcher.replay():
+        pass
+
+
+async def _caught_up(scene: Scene) -> Arguments:
+    arguments = await _staged(scene)
+    await _replay(scene, arguments)
+    await Fleet(scene.dispatcher).work()
+    return arguments
+
+
+async def _cut_over(scene: Scene, _: Arguments) -> None:
+    await advance(scene.dispatcher.pool, lambda: None)
+
+
+async def _abort(scene: Scene, arguments: Arguments) -> None:
+    await scene.dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=arguments[0]))
+
+
+async def _changed(scene: Scene) -> Arguments:
+    await _cut_over(scene, await _caught_up(scene))
+    return [new_id()]
+
+
+async def _roll_back(scene: Scene, arguments: Arguments) -> None:
+    await scene.dispatcher.dags.RollbackDag(pb.RollbackDagRequest(dag="chain", request_id=arguments[0]))
+
+
+async def _rerun(scene: Scene, arguments: Arguments) -> None:
+    request = BackfillJobRequest(dag="chain", job="copies", request_id=arguments[0])
+    request.range.CopyFrom(CursorRange(first=int64(1), last=int64(3)))
+    await scene.dispatcher.sources.BackfillJob(request)
+
+
+async def _given_up(scene: Scene) -> Arguments:
+    await fill(scene.dispatcher, [1, 2, 3])
+    return (await replace(scene.dispatcher)).ids
+
+
+async def _condemn(scene: Scene, arguments: Arguments) -> None:
+    await condemn(scene.dispatcher.pool, NO_GRACE, arguments, _ACTOR)
+
+
+async def _condemned(scene: Scene) -> Arguments:
+    await fill(scene.dispatcher, [1, 2, 3])
+    former = await replace(scene.dispatcher)
+    await _condemn(scene, former.ids)
+    return [*former.ids, *former.jobs, *former.tasks]
+
+
+async def _collect(scene: Scene, _: Arguments) -> None:
+    await remove_all(collector(scene.dispatcher))
+
+
+async def _littered(scene: Scene) -> Arguments:
+    await started(scene)
+    lost = [f"data/{new_id()}/{uuid.uuid4()}-1-0.parquet" for _ in range(3)]
+    for key in lost:
+        scene.dispatcher.store.put_bytes(key, b"x")
+    return lost
+
+
+async def _sweep(scene: Scene, _: Arguments) -> None:
+    async for _swept in Sweeper(scene.dispatcher.pool, scene.dispatcher.store, timedelta(0)).sweep(
+        _ACTOR, dry_run=False
+    ):
+        pass
+
+
+_DEPLOY = Step(_to_change, _change, unseen=_BUILT, left_behind=_NUMBERED)
+_REPLAY = Step(_staged, _replay)
+_CUTOVER = Step(_caught_up, _cut_over)
+_ABORT = Step(_staged, _abort)
+_ROLLBACK = Step(_changed, _roll_back)
+_RERUN = Step(_to_change, _rerun)
+_CONDEMN = Step(_given_up, _condemn)
+_COLLECT = Step(_condemned, _collect, unseen=frozenset({"dag_version"}), parted=True)
+_SWEEP = Step(_littered, _sweep, parted=True, left_behind=frozenset({"audit"}))
+
+POINTS = {
+    "deploy.page": Place(_DEPLOY, Moment.BEFORE),
+    "deploy.written": Place(_DEPLOY, Moment.BEFORE),
+    "deploy.committed": Place(_DEPLOY, Moment.AFTER),
+    "replay.written": Place(_REPLAY, Moment.BEFORE),
+    "cutover.written": Place(_CUTOVER, Moment.BEFORE),
+    "cutover.committed": Place(_CUTOVER, Moment.AFTER),
+    "abort.written": Place(_ABORT, Moment.BEFORE),
+    "rollback.written": Place(_ROLLBACK, Moment.BEFORE),
+    "rollback.committed": Place(_ROLLBACK, Moment.AFTER),
+    "rerun.written": Place(_RERUN, Moment.BEFORE),
+    "condemn.written": Place(_CONDEMN, Moment.BEFORE),
+    "condemn.committed": Place(_CONDEMN, Moment.AFTER),
+    "collect.files": Place(_COLLECT, Moment.BEFORE),
+    "collect.written": Place(_COLLECT, Moment.BEFORE),
+    "collect.committed": Place(_COLLECT, Moment.BEFORE),
+    "collect.finished": Place(_COLLECT, Moment.BEFORE),
+    "sweep.deleted": Place(_SWEEP, Moment.BEFORE),
+}
+"""By crash point."""
