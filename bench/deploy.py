@@ -14,15 +14,18 @@ from pathlib import Path
 import grpc
 import psycopg
 
-from bench import mixtures, plan, rebuild, switching
+from bench import mixtures, plan, proofs, rebuild, switching
 from bench.settings import Settings
 from bench.stack import Stack, TooSlow, running_stack
 from bench.table import Measure, report
 
 MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "mixtures": mixtures.measure,
+    "in-flight": proofs.in_flight,
     "switching": switching.measure,
+    "crashes": proofs.crashes,
     "rebuild": rebuild.measure,
+    "taken-back": proofs.taken_back,
     "plan": lambda stack, settings: plan.measure(stack, settings.scaled(1_000, 50)),
 }
 
