@@ -70,28 +70,41 @@ class Stack:
     def worker(self, queue: str) -> Iterator[int]:
         """A further wrapper, for a queue of its own; its pid."""
         name = f"wrapper-{next(self._numbers)}"
-        ready_file = self.home.ready_file(name)
         addresses = Addresses("", self.internal, "", "127.0.0.1:0")
         settings = programs.StackSettings(port=0, sandbox="bubblewrap")
         usual = programs.wrapper(self.home, addresses, programs.make_credentials(self.home), settings)
-        own = {
-            "TRACE_QUEUES": queue,
-            "TRACE_WORKER_ID": name,
-            "TRACE_WORK_DIR": str(self.home.root / name),
-            "TRACE_READY_FILE": str(ready_file),
-        }
+        own = {"TRACE_QUEUES": queue, "TRACE_WORKER_ID": name, "TRACE_WORK_DIR": str(self.home.root / name)}
+        with self._beside(name, usual, own) as process:
+            yield process.pid
+
+    @contextmanager
+    def queryd(self, dispatcher: str) -> Iterator[str]:
+        """A further queryd, which asks the dispatcher at this address; its own address."""
+        name = f"queryd-{next(self._numbers)}"
+        addresses = Addresses(dispatcher, "", "127.0.0.1:0", "")
+        usual = programs.queryd(self.home, addresses, programs.make_credentials(self.home))
+        with self._beside(name, usual, {}):
+            bound: dict[str, str] = json.loads(self.home.ready_file(name).read_text(encoding="utf-8"))
+            yield bound["query"]
+
+    @contextmanager
+    def _beside(
+        self, name: str, usual: programs.Program, own: Mapping[str, str]
+    ) -> Iterator["subprocess.Popen[bytes]"]:
+        """A program beside those of the stack, as the stack would start it but for what is its own."""
+        ready_file = self.home.ready_file(name)
         with self.home.log_file(name).open("ab") as log:
             process = subprocess.Popen(
                 [*programs.DIES_WITH_PARENT, sys.executable, "-P", "-m", usual.module],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **usual.environment, **own},
+                env={**os.environ, **usual.environment, **own, "TRACE_READY_FILE": str(ready_file)},
                 start_new_session=True,
             )
         try:
             wait_until(ready_file.exists, _READY_SECONDS, f"{name} serves")
-            yield process.pid
+            yield process
         finally:
             process.terminate()
             try:

@@ -35,6 +35,3 @@ from scheduled_job s
 join job_version j using (job_version_id)
 cross join made m
 where s.dag = %(dag)s and j.kind = 'operator';
-
--- name: count_queued
-select count(*) from task t join job_version j using (job_version_id) where j.dag = %(dag)s and t.state = 'queued' and t.origin = 'live';
