@@ -3,7 +3,7 @@
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from dataclasses import replace as changed
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from tests.dispatcher.builders import CHAIN, reason_of, start_source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, served
 from tests.dispatcher.giving_up import NO_GRACE, GivenUp, age, collector, fill, remove_all, replace, switch
 from tests.dispatcher.in_process import InProcess, in_process_dispatcher
+from tests.dispatcher.refusals import refusal
 from tests.s3_server import S3Server
 from traceapi.control.v1 import dag_service_pb2 as dag_pb
 from traceapi.control.v1 import dataset_service_pb2 as dataset_pb
@@ -52,12 +53,6 @@ async def _unused(dispatcher: InProcess, dag: str = "") -> dict[str, pb.UnusedVe
     return {version.dataset_id: version for version in answer.versions}
 
 
-async def _refusal(call: Awaitable[object]) -> str:
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await call
-    return from_rpc_error(raised.value).reason_name
-
-
 async def test_a_dry_run_tells_what_could_go(dispatcher: InProcess, former: GivenUp) -> None:
     found = await _unused(dispatcher)
     assert {dataset: version.dataset_version_id for dataset, version in found.items()} == former.versions
@@ -67,7 +62,7 @@ async def test_a_dry_run_tells_what_could_go(dispatcher: InProcess, former: Give
     assert found["ranges"].file_count == 0
     assert not copies.HasField("condemned_time")
     assert await _unused(dispatcher, "chain") == found
-    assert await _refusal(_unused(dispatcher, "chains")) == "DAG_NOT_FOUND"
+    assert await refusal(_unused(dispatcher, "chains")) == "DAG_NOT_FOUND"
     assert await dispatcher.value("select count(*) from dataset_version where condemned_at is not null") == 0
 
 
@@ -210,7 +205,7 @@ async def test_a_pin_of_what_is_collected_is_told(dispatcher: InProcess, former:
     await of.condemn(former.ids, "user:tester")
     for _ in range(2):
         for request in (again, by_number):
-            assert await _refusal(dispatcher.datasets.PinDatasets(request)) == "PIN_COLLECTED"
+            assert await refusal(dispatcher.datasets.PinDatasets(request)) == "PIN_COLLECTED"
         assert await _resolved(dispatcher, given.datasets[0]) == "PIN_COLLECTED"
         await remove_all(of)
 
@@ -256,9 +251,9 @@ async def test_what_was_built_on_a_version_that_went_is_built_anew(dispatcher: I
 
 
 async def test_nothing_of_a_condemned_version_runs_again(dispatcher: InProcess, former: GivenUp) -> None:
-    source = "select job_version_id from job_output where dataset_version_id = %s"
     await dispatcher.run(
-        f"update job_version_run set run_state = 'running' where job_version_id in ({source})",  # noqa: S608
+        "update job_version_run set run_state = 'running' where job_version_id in"
+        " (select job_version_id from job_output where dataset_version_id = %s)",
         former.versions["blocks"],
     )
     epochs = "select distinct epoch from job_version_run where job_version_id = any(%s::uuid[])"
@@ -311,7 +306,7 @@ async def test_what_a_removed_dag_served_can_be_collected_and_its_names_are_free
     assert {version.of.dataset_id for version in (await of.unused_versions("chain", None, 9)).versions} == set(served)
     await of.condemn(list(served.values()), "user:tester")
     names = dataset_pb.PinDatasetsRequest(names=["copies"])
-    assert await _refusal(dispatcher.datasets.PinDatasets(names)) == "DATASET_NOT_FOUND"
+    assert await refusal(dispatcher.datasets.PinDatasets(names)) == "DATASET_NOT_FOUND"
     await remove_all(of)
     assert await dispatcher.rows("select dataset_id from dataset") == []
     await dispatcher.deploy(CHAIN.replace("dag: chain", "dag: another"))

@@ -2,9 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Protocol
 
 import psycopg
 import pytest
+from google.protobuf.descriptor import EnumDescriptor
 
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
@@ -151,9 +153,14 @@ async def test_states_are_those_of_the_schema_and_of_the_contract(pool: Pool) ->
     assert schema["late_scopes"] == _contract(dag_pb2.LateScopes, "LATE_SCOPES_")
 
 
-def _contract(enum: object, prefix: str) -> list[str]:
-    names: list[str] = list(enum.keys())  # type: ignore[attr-defined]
-    return [name.removeprefix(prefix).lower() for name in names[1:]]
+class _Enum(Protocol):
+    """An enum of the contract."""
+
+    DESCRIPTOR: EnumDescriptor
+
+
+def _contract(enum: _Enum, prefix: str) -> list[str]:
+    return [value.name.removeprefix(prefix).lower() for value in enum.DESCRIPTOR.values[1:]]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
-from tests.dispatcher.builders import Source, start_source
+from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, PIPELINE, TUNED, Fleet, deploy, roll_back, state, watch
 from tests.dispatcher.in_process import InProcess
 from tests.dispatcher.test_plan_dag import changes, job_of, plan
@@ -22,17 +22,6 @@ jobs:
     config: {path: /data/b.csv, cursor: number}
     outputs: {gone: {cursor: {column: number, type: int64}, schema: {number: int64}}}
 """
-
-
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
-
-
-@pytest.fixture
-def fleet(dispatcher: InProcess) -> Fleet:
-    return Fleet(dispatcher)
 
 
 async def apply(dispatcher: InProcess, plan_id: str, request_id: str | None = None) -> pb.DeployDagResponse:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.dispatcher.builders import Source, Worker, start_source, success
-from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back
+from tests.dispatcher.builders import Source, Worker, success
+from tests.dispatcher.changing import CHANGED, Fleet, deploy, roll_back
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dataset_service_pb2 as datasets
 
@@ -19,12 +19,6 @@ jobs:
   mine: {operator: splitter, inputs: {copies: {}}, outputs: {mine: {storage: none}}}
   sums: {operator: aggregator, inputs: {mine: {}}, config: {size: 100}, outputs: {sums: {storage: none}}}
 """
-
-
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
 
 
 async def _fold(dispatcher: InProcess) -> list[int]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.dispatcher.builders import Source, start_source
+from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, run_states, served, state
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dag_service_pb2 as dags
@@ -13,12 +13,6 @@ dag: reader
 jobs:
   mine: {operator: splitter, inputs: {copies: {}}, outputs: {mine: {storage: none}}}
 """
-
-
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
 
 
 async def _read(dispatcher: InProcess) -> list[int]:

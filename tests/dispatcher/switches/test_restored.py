@@ -4,8 +4,8 @@ import pytest
 
 from dispatcher.deploy import stages
 from kernel.ids import new_id
-from tests.dispatcher.builders import Source, start_source
-from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, state, watch
+from tests.dispatcher.builders import Source
+from tests.dispatcher.changing import CHANGED, Fleet, deploy, roll_back, state, watch
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
 
@@ -15,17 +15,6 @@ jobs:
   mine: {operator: splitter, inputs: {copies: {}}, outputs: {mine: {storage: none}}}
 """
 OTHER_READER = READER.replace("  mine: {operator", "  other: {operator")
-
-
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
-
-
-@pytest.fixture
-def fleet(dispatcher: InProcess) -> Fleet:
-    return Fleet(dispatcher)
 
 
 async def test_what_an_aborted_build_had_queued_is_waited_for_when_it_is_begun_again(

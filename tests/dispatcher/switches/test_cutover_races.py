@@ -15,8 +15,8 @@ from dispatcher.events.producers import lock_producers
 from dispatcher.events.rows import Replay
 from dispatcher.rpc import convert
 from kernel.ids import new_id
-from tests.dispatcher.builders import Source, start_source
-from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, missing, roll_back, served, state, watch
+from tests.dispatcher.builders import Source
+from tests.dispatcher.changing import CHANGED, Fleet, deploy, missing, roll_back, served, state, watch
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
 
@@ -28,12 +28,6 @@ set cursor_key = '\\xffffffffffffffff'
 where dataset_version_id in (select dataset_version_id from pointer where dataset_id in ('copies', 'echoes'))
 """
 OTHER = CHANGED.replace("+ 1", "+ 2")
-
-
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
 
 
 async def _no_lock(connection: Connection, dags: set[str]) -> None:

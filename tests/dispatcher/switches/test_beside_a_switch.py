@@ -10,7 +10,7 @@ from dispatcher.db.rows import Connection
 from dispatcher.deploy import rerun_rows
 from dispatcher.deploy.rerun_rows import Bounds
 from kernel.ids import new_id
-from tests.dispatcher.builders import Source, Worker, int64, start_source
+from tests.dispatcher.builders import Source, Worker, int64
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, served, state, watch
 from tests.dispatcher.in_process import InProcess
 from tests.dispatcher.test_plan_dag import plan
@@ -32,17 +32,6 @@ select t.task_id::text from task t join job_version j using (job_version_id)
 where j.job = 'mine' and t.state = 'released' order by t.scope_first limit 1
 """
 HELD = "select count(*) from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock' and granted"
-
-
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
-
-
-@pytest.fixture
-def fleet(dispatcher: InProcess, source: Source) -> Fleet:
-    return Fleet(dispatcher)
 
 
 async def _changed(dispatcher: InProcess, fleet: Fleet, *datasets_: str) -> None:

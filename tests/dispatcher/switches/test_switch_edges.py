@@ -34,17 +34,6 @@ where t.origin = 'source_run' group by 1 order by 1
 """
 
 
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
-
-
-@pytest.fixture
-def fleet(dispatcher: InProcess) -> Fleet:
-    return Fleet(dispatcher)
-
-
 async def test_a_source_has_one_run_however_often_its_version_comes_back(
     dispatcher: InProcess, source: Source, fleet: Fleet
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.deploy import cutover
 from kernel.errors import from_rpc_error
-from tests.dispatcher.builders import Source, start_source
+from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, served, state, watch
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
@@ -22,17 +22,6 @@ RETYPED = (
     .replace("schema: {number: int64}", "schema: {made: timestamp, number: int64}")
     .replace("{sql: select number from blocks}", '{sql: "select made, number from blocks"}')
 )
-
-
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
-
-
-@pytest.fixture
-def fleet(dispatcher: InProcess) -> Fleet:
-    return Fleet(dispatcher)
 
 
 async def _behind(dispatcher: InProcess, source: Source, fleet: Fleet, deployment: Deployment) -> None:

@@ -1,0 +1,1 @@
+"""Versions that take each other's place: deploys, cutovers, rollbacks, and what is in work or reads meanwhile."""
