@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 from ctl.home import Endpoints, Home, write_atomically
 from ctl.main import app
 from kernel.credentials import create_token_file
-from tests.ctl.fake_control import Canned, serve
+from tests.ctl.canned import Canned
+from tests.ctl.fake_control import serve
 from tests.ctl.fake_programs import make_programs
 from tests.ctl.stacks import Cli
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 from kernel.ready import write_ready_file
-from tests.ctl.fake_control import Canned, serve
+from tests.ctl.canned import Canned
+from tests.ctl.fake_control import serve
 
 FAULT = "FAKE_FAULT"
 """`PROGRAM:exit` ends before it serves, `PROGRAM:deaf` ignores the first SIGTERM, `PROGRAM:mute` all of them."""

@@ -1,29 +1,16 @@
 """SourceService with canned data."""
 
-from typing import Any, Protocol
+from typing import Any
 
+from tests.ctl.canned import Canned
 from traceapi.control.v1 import rerun_pb2, source_service_pb2, source_service_pb2_grpc
-
-
-class Changeable(Protocol):
-    """What it answers from, and where it says what it was asked."""
-
-    changeable: int
-    readers: list[rerun_pb2.RerunReader]
-    requests: list[Any]
 
 
 class FakeSources(source_service_pb2_grpc.SourceServiceServicer):
     """Makes the changeable tasks in pages of two."""
 
-    def __init__(self, canned: Changeable) -> None:
+    def __init__(self, canned: Canned) -> None:
         self._canned = canned
-
-    def TriggerSource(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
-
-    def EmitExternalEvents(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
 
     def BackfillJob(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)

@@ -1,7 +1,7 @@
 """`tracectl dag rollback`, `rm` and `watch`: what is asked, and when a watch has seen enough."""
 
+from tests.ctl.canned import Canned, task_id, watch_state
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned, task_id, watch_state
 from traceapi.control.v1 import dag_service_pb2
 from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_HELD, Deployment
 

@@ -8,8 +8,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from ctl.main import app
+from tests.ctl.canned import DEAD_TASK, TASK_COUNT, Canned, int64, watch_state
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import DEAD_TASK, TASK_COUNT, Canned, int64, watch_state
 from traceapi.control.v1 import dag_service_pb2, dataset_service_pb2, queue_service_pb2, task_service_pb2
 from traceapi.types.v1 import scope_pb2, task_pb2
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
+from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned
 from traceapi.control.v1 import dag_service_pb2
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ctl.home import Home
+from tests.ctl.canned import Canned, watch_state
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned, watch_state
 from tests.ctl.stacks import DEADLINE, Cli
 
 _EVERYWHERE = ["status", "task ls", "down", "up --detach --port 0"]

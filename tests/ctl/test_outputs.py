@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ctl.local.processes import wait_until_gone
-from tests.ctl.fake_control import DEAD_TASK, Canned
+from tests.ctl.canned import DEAD_TASK, Canned
 from tests.ctl.stacks import DEADLINE, Cli, until
 
 _WAYS = [

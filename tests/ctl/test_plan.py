@@ -10,8 +10,8 @@ from rich.console import Console
 
 from ctl.render import plans
 from ctl.render.console import THEME
+from tests.ctl.canned import SPEC, Canned, task_id
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import SPEC, Canned, task_id
 from traceapi.control.v1 import dag_service_pb2, plan_pb2
 from traceapi.control.v1.plan_pb2 import FieldChange, PlannedJob
 from traceapi.types.v1 import dag_pb2

@@ -15,8 +15,8 @@ from typer.testing import Result
 
 from ctl import rows
 from ctl.exact import exact_value
+from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned
 
 _ALL_TYPES = """
 select 9007199254740993::bigint as i, 18446744073709551615::ubigint as u, true as b, null as n, '' as empty,

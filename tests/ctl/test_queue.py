@@ -1,7 +1,7 @@
 """`tracectl queue`: what it asks for, and what it shows."""
 
+from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned
 from traceapi.control.v1 import queue_service_pb2 as api
 
 

@@ -9,8 +9,8 @@ import typer
 from ctl.main import app
 from ctl.remedies import AMONG_PROGRAMS, AS_IN_THE_TABLE, BY_COMMAND, remedy_of
 from kernel.errors import ErrorRow, TraceError, error_table
+from tests.ctl.canned import Canned, task_id
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned, task_id
 from traceapi.types.v1 import errors_pb2
 
 _OF_PROGRAMS = re.compile(r"wake-up|backoff|Drop|violations|authorization|\blease|the run|Complete|Emit|\bkey\b")

@@ -14,7 +14,7 @@ from ctl.render import graph, layers, values
 from ctl.render.console import THEME
 from ctl.render.layers import Edge
 from ctl.render.progress import DeploymentProgress
-from tests.ctl.fake_control import SPEC, int64_range, watch_state
+from tests.ctl.canned import SPEC, int64_range, watch_state
 from traceapi.control.v1.deployment_pb2 import TaskCount
 from traceapi.types.v1 import dag_pb2, task_pb2
 

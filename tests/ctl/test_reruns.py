@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ctl import rerun_watch
+from tests.ctl.canned import DEAD_TASK, Canned, int64_range
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import DEAD_TASK, Canned, int64_range
 from traceapi.control.v1 import source_service_pb2, task_service_pb2
 from traceapi.control.v1.rerun_pb2 import RerunEffect, RerunReader
 from traceapi.types.v1 import task_pb2

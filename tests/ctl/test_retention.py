@@ -2,8 +2,8 @@
 
 import json
 
+from tests.ctl.canned import Canned, task_id
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned, task_id
 from traceapi.control.v1 import retention_service_pb2 as api
 
 

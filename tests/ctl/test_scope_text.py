@@ -4,8 +4,8 @@ import pytest
 
 from ctl.errors import CtlError, ExitCode
 from ctl.scope_text import parse_scope
+from tests.ctl.canned import Canned, int64, int64_range
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned, int64, int64_range
 from traceapi.control.v1 import dataset_service_pb2, task_service_pb2
 from traceapi.types.v1.scope_pb2 import CursorType, Scope
 

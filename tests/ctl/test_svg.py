@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctl.render.svg import draw_svg
+from tests.ctl.canned import SPEC, Canned
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import SPEC, Canned
 from traceapi.types.v1 import dag_pb2
 
 _JOBS = [f"job{number}" for number in range(9)]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tests.ctl.canned import DEAD_TASK, Canned, int64_range, task_id
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import DEAD_TASK, Canned, int64_range, task_id
 from traceapi.control.v1 import dag_service_pb2, task_service_pb2
 from traceapi.types.v1 import task_pb2
 

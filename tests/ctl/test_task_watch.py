@@ -14,8 +14,8 @@ from rich.console import Console
 from ctl.connection import Connection, connect
 from ctl.render.console import THEME
 from ctl.task_watch import follow_task
+from tests.ctl.canned import Canned, task_id
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned, task_id
 from traceapi.types.v1 import task_pb2
 
 WATCHED = task_id(7)

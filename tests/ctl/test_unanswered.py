@@ -18,8 +18,8 @@ from ctl.errors import CtlError, ExitCode
 from ctl.home import Endpoints, Home
 from kernel.credentials import create_token_file
 from kernel.errors import TraceError, from_rpc_error
+from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
-from tests.ctl.fake_control import Canned
 from traceapi.control.v1 import dag_service_pb2 as dags
 from traceapi.types.v1 import errors_pb2
 
