@@ -67,6 +67,16 @@ def _changes() -> ChangesSeen:
     }
     changes.outputs = {SOURCE_JOB: frozenset({NUMBERS}), OLD_JOB: frozenset({OLD}), NEW_JOB: frozenset({NEW})}
     changes.tags = {OLD: "A", NEW: "B"}
+    changes.pointers = [("hops", OLD), ("numbers", NUMBERS)]
+    changes.heads = [Head(NUMBERS, 1, 1, 1, 1), Head(OLD, 1, 1, 1, 1)]
+    _switch(changes)
+    _call_and_read(changes)
+    _collect(changes)
+    return changes
+
+
+def _switch(changes: ChangesSeen) -> None:
+    """The second version is staged, cut over to, taken back and retired."""
     changes.runs = [
         RunChange(101, SOURCE_JOB, "running", 1, 10.0, 1001),
         RunChange(102, OLD_JOB, "running", 1, 10.0, 1001),
@@ -95,14 +105,16 @@ def _changes() -> ChangesSeen:
         Activation(DAG, SECOND_VERSION, 2, 3),
         Activation(DAG, FIRST_VERSION, 3, None),
     ]
-    changes.pointers = [("hops", OLD), ("numbers", NUMBERS)]
     changes.said = [
         Said(105, "DagService.DeployDag", 1001),
         Said(122, "DagService.DeployDag", 1020),
         Said(154, "DagService.CutOverDag", 1050),
         Said(159, "DagService.RollbackDag", 1055),
     ]
-    changes.heads = [Head(NUMBERS, 1, 1, 1, 1), Head(OLD, 1, 1, 1, 1)]
+
+
+def _call_and_read(changes: ChangesSeen) -> None:
+    """What people called and were answered, and what a reader saw meanwhile."""
     changes.noticed = [(1, 10.1), (2, 15.1), (3, 15.6)]
     changes.calls = [
         Call("DeployDag", 9.9, 10.1, "ok"),
@@ -115,13 +127,16 @@ def _changes() -> ChangesSeen:
         Read("reader", 15.2, 15.3, 2, of_new, {NEW: frozenset({"B"})}),
         Read("reader", 15.7, 15.8, 3, of_old, {OLD: frozenset({"A"})}),
     ]
+
+
+def _collect(changes: ChangesSeen) -> None:
+    """The version that was taken back is collected once no pin holds it."""
     changes.pinned = [(154, "pin", NEW)]
     changes.pins = [PinChange(154, "pin", 17.0), PinChange(185, "pin", None)]
     changes.condemned = [Condemned(181, NEW, 18.0)]
     changes.files = [Seen("data/file", b"sha".hex()), Seen("data/file", b"sha".hex()), Seen("listed:data/file", "7")]
     changes.deleted = [Deleted(f"data/{NEW}/file", 19.0, 5.0), Deleted("data/old/orphan", 19.0, 4.0)]
     changes.stored = {"data/file": 90.0}
-    return changes
 
 
 def _change(seq: int, before: str, state: str, attempt: int, at: float, txid: int) -> TaskChange:

@@ -3,8 +3,8 @@
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.ctl.conftest import Run
 from tests.ctl.canned import Canned, task_id
+from tests.ctl.conftest import Run
 from traceapi.control.v1 import change_pb2 as api
 
 
