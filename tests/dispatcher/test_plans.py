@@ -1,23 +1,18 @@
 """The hot statements find their rows by the indexes that they name, on tables of 10^5 rows with fresh statistics."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from dispatcher.datasets.rows import (
-    Bounds,
-)
-from dispatcher.datasets.store import (
-    BEFORE_ALL,
-)
+from dispatcher.datasets.rows import Bounds
+from dispatcher.datasets.store import BEFORE_ALL
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.statements import Statements
-from dispatcher.events.store import (
-    DAG_LOCK_CLASS,
-)
+from dispatcher.events.store import DAG_LOCK_CLASS
 from tests.dispatcher.builders import CHAIN, READER
 from tests.dispatcher.in_process import InProcess, in_process_dispatcher
 from tests.dispatcher.plans import plan_of
@@ -92,58 +87,87 @@ async def _check(dispatcher: InProcess, indexes: set[str], statement: str, **par
     assert indexes <= used, used
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What statements are asked about: a dataset version, a job, an ordered one, running tasks, and scopes of events
+    with the tasks that produced them."""
+
+    version: str
+    job: str
+    stream: str
+    some: list[str]
+    keys: list[tuple[Any, ...]]
+
+
 async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
-    tasks = Statements.load("dispatcher.tasks")
-    events = Statements.load("dispatcher.events")
-    replays = Statements.load("dispatcher.events", "replay.sql")
+    given = _Given(
+        await filled.value("select dataset_version_id::text from dataset_version where dataset_id = 'blocks'"),
+        await filled.value("select job_version_id::text from job_version where job = 'copies'"),
+        await filled.value("select job_version_id::text from job_version where job = 'ranges'"),
+        [str(row[0]) for row in await filled.rows("select task_id from task where state = 'running' limit 50")],
+        await filled.rows("select producer_task_id, scope_first from event limit 50"),
+    )
+    await _check_releases(filled, given)
+    await _check_leases(filled, given)
+    await _check_emits(filled, given)
+    await _check_reads(filled, given)
+
+
+async def _check_releases(filled: InProcess, given: _Given) -> None:
     wakeups = Statements.load("dispatcher.wakeups")
-    datasets = Statements.load("dispatcher.datasets")
-    version = await filled.value("select dataset_version_id::text from dataset_version where dataset_id = 'blocks'")
-    job = await filled.value("select job_version_id::text from job_version where job = 'copies'")
-    stream = await filled.value("select job_version_id::text from job_version where job = 'ranges'")
-    some = [str(row[0]) for row in await filled.rows("select task_id from task where state = 'running' limit 50")]
-    keys = await filled.rows("select producer_task_id, scope_first from event limit 50")
-    running = {"task_ids": some, "limit": 500}
-    await _check(filled, {"task_queued"}, wakeups.job_lines, queue="default", room=500, limited=[job])
-    await _check(filled, {"task_queued", "task_pkey"}, wakeups.release, **_dealt(job, 500))
+    await _check(filled, {"task_queued"}, wakeups.job_lines, queue="default", room=500, limited=[given.job])
+    await _check(filled, {"task_queued", "task_pkey"}, wakeups.release, **_dealt(given.job, 500))
     await _check(filled, {"task_released"}, wakeups.release_again, queue="default", room=500, unanswered="10 s")
-    here = {"dataset_id": "copies", "first": keys[0][1], "last": keys[0][1]}
+    here = {"dataset_id": "copies", "first": given.keys[0][1], "last": given.keys[0][1]}
     indexes = {"task_queued", "task_open", "event_scope", "task_cause"}
     await _check(filled, indexes, wakeups.producing_task, **here)
     lookout = Statements.load("dispatcher.wakeups", "lookout.sql")
     due = {"task_leased", "task_backoff", "task_released", "task_queued"}
     await _check(filled, due, lookout.due, unanswered="10 s")
-    await _check(filled, {"task_pkey"}, tasks.lock_tasks, task_ids=some)
-    await _check(filled, {"task_pkey"}, tasks.claimed, task_ids=some)
+
+
+async def _check_leases(filled: InProcess, given: _Given) -> None:
+    tasks = Statements.load("dispatcher.tasks")
+    await _check(filled, {"task_pkey"}, tasks.lock_tasks, task_ids=given.some)
+    await _check(filled, {"task_pkey"}, tasks.claimed, task_ids=given.some)
     claim = {
         "stream_epochs": [None] * 50,
-        "job_version_ids": [job],
+        "job_version_ids": [given.job],
         "pins": [None],
         "worker_id": "w",
-        "request_id": job,
+        "request_id": given.job,
         "lease": "60 s",
     }
-    await _check(filled, {"task_pkey"}, tasks.mark_claimed, task_ids=some, token_digest=b"x", **claim)
+    await _check(filled, {"task_pkey"}, tasks.mark_claimed, task_ids=given.some, token_digest=b"x", **claim)
     await _check(
-        filled, {"task_queued", "task_open"}, tasks.run_candidates, job_version_id=stream, stream_key="", limit=500
+        filled,
+        {"task_queued", "task_open"},
+        tasks.run_candidates,
+        job_version_id=given.stream,
+        stream_key="",
+        limit=500,
     )
-    await _check(filled, {"task_leased"}, tasks.expired_tasks, **running)
-    await _check(filled, {"task_backoff"}, tasks.end_backoffs, **running)
+    await _check(filled, {"task_leased"}, tasks.expired_tasks, task_ids=given.some, limit=500)
+    await _check(filled, {"task_backoff"}, tasks.end_backoffs, task_ids=given.some, limit=500)
     beat = {"attempts": [1] * 50, "token_digests": [b"x"] * 50, "progresses": [None] * 50, "lease": "60 s"}
-    await _check(filled, {"task_pkey"}, tasks.extend_leases, task_ids=some, **beat)
-    await _check(filled, {"task_leased"}, tasks.run_members, job_version_id=stream, stream_key="", epoch=1)
+    await _check(filled, {"task_pkey"}, tasks.extend_leases, task_ids=given.some, **beat)
+    await _check(filled, {"task_leased"}, tasks.run_members, job_version_id=given.stream, stream_key="", epoch=1)
+
+
+async def _check_emits(filled: InProcess, given: _Given) -> None:
+    events = Statements.load("dispatcher.events")
     key = {
-        "version_ids": [version] * 50,
-        "task_ids": [str(task_id) for task_id, _ in keys],
-        "firsts": [first for _, first in keys],
-        "lasts": [first for _, first in keys],
+        "version_ids": [given.version] * 50,
+        "task_ids": [str(task_id) for task_id, _ in given.keys],
+        "firsts": [first for _, first in given.keys],
+        "lasts": [first for _, first in given.keys],
         "kinds": [1] * 50,
         "revisions": [0] * 50,
     }
     await _check(filled, set(), events.existing_events, **key)  # event_key or event_scope: here both lead to one row
     extents = {name: key[name] for name in ("version_ids", "firsts", "lasts")}
     await _check(filled, {"artifact_scope"}, events.nearest_artifacts, **extents)
-    await _check(filled, set(), events.insert_events, **_inserts(key), publication_id=job)
+    await _check(filled, set(), events.insert_events, **_inserts(key), publication_id=given.job)
     await _check(filled, {"task_queued", "task_open"}, events.derived_watermarks)
     ids = [str(row[0]) for row in await filled.rows("select artifact_id from artifact limit 20")]
     await _check(
@@ -151,20 +175,26 @@ async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
         {"artifact_scope", "artifact_pkey"},
         events.remove_replaced,
         artifact_ids=ids,
-        version_ids=[version],
-        publication_ids=[job],
+        version_ids=[given.version],
+        publication_ids=[given.job],
     )
     await _check(filled, {"artifact_scope", "artifact_pkey"}, events.overlapping_artifacts, artifact_ids=ids)
-    replay = {"replay_key": keys[0][1], "replay_event_id": job, "limit": 2000, "after_number": 0, "from_number": ROWS}
-    replay |= {"input_version_id": version, "job_version_id": job}
-    for instead_of in (None, version):
+
+
+async def _check_reads(filled: InProcess, given: _Given) -> None:
+    """Replays, and the files and events of a pin."""
+    events, datasets = Statements.load("dispatcher.events"), Statements.load("dispatcher.datasets")
+    replays = Statements.load("dispatcher.events", "replay.sql")
+    replay = {"replay_key": given.keys[0][1], "replay_event_id": given.job, "limit": 2000}
+    replay |= {"after_number": 0, "from_number": ROWS, "input_version_id": given.version, "job_version_id": given.job}
+    for instead_of in (None, given.version):
         await _check(filled, {"event_scope"}, replays.replay_events, instead_of_version_id=instead_of, **replay)
-    for bounds in (Bounds(keys[0][1], keys[0][1]), Bounds(keys[0][1], keys[9][1])):
+    for bounds in (Bounds(given.keys[0][1], given.keys[0][1]), Bounds(given.keys[0][1], given.keys[9][1])):
         page = {"lower": bounds.lower, "upper": bounds.upper, "after_first": b"", "after_id": BEFORE_ALL}
-        request = {"version_id": version, "number": ROWS, "limit": 1000, **page}
+        request = {"version_id": given.version, "number": ROWS, "limit": 1000, **page}
         await _check(filled, {"artifact_scope"}, datasets.visible_artifacts, **request)
         await _check(filled, {"event_scope"}, datasets.visible_events, **request)
-    await _check(filled, set(), events.share_dags, job_version_ids=[job], **{"class": DAG_LOCK_CLASS})
+    await _check(filled, set(), events.share_dags, job_version_ids=[given.job], **{"class": DAG_LOCK_CLASS})
 
 
 async def test_a_live_task_is_found_without_passing_a_backlog(filled: InProcess) -> None:
