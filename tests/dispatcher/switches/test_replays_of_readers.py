@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.db.pool import transaction
 from dispatcher.events import replay
-from tests.dispatcher.builders import Source, start_source
+from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, served
 from tests.dispatcher.in_process import InProcess
 
@@ -19,17 +19,6 @@ jobs:
 """
 HELD = "update dag set releases_held_until = clock_timestamp() + interval '1 minute' where dag = 'chain'"
 OWNERS = ("copies", "echo", "apart")
-
-
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
-
-
-@pytest.fixture
-def fleet(dispatcher: InProcess, source: Source) -> Fleet:
-    return Fleet(dispatcher)
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.db.pool import transaction
 from dispatcher.events import replay as replay_module
-from tests.dispatcher.builders import Source, start_source
+from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, served
 from tests.dispatcher.in_process import InProcess
 
@@ -24,12 +24,6 @@ OWN = ("copies", "echo", "apart")
 @pytest.fixture(autouse=True)
 def one_event_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_module, "PAGE", 1)
-
-
-@pytest.fixture
-async def source(dispatcher: InProcess) -> Source:
-    await dispatcher.deploy(PIPELINE)
-    return await start_source(dispatcher)
 
 
 @asynccontextmanager
