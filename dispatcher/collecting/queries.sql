@@ -121,7 +121,8 @@ select a.dataset_version_id::text, a.dataset_id, greatest(a.created_at, l.at) as
             from subscription u
             join job_version_run r using (job_version_id)
             where u.input_version_id = a.dataset_version_id and r.run_state in ('running', 'staged') and case
-                when u.to_number is null or not u.replayed then true
+                -- What a closed interval still owes is not replayed, unless another one is open.
+                when u.to_number is null then true
                 -- Only where it may run: else this would be asked before. And not `exists`, which may be answered for all jobs at once.
                 when r.run_state in ('running', 'staged') then (
                     select true

@@ -108,20 +108,34 @@ async def test_a_task_holds_what_it_reads(dispatcher: InProcess, former: GivenUp
     assert (await _holds(collector(dispatcher), former))["blocks"] is None
 
 
+SUBSCRIBE = """
+insert into subscription (job_version_id, input_version_id, from_number, to_number, replayed)
+select job_version_id, %s, 1, %s, false from job_version where dag = 'reader'
+"""
+
+
 async def test_a_reader_that_is_owed_events_holds_them(dispatcher: InProcess, former: GivenUp) -> None:
     await dispatcher.deploy(READER)
     blocks = former.versions["blocks"]
+    await dispatcher.run(SUBSCRIBE, blocks, None)
+    assert (await _holds(collector(dispatcher), former))["blocks"] is Hold.READ
+    while await dispatcher.replay():
+        assert (await _holds(collector(dispatcher), former))["blocks"] is Hold.READ
     await dispatcher.run(
-        "insert into subscription (job_version_id, input_version_id, from_number, to_number, replayed)"
-        " select job_version_id, %s, 1, 1, false from job_version where dag = 'reader'",
-        blocks,
+        "update subscription set to_number = 1 where input_version_id = %s and from_number = 1", blocks
     )
-    assert (await _holds(collector(dispatcher), former))["blocks"] is Hold.READ
-    await dispatcher.replay()
-    assert (await _holds(collector(dispatcher), former))["blocks"] is Hold.READ
-    await dispatcher.replay()
     assert (await _holds(collector(dispatcher), former))["blocks"] is Hold.READ, "its tasks were caused by it"
     await dispatcher.run("update job_version_run set run_state = 'retired'")
+    assert (await _holds(collector(dispatcher), former))["blocks"] is None
+
+
+async def test_what_a_reader_was_still_owed_of_what_is_not_served_any_more_holds_nothing(
+    dispatcher: InProcess, former: GivenUp
+) -> None:
+    await dispatcher.deploy(READER)
+    await dispatcher.run(SUBSCRIBE, former.versions["blocks"], 1)
+    while await dispatcher.replay():
+        pass
     assert (await _holds(collector(dispatcher), former))["blocks"] is None
 
 
