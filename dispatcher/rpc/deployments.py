@@ -35,21 +35,23 @@ async def messages(connection: Connection, versions: Sequence[VersionRow]) -> li
 
 
 async def look(connection: Connection, deployment_id: str) -> pb.WatchDeploymentResponse:
-    """A version now, and what it waits for. Raises DEPLOYMENT_NOT_FOUND."""
+    """A version now, and what it waits for. Raises DEPLOYMENT_NOT_FOUND.
+
+    Tasks are counted last: of what is settled every task is counted as it ended.
+    """
     version = await cutover.deployed(connection, deployment_id)
-    counts = await _counts(connection, version.dag)
-    response = pb.WatchDeploymentResponse(
-        deployment=await _message(connection, version, counts),
-        source_event_count=await store.source_events(connection, version.dag),
-    )
+    response = pb.WatchDeploymentResponse()
+    jobs: Sequence[StagedJobRow] = ()
     if version.being_built:
         jobs = await stages.staged_jobs(connection, deployment_id)
-        lacking = lack(jobs, await stages.staged_watermarks(connection, deployment_id))
-        response.waiting_for = lacking.words()
-        response.progress.extend(_progress(job, counts.get(job.job_version_id, {})) for job in jobs)
+        response.waiting_for = lack(jobs, await stages.staged_watermarks(connection, deployment_id)).words()
     else:
         response.settled = version.state != "active" or not await store.unfinished(connection, deployment_id)
         response.caught_up = response.settled or await store.goes_on_level(connection, deployment_id)
+    counts = await _counts(connection, version.dag)
+    response.progress.extend(_progress(job, counts.get(job.job_version_id, {})) for job in jobs)
+    response.deployment.CopyFrom(await _message(connection, version, counts))
+    response.source_event_count = await store.source_events(connection, version.dag)
     return response
 
 

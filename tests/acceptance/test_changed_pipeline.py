@@ -102,7 +102,7 @@ def test_a_change_goes_in_and_comes_out_again_while_data_flow(
     assert rows() == expected(2), "what was run again took the place of what was there"
     done = json.loads(run("task", "ls", "--job", "doubled", "--scope", "100", "--output", "json"))["tasks"][0]
     assert (done["origin"], done["scope"]["revision"]) == ("TASK_ORIGIN_BACKFILL", "1"), "and downstream followed"
-    listed = json.loads(run("dag", "history", "sums", "--output", "json"))["deployments"]
+    listed = json.loads(run("dag", "versions", "sums", "--output", "json"))["deployments"]
     assert [(one["version"], one["state"]) for one in listed] == [
         ("2", "DEPLOYMENT_STATE_ACTIVE"),
         ("1", "DEPLOYMENT_STATE_ROLLED_BACK"),
