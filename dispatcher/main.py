@@ -72,7 +72,10 @@ CONTROL_POLICY = AccessPolicy(
     {
         Role.USER: frozenset({"/traceapi.control.v1."}),
         Role.QUERYD: frozenset(
-            {f"{DATASETS}/{name}" for name in ("PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin")}
+            {
+                f"{DATASETS}/{name}"
+                for name in ("ListDatasets", "PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin")
+            }
         ),
     }
 )

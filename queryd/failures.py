@@ -1,5 +1,7 @@
 """What a cell's complaint, or its end, means to the caller: a reason of the table of errors, and no path."""
 
+from collections.abc import Sequence
+
 from kernel.errors import TraceError
 from queryd.engine.messages import Failure, Name, ProtocolError
 from queryd.engine.pool import CellUnavailableError
@@ -13,6 +15,7 @@ _REASONS = {
     "files": ErrorReason.ERROR_REASON_QUERY_FAILED,
     "memory": ErrorReason.ERROR_REASON_QUERY_LIMIT,
     "rows": ErrorReason.ERROR_REASON_QUERY_LIMIT,
+    "parameters": ErrorReason.ERROR_REASON_INVALID_REQUEST,
 }
 # Signals by which a process ends that was refused memory, or took too much of the machine's.
 _MEMORY_SIGNALS = (6, 9)
@@ -45,7 +48,7 @@ def of_defect(error: ProtocolError | CellUnavailableError) -> TraceError:
     return TraceError(ErrorReason.ERROR_REASON_QUERY_FAILED, "the engine's process gave an answer that makes no sense")
 
 
-def at_name(error: TraceError, names: list[Name]) -> TraceError:
+def at_name(error: TraceError, names: Sequence[Name]) -> TraceError:
     """The dispatcher's word on a name, with the place where the text has it."""
     for name in names:
         if name.dataset_id == error.metadata.get("name"):

@@ -11,6 +11,7 @@ The gate is one of three walls. Behind it stand the engine's own locks (queryd/e
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,12 @@ import duckdb
 
 from kernel.dataset_sql import TableName, line_and_column
 from queryd.allowed import FUNCTIONS, TABLE_FUNCTIONS, TYPES
+from queryd.terms import Constant, Mentions, mentions
 
 _MOST_NAMES = 1000  # as DatasetService.PinDatasets takes
 _LONGEST_NAME = 255
+_MOST_PARAMETERS = 1000
+_NO_VALUES: Mapping[str, Constant] = {}
 
 _PLACE = frozenset({"query_location", "query_location_length"})
 _EXPRESSION = _PLACE | {"class", "type", "alias"}
@@ -67,6 +71,7 @@ _KNOWN: dict[str, frozenset[str]] = {
     "FUNCTION": _CALL | {"filter", "order_bys", "is_operator", "export_state"},
     "LAMBDA": _EXPRESSION | {"lhs", "expr", "syntax_type"},
     "OPERATOR": _EXPRESSION | {"children"},
+    "PARAMETER": _EXPRESSION | {"identifier"},
     "POSITIONAL_REFERENCE": _EXPRESSION | {"index"},
     "STAR": _EXPRESSION
     | {"relation_name", "exclude_list", "replace_list", "columns", "expr", "qualified_exclude_list", "rename_list"},
@@ -106,7 +111,6 @@ _PARTS = frozenset(
 # What kinds that people do write are called, for the message.
 _WORDS = {
     "SHOW_REF": "DESCRIBE, SHOW and SUMMARIZE look at the engine, not at data: select from a dataset instead",
-    "PARAMETER": "a parameter needs a value, and none is sent with a query: write the value",
     "DEFAULT": "DEFAULT has no meaning in a query",
 }
 
@@ -127,16 +131,31 @@ class GateError(Exception):
         self.kind, self.message, self.place = kind, message, place
 
 
-def check(connection: duckdb.DuckDBPyConnection, sql: str) -> list[TableName]:
-    """The datasets that one SELECT names, each once per way of writing it, in the text's order. Raises GateError."""
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a text asks for: datasets, each once per way of writing it, in the text's order; values of parameters.
+
+    `mentions` has, by a name's parts, what each mention demands of rows (queryd/terms.py).
+    """
+
+    names: list[TableName]
+    parameters: list[str]
+    mentions: Mentions
+
+
+def check(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Constant] = _NO_VALUES) -> Checked:
+    """What one SELECT asks for; `values` are those of its parameters, where they are known. Raises GateError."""
     try:
         walk = _Walk(sql)
-        walk.visit(_parsed(connection, sql), frozenset(), 0)
+        tree = _parsed(connection, sql)
+        walk.visit(tree, frozenset(), 0)
+        found = mentions(tree, values)
     except (RecursionError, MemoryError):
         raise GateError("refused", "the text is nested too deeply or too long; split it", Place(1, 1)) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # a tree of another shape than the one reviewed
         raise GateError("refused", "the gate does not know a construct of this text", Place(1, 1)) from error
-    return sorted(walk.names.values(), key=lambda name: (name.line, name.column))
+    names = sorted(walk.names.values(), key=lambda name: (name.line, name.column))
+    return Checked(names, sorted(walk.parameters), found)
 
 
 def _parsed(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
@@ -165,6 +184,7 @@ class _Walk:
 
     sql: str
     names: dict[tuple[str, ...], TableName] = field(default_factory=dict)
+    parameters: set[str] = field(default_factory=set)
 
     def visit(self, value: Any, scope: frozenset[str], offset: int) -> None:
         if isinstance(value, list):
@@ -194,10 +214,18 @@ class _Walk:
             raise self._refused(f"the gate does not know the operator {kind}", offset)
         elif name == "TYPE" and str(node["type_name"]).lower() not in TYPES:
             raise self._refused(f"the type {node['type_name']} is not one that a query may name", offset)
+        elif name == "PARAMETER":
+            self._add_parameter(str(node["identifier"]), offset)
         elif kind == "BASE_TABLE":
             self._check_relation(node, scope, offset)
         elif kind == "TABLE_FUNCTION":
             self._check_table_function(node["function"], offset)
+
+    def _add_parameter(self, identifier: str, offset: int) -> None:
+        """Numbers are counted from 1 without a gap by who sends values, so a large one would ask for as many."""
+        if identifier.isdecimal() and not 1 <= int(identifier) <= _MOST_PARAMETERS:
+            raise self._refused(f"parameters are numbered from 1 to {_MOST_PARAMETERS}", offset)
+        self.parameters.add(identifier)
 
     def _check_call(self, node: dict[str, Any], offset: int) -> None:
         path = node["qualified_name"]["path"]

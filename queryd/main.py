@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -28,6 +29,11 @@ from queryd.engine.sandbox import Sandbox
 from queryd.engine.scratch import ScratchFolder
 from queryd.file_cache import FileCache
 from queryd.files import CopiedFiles, FilesInPlace, PinnedFiles
+from queryd.flight.held import HeldQueries
+from queryd.flight.metadata import Metadata
+from queryd.flight.queries import FlightQueries
+from queryd.flight.registration import add_flight_service
+from queryd.flight.service import FlightService
 from queryd.resolve import Resolver
 from queryd.rpc.query_service import QueryService
 from queryd.run_query import QueryRunner
@@ -37,7 +43,11 @@ from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.query.v1.query_service_pb2_grpc import add_QueryServiceServicer_to_server
 
 _log = get_logger("queryd.main")
-_USERS = AccessPolicy({Role.USER: frozenset({"/traceapi.query.v1.QueryService"})})
+_USERS = AccessPolicy(
+    {Role.USER: frozenset({"/traceapi.query.v1.QueryService", "/arrow.flight.protocol.FlightService"})}
+)
+# How long a query of Flight, once begun, waits for the call that reads it.
+_HELD_SECONDS = 5.0
 # A query keeps a thread while its client reads. These stay for health, cancel and list, and for saying OVERLOADED.
 _THREADS_BESIDE_QUERIES = 16
 
@@ -80,7 +90,7 @@ def serve(config: QuerydConfig, channel: grpc.Channel, stop: threading.Event) ->
             return 1
         if chosen.name == "plain":
             _log.warning("queries run in plain processes, without namespaces of their own", wanted=config.query_sandbox)
-        server = build_server(config, channel, files, pool)
+        server = build_server(config, channel, files, pool, parts)
         address = server.start()
         write_ready_file(config.ready_file, {"query": address})
         _log.info("serving queries", address=address, sandbox=chosen.name)
@@ -126,8 +136,10 @@ def _root(store: ArtifactStore) -> Path | None:
     return None if data is None else data.parent
 
 
-def build_server(config: QuerydConfig, channel: grpc.Channel, files: PinnedFiles, pool: CellPool) -> SyncServer:
-    """The listener for users."""
+def build_server(
+    config: QuerydConfig, channel: grpc.Channel, files: PinnedFiles, pool: CellPool, parts: ExitStack
+) -> SyncServer:
+    """The listener for users; what is to be closed after it joins the parts."""
     queries = RunningQueries(config.query_slots)
     resolver = Resolver(DatasetServiceStub(channel), config.query_lease_seconds)
     runner = QueryRunner(resolver, pool, files, queries, config.query_max_rows, Watcher(resolver))
@@ -139,6 +151,10 @@ def build_server(config: QuerydConfig, channel: grpc.Channel, files: PinnedFiles
         max_threads=config.query_slots + _THREADS_BESIDE_QUERIES,
     )
     add_QueryServiceServicer_to_server(QueryService(runner, queries, new_id), server.server)
+    held = HeldQueries(_HELD_SECONDS)
+    parts.callback(held.close)
+    metadata = Metadata(resolver.datasets, version("trace-pipelines"))
+    add_flight_service(FlightService(FlightQueries(runner, held, new_id), metadata, queries), server.server)
     return server
 
 

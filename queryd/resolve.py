@@ -4,7 +4,7 @@ A query is pinned once, at its start. Nothing that happens in the dispatcher lat
 asks the dispatcher and keeps nothing; `queryd/run_query.py` decides when.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,15 +12,18 @@ import grpc
 import pyarrow as pa
 
 from kernel.errors import TraceError, from_rpc_error
+from queryd.cursor_bounds import cursor_bounds
 from queryd.scopes import scope_rows, scope_schema
+from queryd.terms import Term
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.dag_pb2 import Storage
-from traceapi.types.v1.dataset_pb2 import Pin
+from traceapi.types.v1.dataset_pb2 import Dataset, Pin
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _CALL_SECONDS = 10.0
+_PAGE_DATASETS = 1000
 # Of the scopes of datasets without files; they are held in memory, 32 bytes each.
 _MOST_SCOPES = 10_000_000
 
@@ -80,6 +83,18 @@ class Resolver:
         with _translated():
             return self._stub.PinDatasets(request, timeout=_CALL_SECONDS)
 
+    def datasets(self) -> list[Dataset]:
+        """All that are served, by id."""
+        found: list[Dataset] = []
+        request = pb.ListDatasetsRequest(page_size=_PAGE_DATASETS)
+        with _translated():
+            while True:
+                page = self._stub.ListDatasets(request, timeout=_CALL_SECONDS)
+                found += page.datasets
+                if not page.next_page_token:
+                    return found
+                request.page_token = page.next_page_token
+
     def renew(self, pin_id: str) -> None:
         """Keeps the collector away for another lease. PIN_EXPIRED."""
         request = pb.RenewPinRequest(pin_id=pin_id)
@@ -92,8 +107,13 @@ class Resolver:
         with _translated():
             self._stub.ReleasePin(pb.ReleasePinRequest(pin_id=pin_id), timeout=_CALL_SECONDS)
 
-    def resolve(self, pinned: pb.PinDatasetsResponse, timeout: float) -> list[ResolvedDataset]:
-        """The files and scopes of all datasets, each dataset once. PIN_COLLECTED, NOT_IMPLEMENTED (its storage)."""
+    def resolve(
+        self, pinned: pb.PinDatasetsResponse, mentions: Mapping[str, Sequence[Sequence[Term]]], timeout: float
+    ) -> list[ResolvedDataset]:
+        """The files and scopes of all datasets that may have rows that count, each dataset once.
+
+        `mentions` has, by name, what each mention demands of rows. PIN_COLLECTED, NOT_IMPLEMENTED (its storage).
+        """
         found: dict[str, pb.PinnedDataset] = {}
         spellings: dict[str, list[str]] = {}
         for dataset in pinned.datasets:
@@ -104,13 +124,22 @@ class Resolver:
             if dataset.dataset.spec.storage == Storage.STORAGE_POSTGRES:
                 message = f'dataset "{dataset.dataset.dataset_id}" is stored in Postgres, which queries cannot read yet'
                 raise TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
-        answers = self._pages(stored, timeout) if stored else {}
+        items = [pb.ResolveItem(pin=dataset.pin) for dataset in stored]
+        if len(stored) == len(found):  # else virtual ones may read them too, and those demand nothing
+            for dataset, item in zip(stored, items, strict=True):
+                demanded = [terms for name in spellings[dataset.dataset.dataset_id] for terms in mentions[name]]
+                bounds = cursor_bounds(demanded, dataset.dataset.spec.cursor)
+                if bounds is not None:
+                    item.bounds.CopyFrom(bounds)
+        answers = self._pages(stored, items, timeout) if stored else {}
         return [
             _resolved(dataset, spellings[dataset_id], answers.get(dataset_id)) for dataset_id, dataset in found.items()
         ]
 
-    def _pages(self, stored: Sequence[pb.PinnedDataset], timeout: float) -> dict[str, _Answer]:
-        request = pb.ResolveDatasetsRequest(items=[pb.ResolveItem(pin=dataset.pin) for dataset in stored])
+    def _pages(
+        self, stored: Sequence[pb.PinnedDataset], items: Sequence[pb.ResolveItem], timeout: float
+    ) -> dict[str, _Answer]:
+        request = pb.ResolveDatasetsRequest(items=items)
         answers = [_Answer() for _ in stored]
         scope_count = 0
         with _translated():

@@ -5,7 +5,7 @@ this one as the end of the cell's pipe.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from kernel.errors import TraceError
 from kernel.telemetry import get_logger
 from queryd import failures
 from queryd.engine import messages
-from queryd.engine.messages import Job, Kind, Name, ProtocolError
+from queryd.engine.messages import CheckedText, Job, Kind, Name, ProtocolError
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.files import PinnedFiles
@@ -24,6 +24,7 @@ from queryd.plan_text import plan_text
 from queryd.relations import relations
 from queryd.resolve import AsOf, ResolvedDataset, Resolver
 from queryd.running import QueryIdentity, RunningQueries, RunningQuery
+from queryd.terms import Term
 from queryd.watch import Watcher
 from queryd.watermarks import missing_watermark
 from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
@@ -42,7 +43,10 @@ OnStart = Callable[[RunningQuery], Callable[[], object]]
 
 @dataclass(frozen=True, slots=True)
 class QueryText:
-    """What a caller asks. `timeout` in seconds; `max_rows` 0 for the server's limit."""
+    """What a caller asks. `timeout` in seconds; `max_rows` 0 for the server's limit.
+
+    `parameters` is an Arrow IPC stream of one row, the values of the text's parameters; empty where it has none.
+    """
 
     sql: str
     query_id: str
@@ -51,16 +55,27 @@ class QueryText:
     max_rows: int = 0
     as_of: AsOf = field(default_factory=AsOf)
     min_watermarks: tuple[Watermark, ...] = ()
+    parameters: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What is read. The pin is None where the text names no dataset."""
+    """What is read, and what the answer will look like. The pin is None where the text names no dataset."""
 
     pin: Pin | None
     watermarks: tuple[Watermark, ...]
     file_count: int
     file_bytes: int
+    schema: bytes
+    """An IPC message."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrowPart:
+    """One IPC message of the answer, or a part of it: the last one says so."""
+
+    data: bytes
+    last: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +96,22 @@ class Explained:
 
 
 @dataclass(frozen=True, slots=True)
+class Description:
+    """A text before it is run: the answer's schema, as an IPC message, and its parameters, "1" to "n" or names."""
+
+    schema: bytes
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     """A query whose cell has all it needs but the word to begin."""
 
     cell: CellProcess
     pinned: PinDatasetsResponse
     datasets: tuple[ResolvedDataset, ...]
-    job: Job
+    checked: CheckedText
+    schema: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +126,20 @@ class QueryRunner:
     watcher: Watcher
     clock: Callable[[], float] = field(default=time.monotonic)
 
-    def run(self, text: QueryText, on_start: OnStart) -> Iterator[Started | bytes | Finished]:
-        """The answer in parts: what is read, then bytes of one Arrow stream, then the figures. Raises TraceError."""
+    def run(self, text: QueryText, on_start: OnStart) -> Iterator[Started | ArrowPart | Finished]:
+        """The answer in parts: what is read, then messages of an Arrow stream, then the figures. Raises TraceError.
+
+        The engine begins when what is read has been told, and does as much as can wait to be read.
+        """
         begin = self.clock()
         # The files are let go of last, when the cell that reads them is gone.
         with ExitStack() as held, self._place(text, begin, on_start) as query:
             prepared = self._prepare(query, text, held)
+            prepared.cell.send(Kind.RUN, b"")
             yield _started(prepared)
-            prepared.cell.send(Kind.RUN, messages.pack_job(prepared.job))
-            arrow_bytes = 0
+            arrow_bytes = len(prepared.schema)
             for part in self._parts(query, prepared):
-                arrow_bytes += len(part)
+                arrow_bytes += len(part.data)
                 yield part
             query.check()
             yield Finished(query.row_count, arrow_bytes, self.clock() - begin)
@@ -121,10 +148,16 @@ class QueryRunner:
         """What the query would read, without running it. Raises TraceError."""
         with ExitStack() as held, self._place(text, self.clock(), on_start) as query:
             prepared = self._prepare(query, text, held)
-            prepared.cell.send(Kind.EXPLAIN, messages.pack_job(prepared.job))
-            payload = self._expect(prepared, Kind.PLAN)
+            prepared.cell.send(Kind.EXPLAIN, b"")
+            payload = self._expect(prepared.cell, prepared.datasets, Kind.PLAN)
             plan = plan_text(payload.decode(errors="replace")).replace(f"{prepared.cell.store}/", "")
             return Explained(prepared.datasets, plan)
+
+    def describe(self, text: QueryText, on_start: OnStart) -> Description:
+        """What the answer will look like, and what the text's parameters are called. Raises TraceError."""
+        with ExitStack() as held, self._place(text, self.clock(), on_start) as query:
+            prepared = self._prepare(query, text, held)
+            return Description(prepared.schema, prepared.checked.parameters)
 
     @contextmanager
     def _place(self, text: QueryText, begin: float, on_start: OnStart) -> Iterator[RunningQuery]:
@@ -159,23 +192,29 @@ class QueryRunner:
     def _prepare(self, query: RunningQuery, text: QueryText, held: ExitStack) -> _Prepared:
         cell = self.pool.take(min(_CELL_SECONDS, text.timeout))
         query.attach(cell)
-        names = _names(cell, text.sql)
+        if text.parameters:
+            cell.send(Kind.PARAMETERS, text.parameters)
+        checked = _checked(cell, text.sql)
         pinned, datasets = PinDatasetsResponse(), list[ResolvedDataset]()
-        if names:
+        if checked.names:
             try:
-                pinned = self._pin(query, text, names)
+                pinned = self._pin(query, text, checked.names)
             except TraceError as error:
-                raise failures.at_name(error, names) from error
-            datasets = self.resolver.resolve(pinned, max(query.deadline - self.clock(), 0.001))
+                raise failures.at_name(error, checked.names) from error
+            datasets = self.resolver.resolve(
+                pinned, _mentions(checked.names), max(query.deadline - self.clock(), 0.001)
+            )
             held.enter_context(self.files.provided(datasets, cell.files, query.check))
         made, tables = relations(datasets, cell.store)
         for table in tables:
             cell.send(Kind.TABLE, _arrow_stream(table))
         query.check()
         max_rows = min(text.max_rows or self.max_rows, self.max_rows)
-        return _Prepared(cell, pinned, tuple(datasets), Job(text.sql, made, max_rows))
+        cell.send(Kind.DESCRIBE, messages.pack_job(Job(text.sql, made, max_rows)))
+        schema = self._expect(cell, datasets, Kind.SCHEMA)
+        return _Prepared(cell, pinned, tuple(datasets), checked, schema)
 
-    def _pin(self, query: RunningQuery, text: QueryText, names: list[Name]) -> PinDatasetsResponse:
+    def _pin(self, query: RunningQuery, text: QueryText, names: Sequence[Name]) -> PinDatasetsResponse:
         """Pins once; where the caller waits for watermarks, the first pin that has reached them."""
         wanted = list(dict.fromkeys(name.dataset_id for name in names))
         pause = _FIRST_PAUSE
@@ -193,30 +232,32 @@ class QueryRunner:
             query.check()
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _parts(self, query: RunningQuery, prepared: _Prepared) -> Iterator[bytes]:
+    def _parts(self, query: RunningQuery, prepared: _Prepared) -> Iterator[ArrowPart]:
         while True:
             kind, payload = prepared.cell.receive()
             if kind is Kind.FINISHED:
                 return
-            if kind is not Kind.ARROW:
-                raise self._unexpected(prepared, kind, payload)
+            if kind not in (Kind.ARROW, Kind.ARROW_PART):
+                raise self._unexpected(prepared.cell, prepared.datasets, kind, payload)
             query.row_count, data = messages.unpack_arrow(payload)
-            yield data
+            yield ArrowPart(data, kind is Kind.ARROW)
 
-    def _expect(self, prepared: _Prepared, wanted: Kind) -> bytes:
-        kind, payload = prepared.cell.receive()
+    def _expect(self, cell: CellProcess, datasets: Sequence[ResolvedDataset], wanted: Kind) -> bytes:
+        kind, payload = cell.receive()
         if kind is not wanted:
-            raise self._unexpected(prepared, kind, payload)
+            raise self._unexpected(cell, datasets, kind, payload)
         return payload
 
-    def _unexpected(self, prepared: _Prepared, kind: Kind, payload: bytes) -> TraceError | ProtocolError:
+    def _unexpected(
+        self, cell: CellProcess, datasets: Sequence[ResolvedDataset], kind: Kind, payload: bytes
+    ) -> TraceError | ProtocolError:
         if kind is not Kind.FAILED:
             return ProtocolError(f"{kind} while an answer was awaited")
         failure = messages.unpack_failure(payload)
         if failure.kind in ("failed", "files"):
             # The engine's word for a damaged file is no word for people.
-            self.files.check_contents(prepared.datasets, None if failure.kind == "files" else failure.message)
-        return failures.of_failure(failure, prepared.cell.store)
+            self.files.check_contents(datasets, None if failure.kind == "files" else failure.message)
+        return failures.of_failure(failure, cell.store)
 
     def _release(self, pin_id: str) -> None:
         if pin_id:
@@ -226,11 +267,19 @@ class QueryRunner:
                 _log.warning("a pin could not be released", pin_id=pin_id, reason=error.reason_name)
 
 
-def _names(cell: CellProcess, sql: str) -> list[Name]:
+def _mentions(names: Sequence[Name]) -> dict[str, list[Sequence[Term]]]:
+    """Of each dataset, under all spellings of its name."""
+    found: dict[str, list[Sequence[Term]]] = {}
+    for name in names:
+        found.setdefault(name.dataset_id, []).extend(name.mentions)
+    return found
+
+
+def _checked(cell: CellProcess, sql: str) -> CheckedText:
     cell.send(Kind.CHECK, sql.encode())
     kind, payload = cell.receive()
-    if kind is Kind.NAMES:
-        return messages.unpack_names(payload)
+    if kind is Kind.CHECKED:
+        return messages.unpack_checked(payload)
     if kind is Kind.FAILED:
         raise failures.of_failure(messages.unpack_failure(payload), cell.store)
     raise ProtocolError(f"{kind} while names were awaited")
@@ -243,6 +292,7 @@ def _started(prepared: _Prepared) -> Started:
         watermarks=tuple(item.watermark for item in pinned.datasets if item.HasField("watermark")),
         file_count=sum(len(dataset.artifacts) for dataset in prepared.datasets),
         file_bytes=sum(dataset.file_bytes for dataset in prepared.datasets),
+        schema=prepared.schema,
     )
 
 

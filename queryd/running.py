@@ -75,6 +75,11 @@ class RunningQuery:
             cell.close()
 
 
+def canceled(message: str) -> TraceError:
+    """With which a query is stopped that somebody does not want any more."""
+    return TraceError(ErrorReason.ERROR_REASON_QUERY_CANCELED, message)
+
+
 class RunningQueries:
     """All of them, up to a number."""
 

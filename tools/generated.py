@@ -15,6 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 NODE_MODULES = ROOT / "clients" / "typescript" / "node_modules"
 
 
+# What TypeScript has of Arrow Flight comes with its own libraries.
+_FLIGHT = "protos/vendor/arrow_flight"
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """One generated part of the tree."""
@@ -33,7 +37,7 @@ GENERATED = (
     Generated(
         "typescript",
         ("gen/typescript",),
-        ("buf", "generate", "--template", "buf.gen.typescript.yaml", "--output", "{out}"),
+        ("buf", "generate", "--template", "buf.gen.typescript.yaml", "--exclude-path", _FLIGHT, "--output", "{out}"),
         needs=("node", "protoc-gen-es"),
     ),
     Generated("errors", ("docs/reference/errors.md",), ("python", "-m", "tools.errors_page", "{out}")),

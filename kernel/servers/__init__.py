@@ -6,7 +6,7 @@ wrong becomes a status with a reason from the table of errors. `Health/Check` ne
 that the listener accepts.
 """
 
-from kernel.servers.access import AccessPolicy, current_actor
+from kernel.servers.access import AccessPolicy, credential, current_actor
 from kernel.servers.aio import AioServer, aio_server, unix_aio_server
 from kernel.servers.threads import SyncServer, sync_server
 from kernel.tls import TlsFiles
@@ -17,6 +17,7 @@ __all__ = [
     "SyncServer",
     "TlsFiles",
     "aio_server",
+    "credential",
     "current_actor",
     "sync_server",
     "unix_aio_server",

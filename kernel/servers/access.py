@@ -1,5 +1,6 @@
 """Who may call what: the decision that is made before a request is even parsed."""
 
+import base64
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -62,14 +63,13 @@ class Gate:
         """The actor; None for calls that need none. TraceError UNAUTHENTICATED, PERMISSION_DENIED, INVALID_REQUEST."""
         if self.verifier is None or method == HEALTH_CHECK:
             return None
-        authorizations, names = [], []
-        for key, value in metadata or ():
-            if key == AUTHORIZATION_KEY:
-                authorizations.append(value)
-            elif key == ACTOR_NAME_KEY:
-                names.append(value)
-        role = _role(self.verifier, authorizations)
-        actor = _named(role, names)
+        pairs = list(metadata or ())
+        shown = credential(pairs)
+        role = self.verifier.role_of(shown.token)
+        if role is None:
+            raise _unauthenticated("the token is not one that this listener accepts")
+        names = [value for key, value in pairs if key == ACTOR_NAME_KEY]
+        actor = _named(role, names or ([shown.user] if shown.user else []))
         if not method.startswith(_REFLECTION) and not self.policy.allows(role, method):
             raise TraceError(
                 errors_pb2.ERROR_REASON_PERMISSION_DENIED,
@@ -79,17 +79,38 @@ class Gate:
         return actor
 
 
-def _role(verifier: TokenVerifier, authorizations: list[str | bytes]) -> Role:
-    if len(authorizations) != 1 or not isinstance(authorizations[0], str):
-        count = len(authorizations) or "no"
-        raise _unauthenticated(f"the call carries {count} `authorization` metadata; it must carry one")
-    scheme, _, token = authorizations[0].partition(" ")
-    if scheme.lower() != "bearer":
-        raise _unauthenticated("the `authorization` metadata is not of the form `Bearer TOKEN`")
-    role = verifier.role_of(token.strip())
-    if role is None:
-        raise _unauthenticated("the token is not one that this listener accepts")
-    return role
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What `authorization` carries: a token, and the name that came with it, empty where the scheme has none."""
+
+    token: str
+    user: str = ""
+
+
+def credential(metadata: Iterable[tuple[str, str | bytes]] | None) -> Credential:
+    """Of a call: `Bearer TOKEN`, or `Basic` with the token as the password, as drivers of databases send it.
+
+    Raises TraceError UNAUTHENTICATED.
+    """
+    found = [value for key, value in metadata or () if key == AUTHORIZATION_KEY]
+    if len(found) != 1 or not isinstance(found[0], str):
+        raise _unauthenticated(f"the call carries {len(found) or 'no'} `authorization` metadata; it must carry one")
+    scheme, _, value = found[0].partition(" ")
+    if scheme.lower() == "bearer":
+        return Credential(value.strip())
+    if scheme.lower() == "basic":
+        user, colon, token = _decoded(value).partition(":")
+        if colon:
+            return Credential(token, user)
+    raise _unauthenticated("the `authorization` metadata is neither `Bearer TOKEN` nor `Basic` of a name and the token")
+
+
+def _decoded(value: str) -> str:
+    try:
+        text = value.strip().rstrip("=")  # which some clients leave out
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode()
+    except ValueError as error:  # binascii.Error and UnicodeDecodeError are ones
+        raise _unauthenticated("the `Basic` credential is not base64 of NAME:TOKEN") from error
 
 
 def _named(role: Role, names: list[str | bytes]) -> Actor:

@@ -1,26 +1,34 @@
 """A cell: the process of one query. queryd keeps some ready, gives each one text, and kills it to stop it.
 
 It has no environment, no network, no credential, and sees the artifact store read-only (queryd/engine/sandbox.py).
-Its life: ready; the text is held against the gate; the relations come; the answer is streamed; the process ends.
+Its life: ready; the text is held against the gate; the relations come, and it says what the answer will look like; the
+answer is streamed; the process ends.
 Nothing of a query survives in it for another one.
 """
 
-import io
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import duckdb
 import pyarrow as pa
 
 from queryd.engine import messages, session
-from queryd.engine.messages import CellLimits, Failure, Job, Kind
+from queryd.engine.arrow_messages import MessageWriter
+from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Kind, Name
+from queryd.engine.parameters import Bound, bound, constants, unbound
 from queryd.gate import GateError, check
 
 # Frames of Python, for the walk over a parse tree: enough for an expression as deep as the parser takes.
 _DEEPEST = 8_000
+# What may go wrong with a text or its files. ParameterError is a ValueError.
+_FAILURES = (
+    *(duckdb.Error, pa.ArrowException, OSError, MemoryError, ValueError, GateError),
+    *(session.RelationError, session.TooManyRowsError),
+)
 
 
 def main() -> None:
@@ -35,8 +43,10 @@ def main() -> None:
     connection = session.open_session(limits, Path.cwd())
     check(connection, "SELECT 1")  # loads the parser
     messages.write_frame(answers, Kind.READY, b"")
+    cell = _Cell(connection, answers)
     try:
-        _serve(connection, requests, answers)
+        while (frame := messages.read_frame(requests, messages.MAX_JOB_BYTES)) is not None and cell.answer(*frame):
+            pass
     except BrokenPipeError:
         pass  # queryd has gone away
     finally:
@@ -50,100 +60,100 @@ def _limit(limits: CellLimits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _serve(connection: duckdb.DuckDBPyConnection, requests: BinaryIO, answers: BinaryIO) -> None:
-    tables: list[pa.Table] = []
-    while (frame := messages.read_frame(requests, messages.MAX_JOB_BYTES)) is not None:
-        kind, payload = frame
-        if kind is Kind.CHECK:
-            _check(connection, payload.decode(), answers)
-        elif kind is Kind.TABLE:
-            tables.append(pa.ipc.open_stream(payload).read_all())
-        else:
-            _answer(connection, kind, messages.unpack_job(payload), tables, answers)
-            return
+class _Cell:
+    """What the process keeps between two frames. One text after the other may be checked; one is described and run."""
 
-
-def _check(connection: duckdb.DuckDBPyConnection, sql: str, answers: BinaryIO) -> None:
-    try:
-        names = [messages.Name(name.dataset_id, name.line, name.column) for name in check(connection, sql)]
-    except GateError as error:
-        failure = Failure(error.kind, error.message, error.place.line, error.place.column)
-        messages.write_frame(answers, Kind.FAILED, messages.pack_failure(failure))
-    except duckdb.Error as error:
-        failure = session.failure_of(connection, Job(sql, (), 0), error)
-        messages.write_frame(answers, Kind.FAILED, messages.pack_failure(failure))
-    else:
-        messages.write_frame(answers, Kind.NAMES, messages.pack_names(names))
-
-
-def _answer(
-    connection: duckdb.DuckDBPyConnection, kind: Kind, job: Job, tables: list[pa.Table], answers: BinaryIO
-) -> None:
-    try:
-        session.prepare(connection, job, tables)
-        if kind is Kind.EXPLAIN:
-            messages.write_frame(answers, Kind.PLAN, session.plan(connection, job.sql).encode())
-        elif _stream(connection, job, answers):
-            messages.write_frame(answers, Kind.FINISHED, b"")
-        else:
-            failure = Failure("rows", f"the answer has more than {job.max_rows:,} rows")
-            messages.write_frame(answers, Kind.FAILED, messages.pack_failure(failure))
-    except BrokenPipeError:
-        raise
-    except (
-        duckdb.Error,
-        pa.ArrowException,
-        OSError,
-        MemoryError,
-        ValueError,
-        GateError,
-        session.RelationError,
-    ) as error:
-        failure = session.failure_of(connection, job, error)
-        messages.write_frame(answers, Kind.FAILED, messages.pack_failure(failure))
-
-
-def _stream(connection: duckdb.DuckDBPyConnection, job: Job, answers: BinaryIO) -> bool:
-    """Writes the answer as one Arrow stream. False where it has too many rows."""
-    reader = session.batches(connection, job.sql)
-    sink = _ArrowFrames(answers)
-    with pa.ipc.new_stream(sink, reader.schema) as writer:
-        sink.send()
-        for batch in reader:
-            if sink.row_count + batch.num_rows > job.max_rows:
-                return False
-            writer.write_batch(batch)
-            sink.row_count += batch.num_rows
-            sink.send()
-    sink.send()
-    return True
-
-
-class _ArrowFrames(io.RawIOBase):
-    """A file to Arrow, frames to queryd: sent after each batch, and before, when what was written fills a frame."""
-
-    def __init__(self, answers: BinaryIO) -> None:
-        super().__init__()
+    def __init__(self, connection: duckdb.DuckDBPyConnection, answers: BinaryIO) -> None:
+        self._connection = connection
         self._answers = answers
-        self._buffer = bytearray()
-        self.row_count = 0
+        self._tables: list[pa.Table] = []
+        self._parameters: tuple[str, ...] = ()
+        self._given: pa.Table | None = None
+        self._job: Job | None = None
+        self._values: Bound = []
 
-    def writable(self) -> bool:
+    def answer(self, kind: Kind, payload: bytes) -> bool:
+        """Whether there is more to ask."""
+        if kind is Kind.CHECK:
+            self._check(payload.decode())
+            return True
+        if kind is Kind.PARAMETERS:
+            return self._take_parameters(payload)
+        if kind is Kind.TABLE:
+            self._tables.append(pa.ipc.open_stream(payload).read_all())
+            return True
+        if kind is Kind.DESCRIBE:
+            self._job = messages.unpack_job(payload)
+            return self._did(self._describe, self._job)
+        if self._job is not None:
+            self._did(self._run if kind is Kind.RUN else self._plan, self._job)
+        return False
+
+    def _did(self, act: Callable[[Job], None], job: Job) -> bool:
+        """Whether it could be done; where it could not, queryd is told why."""
+        try:
+            act(job)
+        except BrokenPipeError:
+            raise
+        except _FAILURES as error:
+            self._fail(session.failure_of(self._connection, job, error))
+            return False
         return True
 
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        for start in range(0, len(view), messages.MAX_ARROW_BYTES):
-            part = view[start : start + messages.MAX_ARROW_BYTES]
-            if len(self._buffer) + len(part) > messages.MAX_ARROW_BYTES:
-                self.send()
-            self._buffer += part
-        return len(view)
+    def _take_parameters(self, payload: bytes) -> bool:
+        try:
+            self._given = pa.ipc.open_stream(payload).read_all()
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            self._fail(Failure("parameters", f"the values of parameters are no Arrow IPC stream: {error}"))
+            return False
+        return True
 
-    def send(self) -> None:
-        if self._buffer:
-            messages.write_frame(self._answers, Kind.ARROW, messages.pack_arrow(self.row_count, bytes(self._buffer)))
-            self._buffer.clear()
+    def _check(self, sql: str) -> None:
+        try:
+            checked = check(self._connection, sql, {} if self._given is None else constants(self._given))
+        except GateError as error:
+            self._fail(Failure(error.kind, error.message, error.place.line, error.place.column))
+        except duckdb.Error as error:
+            self._fail(session.failure_of(self._connection, Job(sql, (), 0), error))
+        else:
+            names = tuple(
+                Name(name.dataset_id, name.line, name.column, tuple(checked.mentions[name.parts]))
+                for name in checked.names
+            )
+            self._parameters = tuple(checked.parameters)
+            self._say(Kind.CHECKED, messages.pack_checked(CheckedText(names, self._parameters)))
+
+    def _describe(self, job: Job) -> None:
+        session.prepare(self._connection, job, self._tables)
+        if self._given is None:
+            self._values = unbound(self._parameters)
+        else:
+            self._values = bound(self._connection, self._parameters, self._given)
+        schema = session.schema(self._connection, job.sql, self._values)
+        self._say(Kind.SCHEMA, schema.serialize().to_pybytes())
+
+    def _plan(self, job: Job) -> None:
+        self._say(Kind.PLAN, session.plan(self._connection, job.sql, self._values).encode())
+
+    def _run(self, job: Job) -> None:
+        if self._given is None:
+            self._values = bound(self._connection, self._parameters, None)
+        reader = session.batches(self._connection, job.sql, self._values)
+        writer = MessageWriter(reader.schema)
+        row_count = 0
+        for batch in reader:
+            row_count += batch.num_rows
+            if row_count > job.max_rows:
+                raise session.TooManyRowsError(job.max_rows)
+            for message in writer.messages(batch):
+                messages.write_arrow(self._answers, row_count, memoryview(message))
+        self._say(Kind.FINISHED, b"")
+
+    def _fail(self, failure: Failure) -> None:
+        self._say(Kind.FAILED, messages.pack_failure(failure))
+
+    def _say(self, kind: Kind, payload: bytes) -> None:
+        messages.write_frame(self._answers, kind, payload)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What queryd and a cell say to each other over the cell's standard streams: frames of one letter, a length, and bytes.
 
-Both sides are this file. It uses the standard library only, because a cell loads it before it is asked anything. A cell
-is not trusted once it has run a text: queryd takes lengths only up to a limit, and from the contents nothing but data.
+Both sides are this file. It needs the standard library only, because a cell loads it before it is asked anything. A
+cell is not trusted once it has run a text: queryd takes lengths only up to a limit, and from the contents nothing but
+data.
 """
 
 import json
@@ -9,14 +10,16 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from queryd.terms import Constant, Term
 
 _HEADER = struct.Struct(">cI")
 _ROWS = struct.Struct(">Q")
 # The largest list of files, 10^5 of them, is 7 MB of text.
 MAX_JOB_BYTES = 1 << 30
-# gRPC messages to clients carry one of these each.
-MAX_ARROW_BYTES = 1 << 20
+# Of one frame with Arrow in it. Batches are cut to be smaller; only a row that is larger itself takes more than one.
+MAX_ARROW_BYTES = 2 << 20
 MAX_ANSWER_BYTES = 16 << 20
 
 
@@ -25,15 +28,22 @@ class Kind(Enum):
 
     # From a cell that is ready for its job.
     READY = b"r"
-    # To a cell: hold a text against the gate. Its answer: NAMES or FAILED.
+    # To a cell: hold a text against the gate. Its answer: CHECKED or FAILED.
     CHECK = b"c"
-    NAMES = b"n"
+    CHECKED = b"n"
+    # To a cell, before the text: values of its parameters, as the client sent them.
+    PARAMETERS = b"v"
     # To a cell: a table of scopes, as an Arrow stream, that the job after it names by its index.
     TABLE = b"t"
-    # To a cell: run a text, or plan it. Its answer: ARROW any number of times and FINISHED, or PLAN, or FAILED.
+    # To a cell: make the relations, and say what the answer to the text will look like. Its answer: SCHEMA or FAILED.
+    DESCRIBE = b"d"
+    SCHEMA = b"s"
+    # To a cell that has described a text: run it, or plan it. Its answer: ARROW any number of times and FINISHED, or
+    # PLAN, or FAILED. Of a message too large for one frame, all but the end comes as ARROW_PART.
     RUN = b"q"
     EXPLAIN = b"x"
     ARROW = b"a"
+    ARROW_PART = b"m"
     FINISHED = b"f"
     PLAN = b"p"
     FAILED = b"e"
@@ -45,11 +55,20 @@ class ProtocolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A dataset's name as the text writes it, at its first mention."""
+    """A dataset's name as the text writes it, at its first mention; of each mention, what rows have to meet."""
 
     dataset_id: str
     line: int
     column: int
+    mentions: tuple[tuple[Term, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedText:
+    """What a text that passed the gate asks for: datasets, and values of its parameters ("1", "2" or names)."""
+
+    names: tuple[Name, ...]
+    parameters: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +136,14 @@ def read_frame(stream: BinaryIO, max_bytes: int) -> tuple[Kind, bytes] | None:
         raise ProtocolError(f"a frame of the unknown kind {letter!r}") from error
 
 
-def pack_arrow(row_count: int, data: bytes) -> bytes:
-    """Part of an Arrow stream, with the rows that it and those before it hold."""
-    return _ROWS.pack(row_count) + data
+def write_arrow(stream: BinaryIO, row_count: int, message: memoryview) -> None:
+    """One IPC message in its encapsulated form, with the rows that it and those before it hold."""
+    for start in range(0, len(message), MAX_ARROW_BYTES):
+        part = message[start : start + MAX_ARROW_BYTES]
+        kind = Kind.ARROW if start + len(part) == len(message) else Kind.ARROW_PART
+        stream.write(_HEADER.pack(kind.value, _ROWS.size + len(part)) + _ROWS.pack(row_count))
+        stream.write(part)
+    stream.flush()
 
 
 def unpack_arrow(payload: bytes) -> tuple[int, bytes]:
@@ -128,12 +152,31 @@ def unpack_arrow(payload: bytes) -> tuple[int, bytes]:
     return _ROWS.unpack_from(payload)[0], payload[_ROWS.size :]
 
 
-def pack_names(names: list[Name]) -> bytes:
-    return json.dumps([[name.dataset_id, name.line, name.column] for name in names]).encode()
+def pack_checked(checked: CheckedText) -> bytes:
+    return json.dumps(asdict(checked)).encode()
 
 
-def unpack_names(payload: bytes) -> list[Name]:
-    return [Name(str(name), int(line), int(column)) for name, line, column in json.loads(payload)]
+def unpack_checked(payload: bytes) -> CheckedText:
+    fields = json.loads(payload)
+    names = tuple(
+        Name(str(name["dataset_id"]), int(name["line"]), int(name["column"]), _mentions(name["mentions"]))
+        for name in fields["names"]
+    )
+    return CheckedText(names, tuple(map(str, fields["parameters"])))
+
+
+def _mentions(mentions: list[list[Mapping[str, Any]]]) -> tuple[tuple[Term, ...], ...]:
+    return tuple(
+        tuple(
+            Term(
+                str(term["column"]),
+                str(term["operator"]),
+                tuple(Constant(str(value["kind"]), str(value["text"]), str(value["cast"])) for value in term["values"]),
+            )
+            for term in terms
+        )
+        for terms in mentions
+    )
 
 
 def pack_failure(failure: Failure) -> bytes:

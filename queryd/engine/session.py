@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from kernel.dataset_sql import TableName, line_and_column, quoted, relation_ddl
 from queryd.engine.messages import CellLimits, Failure, Job, Relation
+from queryd.engine.parameters import Bound, ParameterError
 from queryd.gate import GateError, check
 
 # What the engine's buffers may take of the process's memory; the rest is for functions, results and Python itself.
@@ -30,6 +31,13 @@ _SCOPES = "\x01scopes"
 
 class RelationError(Exception):
     """A dataset cannot be made readable; the message is for people."""
+
+
+class TooManyRowsError(Exception):
+    """The answer has more rows than it may have."""
+
+    def __init__(self, max_rows: int) -> None:
+        super().__init__(f"the answer has more than {max_rows:,} rows")
 
 
 def open_session(limits: CellLimits, scratch: Path) -> duckdb.DuckDBPyConnection:
@@ -68,15 +76,21 @@ def prepare(connection: duckdb.DuckDBPyConnection, job: Job, tables: list[pa.Tab
             raise RelationError(f'dataset "{relation.names[0]}": {_text(error)[1]}') from error
 
 
-def batches(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
+def schema(connection: duckdb.DuckDBPyConnection, sql: str, values: Bound) -> pa.Schema:
+    """What the answer will look like, without making it."""
+    reader: pa.RecordBatchReader = connection.sql(sql, params=values).limit(0).to_arrow_reader(1)
+    return reader.read_all().schema
+
+
+def batches(connection: duckdb.DuckDBPyConnection, sql: str, values: Bound) -> pa.RecordBatchReader:
     """The answer as a stream. `sql()`, unlike `execute()`, does not compute all of it before the first batch."""
-    reader: pa.RecordBatchReader = connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+    reader: pa.RecordBatchReader = connection.sql(sql, params=values).to_arrow_reader(_BATCH_ROWS)
     return reader
 
 
-def plan(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+def plan(connection: duckdb.DuckDBPyConnection, sql: str, values: Bound) -> str:
     """The engine's plan, as its JSON."""
-    row = connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchone()
+    row = connection.execute(f"EXPLAIN (FORMAT json) {sql}", values).fetchone()
     return str(row[1]) if row else "[]"
 
 
@@ -84,6 +98,10 @@ def failure_of(connection: duckdb.DuckDBPyConnection, job: Job, error: Exception
     """What an exception of the engine, or of Arrow on its behalf, means."""
     if isinstance(error, RelationError):
         return Failure("failed", str(error))
+    if isinstance(error, TooManyRowsError):
+        return Failure("rows", str(error))
+    if isinstance(error, ParameterError):
+        return Failure("parameters", str(error))
     title, message, offset = _text(error)
     if title == "Out of Memory" or isinstance(error, MemoryError | pa.ArrowMemoryError):
         return Failure("memory", "the query needs more memory than it may have")
@@ -120,9 +138,14 @@ def _in_order(connection: duckdb.DuckDBPyConnection, relations: tuple[Relation, 
 
 def _names(connection: duckdb.DuckDBPyConnection, virtual: Relation) -> list[TableName]:
     try:
-        return check(connection, virtual.sql)
+        checked = check(connection, virtual.sql)
     except GateError as error:
         raise RelationError(f'virtual dataset "{virtual.names[0]}": {error.message}') from error
+    if checked.parameters:
+        raise RelationError(
+            f'virtual dataset "{virtual.names[0]}": its SQL has parameters, for which there is no value'
+        )
+    return checked.names
 
 
 def _make(connection: duckdb.DuckDBPyConnection, relation: Relation, tables: list[pa.Table]) -> None:

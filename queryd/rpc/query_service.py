@@ -7,14 +7,14 @@ import grpc
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.servers import current_actor
-from queryd.resolve import AsOf, ResolvedDataset
-from queryd.run_query import Finished, OnStart, QueryRunner, QueryText, Started
-from queryd.running import RunningQueries, RunningQuery
+from queryd.engine.arrow_messages import END_OF_STREAM
+from queryd.requests import DEFAULT_SECONDS, query_text
+from queryd.resolve import ResolvedDataset
+from queryd.run_query import ArrowPart, Finished, OnStart, QueryRunner, QueryText, Started
+from queryd.running import RunningQueries, RunningQuery, canceled
 from traceapi.query.v1 import query_service_pb2 as pb
 from traceapi.query.v1.query_service_pb2_grpc import QueryServiceServicer
-from traceapi.types.v1.errors_pb2 import ErrorReason
 
-_DEFAULT_SECONDS = 60.0
 _SHOWN_CHARACTERS = 1000
 
 
@@ -27,32 +27,22 @@ class QueryService(QueryServiceServicer):
         self._new_id = new_id
 
     def Query(self, request: pb.QueryRequest, context: grpc.ServicerContext) -> Iterator[pb.QueryResponse]:
-        text = QueryText(
-            sql=request.sql,
-            query_id=request.query_id or self._new_id(),
-            actor=str(current_actor()),
-            timeout=request.timeout.ToMilliseconds() / 1000 if request.HasField("timeout") else _DEFAULT_SECONDS,
-            max_rows=request.max_rows,
-            as_of=AsOf(
-                request.pin if request.HasField("pin") else None,
-                request.deploy_number if request.HasField("deploy_number") else None,
-            ),
-            min_watermarks=tuple(request.min_watermarks),
-        )
+        request.query_id = request.query_id or self._new_id()
+        text = query_text(request, str(current_actor()))
         try:
             for part in self._runner.run(text, _ends_with(context)):
-                yield _response(text.query_id, part)
+                yield from _responses(text.query_id, part)
         except TraceError:
             if context.is_active():
                 raise  # else nobody is there to hear it
 
     def ExplainQuery(self, request: pb.ExplainQueryRequest, context: grpc.ServicerContext) -> pb.ExplainQueryResponse:
-        text = QueryText(request.sql, self._new_id(), str(current_actor()), _DEFAULT_SECONDS)
+        text = QueryText(request.sql, self._new_id(), str(current_actor()), DEFAULT_SECONDS)
         explained = self._runner.explain(text, _ends_with(context))
         return pb.ExplainQueryResponse(datasets=map(_dataset, explained.datasets), plan=explained.plan)
 
     def CancelQuery(self, request: pb.CancelQueryRequest, context: grpc.ServicerContext) -> pb.CancelQueryResponse:
-        self._queries.get(request.query_id).stop(_canceled(f"{current_actor()} cancelled the query"))
+        self._queries.get(request.query_id).stop(canceled(f"{current_actor()} cancelled the query"))
         return pb.CancelQueryResponse()
 
     def ListQueries(self, request: pb.ListQueriesRequest, context: grpc.ServicerContext) -> pb.ListQueriesResponse:
@@ -63,7 +53,7 @@ def _ends_with(context: grpc.ServicerContext) -> OnStart:
     """Ties a query to its call: when the call ends, for whatever reason, the query does."""
 
     def on_start(query: RunningQuery) -> Callable[[], object]:
-        gone = _canceled("the client cancelled the call, or went away")
+        gone = canceled("the client cancelled the call, or went away")
         if not context.add_callback(lambda: query.stop(gone)):
             query.stop(gone)
         return context.cancel
@@ -71,26 +61,25 @@ def _ends_with(context: grpc.ServicerContext) -> OnStart:
     return on_start
 
 
-def _canceled(message: str) -> TraceError:
-    return TraceError(ErrorReason.ERROR_REASON_QUERY_CANCELED, message)
-
-
-def _response(query_id: str, part: Started | bytes | Finished) -> pb.QueryResponse:
-    if isinstance(part, bytes):
-        return pb.QueryResponse(arrow_ipc=part)
-    if isinstance(part, Started):
-        return pb.QueryResponse(
-            started=pb.QueryStarted(
-                query_id=query_id,
-                pin=part.pin,
-                watermarks=part.watermarks,
-                file_count=part.file_count,
-                file_bytes=part.file_bytes,
-            )
+def _responses(query_id: str, part: Started | ArrowPart | Finished) -> Iterator[pb.QueryResponse]:
+    if isinstance(part, ArrowPart):
+        yield pb.QueryResponse(arrow_ipc=part.data)
+    elif isinstance(part, Started):
+        started = pb.QueryStarted(
+            query_id=query_id,
+            pin=part.pin,
+            watermarks=part.watermarks,
+            file_count=part.file_count,
+            file_bytes=part.file_bytes,
         )
-    finished = pb.QueryFinished(row_count=part.row_count, arrow_bytes=part.arrow_bytes)
-    finished.elapsed_duration.FromMicroseconds(round(part.elapsed * 1_000_000))
-    return pb.QueryResponse(finished=finished)
+        yield pb.QueryResponse(started=started)
+        yield pb.QueryResponse(arrow_ipc=part.schema)
+    else:
+        yield pb.QueryResponse(arrow_ipc=END_OF_STREAM)
+        arrow_bytes = part.arrow_bytes + len(END_OF_STREAM)
+        finished = pb.QueryFinished(row_count=part.row_count, arrow_bytes=arrow_bytes)
+        finished.elapsed_duration.FromMicroseconds(round(part.elapsed * 1_000_000))
+        yield pb.QueryResponse(finished=finished)
 
 
 def _dataset(dataset: ResolvedDataset) -> pb.ExplainedDataset:

@@ -28,7 +28,7 @@ INTERNAL = [
     for service in worker_service_pb2.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
-QUERYD_MAY = {"PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin"}
+QUERYD_MAY = {"ListDatasets", "PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin"}
 
 
 async def _reason(address: str, token: str | None, call: tuple[str, str, bool, bool]) -> str:

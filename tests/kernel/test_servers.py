@@ -1,5 +1,6 @@
 """What every call passes, on asyncio and on threads, for all four kinds of call; with real servers and channels."""
 
+import base64
 import itertools
 import json
 import logging
@@ -83,11 +84,18 @@ def test_a_call_without_credential_is_unauthenticated(plain_channel: grpc.Channe
     )
 
 
+def _basic(*parts: str) -> str:
+    return base64.b64encode(":".join(parts).encode()).decode()
+
+
 @pytest.mark.parametrize(
     "values",
     [
         ["Bearer wrong-token-0123456789"],
         [f"Basic {TOKENS[Role.USER]}"],
+        [f"Basic {_basic('', 'wrong-token-0123456789')}"],
+        [f"Basic {_basic('alice')}"],
+        ["Basic /w=="],
         [TOKENS[Role.USER]],
         [""],
         [f"Bearer {TOKENS[Role.USER]}", f"Bearer {TOKENS[Role.USER]}"],
@@ -98,6 +106,15 @@ def test_a_credential_in_another_form_is_unauthenticated(plain_channel: grpc.Cha
     error = failure(lambda: Stub(plain_channel).Attach(operator_pb2.AttachRequest(), timeout=20, metadata=metadata))
     assert error.reason == errors_pb2.ERROR_REASON_UNAUTHENTICATED
     assert TOKENS[Role.USER] not in error.message
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_token_may_be_the_password_of_a_login(plain_channel: grpc.Channel, padded: bool) -> None:
+    """As drivers of databases log in; the name is the actor's, where no other is given."""
+    login = _basic("alice", TOKENS[Role.USER])
+    metadata = (("authorization", f"Basic {login if padded else login.rstrip('=')}"),)
+    answer = Stub(plain_channel).Attach(operator_pb2.AttachRequest(sdk="a"), timeout=20, metadata=metadata)
+    assert answer.secrets["actor"] == "user:alice"
 
 
 def test_strangers_cannot_learn_which_methods_exist(plain_channel: grpc.Channel) -> None:

@@ -9,6 +9,7 @@ from typing import Self
 
 import grpc
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kernel.artifacts import ArtifactStore, open_store
@@ -21,7 +22,7 @@ from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.dag_pb2 import CursorSpec, OutputSpec, Storage
-from traceapi.types.v1.dataset_pb2 import Dataset, DatasetPin, Pin
+from traceapi.types.v1.dataset_pb2 import CursorBounds, Dataset, DatasetPin, Pin
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.types.v1.event_pb2 import Event, Watermark
 from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64, CursorRange, CursorType, CursorValue, RangeManifest, Scope
@@ -74,6 +75,7 @@ class FakeDatasets(DatasetServiceServicer):
         self.leases: set[str] = set()
         self.pin_requests: list[list[str]] = []
         self.renewed: list[str] = []
+        self.resolved: list[pb.ResolveItem] = []
         self.lost_pins: set[str] = set()
         self.changed = Condition()
 
@@ -112,7 +114,7 @@ class FakeDatasets(DatasetServiceServicer):
             dataset_id=version.dataset.dataset_id,
             dataset_version_id=version.version_id,
             key=stored.key,
-            scope=integer_range(len(version.artifacts), len(version.artifacts)),
+            scope=_scope_of(table, version),
             row_count=table.num_rows,
             size_bytes=stored.size_bytes,
             sha256=stored.sha256,
@@ -187,7 +189,12 @@ class FakeDatasets(DatasetServiceServicer):
                 yield pb.ResolveDatasetsResponse(item_index=index, last=True, error=error)
                 continue
             number = item.pin.publication_number
-            artifacts = [found for found in version.artifacts if found.publication_number <= number]
+            self.resolved.append(item)
+            artifacts = [
+                found
+                for found in version.artifacts
+                if found.publication_number <= number and _meets(found.scope, item.bounds)
+            ]
             events = [found for found in version.events if found.publication_number <= number]
             starts = range(0, max(len(artifacts), len(events), 1), self.page_size)
             for start in starts:
@@ -195,6 +202,13 @@ class FakeDatasets(DatasetServiceServicer):
                 yield pb.ResolveDatasetsResponse(
                     item_index=index, artifacts=artifacts[start:end], events=events[start:end], last=start == starts[-1]
                 )
+
+    def ListDatasets(self, request: pb.ListDatasetsRequest, context: grpc.ServicerContext) -> pb.ListDatasetsResponse:
+        known = sorted(version.dataset.dataset_id for version in self.versions.values())
+        page = [dataset_id for dataset_id in known if dataset_id > request.page_token][: self.page_size]
+        found = [self._find(dataset_id).dataset for dataset_id in page]
+        more = bool(page) and page[-1] != known[-1]
+        return pb.ListDatasetsResponse(datasets=found, next_page_token=page[-1] if more else "")
 
     def RenewPin(self, request: pb.RenewPinRequest, context: grpc.ServicerContext) -> pb.RenewPinResponse:
         with self.changed:
@@ -213,9 +227,6 @@ class FakeDatasets(DatasetServiceServicer):
     # What queryd may not call.
 
     def GetDataset(self, request: pb.GetDatasetRequest, context: grpc.ServicerContext) -> pb.GetDatasetResponse:
-        raise NotImplementedError
-
-    def ListDatasets(self, request: pb.ListDatasetsRequest, context: grpc.ServicerContext) -> pb.ListDatasetsResponse:
         raise NotImplementedError
 
     def ListDatasetVersions(
@@ -241,6 +252,20 @@ class FakeDatasets(DatasetServiceServicer):
         if not version.dataset.virtual_sql:
             return []
         return [self._find(name.dataset_id) for name in table_names(version.dataset.virtual_sql)]
+
+
+def _scope_of(table: pa.Table, version: Version) -> Scope:
+    """From the least to the largest cursor, where there is one; else all scopes differ."""
+    if "number" not in table.column_names or table.num_rows == 0:
+        return integer_range(len(version.artifacts), len(version.artifacts))
+    ends = pc.min_max(table["number"])
+    return integer_range(ends["min"].as_py(), ends["max"].as_py())
+
+
+def _meets(scope: Scope, bounds: CursorBounds) -> bool:
+    below = bounds.HasField("upper") and scope.range.first.int64_value > bounds.upper.int64_value
+    above = bounds.HasField("lower") and scope.range.last.int64_value < bounds.lower.int64_value
+    return not below and not above
 
 
 def _watermark(version: Version) -> Watermark | None:

@@ -19,6 +19,7 @@ from kernel.channels import sync_channel
 from kernel.credentials import Role, TokenVerifier, create_token_file, token_digest
 from kernel.errors import TraceError, from_rpc_error
 from kernel.servers import AccessPolicy, SyncServer, sync_server
+from queryd.engine.messages import MAX_ARROW_BYTES
 from tests.queryd.fake_datasets import FakeDatasets
 from traceapi.control.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from traceapi.query.v1 import query_service_pb2 as pb
@@ -30,7 +31,11 @@ _START_SECONDS = 60.0
 _SERVICE = "/traceapi.control.v1.DatasetService/"
 # What the contract gives to the role; anything else that queryd tried would be refused.
 _POLICY = AccessPolicy(
-    {Role.QUERYD: frozenset(_SERVICE + name for name in ("PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin"))}
+    {
+        Role.QUERYD: frozenset(
+            _SERVICE + name for name in ("ListDatasets", "PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin")
+        )
+    }
 )
 
 
@@ -84,7 +89,7 @@ def _answer(messages: list[pb.QueryResponse]) -> Answer:
     assert messages[0].WhichOneof("message") == "started"
     assert messages[-1].WhichOneof("message") == "finished"
     parts = [message.arrow_ipc for message in messages[1:-1]]
-    assert all(0 < len(part) <= 1 << 20 for part in parts)
+    assert all(0 < len(part) <= MAX_ARROW_BYTES for part in parts)
     data = b"".join(parts)
     table = pa.ipc.open_stream(data).read_all()
     table.validate(full=True)

@@ -195,3 +195,51 @@ def test_elapsed_time_and_the_given_id_are_answered(client: Client) -> None:
     answer = client.query("select 1", query_id=query_id)
     assert answer.started.query_id == query_id
     assert timedelta() < answer.finished.elapsed_duration.ToTimedelta() < timedelta(seconds=30)
+
+
+def test_only_files_that_may_have_rows_that_count_are_found(client: Client) -> None:
+    """The ten blocks are in two files; a mention without demands reads both."""
+    for condition, files in [("number = 7", 1), ("number >= 5", 1), ("number between 4 and 5", 2), ("miner = 'm1'", 2)]:
+        answer = client.query(f'select number from "eth.blocks" where {condition}')  # noqa: S608 - texts of this test
+        assert (answer.started.file_count, len(answer.rows) > 0) == (files, True)
+    both = client.query(
+        'select * from eth.blocks where number = 1 union all select * from "eth.blocks" where number = 9'
+    )
+    assert (both.started.file_count, len(both.rows)) == (2, 2)
+    virtual = client.query('select * from eth.miners, "eth.blocks" b where b.number = 1')
+    assert virtual.started.file_count == 2
+
+
+def test_a_text_takes_parameters(client: Client) -> None:
+    """By position, and by name; where the values of a cursor are known they choose the files."""
+    values = pa.table({"lowest": [8], "miner": ["m2"]})
+    sql = 'select number from "eth.blocks" where number >= {} and miner = {}'
+    for text in (sql.format("?", "?"), sql.format("$lowest", "$miner"), sql.format("$1", "$2")):
+        answer = client.query(text, parameters=_stream(values))
+        assert (answer.values, answer.started.file_count) == ([(8,)], 1)
+
+
+@pytest.mark.parametrize(
+    ("sql", "values", "message"),
+    [
+        ("select $1", b"", "the text has the parameter $1, and no values came with it"),
+        ("select 1", pa.table({"a": [1]}), "the text has no parameters, and 1 values came with it"),
+        ("select $1 + $2", pa.table({"a": [1]}), "the text has the parameters $1, $2, and 1 values came with it"),
+        ("select $a", pa.table({"b": [1]}), "the text has the parameter $a, and values came for b"),
+        ("select $1", pa.table({"a": [1, 2]}), "values of parameters are one row, and 2 rows came"),
+        ("select $1", b"no Arrow", "the values of parameters are no Arrow IPC stream"),
+        ("select $2000", pa.table({"a": [1]}), "parameters are numbered from 1 to 1000"),
+    ],
+)
+def test_values_that_are_not_those_of_the_text(
+    client: Client, sql: str, values: pa.Table | bytes, message: str
+) -> None:
+    error = client.refused(sql, parameters=values if isinstance(values, bytes) else _stream(values))
+    assert message in error.message
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()

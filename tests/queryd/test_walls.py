@@ -69,8 +69,11 @@ def _run(pool: CellPool, sql: str) -> tuple[Kind, Failure | None]:
     cell = pool.take(30)
     try:
         relation = Relation(("plain",), paths=(f"{cell.store}/data/pinned.parquet",))
-        cell.send(Kind.RUN, messages.pack_job(Job(sql, (relation,), 1000)))
+        cell.send(Kind.DESCRIBE, messages.pack_job(Job(sql, (relation,), 1000)))
         kind, payload = cell.receive()
+        if kind is Kind.SCHEMA:
+            cell.send(Kind.RUN, b"")
+            kind, payload = cell.receive()
         return kind, messages.unpack_failure(payload) if kind is Kind.FAILED else None
     finally:
         cell.close()
@@ -199,8 +202,10 @@ def test_a_pool_falls_back_to_what_works(store: Path, cells: Path) -> None:
 def test_a_cell_serves_one_query_and_leaves_nothing(store: Path, cells: Path) -> None:
     cell = CellProcess(plain(store, _LIMITS), cells)
     cell.wait_ready()
-    cell.send(Kind.RUN, messages.pack_job(Job("select 1", (), 10)))
-    kinds = [cell.receive()[0]]
+    cell.send(Kind.DESCRIBE, messages.pack_job(Job("select 1", (), 10)))
+    cell.send(Kind.RUN, b"")
+    kinds = [cell.receive()[0], cell.receive()[0]]
+    assert kinds == [Kind.SCHEMA, Kind.ARROW]
     while kinds[-1] is Kind.ARROW:
         kinds.append(cell.receive()[0])
     assert kinds[-1] is Kind.FINISHED

@@ -19,7 +19,7 @@ def test_a_returned_table_is_written_and_emitted_about_the_tasks_scope() -> None
     def double(task: Task) -> pa.Table:
         task.log.info(f"from {task.scope}")
         blocks = task.read("eth.blocks")
-        return pa.table({"gas": pc.multiply(blocks["gas"], 2)})
+        return pa.Table.from_arrays([pc.multiply(blocks["gas"], 2)], ["gas"])
 
     result = run_task(double, inputs={"eth.blocks": _BLOCKS}, scope=Scope.between(1, 3))
     assert result.outputs["output"]["gas"].to_pylist() == [20, 40, 60]

@@ -3,7 +3,7 @@
 /* eslint-disable */
 
 // Datasets: what there is, what is in it, and how to read it consistently. Served on the control listener for the `user` role; the
-// `queryd` role may call ResolveDatasets, PinDatasets, RenewPin and ReleasePin.
+// `queryd` role may call ListDatasets, ResolveDatasets, PinDatasets, RenewPin and ReleasePin.
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";

@@ -1,0 +1,106 @@
+"""From what a text demands of rows to the bounds within which files are looked for.
+
+A file holds rows of its scope only, so one whose scope lies outside of the bounds has no row that counts. A dataset
+that is mentioned several times is read within bounds that hold all of its mentions.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from typing import Any
+
+from queryd.terms import Constant, Term
+from traceapi.types.v1.dag_pb2 import CursorSpec
+from traceapi.types.v1.dataset_pb2 import CursorBounds
+from traceapi.types.v1.scope_pb2 import CursorType, CursorValue
+
+_INT64 = range(-(2**63), 2**63)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_TIMESTAMP = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}(:[0-9]{2})?)?", re.ASCII
+)
+_INTEGER_CASTS = frozenset(
+    {"", "bigint", "int8", "int64", "long", "integer", "int", "int4", "int32", "ubigint", "hugeint"}
+)
+_TIMESTAMP_CASTS = frozenset(
+    {"", "timestamp", "timestamptz", "timestamp with time zone", "timestamp_us", "datetime", "date"}
+)
+
+Convert = Callable[[Constant], tuple[Any, Any] | None]
+"""The largest value of a cursor that is not above a constant, and the smallest not below it; None for no such thing."""
+
+
+def cursor_bounds(mentions: Sequence[Sequence[Term]], cursor: CursorSpec) -> CursorBounds | None:
+    """Bounds that hold every mention; None where one of them may read everything."""
+    convert = _CONVERT.get(cursor.type)
+    if convert is None or not mentions:
+        return None
+    column = cursor.column.lower()
+    ranges = [_range([term for term in terms if term.column == column], convert) for terms in mentions]
+    lowers, uppers = [lower for lower, _ in ranges], [upper for _, upper in ranges]
+    bounds = CursorBounds()
+    if None not in lowers:
+        bounds.lower.CopyFrom(_value(min(lowers)))
+    if None not in uppers:
+        bounds.upper.CopyFrom(_value(max(uppers)))
+    return bounds if bounds.HasField("lower") or bounds.HasField("upper") else None
+
+
+def _range(terms: Iterable[Term], convert: Convert) -> tuple[Any, Any]:
+    """The lowest and the highest value that meet all terms; None where there is no end."""
+    lowest, highest = [], []
+    for term in terms:
+        values = [convert(constant) for constant in term.values]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values) or not known:
+            continue
+        if term.operator in (">=", "in"):
+            lowest.append(min(floor for floor, _ in known))
+        if term.operator in ("<=", "in"):
+            highest.append(max(ceiling for _, ceiling in known))
+    return max(lowest, default=None), min(highest, default=None)
+
+
+def _integers(constant: Constant) -> tuple[Any, Any] | None:
+    if constant.cast not in _INTEGER_CASTS or (constant.kind == "STRING" and not _INTEGER.fullmatch(constant.text)):
+        return None
+    try:
+        number = Decimal(constant.text)
+        floor, ceiling = (int(number.to_integral_value(rounding)) for rounding in (ROUND_FLOOR, ROUND_CEILING))
+    except (InvalidOperation, OverflowError, ValueError):
+        return None
+    if constant.cast and floor != ceiling:
+        return None  # casts round
+    return (floor, ceiling) if floor in _INT64 and ceiling in _INT64 else None
+
+
+def _timestamps(constant: Constant) -> tuple[Any, Any] | None:
+    """Times without a zone are UTC, which is the engine's."""
+    pattern = _DATE if constant.cast == "date" else _TIMESTAMP
+    if constant.kind != "STRING" or constant.cast not in _TIMESTAMP_CASTS:
+        return None
+    if not pattern.fullmatch(constant.text) and not _DATE.fullmatch(constant.text):
+        return None
+    try:
+        moment = datetime.fromisoformat(constant.text)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return moment, moment
+
+
+# Not of strings: the order of scopes is that of their composed form, which those of rows need not have.
+_CONVERT: dict[CursorType.ValueType, Convert] = {
+    CursorType.CURSOR_TYPE_INT64: _integers,
+    CursorType.CURSOR_TYPE_TIMESTAMP: _timestamps,
+}
+
+
+def _value(value: int | datetime) -> CursorValue:
+    if isinstance(value, int):
+        return CursorValue(int64_value=value)
+    made = CursorValue()
+    made.timestamp_value.FromDatetime(value)
+    return made

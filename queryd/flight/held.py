@@ -1,0 +1,126 @@
+"""Queries between the call that asked for them and the call that reads them.
+
+Flight asks in two calls: GetFlightInfo says what the answer will look like, DoGet reads it. The query is begun by the
+first and waits here for the second, its cell and its pin with it. A client that does not come in time finds its query
+gone, and is served all the same: its ticket says what to run, and at which pin.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import grpc
+
+from queryd.run_query import ArrowPart, Finished, Started
+from queryd.running import RunningQuery, canceled
+
+Parts = Iterator[Started | ArrowPart | Finished]
+
+
+class Tie:
+    """Ends a query with the call that it belongs to: the one that asked, then none, then the one that reads."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._call: grpc.ServicerContext | None = context
+        self._query: RunningQuery | None = None
+
+    def start(self, query: RunningQuery) -> Callable[[], object]:
+        """As queryd.run_query.OnStart."""
+        self._query = query
+        if self._call is not None:
+            self.to(self._call)
+        return self._cancel
+
+    def loosen(self) -> None:
+        """The call may end; the query stays."""
+        self._call = None
+
+    def to(self, context: grpc.ServicerContext) -> None:
+        """From now on it ends with this call."""
+        self._call = context
+        if not context.add_callback(lambda: self._ended(context)):
+            self._ended(context)
+
+    def _ended(self, context: grpc.ServicerContext) -> None:
+        if self._call is context and self._query is not None:
+            self._query.stop(canceled("the client cancelled the call, or went away"))
+
+    def _cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldQuery:
+    """A query that has begun: what is left of its parts."""
+
+    query_id: str
+    actor: str
+    started: Started
+    parts: Parts
+    tie: Tie
+
+
+class HeldQueries:
+    """Those that wait, each for `seconds`. One thread ends those that nobody came for."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._held: dict[str, tuple[float, HeldQuery]] = {}  # by age
+        self._closed = False
+        self._thread = threading.Thread(target=self._expire, name="held queries", daemon=True)
+        self._thread.start()
+
+    def hold(self, query: HeldQuery) -> None:
+        """It waits from now on, and belongs to no call."""
+        query.tie.loosen()
+        with self._changed:
+            if not self._closed:
+                self._held[query.query_id] = (self._clock() + self._seconds, query)
+                self._changed.notify_all()
+                return
+        _end(query)
+
+    def take(self, query_id: str, actor: str) -> HeldQuery | None:
+        """The one of this id, where it still waits, and this actor asked for it."""
+        with self._changed:
+            _, query = self._held.get(query_id, (0.0, None))
+            if query is None or query.actor != actor:
+                return None
+            del self._held[query_id]
+            return query
+
+    def close(self) -> None:
+        """Ends all that wait."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _expire(self) -> None:
+        while True:
+            with self._changed:
+                query = self._next()
+            if query is None:
+                return
+            _end(query)
+
+    def _next(self) -> HeldQuery | None:
+        """Waits for the next one whose time is over; None once closed and empty."""
+        while True:
+            end, query = next(iter(self._held.values()), (None, None))
+            if query is None and self._closed:
+                return None
+            if query is not None and end is not None and (self._closed or end <= self._clock()):
+                del self._held[query.query_id]
+                return query
+            self._changed.wait(None if end is None else max(end - self._clock(), 0.001))
+
+
+def _end(query: HeldQuery) -> None:
+    close = getattr(query.parts, "close", None)
+    if close is not None:
+        close()

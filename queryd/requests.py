@@ -1,0 +1,24 @@
+"""From a QueryRequest to the query that is run: what is not said gets its default."""
+
+from queryd.resolve import AsOf
+from queryd.run_query import QueryText
+from traceapi.query.v1.query_service_pb2 import QueryRequest
+
+DEFAULT_SECONDS = 60.0
+
+
+def query_text(request: QueryRequest, actor: str) -> QueryText:
+    """The request has been checked against its contract, and has a query_id."""
+    return QueryText(
+        sql=request.sql,
+        query_id=request.query_id,
+        actor=actor,
+        timeout=request.timeout.ToMilliseconds() / 1000 if request.HasField("timeout") else DEFAULT_SECONDS,
+        max_rows=request.max_rows,
+        as_of=AsOf(
+            request.pin if request.HasField("pin") else None,
+            request.deploy_number if request.HasField("deploy_number") else None,
+        ),
+        min_watermarks=tuple(request.min_watermarks),
+        parameters=request.parameters,
+    )

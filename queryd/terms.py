@@ -1,0 +1,144 @@
+"""What a text demands of the rows that it reads: for each mention of a relation, comparisons of columns with constants.
+
+Read from the parse tree that the gate has passed. A term is told only where leaving out rows that do not meet it cannot
+change the answer: it stands in the WHERE of the SELECT whose FROM mentions the relation, joined to the rest by AND, and
+the joins are such that WHERE decides after them which rows count. What is not understood is left out, so terms may be
+missing, and there is never one too many. They serve to leave out whole files (queryd/cursor_bounds.py); the engine
+decides on rows.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Node = Mapping[str, Any]
+
+# By `type` of a comparison: as it stands, and with its sides exchanged.
+_COMPARISONS = {
+    "COMPARE_EQUAL": ("in", "in"),
+    "COMPARE_GREATERTHAN": (">=", "<="),
+    "COMPARE_GREATERTHANOREQUALTO": (">=", "<="),
+    "COMPARE_LESSTHAN": ("<=", ">="),
+    "COMPARE_LESSTHANOREQUALTO": ("<=", ">="),
+}
+# Of other joins (ASOF, POSITIONAL) a row's fate depends on which other rows there are.
+_PLAIN_JOINS = frozenset({"REGULAR", "CROSS", "NATURAL"})
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """`kind` is INTEGER, NUMERIC or STRING; `cast` the type to which the text casts it, in lower case, or empty."""
+
+    kind: str
+    text: str
+    cast: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A row counts only where its `column` (lower case) is `>=` or `<=` the one value, or `in` the values."""
+
+    column: str
+    operator: str
+    values: tuple[Constant, ...]
+
+
+Mentions = dict[tuple[str, ...], list[tuple[Term, ...]]]
+"""By a relation's name as it is written: the terms of each mention of it."""
+
+
+def mentions(tree: Any, parameters: Mapping[str, Constant]) -> Mentions:
+    """Of a parsed statement; `parameters` are the values that are known."""
+    found: Mentions = {}
+    for table, terms in _Reader(parameters).read(tree, {}):
+        found.setdefault(tuple(map(str, table["qualified_name"]["path"])), []).append(terms)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    parameters: Mapping[str, Constant]
+
+    def read(self, value: Any, known: Mapping[int, tuple[Term, ...]]) -> Iterator[tuple[Node, tuple[Term, ...]]]:
+        """Every relation below, with its terms. `known` has those of relations of the SELECT around, by identity."""
+        if isinstance(value, list):
+            for item in value:
+                yield from self.read(item, known)
+        elif isinstance(value, dict):
+            kind = value.get("type")
+            if kind == "BASE_TABLE":
+                yield value, known.get(id(value), ())
+            elif kind == "SELECT_NODE":
+                known = self._of_select(value)
+            for child in value.values():
+                yield from self.read(child, known)
+
+    def _of_select(self, select: Node) -> dict[int, tuple[Term, ...]]:
+        tables = list(_tables(select["from_table"]))
+        if select.get("sample") is not None or select.get("where_clause") is None:
+            return {}
+        alone = len(tables) == 1 and select["from_table"] is tables[0]
+        terms = [found for part in _conjuncts(select["where_clause"]) for found in self._terms(part)]
+        return {
+            id(table): tuple(term for qualifier, term in terms if _is_of(qualifier, table, alone=alone))
+            for table in tables
+            if table.get("sample") is None and not table.get("column_name_alias")
+        }
+
+    def _terms(self, node: Node) -> Iterator[tuple[str | None, Term]]:
+        """With the table by which the column is qualified, or None."""
+        kind = node.get("type")
+        if kind in _COMPARISONS:
+            straight, exchanged = _COMPARISONS[kind]
+            for column, value, operator in (
+                (node["left"], node["right"], straight),
+                (node["right"], node["left"], exchanged),
+            ):
+                yield from self._term(column, operator, [value])
+        elif kind == "COMPARE_BETWEEN":
+            yield from self._term(node["input"], ">=", [node["lower"]])
+            yield from self._term(node["input"], "<=", [node["upper"]])
+        elif kind == "COMPARE_IN":
+            column, *values = node["children"]
+            yield from self._term(column, "in", values)
+
+    def _term(self, column: Node, operator: str, values: list[Node]) -> Iterator[tuple[str | None, Term]]:
+        names = [str(name) for name in column.get("column_names", ())] if column.get("class") == "COLUMN_REF" else []
+        constants = [self._constant(value) for value in values]
+        known = tuple(constant for constant in constants if constant is not None)
+        if len(names) in (1, 2) and len(known) == len(constants):
+            yield names[0].lower() if len(names) == 2 else None, Term(names[-1].lower(), operator, known)
+
+    def _constant(self, node: Node) -> Constant | None:
+        if node.get("class") == "CONSTANT":
+            return Constant(str(node["literal"]["kind"]), str(node["literal"]["text"]))
+        if node.get("class") == "PARAMETER":
+            return self.parameters.get(str(node["identifier"]))
+        if node.get("class") == "CAST" and node["child"].get("class") == "CONSTANT":
+            literal = node["child"]["literal"]
+            return Constant(str(literal["kind"]), str(literal["text"]), str(node["type_expr"]["type_name"]).lower())
+        return None
+
+
+def _tables(node: Node) -> Iterator[Node]:
+    """The relations of a FROM whose rows WHERE decides on."""
+    if node.get("type") == "BASE_TABLE":
+        yield node
+    elif node.get("type") == "JOIN" and node["ref_type"] in _PLAIN_JOINS:
+        yield from _tables(node["left"])
+        yield from _tables(node["right"])
+
+
+def _conjuncts(node: Node) -> Iterator[Node]:
+    if node.get("type") == "CONJUNCTION_AND":
+        for child in node["children"]:
+            yield from _conjuncts(child)
+    else:
+        yield node
+
+
+def _is_of(qualifier: str | None, table: Node, *, alone: bool) -> bool:
+    if qualifier is None:
+        return alone
+    name = str(table.get("alias") or table["qualified_name"]["path"][-1])
+    return name.lower() == qualifier

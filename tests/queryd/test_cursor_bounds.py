@@ -1,0 +1,148 @@
+"""Which files a text needs: bounds on the cursor from its WHERE, and that no row that counts is ever left out."""
+
+from collections.abc import Iterator
+
+import duckdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queryd.cursor_bounds import cursor_bounds
+from queryd.gate import check
+from queryd.terms import Constant
+from traceapi.types.v1.dag_pb2 import CursorSpec
+from traceapi.types.v1.dataset_pb2 import CursorBounds
+from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64, CURSOR_TYPE_STRING, CURSOR_TYPE_TIMESTAMP
+
+_NUMBER = CursorSpec(column="Number", type=CURSOR_TYPE_INT64)
+_TIME = CursorSpec(column="time", type=CURSOR_TYPE_TIMESTAMP)
+
+
+def _bounds(sql: str, cursor: CursorSpec = _NUMBER, values: dict[str, Constant] | None = None) -> CursorBounds | None:
+    """Of the dataset `t`, under all names by which it is mentioned."""
+    with duckdb.connect() as parser:
+        checked = check(parser, sql, values or {})
+    found = [terms for name in checked.names if name.dataset_id == "t" for terms in checked.mentions[name.parts]]
+    return cursor_bounds(found, cursor)
+
+
+def _ends(bounds: CursorBounds | None) -> tuple[int | None, int | None]:
+    if bounds is None:
+        return None, None
+    lower = bounds.lower.int64_value if bounds.HasField("lower") else None
+    return lower, bounds.upper.int64_value if bounds.HasField("upper") else None
+
+
+@pytest.mark.parametrize(
+    ("sql", "ends"),
+    [
+        ("select * from t where number = 5", (5, 5)),
+        ('select * from "t" where "NUMBER" = 5', (5, 5)),
+        ("select * from t where number > 5 and 9 >= number and x = 1", (5, 9)),
+        ("select * from t where number between -3 and 10 and number < 7", (-3, 7)),
+        ("select * from t where number in (3, 1, 2)", (1, 3)),
+        ("select * from t where number >= 1.5 and number <= 2.5", (1, 3)),
+        ("select * from t where number = '7' and number = 7::bigint", (7, 7)),
+        ("select * from t a where a.number = 5", (5, 5)),
+        ("select * from t a join u on a.x = u.x where a.number = 5", (5, 5)),
+        ("select * from u left join t on t.x = u.x where t.number >= 5", (5, None)),
+        ("with c as (select * from t where number = 5) select * from c where number = 6", (5, 5)),
+        ("select * from t where number = 5 union all select * from t where number = 9", (5, 9)),
+        ("select (select max(x) from t where number = 3) from u", (3, 3)),
+        ("select * from t where number >= 5 limit 3", (5, None)),
+        ("select count(*) over () from t where number <= 5", (None, 5)),
+        ("select * from t where number = $1", (8, 8)),
+        # nothing is known, or not enough
+        ("select * from t", (None, None)),
+        ("select * from t where number = 5 or x = 1", (None, None)),
+        ("select * from t where not (number = 5)", (None, None)),
+        ("select * from t where number <> 5", (None, None)),
+        ("select * from t where number + 0 = 5", (None, None)),
+        ("select * from t where x = 5", (None, None)),
+        ("select * from t where number = 5 union all select * from t", (None, None)),
+        ("select * from t join u using (x) where number = 5", (None, None)),
+        ("select * from u where number = 5 and exists (from t where t.x = u.x)", (None, None)),
+        ("select * from t as a(number, x) where a.number = 5", (None, None)),
+        ("select * from t tablesample 10 rows where number = 5", (None, None)),
+        ("select * from t where number = 5 using sample 3", (None, None)),
+        ("select * from u asof join t on u.x >= t.number where t.number <= 5", (None, None)),
+        ("select * from t positional join u where t.number = 5", (None, None)),
+        ("select * from (from t) s where s.number = 5", (None, None)),
+        ("select number from t group by number having number = 5", (None, None)),
+        ("select * from t where number in (1, x)", (None, None)),
+        ("select * from t where number = 99999999999999999999", (None, None)),
+        ("select * from t where number = '5x'", (None, None)),
+        ("select * from t where number = 5.4::int", (None, None)),
+        ("select * from t where number is distinct from 5", (None, None)),
+    ],
+)
+def test_bounds_of_a_text(sql: str, ends: tuple[int | None, int | None]) -> None:
+    assert _ends(_bounds(sql, values={"1": Constant("INTEGER", "8")})) == ends
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("timestamptz '2024-02-29 00:00:00Z'", 1_709_164_800),
+        ("'2024-02-29 01:00:00+01:00'", 1_709_164_800),
+        ("'2024-02-29'::date", 1_709_164_800),
+        ("'2024-02-29T00:00:00'", 1_709_164_800),
+        ("'2024-02-29 12:00:00'::date", None),  # the cast takes the hours away
+        ("'today'", None),
+        ("'2024-02-30'", None),
+        ("now()", None),
+        ("5", None),
+    ],
+)
+def test_bounds_of_times(text: str, seconds: int | None) -> None:
+    bounds = _bounds(f"select * from t where time >= {text}", _TIME)  # noqa: S608 - texts of this test
+    assert (None if bounds is None else bounds.lower.timestamp_value.seconds) == seconds
+
+
+def test_strings_have_none() -> None:
+    assert _bounds("select * from t where s = 'x'", CursorSpec(column="s", type=CURSOR_TYPE_STRING)) is None
+
+
+_COMPARISON = st.builds(
+    "{}{} {} {}".format,
+    st.sampled_from(["a.", "b."]),
+    st.sampled_from(["number", "x"]),
+    st.sampled_from(["=", "<", "<=", ">", ">=", "<>"]),
+    st.integers(-2, 42).map(str),
+)
+_BETWEEN = st.builds("a.number between {} and {}".format, st.integers(-2, 42), st.integers(-2, 42))
+_IN = st.lists(st.integers(-2, 42).map(str), min_size=1, max_size=3).map(lambda ns: f"b.number in ({', '.join(ns)})")
+_CONDITION = st.recursive(
+    _COMPARISON | _BETWEEN | _IN,
+    lambda inner: (
+        st.builds("({} {} {})".format, inner, st.sampled_from(["and", "and", "or"]), inner)
+        | st.builds("not ({})".format, inner)
+    ),
+    max_leaves=5,
+)
+_JOIN = st.sampled_from(["join", "left join", "right join", "full join", "asof join", "asof left join", "cross join"])
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        connection.execute("create table u as select range * 3 as number, range % 7 as x from range(12)")
+        connection.execute("create table whole as select range as number, range % 5 as x from range(40)")
+        yield connection
+
+
+@given(join=_JOIN, condition=_CONDITION, t_is_a=st.booleans())
+def test_files_that_are_left_out_have_no_row_that_counts(
+    engine: duckdb.DuckDBPyConnection, join: str, condition: str, t_is_a: bool
+) -> None:
+    """Files of ten rows each: the answer over those within the bounds is the answer over all."""
+    on = {"cross join": "", "asof join": "on a.number >= b.number", "asof left join": "on a.number >= b.number"}
+    a, b = ("t", "u") if t_is_a else ("u", "t")
+    sql = f"select * from {a} a {join} {b} b {on.get(join, 'on a.x = b.x')} where {condition}"  # noqa: S608
+    lower, upper = _ends(_bounds(sql))
+    low, high = (-100 if lower is None else lower) // 10 * 10, (100 if upper is None else upper) // 10 * 10 + 9
+    answers = []
+    for rows in ("true", f"number between {low} and {high}"):
+        engine.execute(f"create or replace view t as select * from whole where {rows}")  # noqa: S608
+        answers.append(sorted(engine.sql(sql).fetchall(), key=str))
+    assert answers[0] == answers[1]

@@ -1,0 +1,287 @@
+"""Clients that people have, unmodified: the ADBC driver, pandas, polars and pyarrow.flight against a real queryd."""
+
+import datetime
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, Literal
+
+import adbc_driver_flightsql.dbapi as flight_sql
+import adbc_driver_manager
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.flight as flight
+import pytest
+from adbc_driver_flightsql import DatabaseOptions, StatementOptions
+from adbc_driver_manager.dbapi import Connection
+
+from tests.queryd.conftest import BLOCKS
+from tests.queryd.fake_datasets import FakeDatasets
+from tests.queryd.harness import QuerydProcess
+
+_HEADER = "adbc.flight.sql.rpc.call_header."
+
+
+@pytest.fixture
+def connection(queryd: QuerydProcess) -> Iterator[Connection]:
+    with _connect(queryd) as connection:
+        yield connection
+
+
+def _connect(queryd: QuerydProcess, **headers: str) -> Connection:
+    options = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {queryd.user_token}"}
+    options |= {_HEADER + name.replace("_", "-"): value for name, value in headers.items()}
+    return flight_sql.connect(f"grpc://{queryd.address}", options, autocommit=True)
+
+
+def _rows(connection: Connection, sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall()
+
+
+def test_a_query_is_answered_with_exact_types(connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute('select number, difficulty, time, miner from "eth.blocks" order by number')
+        table = cursor.fetch_arrow_table()
+    assert table.num_rows == BLOCKS
+    assert table.schema.types == [pa.int64(), pa.decimal128(38, 0), pa.timestamp("us", tz="UTC"), pa.string()]
+    assert table["difficulty"][3].as_py() == Decimal(10**37 + 3)
+
+
+def test_a_large_answer_and_an_empty_one(connection: Connection) -> None:
+    rows = _rows(connection, "select count(*), sum(r) from (select range r from range(1000000))")
+    assert rows == [(1_000_000, Decimal(499_999_500_000))]
+    with connection.cursor() as cursor:
+        cursor.execute("select range r, range::varchar s from range(300000)")
+        assert cursor.fetch_arrow_table()["r"].to_pylist() == list(range(300_000))
+        cursor.execute("select 1 x where false")
+        assert cursor.fetchall() == []
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [
+        *("boolean", "tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger", "ubigint"),
+        *("float", "double", "varchar", "blob", "date", "time", "timestamp", "timestamptz", "timestamp_ns"),
+        *("interval", "decimal(38,10)", "hugeint", "uuid", "integer[]", "struct(a integer, b varchar[])"),
+        *("map(varchar, integer)", "varchar[][]", "enum('x','y')"),
+    ],
+)
+def test_every_type_arrives_as_plain_duckdb_gives_it(connection: Connection, type_: str) -> None:
+    values = {
+        **dict.fromkeys(("varchar", "blob"), "'text'"),
+        "boolean": "true",
+        "date": "'2024-02-29'",
+        "time": "'01:02:03.5'",
+        "interval": "interval 3 days",
+        **dict.fromkeys(("timestamp", "timestamptz", "timestamp_ns"), "'2024-02-29 01:02:03.25'"),
+        "uuid": "'00000000-0000-0000-0000-000000000001'",
+        "integer[]": "[1, null]",
+        "varchar[][]": "[['a'], []]",
+        "struct(a integer, b varchar[])": "{'a': 1, 'b': ['x']}",
+        "map(varchar, integer)": "map {'k': 1}",
+        "enum('x','y')": "'y'",
+    }
+    sql = f"select ({values.get(type_, '7')})::{type_} as v union all select null"
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        table = cursor.fetch_arrow_table()
+    with duckdb.connect() as engine:
+        engine.execute("set TimeZone = 'UTC'")
+        expected = engine.sql(sql).to_arrow_table()
+    assert table.schema.types == expected.schema.types
+    assert table.to_pylist() == expected.to_pylist()
+    assert table["v"].null_count == 1
+
+
+def test_parameters_have_their_types(connection: Connection) -> None:
+    sql = 'select number from "eth.blocks" where number >= ? and miner = ? and difficulty < ? order by 1 limit ?'
+    assert _rows(connection, sql, [2, "m2", Decimal(10**37 + 9), 5]) == [(2,), (5,), (8,)]
+    when = datetime.datetime(2024, 2, 29, tzinfo=datetime.UTC)
+    assert _rows(connection, "select ? = '2024-02-29'::timestamptz, typeof(?)", [when, 1.5]) == [(True, "DOUBLE")]
+    assert _rows(connection, "select $2 - $1", [3, 10]) == [(7,)]
+
+
+def test_a_statement_is_prepared_once_and_run_with_other_values(connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        sql = 'select count(*) from "eth.blocks" where number < ?'
+        counts = []
+        for bound in (3, 7, 0):
+            cursor.execute(sql, [bound])
+            counts.append(cursor.fetchone())
+    assert counts == [(3,), (7,), (0,)]
+
+
+def test_the_wrong_number_of_values_is_an_error(connection: Connection) -> None:
+    with pytest.raises(adbc_driver_manager.Error, match=r"the parameters \$1, \$2, and 1 values came"):
+        _rows(connection, "select ? + ?", [1])
+    with pytest.raises(adbc_driver_manager.Error, match="no values came with it"):
+        _rows(connection, "select ? + 1")
+
+
+def test_the_schema_is_told_without_running(connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        schema = cursor.adbc_execute_schema('select number, miner m, 1.5::double x from "eth.blocks"')
+    assert [(field.name, field.type) for field in schema] == [
+        ("number", pa.int64()),
+        ("m", pa.string()),
+        ("x", pa.float64()),
+    ]
+
+
+def test_errors_say_where(connection: Connection) -> None:
+    for sql, wanted in [
+        ('select nothing from "eth.blocks"', 'line 1, column 8: Binder error: Referenced column "nothing" not found'),
+        ("select * from read_csv('/etc/passwd')", "line 1, column 15: the table function read_csv is not one of"),
+        ('select * from "eth.blcks"', "line 1, column 15: no dataset is called eth.blcks"),
+        ("create table x (a int)", "a query is one SELECT"),
+    ]:
+        with pytest.raises(adbc_driver_manager.Error) as caught:
+            _rows(connection, sql)
+        assert wanted in str(caught.value)
+
+
+def test_writing_is_refused(connection: Connection) -> None:
+    with connection.cursor() as cursor:
+        with pytest.raises(adbc_driver_manager.Error, match="datasets are read, by one SELECT"):
+            cursor.adbc_ingest("eth.blocks", pa.table({"number": [1]}), mode="append")
+        with pytest.raises(adbc_driver_manager.Error, match="a query is one SELECT, and this is another statement"):
+            cursor.executemany("insert into x values (?)", [[1], [2]])
+
+
+def test_the_catalogue_at_every_depth(connection: Connection) -> None:
+    def objects(depth: Literal["all", "catalogs", "db_schemas", "tables"], **filters: Any) -> list[Any]:
+        return connection.adbc_get_objects(depth=depth, **filters).read_all().to_pylist()
+
+    (catalog,) = objects("catalogs")
+    assert catalog["catalog_name"] == ""
+    (catalog,) = objects("db_schemas")
+    assert {schema["db_schema_name"] for schema in catalog["catalog_db_schemas"]} == {"", "eth"}
+    (catalog,) = objects("tables", db_schema_filter="eth")
+    (schema,) = catalog["catalog_db_schemas"]
+    kinds = {table["table_name"]: table["table_type"] for table in schema["db_schema_tables"]}
+    assert kinds["blocks"] == "TABLE"
+    assert kinds["miners"] == "VIEW"
+    (catalog,) = objects("all", db_schema_filter="eth", table_name_filter="bloc_s")
+    (table,) = catalog["catalog_db_schemas"][0]["db_schema_tables"]
+    columns = {column["column_name"]: column["xdbc_type_name"] for column in table["table_columns"]}
+    assert columns == {
+        "number": "BIGINT",
+        "difficulty": "DECIMAL(38,0)",
+        "time": "TIMESTAMP WITH TIME ZONE",
+        "miner": "VARCHAR",
+    }
+
+
+def test_names_of_the_catalogue_are_names_of_queries(connection: Connection) -> None:
+    (catalog,) = connection.adbc_get_objects(depth="tables").read_all().to_pylist()
+    for schema in catalog["catalog_db_schemas"]:
+        for table in schema["db_schema_tables"]:
+            if table["table_name"] in ("unknown", "empty"):
+                continue
+            names = [schema["db_schema_name"], table["table_name"]]
+            written = ".".join(f'"{name}"' for name in names if name)
+            assert _rows(connection, f"select count(*) >= 0 from {written}") == [(True,)]  # noqa: S608 - of the catalogue
+
+
+def test_one_table_s_columns(connection: Connection) -> None:
+    schema = connection.adbc_get_table_schema("blocks", db_schema_filter="eth")
+    assert schema.field("difficulty").type == pa.decimal128(38, 0)
+    assert connection.adbc_get_table_types() == ["TABLE", "VIEW"]
+    with pytest.raises(adbc_driver_manager.Error):
+        connection.adbc_get_table_schema("nothing")
+
+
+def test_the_server_says_who_it_is(connection: Connection) -> None:
+    info = connection.adbc_get_info()
+    assert info["vendor_name"] == "Trace"
+
+
+def test_a_state_given_again_is_read_again(queryd: QuerydProcess, datasets: FakeDatasets) -> None:
+    client = _flight_client(queryd)
+    info = client.get_flight_info(flight.FlightDescriptor.for_command(b'select count(*) n from "eth.transactions"'))
+    told = json.loads(info.app_metadata)
+    assert told["pin"]["datasets"][0]["dataset_id"] == "eth.transactions"
+    with _connect(queryd, trace_as_of=told["as_of"]) as connection:
+        assert _rows(connection, 'select count(*) from "eth.transactions"') == [(4,)]
+    wrong = pytest.raises(adbc_driver_manager.Error, match="the header trace-as-of is not")
+    with _connect(queryd, trace_as_of="yesterday") as connection, wrong:
+        _rows(connection, "select 1")
+
+
+def test_limits_are_given_as_headers(queryd: QuerydProcess) -> None:
+    too_many = pytest.raises(adbc_driver_manager.Error, match="more than 10 rows")
+    with _connect(queryd, trace_max_rows="10") as connection, too_many:
+        _rows(connection, "select * from range(11)")
+    too_long = pytest.raises(adbc_driver_manager.Error, match="its time limit, and was stopped")
+    with _connect(queryd, trace_timeout="0.5") as connection, too_long:
+        _rows(connection, "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range = 7")
+
+
+def test_a_name_and_the_token_are_a_login(queryd: QuerydProcess) -> None:
+    options = {"username": "alice", "password": queryd.user_token}
+    with flight_sql.connect(f"grpc://{queryd.address}", options, autocommit=True) as connection:
+        assert _rows(connection, "select 42") == [(42,)]
+    with pytest.raises(adbc_driver_manager.Error, match="not one that this listener accepts"):
+        flight_sql.connect(f"grpc://{queryd.address}", options | {"password": "x" * 32}, autocommit=True)
+
+
+def test_pandas_and_polars_read_through_adbc(queryd: QuerydProcess, connection: Connection) -> None:
+    sql = "select number, miner from eth.blocks order by number"
+    frame = pd.read_sql(sql, connection)
+    assert list(frame["number"]) == list(range(BLOCKS))
+    polars = pl.read_database(sql, connection)
+    assert polars["number"].to_list() == list(range(BLOCKS))
+
+
+def _flight_client(queryd: QuerydProcess) -> "_FlightClient":
+    return _FlightClient(queryd)
+
+
+class _FlightClient:
+    """pyarrow's client, with the token on each call."""
+
+    def __init__(self, queryd: QuerydProcess) -> None:
+        self.client = flight.FlightClient(f"grpc://{queryd.address}")
+        headers: Any = [(b"authorization", f"Bearer {queryd.user_token}".encode())]  # the stubs want text
+        self.options = flight.FlightCallOptions(headers=headers)
+
+    def get_flight_info(self, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
+        return self.client.get_flight_info(descriptor, self.options)
+
+    def table(self, ticket: flight.Ticket) -> pa.Table:
+        return self.client.do_get(ticket, self.options).read_all()
+
+
+def test_pyarrow_flight_reads_a_text_and_a_dataset(queryd: QuerydProcess) -> None:
+    client = _flight_client(queryd)
+    info = client.get_flight_info(flight.FlightDescriptor.for_path("eth.blocks"))
+    assert info.schema.names == ["number", "difficulty", "time", "miner"]
+    assert client.table(info.endpoints[0].ticket).num_rows == BLOCKS
+    assert client.table(flight.Ticket(b"select 1 as one")).to_pylist() == [{"one": 1}]
+    paths = [info.descriptor.path for info in client.client.list_flights(options=client.options)]
+    assert [b"eth.blocks"] in paths
+    assert [b"plain"] in paths
+
+
+def test_a_ticket_is_served_again_at_its_pin(queryd: QuerydProcess) -> None:
+    client = _flight_client(queryd)
+    ticket = client.get_flight_info(flight.FlightDescriptor.for_command(b"select * from plain")).endpoints[0].ticket
+    first, second = client.table(ticket), client.table(ticket)
+    assert first == second
+    with pytest.raises(pa.ArrowInvalid, match="neither a command of Flight SQL nor a text"):
+        client.table(flight.Ticket(b"\xff\xfe\x00"))
+
+
+def test_a_query_is_cancelled(queryd: QuerydProcess, connection: Connection, datasets: FakeDatasets) -> None:
+    cursor = connection.cursor()
+    cursor.execute("select * from range(1000000000)")
+    cursor.fetchone()
+    cursor.adbc_cancel()
+    with pytest.raises(adbc_driver_manager.Error):
+        cursor.fetchall()
+    cursor.close()
+    assert StatementOptions.TIMEOUT_QUERY.value  # a client's own limit works as well
