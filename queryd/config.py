@@ -54,7 +54,9 @@ class QuerydConfig:
     queryd_name: Annotated[str, Rule(check_filled)] = "local"
     """How this process names itself to the dispatcher; its pins carry it."""
     query_slots: Annotated[int, Range(1)] = 8
-    """Queries that run at the same time; further ones are told to come again."""
+    """Queries that run at the same time."""
+    query_waiting: Annotated[int, Range(0)] = 32
+    """Queries that wait for a place among them, in the order of coming; further ones are told to come again."""
     query_warm_cells: Annotated[int, Range(1)] = 3
     """Processes kept ready for the next queries."""
     query_memory_bytes: Annotated[int, Range(_LEAST_MEMORY)] = 1024 * _MEBIBYTE

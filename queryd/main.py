@@ -48,7 +48,8 @@ _USERS = AccessPolicy(
 )
 # How long a query of Flight, once begun, waits for the call that reads it.
 _HELD_SECONDS = 5.0
-# A query keeps a thread while its client reads. These stay for health, cancel and list, and for saying OVERLOADED.
+# A query keeps a thread while it waits, and while its client reads. These stay for health, cancel and list, and for
+# saying OVERLOADED.
 _THREADS_BESIDE_QUERIES = 16
 
 
@@ -140,7 +141,7 @@ def build_server(
     config: QuerydConfig, channel: grpc.Channel, files: PinnedFiles, pool: CellPool, parts: ExitStack
 ) -> SyncServer:
     """The listener for users; what is to be closed after it joins the parts."""
-    queries = RunningQueries(config.query_slots)
+    queries = RunningQueries(config.query_slots, config.query_waiting)
     resolver = Resolver(DatasetServiceStub(channel), config.query_lease_seconds)
     runner = QueryRunner(resolver, pool, files, queries, config.query_max_rows, Watcher(resolver))
     server = sync_server(
@@ -148,7 +149,8 @@ def build_server(
         verifier=TokenVerifier({Role.USER: config.user_token_sha256}),
         policy=_USERS,
         tls=listener_tls(config.tls_certificate, config.tls_key),
-        max_threads=config.query_slots + _THREADS_BESIDE_QUERIES,
+        # Those of Flight that wait for a place must not keep out those that come to read what has one.
+        max_threads=2 * config.query_slots + config.query_waiting + _THREADS_BESIDE_QUERIES,
     )
     add_QueryServiceServicer_to_server(QueryService(runner, queries, new_id), server.server)
     held = HeldQueries(_HELD_SECONDS)

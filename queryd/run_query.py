@@ -165,10 +165,9 @@ class QueryRunner:
         identity = QueryIdentity(text.query_id, text.actor, text.sql, datetime.now(UTC))
         query = RunningQuery(identity, begin + text.timeout)
         outcome = "ABANDONED"
-        with self.queries.admitted(query):
+        with self.watcher.watching(query, text.timeout, on_start(query)), self.queries.admitted(query):
             try:
-                with self.watcher.watching(query, text.timeout, on_start(query)):
-                    yield query
+                yield query
                 outcome = "OK"
             except (TraceError, CellEndedError, ProtocolError, CellUnavailableError) as error:
                 failure = query.stopped or _failure(error)

@@ -5,6 +5,7 @@ decides what the client hears; all of them kill the cell, and the thread that re
 """
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from datetime import datetime
 from kernel.errors import TraceError, Violation
 from queryd.engine.process import CellProcess
 from traceapi.types.v1.errors_pb2 import ErrorReason
+
+# How soon a query that waits for a place hears that it was stopped.
+_LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,45 +85,63 @@ def canceled(message: str) -> TraceError:
 
 
 class RunningQueries:
-    """All of them, up to a number."""
+    """All of them, up to a number; and, up to another, those that wait for a place, in the order in which they came."""
 
-    def __init__(self, slots: int, retry_after: float = 1.0) -> None:
+    def __init__(self, slots: int, waiting: int = 0, retry_after: float = 1.0) -> None:
         self._slots = slots
+        self._most_waiting = waiting
         self._retry_after = retry_after
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._queries: dict[str, RunningQuery] = {}
+        self._waiting: deque[RunningQuery] = deque()
 
     @contextmanager
     def admitted(self, query: RunningQuery) -> Iterator[None]:
-        """A place for a query while it runs. OVERLOADED where there is none: a waiting query would hold a thread."""
-        query_id = query.identity.query_id
-        with self._lock:
-            if query_id in self._queries:
-                violation = Violation("query_id", "a query with this id is running: make a new id for each query")
-                raise TraceError(
-                    ErrorReason.ERROR_REASON_INVALID_REQUEST, violation.description, violations=(violation,)
-                )
-            if len(self._queries) >= self._slots:
-                message = f"{self._slots} queries are running, as many as this server takes"
-                raise TraceError(ErrorReason.ERROR_REASON_OVERLOADED, message, retry_after=self._retry_after)
-            self._queries[query_id] = query
+        """A place for a query while it runs, once there is one; raises what it is stopped with while it waits.
+
+        OVERLOADED where too many wait already: each of them holds a thread.
+        """
+        with self._changed:
+            self._enter(query)
+            try:
+                while self._waiting[0] is not query or len(self._queries) >= self._slots:
+                    self._changed.wait(_LOOK_SECONDS)
+                    query.check()
+            finally:
+                self._waiting.remove(query)
+                self._changed.notify_all()
+            self._queries[query.identity.query_id] = query
         try:
             yield
         finally:
             query.end()
-            with self._lock:
-                del self._queries[query_id]
+            with self._changed:
+                del self._queries[query.identity.query_id]
+                self._changed.notify_all()
+
+    def _enter(self, query: RunningQuery) -> None:
+        query_id = query.identity.query_id
+        if query_id in self._queries or any(other.identity.query_id == query_id for other in self._waiting):
+            violation = Violation("query_id", "a query with this id is running: make a new id for each query")
+            raise TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, violation.description, violations=(violation,))
+        if len(self._waiting) >= self._most_waiting and len(self._queries) + len(self._waiting) >= self._slots:
+            message = f"{self._slots} queries are running, as many as this server takes"
+            if self._most_waiting:
+                message += f", and {self._most_waiting} wait"
+            raise TraceError(ErrorReason.ERROR_REASON_OVERLOADED, message, retry_after=self._retry_after)
+        self._waiting.append(query)
 
     def get(self, query_id: str) -> RunningQuery:
         """QUERY_NOT_FOUND where it does not run."""
-        with self._lock:
-            query = self._queries.get(query_id)
+        with self._changed:
+            waiting = (query for query in self._waiting if query.identity.query_id == query_id)
+            query = self._queries.get(query_id) or next(waiting, None)
         if query is None:
             message = f"no query {query_id} is running"
             raise TraceError(ErrorReason.ERROR_REASON_QUERY_NOT_FOUND, message, metadata={"query_id": query_id})
         return query
 
     def all(self) -> list[RunningQuery]:
-        """Oldest first."""
-        with self._lock:
-            return sorted(self._queries.values(), key=lambda query: query.identity.started)
+        """Oldest first; those that wait for a place too."""
+        with self._changed:
+            return sorted([*self._queries.values(), *self._waiting], key=lambda query: query.identity.started)

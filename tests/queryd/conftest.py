@@ -55,7 +55,7 @@ def blocks(first: int, count: int) -> pa.Table:
 
 @pytest.fixture(scope="session")
 def queryd(tmp_path_factory: pytest.TempPathFactory, datasets: FakeDatasets) -> Iterator[QuerydProcess]:
-    with QuerydProcess(tmp_path_factory.mktemp("queryd"), datasets, query_slots="4") as process:
+    with QuerydProcess(tmp_path_factory.mktemp("queryd"), datasets, query_slots="4", query_waiting="0") as process:
         yield process
 
 

@@ -127,6 +127,30 @@ def test_slow_readers_take_no_memory_and_leave_room_for_health_and_cancel(
     assert client.query("select 1").values == [(1,)]
 
 
+def test_queries_wait_for_a_place_in_their_order(tmp_path: Path, datasets: FakeDatasets) -> None:
+    """One runs, two wait, a fourth is told to come again; of those that wait one is cancelled, and one times out."""
+    with QuerydProcess(tmp_path, datasets, query_slots="1", query_waiting="2") as queryd:
+        client = queryd.client()
+        first = _started(client, _ENDLESS, _ID.format(1))
+        with ThreadPoolExecutor(3) as pool:
+            second = pool.submit(client.query, "select 2", query_id=_ID.format(2))
+            _wait_until(lambda: len(_listed(client)) == 2)
+            third = pool.submit(client.refused, "select 3", query_id=_ID.format(3))
+            _wait_until(lambda: len(_listed(client)) == 3)
+            assert reason(client.refused("select 4")) == "OVERLOADED"
+            assert reason(client.refused("select 5", query_id=_ID.format(2))) == "INVALID_REQUEST"
+            client.stub.CancelQuery(pb.CancelQueryRequest(query_id=_ID.format(3)), timeout=5)
+            assert reason(third.result(10)) == "QUERY_CANCELED"
+            assert client.refused("select 6", timeout=0.5).metadata["limit"] == "time"
+            first.cancel()
+            assert second.result(30).values == [(2,)]
+        client.channel.close()
+
+
+def _listed(client: Client) -> list[str]:
+    return [query.query_id for query in client.stub.ListQueries(pb.ListQueriesRequest()).queries]
+
+
 @pytest.mark.slow
 def test_a_client_that_never_reads_loses_its_place_after_the_time_limit(client: Client) -> None:
     call = _started(client, _LARGE, timeout=4)
