@@ -52,7 +52,10 @@ def watch(dag: _Dag, home: HomeOption = DEFAULT_HOME, output: OutputOption = Out
 def cut_over(
     dag: _Dag,
     watermarks_may_go_back: Annotated[
-        bool, typer.Option("--watermarks-may-go-back", help="Also where a dataset would be complete up to less.")
+        bool,
+        typer.Option(
+            "--watermarks-may-go-back", help="Also where it lacks the last scopes, and is complete up to less."
+        ),
     ] = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,

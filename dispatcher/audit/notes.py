@@ -49,7 +49,8 @@ def _deploy(details: Details) -> list[str]:
 def _cut_over(details: Details) -> list[str]:
     by_itself = "by itself" if details.get("by_itself") else ""
     back = "though watermarks went back" if details.get("watermarks_may_go_back") else ""
-    return [_number(details), by_itself, back]
+    unwaited = "without waiting for what came last" if details.get("unwaited") else ""
+    return [_number(details), by_itself, back, unwaited]
 
 
 def _paused(details: Details) -> list[str]:

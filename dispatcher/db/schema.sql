@@ -444,6 +444,9 @@ CREATE TABLE public.dag_version (
     hold boolean DEFAULT false NOT NULL,
     collected_at timestamp with time zone,
     plan_id uuid,
+    barrier_at timestamp with time zone,
+    barrier_passed_at timestamp with time zone,
+    barrier_retaken boolean DEFAULT false NOT NULL,
     CONSTRAINT dag_version_check CHECK (((state = ANY (ARRAY['active'::public.deployment_state, 'replaced'::public.deployment_state, 'rolled_back'::public.deployment_state])) = (active_at IS NOT NULL))),
     CONSTRAINT dag_version_spec_digest_check CHECK ((octet_length(spec_digest) = 32)),
     CONSTRAINT dag_version_version_check CHECK ((version >= 1))
@@ -1259,6 +1262,10 @@ CREATE INDEX task_backoff ON public.task USING btree (retry_at) WHERE (state = '
 -- Name: task_cause; Type: INDEX; Schema: public
 
 CREATE UNIQUE INDEX task_cause ON public.task USING btree (job_version_id, event_id, revision) WHERE (event_id IS NOT NULL);
+
+-- Name: task_dead; Type: INDEX; Schema: public
+
+CREATE INDEX task_dead ON public.task USING btree (job_version_id, task_id) WHERE (state = 'dead'::public.task_state);
 
 -- Name: task_finished; Type: INDEX; Schema: public
 

@@ -20,7 +20,7 @@ from dispatcher.datasets.names import no_dag
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import stages, store
+from dispatcher.deploy import barrier, stages, store
 from dispatcher.deploy.readiness import Lack, lack
 from dispatcher.deploy.stages import StagedDagRow, Standing
 from dispatcher.deploy.store import VersionRow
@@ -49,7 +49,9 @@ class Rollback:
 async def look(connection: Connection, dag_version_id: str) -> Lack:
     """What a staged version lacks. Decides only under the DAG's locks."""
     return lack(
-        await stages.staged_jobs(connection, dag_version_id), await stages.staged_watermarks(connection, dag_version_id)
+        await stages.staged_jobs(connection, dag_version_id),
+        await stages.staged_watermarks(connection, dag_version_id),
+        await barrier.get(connection, dag_version_id),
     )
 
 
@@ -81,17 +83,22 @@ async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_ma
             raise _final(version)
         await stages.lock_watermarks(connection, version.dag)
         lacking = await look(connection, dag_version_id)
-        waived = watermarks_may_go_back and not lacking.unfinished and not lacking.dead
+        waived = watermarks_may_go_back and lacking.can_be_waived
         if not lacking.nothing and not waived:
             raise TraceError(
                 ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
-                f"version {version.version} of {version.dag} cannot take over yet: {lacking.words()}",
+                f"version {version.version} of {version.dag} cannot take over yet: "
+                + (lacking.words() or "what came last is still to be done"),
                 metadata={"dag": version.dag, "version": str(version.version)},
             )
         await stages.unstage(connection, version.dag)
         active = await activate(connection, standing, dag_version_id, actor=actor)
         by_itself = actor == DISPATCHER  # then it is done for whoever deployed it
-        details = {"by_itself": by_itself, "watermarks_may_go_back": waived and not lacking.nothing}
+        details = {
+            "by_itself": by_itself,
+            "watermarks_may_go_back": waived and bool(lacking.behind or lacking.incomparable),
+            "unwaited": waived and bool(lacking.last or lacking.unfinished),
+        }
         await _record(connection, Action.CUT_OVER, version.actor if by_itself else actor, standing, active, details)
         crash("cutover.written")
     crash("cutover.committed")
@@ -219,13 +226,18 @@ async def advance(pool: Pool, progressed: Callable[[], None]) -> int:
 
 async def _advance(pool: Pool, build: StagedDagRow) -> bool:
     """Whether something came of it."""
+    await barrier.note_passed(pool, build.dag_version_id)
     async with transaction(pool) as connection:
         lacking = await look(connection, build.dag_version_id)
-        if lacking.chases and not build.hold:
+        if lacking.chases and not lacking.last and not build.hold:
             return await stages.hold_releases(connection, build.dag, HELD_RELEASES)
         if build.state == "building" and (lacking.built if build.hold else lacking.needs_person):
             return await stages.note_held(connection, build.dag_version_id)
-    return lacking.nothing and not build.hold and await _cut_over_by_itself(pool, build.dag_version_id)
+    if build.hold:
+        return False
+    if lacking.only_last or lacking.chases:
+        return await barrier.take(pool, build.dag, build.dag_version_id, HELD_RELEASES)
+    return lacking.nothing and await _cut_over_by_itself(pool, build.dag_version_id)
 
 
 async def _cut_over_by_itself(pool: Pool, dag_version_id: str) -> bool:

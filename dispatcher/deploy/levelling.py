@@ -1,15 +1,16 @@
 """A cutover that a person asks for: the version that was built gets a bounded time to be level with what is active.
 
-Under steady traffic what is active is ahead by some scopes at every look. So while only these are missing, releases of
-the jobs that are about to go are held, as an automatic cutover does; acceptance of events is never held. No transaction
-is open meanwhile, and who waits no more leaves a hold that ends by itself.
+Under steady traffic what is active is ahead by some scopes at every look. So while only these are missing, a barrier is
+taken and releases of the jobs that are about to go are held, as an automatic cutover does; acceptance of events is
+never held. No transaction is open meanwhile, and who waits no more leaves a hold that ends by itself, and a barrier
+that the next call finds passed.
 """
 
 import asyncio
 from dataclasses import dataclass, field
 
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.deploy import cutover, stages
+from dispatcher.deploy import barrier, cutover, stages
 from dispatcher.deploy.readiness import Lack
 from dispatcher.deploy.store import VersionRow
 from kernel.errors import TraceError
@@ -50,23 +51,27 @@ class _Wait:
     _idle_since: float | None = field(default=None)
 
     async def worth(self) -> bool:
-        """Whether it only lacks the last scopes, or lacked them a moment ago. The first time, holds releases."""
+        """Whether it only lacks the last scopes, or lacked them a moment ago. The first time, takes a barrier and holds
+        releases."""
         lacking = await self._look()
-        if not (lacking.nothing or lacking.only_behind):
+        if not lacking.within_reach:
             return False
+        first = self._deadline is None
         if self._deadline is None:
             self._deadline = _now() + cutover.HELD_RELEASES.total_seconds()
+        if first or lacking.last:
             async with transaction(self.pool) as connection:
-                await stages.hold_for_cutover(connection, self.dag_version_id, cutover.HELD_RELEASES)
+                dag = (await cutover.deployed(connection, self.dag_version_id)).dag
+            await barrier.take(self.pool, dag, self.dag_version_id, cutover.HELD_RELEASES, asked=first)
         return True
 
     async def until_level(self) -> bool:
         """False where it is not, in time."""
         while self._deadline is not None and _now() < self._deadline:
             lacking = await self._look()
-            if not lacking.only_behind:
+            if (lacking.within_reach and not lacking.only_behind) or lacking.dead or lacking.incomparable:
                 return True  # it is level, or the next try says what it lacks
-            if lacking.working or lacking.reading:
+            if lacking.working or lacking.reading or lacking.unfinished:
                 self._idle_since = None
             elif self._idle_since is None:
                 self._idle_since = _now()
@@ -82,6 +87,7 @@ class _Wait:
                 await stages.end_hold(connection, self.dag_version_id)
 
     async def _look(self) -> Lack:
+        await barrier.note_passed(self.pool, self.dag_version_id)
         async with transaction(self.pool) as connection:
             return await cutover.look(connection, self.dag_version_id)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dispatcher.deploy.barrier import Barrier
 from dispatcher.deploy.stages import StagedJobRow, StagedWatermarkRow
 
 
@@ -10,10 +11,12 @@ from dispatcher.deploy.stages import StagedJobRow, StagedWatermarkRow
 class Lack:
     """What a staged version lacks.
 
-    `unfinished`: jobs that have yet to do what was caused before the staging. `dead`: tasks that ended as DEAD, by job;
+    `unfinished`: jobs that have yet to do what was caused before the barrier. `dead`: tasks that ended as DEAD, by job;
     somebody has to retry or skip them. `behind`: datasets whose watermark would go back. `incomparable`: datasets whose
     cursors changed their type, so that nobody can tell. `working`: its jobs have yet to do what others have brought,
-    and no source of its own goes on, which would have to catch up first. `reading`: one does.
+    and no source of its own goes on, which would have to catch up first. `reading`: one does. `last`: its jobs have
+    something in work, and nobody has taken a barrier yet to wait for what came before this try. `retaken`: one was
+    taken, so what came before the staging is done.
     """
 
     unfinished: tuple[str, ...]
@@ -22,11 +25,23 @@ class Lack:
     incomparable: tuple[str, ...]
     working: bool = False
     reading: bool = False
+    last: bool = False
+    retaken: bool = False
 
     @property
     def nothing(self) -> bool:
         """It may take the active one's place."""
-        return not (self.unfinished or self.dead or self.behind or self.incomparable)
+        return not (self.unfinished or self.dead or self.behind or self.incomparable or self.last)
+
+    @property
+    def only_last(self) -> bool:
+        """All is done that anybody waits for: it is time for a barrier of the cutover's own."""
+        return self.last and not (self.unfinished or self.dead or self.behind or self.incomparable)
+
+    @property
+    def can_be_waived(self) -> bool:
+        """A person may have it take over without the last scopes."""
+        return not self.dead and (self.retaken or not self.unfinished)
 
     @property
     def chases(self) -> bool:
@@ -52,6 +67,11 @@ class Lack:
         """It lacks the last scopes, and nothing that somebody would have to decide."""
         return bool(self.behind) and not (self.unfinished or self.dead or self.incomparable)
 
+    @property
+    def within_reach(self) -> bool:
+        """It gets there by itself, in the time that its tasks take."""
+        return self.nothing or self.only_last or self.only_behind
+
     def words(self, *, most: int = 3) -> str:
         """For people: what it waits for."""
         parts: list[str] = []
@@ -67,8 +87,11 @@ class Lack:
         return "; ".join(parts)
 
 
-def lack(jobs: Sequence[StagedJobRow], watermarks: Sequence[StagedWatermarkRow]) -> Lack:
-    """What a staged version lacks, from how far its own jobs and their datasets are.
+def lack(
+    jobs: Sequence[StagedJobRow], watermarks: Sequence[StagedWatermarkRow], barrier: Barrier | None = None
+) -> Lack:
+    """What a staged version lacks, from how far its own jobs and their datasets are. Where they have nothing in work
+    there is nothing that a barrier would have to tell from what comes later.
 
     Once all of its own sources have ended, everything that they caused has to be done too; while one goes on, the
     watermarks say how far it is.
@@ -86,6 +109,8 @@ def lack(jobs: Sequence[StagedJobRow], watermarks: Sequence[StagedWatermarkRow])
         incomparable=tuple(mark.dataset_id for mark in watermarks if mark.cursor_type != mark.former_cursor_type),
         working=any(job.open for job in working) and not any(job.open for job in sources),
         reading=any(job.open for job in sources),
+        last=barrier is not None and not barrier.good and any(job.open for job in working),
+        retaken=barrier is not None and barrier.retaken,
     )
 
 

@@ -53,7 +53,7 @@ class StagedDagRow:
 class StagedJobRow:
     """How far a job is that the staged version has and the active one lacks.
 
-    `unfinished`: it has tasks to do that were caused before the staging, or too many to tell; `open`: it has any task
+    `unfinished`: it has tasks to do that were caused before the barrier, or too many to tell; `open`: it has any task
     to do.
     """
 
@@ -273,6 +273,7 @@ async def follow_pointers(connection: Connection, dag: str) -> None:
     if not await readers(connection, dag):
         return
     await connection.execute(_sql.follow_pointers, {"dag": dag})
+    await connection.execute(_sql.reopen_barriers, {"dag": dag})
     await connection.execute(_sql.bind_readers, {"dag": dag})
 
 

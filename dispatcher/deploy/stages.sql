@@ -27,9 +27,10 @@ order by d.dag;
 
 -- name: switched_rows
 -- What going from one DAG version to the other, or back, changes: a row for each job that only one has, and one for each of its triggers; for
--- each input of another DAG's job that would read another version a row, and two more where it triggers. Index input_binding_readers.
+-- each input of another DAG's job that would read another version a row, and two more where it triggers; and one for each of their builds,
+-- whose barrier is another one then. Index input_binding_readers.
 select count(distinct (s.dag_version_id, s.job_version_id)) + count(b.dataset_id) as own_rows, (
-    select coalesce(sum(case when i.trigger then 3 else 1 end), 0)
+    select coalesce(sum(case when i.trigger then 3 else 1 end), 0) + count(distinct r.staged_version_id)
     from dag_version_dataset n
     join dag_version_dataset o on o.dag_version_id = %(but)s and o.dataset_id = n.dataset_id
         and o.dataset_version_id <> n.dataset_version_id
@@ -134,7 +135,8 @@ where s.dag_version_id = %(of)s and j.kind = 'source' and not exists (
 
 -- name: stage_version
 update dag_version
-set staged_at = clock_timestamp(), base_version_id = %(base)s, hold = %(hold)s
+set staged_at = now.at, barrier_at = now.at, base_version_id = %(base)s, hold = %(hold)s
+from (select clock_timestamp() as at) now
 where dag_version_id = %(dag_version_id)s;
 
 -- name: stage_dag
@@ -187,19 +189,25 @@ from dag_version v
 where v.dag_version_id = %(dag_version_id)s and d.dag = v.dag and d.staged_version_id = v.dag_version_id;
 
 -- name: staged_jobs
--- How far the jobs are that a staged version has and the active one lacks. What is caused by events from before the staging is either
--- replayed, or was made when the job version ran before; what comes of that is replayed too. Of a kind of tasks of a job no more than `most`
--- are read; where there are as many and none of them tells, it is far from done: it counts as unfinished until there are fewer. Indexes
--- subscription_replaying, task_queued, task_open, dag_version_job_of.
+-- How far the jobs are that a staged version has and the active one lacks. What is caused by events from before the barrier is either
+-- replayed, or was made before it; what comes of that is replayed too. Once the barrier is known to be passed no task is read for it. Else no
+-- more than `most` of a kind of tasks of a job; where there are as many and none of them tells, it counts as unfinished until `before_barrier`
+-- has read them all. Indexes subscription_replaying, task_queued, task_open, task_dead, dag_version_job_of.
 with staged as (
-    select v.dag_version_id, v.staged_at, d.active_version_id
+    select v.dag_version_id, coalesce(v.barrier_at, v.staged_at) as barrier_at, v.barrier_passed_at is null as awaited, v.barrier_retaken,
+        d.active_version_id
     from dag_version v
     join dag d using (dag)
     where v.dag_version_id = %(dag_version_id)s
 )
 select j.job, j.job_version_id::text, j.kind::text,
     exists (select 1 from replaying u where u.job_version_id = j.job_version_id) as replaying,
-    q.early or o.early as unfinished, q.any or o.any as open, o.dead_task_id::text
+    v.awaited and (q.early or o.early) as unfinished, a.any as open, (
+        select task_id::text from task
+        where job_version_id = j.job_version_id and state = 'dead'
+        order by task_id
+        limit 1
+    ) as dead_task_id
 from staged v
 join dag_version_job s using (dag_version_id)
 join job_version j using (job_version_id)
@@ -215,41 +223,50 @@ cross join lateral (
         select 1
         from unnest('{live,backfill}'::task_origin[]) as k (origin)
         cross join lateral (
-            select bool_or(t.created_at < v.staged_at) or count(*) = %(most)s as early
+            select bool_or(t.created_at < v.barrier_at) or count(*) = %(most)s as early
             from (
                 select created_at from task
-                where job_version_id = j.job_version_id and origin = k.origin and state = 'queued'
+                where job_version_id = j.job_version_id and origin = k.origin and state = 'queued' and v.awaited
                 order by scope_first, task_id
                 limit %(most)s
             ) t
         ) w
-        where w.early and exists (
+        where w.early and (v.barrier_retaken or exists (
             -- Else there are none, and not all that are queued need to be read for it.
             select 1
             from dag_version_job p
             join dag_version e using (dag_version_id)
             where p.job_version_id = j.job_version_id and p.dag_version_id <> v.dag_version_id and e.staged_at is not null
-        )
-    ) as early, exists (
+        ))
+    ) as early
+) q
+cross join lateral (
+    select count(*) = %(most)s
+        or coalesce(bool_or(t.origin = 'replay' or (t.origin <> 'source_run' and t.created_at < v.barrier_at)), false) as early
+    from (
+        select origin, created_at from task
+        where job_version_id = j.job_version_id and state in ('released', 'running', 'backoff', 'dead') and v.awaited
+        order by scope_first, task_id
+        limit %(most)s
+    ) t
+) o
+cross join lateral (
+    select exists (
         select 1 from (
             select from task
             where job_version_id = j.job_version_id and state = 'queued'
             order by origin, scope_first, task_id
             limit 1
         ) t
+    ) or exists (
+        select 1 from (
+            select from task
+            where job_version_id = j.job_version_id and state in ('released', 'running', 'backoff', 'dead')
+            order by scope_first, task_id
+            limit 1
+        ) t
     ) as any
-) q
-cross join lateral (
-    select count(*) = %(most)s
-            or coalesce(bool_or(t.origin = 'replay' or (t.origin <> 'source_run' and t.created_at < v.staged_at)), false) as early,
-        count(*) > 0 as any, (array_agg(t.task_id order by t.task_id) filter (where t.state = 'dead'))[1] as dead_task_id
-    from (
-        select task_id, origin, state, created_at from task
-        where job_version_id = j.job_version_id and state in ('released', 'running', 'backoff', 'dead')
-        order by scope_first, task_id
-        limit %(most)s
-    ) t
-) o
+) a
 where not exists (
     select 1 from dag_version_job a where a.dag_version_id = v.active_version_id and a.job_version_id = j.job_version_id
 )
@@ -390,6 +407,21 @@ cross join lateral (
 order by m.job_version_id, m.served_id
 on conflict (job_version_id, input_version_id, from_number) do update set to_number = null, opened_at = clock_timestamp(),
     instead_of_version_id = coalesce(subscription.instead_of_version_id, excluded.instead_of_version_id);
+
+-- name: reopen_barriers
+-- Builds of other DAGs that read a dataset whose pointer has moved are owed what they follow to: what was passed is so no more. Before they are
+-- bound to it. Index input_binding_readers.
+update dag_version v
+set barrier_at = clock_timestamp(), barrier_passed_at = null, barrier_retaken = false
+from dag r
+where v.dag_version_id = r.staged_version_id and r.dag <> %(dag)s and exists (
+    select 1
+    from dataset d
+    join pointer p using (dataset_id)
+    join input_binding b on b.dataset_id = d.dataset_id and b.dag_version_id = r.staged_version_id
+        and b.dataset_version_id <> p.dataset_version_id
+    where d.dag = %(dag)s
+);
 
 -- name: bind_readers
 -- What jobs of other DAGs read from now on, in their active versions and in those that are being built. What they were built on stays known.

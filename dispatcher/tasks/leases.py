@@ -85,9 +85,9 @@ class LockedTask(NamedTuple):
     @property
     def caused_origin(self) -> str:
         """That of what it emits: what a replay or a backfill emits is replayed or backfilled all the way down; a source
-        run is how live work begins. What was made before its job version was staged again has to be done before the
-        cutover, and so has what comes of it."""
-        if self.origin == "live" and self.run_state == "staged" and self.before_change:
+        run is how live work begins. What was made before the barrier of the build that its job version is part of has
+        to be done before the cutover, and so has what comes of it."""
+        if self.origin in ("live", "backfill") and self.run_state == "staged" and self.before_change:
             return "replay"
         return "live" if self.origin == "source_run" else self.origin
 

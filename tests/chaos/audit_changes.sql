@@ -49,8 +49,17 @@ begin
 end $$;
 create trigger chaos_insert after insert on job_version_run referencing new table as made
 for each statement execute function chaos.note_runs();
-create trigger chaos_update after update on job_version_run referencing new table as made
-for each statement execute function chaos.note_runs();
+create function chaos.note_changed_runs() returns trigger language plpgsql as $$
+begin
+    insert into chaos.run_change (job_version_id, run_state, epoch)
+    select m.job_version_id, m.run_state, m.epoch
+    from made m
+    join former f using (job_version_id)
+    where (m.run_state, m.epoch) is distinct from (f.run_state, f.epoch);  -- a barrier leaves them as they are
+    return null;
+end $$;
+create trigger chaos_update after update on job_version_run referencing new table as made old table as former
+for each statement execute function chaos.note_changed_runs();
 
 -- What a person or a duty has said that it did.
 create table chaos.said (

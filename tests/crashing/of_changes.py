@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from dispatcher.collecting.condemning import condemn
 from dispatcher.collecting.sweep import Sweeper
+from dispatcher.deploy import barrier
 from dispatcher.deploy.cutover import advance
 from kernel.ids import new_id
 from tests.crashing.step import Arguments, Moment, Place, Scene, Step, started
@@ -59,6 +60,7 @@ async def _caught_up(scene: Scene) -> Arguments:
     arguments = await _staged(scene)
     await _replay(scene, arguments)
     await Fleet(scene.dispatcher).work()
+    await barrier.note_passed(scene.dispatcher.pool, arguments[0])
     return arguments
 
 

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.statements import Statements
-from dispatcher.deploy import stages
+from dispatcher.deploy import barrier, stages
 from dispatcher.deploy.stages import StagedJobRow
 from tests.dispatcher.builders import start_source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy
@@ -33,7 +33,7 @@ where r.run_state = 'staged' and j.job in ('copies', 'echo')
 
 @pytest_asyncio.fixture
 async def dispatcher(pool: Pool, tmp_path: Path) -> AsyncIterator[InProcess]:
-    """A version is staged for the second time, and all that it was owed is done."""
+    """A version is staged for the second time, and all that it was owed is done; nobody has noted yet that it is."""
     async with in_process_dispatcher(pool, tmp_path) as running:
         await deploy(running, PIPELINE)
         await (await start_source(running)).publish([1])
@@ -42,6 +42,7 @@ async def dispatcher(pool: Pool, tmp_path: Path) -> AsyncIterator[InProcess]:
         await running.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=given_up.deployment_id))
         await deploy(running, CHANGED, hold=True)
         await Fleet(running).catch_up()
+        await running.run("update dag_version set barrier_passed_at = null")
         yield running
 
 
@@ -69,10 +70,23 @@ async def test_of_each_kind_of_tasks_so_many_are_read(dispatcher: InProcess) -> 
     read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in scans]
     assert max(read) <= 2 * 2 * (MOST + 1), "two jobs, each of two origins"
     assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}
-    assert {node["Index Name"] for node in scans} == {"task_queued", "task_open"}
+    assert {node["Index Name"] for node in scans} == {"task_queued", "task_open", "task_dead"}
 
 
-async def test_a_job_with_more_to_do_than_is_looked_at_is_not_done(
+@pytest.mark.slow
+async def test_once_all_of_them_were_read_the_locks_of_a_cutover_wait_for_a_few(dispatcher: InProcess) -> None:
+    await _fill(dispatcher, ROWS)
+    staged = await dispatcher.value("select staged_version_id::text from dag")
+    await barrier.note_passed(dispatcher.pool, staged)
+    statement = Statements.load("dispatcher.deploy", "stages.sql").staged_jobs
+    nodes = await plan_of(dispatcher, statement, analyze=True, dag_version_id=staged, most=MOST)
+    scans = [node for node in nodes if node.get("Relation Name") == "task"]
+    read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in scans]
+    assert max(read) <= 2, "one of each job"
+    assert not any(row.unfinished for row in (await _staged(dispatcher)).values())
+
+
+async def test_a_job_with_more_to_do_than_is_looked_at_is_not_done_until_all_was_read(
     dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though all of it came later: nobody can tell of what was not looked at. With fewer it is told apart."""
@@ -82,11 +96,12 @@ async def test_a_job_with_more_to_do_than_is_looked_at_is_not_done(
         "copies": (True, True),
         "echo": (True, True),
     }
+    level = {"copies": (False, True), "echo": (False, True)}
     monkeypatch.setattr(stages, "_MOST_WAITING", 51)
-    assert {job: (row.unfinished, row.open) for job, row in (await _staged(dispatcher)).items()} == {
-        "copies": (False, True),
-        "echo": (False, True),
-    }
+    assert {job: (row.unfinished, row.open) for job, row in (await _staged(dispatcher)).items()} == level
+    monkeypatch.setattr(stages, "_MOST_WAITING", 50)
+    await barrier.note_passed(dispatcher.pool, await dispatcher.value("select staged_version_id::text from dag"))
+    assert {job: (row.unfinished, row.open) for job, row in (await _staged(dispatcher)).items()} == level
 
 
 async def test_what_was_caused_before_the_staging_is_found_among_what_came_later(dispatcher: InProcess) -> None:

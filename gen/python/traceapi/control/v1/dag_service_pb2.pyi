@@ -595,8 +595,8 @@ class CutOverDagRequest(_message.Message):
     deployment_id: _builtins.str
     """The deployment."""
     watermarks_may_go_back: _builtins.bool
-    """Also where the watermark of a dataset would go back, or its cursors cannot be compared. What was caused before the build began has
-    to be done all the same.
+    """Also where the watermark of a dataset would go back, its cursors cannot be compared, or its jobs have yet to do what was accepted
+    before this call. What was caused before the build began has to be done all the same.
     """
     def __init__(
         self,

@@ -158,8 +158,8 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CutOverDag(self, request, context):
-        """Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
-        are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
+        """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
+        30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

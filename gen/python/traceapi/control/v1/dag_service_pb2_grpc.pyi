@@ -52,8 +52,8 @@ class DagServiceStub:
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]
     """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]
-    """Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
-    are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
+    """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
+    30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
     """
     AbortDeployment: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
@@ -99,8 +99,8 @@ class DagServiceAsyncStub(DagServiceStub):
     WatchDeployment: _aio.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
     """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]  # type: ignore[assignment]
-    """Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
-    are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
+    """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
+    30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
     """
     AbortDeployment: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]  # type: ignore[assignment]
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
@@ -179,8 +179,8 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.CutOverDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.CutOverDagResponse, _abc.Awaitable[_dag_service_pb2.CutOverDagResponse]]:
-        """Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
-        are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
+        """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
+        30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
         """
 
     @_abc_1.abstractmethod

@@ -658,8 +658,8 @@ export type CutOverDagRequest = Message<"traceapi.control.v1.CutOverDagRequest">
   deploymentId: string;
 
   /**
-   * Also where the watermark of a dataset would go back, or its cursors cannot be compared. What was caused before the build began has
-   * to be done all the same.
+   * Also where the watermark of a dataset would go back, its cursors cannot be compared, or its jobs have yet to do what was accepted
+   * before this call. What was caused before the build began has to be done all the same.
    *
    * @generated from field: bool watermarks_may_go_back = 2;
    */
@@ -1246,8 +1246,8 @@ export const DagService: GenService<{
     output: typeof WatchDeploymentResponseSchema;
   },
   /**
-   * Puts a version that was built in the place of the active one. For the last scopes it waits 30 s at most, and holds releases of jobs that
-   * are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
+   * Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
+   * 30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
    *
    * @generated from rpc traceapi.control.v1.DagService.CutOverDag
    */

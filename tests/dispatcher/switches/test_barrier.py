@@ -1,0 +1,233 @@
+"""The barrier of a cutover: nothing that what is active has done is missing in the version that takes its place, though
+no watermark tells; and a build gets there however much goes on."""
+
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from dispatcher.deploy import barrier, cutover, stages
+from kernel.errors import from_rpc_error
+from kernel.ids import new_id
+from tests.dispatcher.builders import Source, int64, start_source
+from tests.dispatcher.changing import PIPELINE, Fleet, deploy, served, state, watch
+from tests.dispatcher.in_process import InProcess
+from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1 import source_service_pb2 as sources
+from traceapi.control.v1.deployment_pb2 import Deployment
+from traceapi.types.v1.scope_pb2 import CursorRange
+
+# What is downstream of a job that both versions have, two deep.
+MORE = """\
+  sums:
+    operator: sql
+    config: {sql: SUMS}
+    inputs: {copies: {}}
+    outputs: {sums: {schema: {number: int64}}}
+  last: {operator: splitter, inputs: {sums: {}}, outputs: {lasts: {storage: none}}}
+"""
+DEEPER = PIPELINE + MORE.replace("SUMS", "select number from copies")
+CHANGED = DEEPER.replace("select number from copies", "select number + 1 as number from copies")
+READER = "dag: reader\njobs:\n  mine: {operator: splitter, inputs: {sums: {}}, outputs: {mine: {storage: none}}}\n"
+HELD = "select coalesce(releases_held_until > clock_timestamp(), false) from dag where dag = 'chain'"
+OPEN = """
+select j.job, count(*)
+from task t join job_version j using (job_version_id) join job_version_run r using (job_version_id)
+where t.state in ('queued', 'released', 'running', 'backoff') and t.origin <> 'source_run' and r.run_state = %s
+group by 1 order by 1
+"""
+
+
+async def _built(
+    dispatcher: InProcess, fleet: Fleet, *, hold: bool = False, watermark: bool = True
+) -> tuple[Source, Deployment]:
+    """A version that has done all from before its staging, and has yet to take over."""
+    await dispatcher.deploy(DEEPER)
+    source = await start_source(dispatcher)
+    await source.publish([1, 2], watermark=watermark)
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED, hold=hold)
+    while await dispatcher.replay():
+        pass
+    await fleet.work()
+    await dispatcher.derive()
+    return source, building
+
+
+async def _advance(dispatcher: InProcess, building: Deployment) -> str:
+    await cutover.advance(dispatcher.pool, lambda: None)
+    return state((await watch(dispatcher, building)).deployment)
+
+
+async def _work_of_active(dispatcher: InProcess, fleet: Fleet) -> None:
+    """The staged jobs are slower."""
+    await dispatcher.run("update job_version_run set run_state = 'retired' where run_state = 'staged'")
+    await fleet.work()
+    await dispatcher.run("update job_version_run set run_state = 'staged' where run_state = 'retired'")
+
+
+async def _run_again(dispatcher: InProcess, number: int) -> None:
+    scopes = CursorRange(first=int64(number), last=int64(number))
+    request = sources.BackfillJobRequest(dag="chain", job="copies", range=scopes, request_id=new_id())
+    await dispatcher.sources.BackfillJob(request)
+
+
+async def _work_one_of_staged(dispatcher: InProcess, fleet: Fleet, job: str) -> None:
+    """The first that waits."""
+    await dispatcher.release()
+    await fleet.do(
+        await dispatcher.value(
+            "select t.task_id::text from task t join job_version j using (job_version_id)"
+            " join job_version_run r using (job_version_id)"
+            " where j.job = %s and r.run_state = 'staged' and t.state = 'released' order by t.task_id limit 1",
+            job,
+        )
+    )
+
+
+async def test_a_cutover_waits_for_what_was_run_again_upstream(dispatcher: InProcess, fleet: Fleet) -> None:
+    _, building = await _built(dispatcher, fleet)
+    await _run_again(dispatcher, 1)
+    await _work_of_active(dispatcher, fleet)
+    assert await dispatcher.rows(OPEN, "staged") == [("sums", 1)], "what is active shows the scope as it is now"
+    assert await _advance(dispatcher, building) == "building"
+    assert (await watch(dispatcher, building)).waiting_for == "sums still to catch up"
+    await _work_one_of_staged(dispatcher, fleet, "sums")
+    assert await dispatcher.rows(OPEN, "staged") == [("last", 1)]
+    assert await _advance(dispatcher, building) == "building", "nor is what comes of it done"
+    await fleet.work()
+    assert await _advance(dispatcher, building) == "active"
+
+
+async def test_a_cutover_waits_for_inputs_of_which_no_watermark_tells(dispatcher: InProcess, fleet: Fleet) -> None:
+    source, building = await _built(dispatcher, fleet, watermark=False)
+    await source.publish([3], watermark=False)
+    await fleet.work("copies")
+    await _work_of_active(dispatcher, fleet)
+    assert await _advance(dispatcher, building) == "building"
+    await fleet.work()
+    assert await _advance(dispatcher, building) == "active"
+
+
+async def test_a_build_takes_over_though_there_is_something_in_work_at_every_look(
+    dispatcher: InProcess, fleet: Fleet
+) -> None:
+    """What comes after the barrier is not waited for; what is active does nothing of it while releases are held."""
+    source, building = await _built(dispatcher, fleet, watermark=False)
+    await source.publish([3], watermark=False)
+    await fleet.work("copies")
+    looks = 0
+    while await _advance(dispatcher, building) != "active":
+        looks += 1
+        assert looks < 5
+        await source.publish([3 + looks], watermark=False)
+        await fleet.work("copies")
+        await _work_one_of_staged(dispatcher, fleet, "sums" if looks == 1 else "last")
+        assert await dispatcher.rows(OPEN, "staged"), "never is all of it done"
+    assert looks == 2
+    assert dict(await dispatcher.rows(OPEN, "superseded"))["sums"] >= looks
+
+
+async def test_a_barrier_comes_with_a_hold_of_what_is_about_to_go(dispatcher: InProcess, fleet: Fleet) -> None:
+    source, building = await _built(dispatcher, fleet)
+    await source.publish([3])
+    await fleet.work("copies")
+    assert not await dispatcher.value(HELD)
+    assert await _advance(dispatcher, building) == "building"
+    assert await dispatcher.value(HELD)
+
+
+async def test_a_build_with_nothing_in_work_takes_over_at_once(dispatcher: InProcess, fleet: Fleet) -> None:
+    _, building = await _built(dispatcher, fleet)
+    before = await dispatcher.value(
+        "select barrier_at from dag_version where dag_version_id = %s", building.deployment_id
+    )
+    assert await _advance(dispatcher, building) == "active"
+    after = await dispatcher.value(
+        "select barrier_at from dag_version where dag_version_id = %s", building.deployment_id
+    )
+    assert before == after
+
+
+async def test_a_barrier_that_was_passed_is_good_for_a_while(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a build whose watermarks are level now and then would never take over; and one of days ago says nothing."""
+    source, building = await _built(dispatcher, fleet, watermark=False)
+    await source.publish([3], watermark=False)
+    await fleet.work("copies")
+    assert await _advance(dispatcher, building) == "building"
+    await fleet.work("sums", "last")
+    await barrier.note_passed(dispatcher.pool, building.deployment_id)
+    await source.publish([4], watermark=False)
+    await fleet.work("copies")
+    passed = "update dag_version set barrier_at = barrier_at - {0}, barrier_passed_at = barrier_passed_at - {0}"
+    await dispatcher.run(passed.format("interval '1 day'"))
+    assert await _advance(dispatcher, building) == "building"
+    assert await _advance(dispatcher, building) == "building", "the next one is to be passed first"
+    await fleet.work("sums", "last")
+    await barrier.note_passed(dispatcher.pool, building.deployment_id)
+    await source.publish([5], watermark=False)
+    await fleet.work("copies")
+    await dispatcher.run(passed.format("interval '20 s'"))
+    assert await _advance(dispatcher, building) == "active"
+
+
+async def test_a_cutover_by_hand_waits_for_what_was_run_again(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as long as a hold lasts; and the barrier stays, so that the next call need not begin again."""
+    _, building = await _built(dispatcher, fleet, hold=True)
+    assert await _advance(dispatcher, building) == "held"
+    await _run_again(dispatcher, 1)
+    await _work_of_active(dispatcher, fleet)
+    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.3))
+    over = pb.CutOverDagRequest(deployment_id=building.deployment_id)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await dispatcher.dags.CutOverDag(over)
+    error = from_rpc_error(raised.value)
+    assert error.reason_name == "NOT_CAUGHT_UP"
+    assert not await dispatcher.value(HELD)
+    await fleet.work()
+    assert state((await dispatcher.dags.CutOverDag(over)).deployment) == "active"
+
+
+async def test_who_waives_the_last_scopes_waits_for_no_barrier(dispatcher: InProcess, fleet: Fleet) -> None:
+    _, building = await _built(dispatcher, fleet, hold=True)
+    await _run_again(dispatcher, 1)
+    await _work_of_active(dispatcher, fleet)
+    await _advance(dispatcher, building)
+    over = pb.CutOverDagRequest(deployment_id=building.deployment_id, watermarks_may_go_back=True)
+    assert state((await dispatcher.dags.CutOverDag(over)).deployment) == "active"
+
+
+async def test_more_tasks_than_a_look_reads_hold_no_cutover(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them came after the barrier: that is found without the locks, and is known under them."""
+    monkeypatch.setattr(stages, "_MOST_WAITING", 3)
+    source, building = await _built(dispatcher, fleet)
+    await source.publish([3])
+    await fleet.work("copies")
+    assert await _advance(dispatcher, building) == "building"
+    await fleet.work("sums", "last")
+    await source.publish(range(4, 12), watermark=False)
+    await fleet.work("copies")
+    assert dict(await dispatcher.rows(OPEN, "staged")) == {"sums": 8}
+    assert await _advance(dispatcher, building) == "active"
+
+
+async def test_a_pointer_that_moves_meanwhile_is_waited_for(dispatcher: InProcess, fleet: Fleet) -> None:
+    """A build of another DAG that reads it is owed what that version has, though it had passed its barrier."""
+    await _built(dispatcher, fleet)
+    await dispatcher.deploy(READER)
+    await fleet.catch_up()
+    before = await served(dispatcher)
+    building = await deploy(dispatcher, READER.replace("splitter", "noop"), hold=True)
+    await fleet.catch_up()
+    passed = "select barrier_passed_at is not null from dag_version where dag_version_id = %s"
+    assert await dispatcher.value(passed, building.deployment_id)
+    await deploy(dispatcher, CHANGED.replace("+ 1", "+ 2"))
+    while await served(dispatcher) == before:
+        await fleet.catch_up("sums", "last")
+    assert not await dispatcher.value(passed, building.deployment_id)
