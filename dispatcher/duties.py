@@ -19,7 +19,7 @@ from dispatcher.datasets import store as datasets_store
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, single_statements, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy.cutover import advance
+from dispatcher.deploy.advancing import advance
 from dispatcher.events.replay import Replayer
 from dispatcher.events.watermarks import derive_watermarks
 from dispatcher.tasks import store as tasks_store

@@ -75,7 +75,7 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Something that was asked for and refused for what there is; `reason` without its prefix. The DAG, where none is
-    named, is that of the version."""
+    named, is that of the version. `by_itself`: nobody asked at that moment."""
 
     action: Action
     actor: str
@@ -85,6 +85,7 @@ class Refusal:
     plan_id: str | None = None
     to_version_id: str | None = None
     to_version: int | None = None
+    by_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)

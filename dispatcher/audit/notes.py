@@ -14,7 +14,7 @@ Details = Mapping[str, Any]
 def note(row: EntryRow) -> str:
     """Empty where there is nothing to add."""
     if row.outcome == "refused":
-        said = [str(row.details.get("message", ""))]
+        said = [_by_itself(row.details), str(row.details.get("message", ""))]
     else:
         notes_of = _NOTES.get(row.action or "")
         said = notes_of(row.details) if notes_of is not None else []
@@ -40,6 +40,10 @@ def _number(details: Details) -> str:
     return f"deploy number {details['deploy_number']}" if details.get("deploy_number") else ""
 
 
+def _by_itself(details: Details) -> str:
+    return "by itself" if details.get("by_itself") else ""
+
+
 def _deploy(details: Details) -> list[str]:
     number = _number(details)
     staged = "staged, waits for a cutover by hand" if details.get("hold") else "staged"
@@ -47,10 +51,9 @@ def _deploy(details: Details) -> list[str]:
 
 
 def _cut_over(details: Details) -> list[str]:
-    by_itself = "by itself" if details.get("by_itself") else ""
     back = "though watermarks went back" if details.get("watermarks_may_go_back") else ""
     unwaited = "without waiting for what came last" if details.get("unwaited") else ""
-    return [_number(details), by_itself, back, unwaited]
+    return [_number(details), _by_itself(details), back, unwaited]
 
 
 def _paused(details: Details) -> list[str]:

@@ -45,7 +45,7 @@ async def record_refusal(pool: Pool, refusal: Refusal) -> None:
         "method": METHODS[refusal.action],
         "action": refusal.action.value,
         "reason": refusal.reason,
-        "details": Jsonb({"message": refusal.message[:_MESSAGE_LETTERS]}),
+        "details": Jsonb({"message": refusal.message[:_MESSAGE_LETTERS], "by_itself": refusal.by_itself}),
         "dag": refusal.dag,
         "plan_id": refusal.plan_id,
         "to_version_id": refusal.to_version_id,

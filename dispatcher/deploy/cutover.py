@@ -7,28 +7,22 @@ queued tasks of the other side wait where they are, running ones hear *cancel* a
 both versions have go on undisturbed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-
-import psycopg
-import structlog
 
 from dispatcher.audit import store as audit
 from dispatcher.audit.entries import Action, Entry
 from dispatcher.datasets.names import no_dag
-from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import barrier, stages, store
 from dispatcher.deploy.readiness import Lack, lack
-from dispatcher.deploy.stages import StagedDagRow, Standing
+from dispatcher.deploy.stages import Standing
 from dispatcher.deploy.store import VersionRow
 from kernel.crash import crash
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
-
-_log = structlog.get_logger(__name__)
 
 HELD_RELEASES = timedelta(seconds=30)
 """How long releases of jobs that are about to go may be held, so that those that take their place catch up."""
@@ -207,48 +201,6 @@ async def _restore(connection: Connection, standing: Standing, target: VersionRo
     await stages.subscribe(connection, target.dag_version_id, standing.active_version_id)
     await _record(connection, Action.ROLL_BACK, actor, standing, restored)
     return restored
-
-
-async def advance(pool: Pool, progressed: Callable[[], None]) -> int:
-    """Takes every build a step further that can be. Answers 0: what is left to wait for is found by looking again."""
-    async with transaction(pool) as connection:
-        staged = await stages.staged_dags(connection)
-    moved = 0
-    for build in staged:
-        try:
-            moved += await _advance(pool, build)
-        except (TraceError, psycopg.Error, DatabaseError) as error:  # of one build, and no other one's business
-            _log.warning("a build could not be taken further, it will be tried again", dag=build.dag, error=str(error))
-    if moved:
-        progressed()
-    return 0
-
-
-async def _advance(pool: Pool, build: StagedDagRow) -> bool:
-    """Whether something came of it."""
-    await barrier.note_passed(pool, build.dag_version_id)
-    async with transaction(pool) as connection:
-        lacking = await look(connection, build.dag_version_id)
-        if lacking.chases and not lacking.last and not build.hold:
-            return await stages.hold_releases(connection, build.dag, HELD_RELEASES)
-        if build.state == "building" and (lacking.built if build.hold else lacking.needs_person):
-            return await stages.note_held(connection, build.dag_version_id)
-    if build.hold:
-        return False
-    if lacking.only_last or lacking.chases:
-        return await barrier.take(pool, build.dag, build.dag_version_id, HELD_RELEASES)
-    return lacking.nothing and await _cut_over_by_itself(pool, build.dag_version_id)
-
-
-async def _cut_over_by_itself(pool: Pool, dag_version_id: str) -> bool:
-    """False where another one, or an event that was accepted meanwhile, came first."""
-    try:
-        await cut_over(pool, dag_version_id, DISPATCHER)
-    except TraceError as error:
-        if error.reason in (ErrorReason.ERROR_REASON_NOT_CAUGHT_UP, ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL):
-            return False
-        raise
-    return True
 
 
 async def _retire(connection: Connection, standing: Standing, actor: str) -> None:

@@ -41,12 +41,13 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class StagedDagRow:
-    """A build that is under way; `hold`: it cuts over only when told."""
+    """A build that is under way; `hold`: it cuts over only when told. `actor`: who deployed it."""
 
     dag: str
     dag_version_id: str
     state: str
     hold: bool
+    actor: str
 
 
 @dataclass(frozen=True, slots=True)

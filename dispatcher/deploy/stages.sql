@@ -11,7 +11,7 @@ for no key update;
 
 -- name: staged_dags
 -- Where a build is under way. As many rows as there are DAGs.
-select d.dag, v.dag_version_id::text, v.state::text, v.hold
+select d.dag, v.dag_version_id::text, v.state::text, v.hold, v.actor
 from dag d
 join dag_version v on v.dag_version_id = d.staged_version_id
 order by d.dag;

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from dispatcher.collecting.collector import Collector
 from dispatcher.collecting.reach import Retention
-from dispatcher.deploy.cutover import advance
+from dispatcher.deploy.advancing import advance
 from tests.chaos.stage import Stage
 from tests.dispatcher.builders import CHAIN, Worker
 from tests.dispatcher.changing import Fleet, deploy, roll_back, served

@@ -6,7 +6,7 @@ from datetime import timedelta
 from dispatcher.collecting.condemning import condemn
 from dispatcher.collecting.sweep import Sweeper
 from dispatcher.deploy import barrier
-from dispatcher.deploy.cutover import advance
+from dispatcher.deploy.advancing import advance
 from kernel.ids import new_id
 from tests.crashing.step import Arguments, Moment, Place, Scene, Step, started
 from tests.dispatcher.builders import int64

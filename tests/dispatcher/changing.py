@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from dispatcher.deploy.cutover import advance
+from dispatcher.deploy.advancing import advance
 from kernel.ids import new_id
 from tests.dispatcher.builders import Worker, artifact, event, success
 from tests.dispatcher.in_process import InProcess

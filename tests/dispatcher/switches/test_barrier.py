@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from dispatcher.deploy import barrier, cutover, stages
+from dispatcher.deploy.advancing import advance
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
 from tests.dispatcher.builders import Source, int64, start_source
@@ -55,7 +56,7 @@ async def _built(
 
 
 async def _advance(dispatcher: InProcess, building: Deployment) -> str:
-    await cutover.advance(dispatcher.pool, lambda: None)
+    await advance(dispatcher.pool, lambda: None)
     return state((await watch(dispatcher, building)).deployment)
 
 

@@ -8,6 +8,7 @@ import pytest
 from dispatcher.db.pool import transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import cutover, readiness
+from dispatcher.deploy.advancing import advance
 from dispatcher.events import replay_rows
 from dispatcher.events import store as events_store
 from dispatcher.events.accept import Acceptance
@@ -84,7 +85,7 @@ async def test_what_is_accepted_after_a_build_was_looked_at_is_seen_by_its_cutov
 
     before = await served(dispatcher)
     monkeypatch.setattr(cutover, "look", look_and_move)
-    await cutover.advance(dispatcher.pool, lambda: None)
+    await advance(dispatcher.pool, lambda: None)
     monkeypatch.setattr(cutover, "look", look)
     assert (await served(dispatcher) == before) is asked_again
     assert state((await watch(dispatcher, building)).deployment) == ("building" if asked_again else "active")

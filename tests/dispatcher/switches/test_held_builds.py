@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from dispatcher.deploy import cutover
+from dispatcher.deploy.advancing import advance
 from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, served, state, watch
@@ -43,10 +44,10 @@ async def test_a_build_is_held_while_it_is_only_behind_by_the_last_scopes(
     await source.publish([1])
     await fleet.work()
     building = await deploy(dispatcher, CHANGED, hold=True)
-    await cutover.advance(dispatcher.pool, lambda: None)
+    await advance(dispatcher.pool, lambda: None)
     assert state((await watch(dispatcher, building)).deployment) == "building", "what was there is still replayed"
     await _behind(dispatcher, source, fleet, building)
-    await cutover.advance(dispatcher.pool, lambda: None)
+    await advance(dispatcher.pool, lambda: None)
     assert state((await watch(dispatcher, building)).deployment) == "held"
     assert not await dispatcher.value(HELD), "nobody waits for it yet"
 
@@ -104,7 +105,7 @@ async def test_a_build_whose_cursors_changed_their_type_waits_for_a_person(
     await dispatcher.run(
         "update task set state = 'succeeded', finished_at = now() where origin = 'source_run' and state = 'queued'"
     )
-    await cutover.advance(dispatcher.pool, lambda: None)
+    await advance(dispatcher.pool, lambda: None)
     now = await watch(dispatcher, building)
     assert state(now.deployment) == "held"
     assert (

@@ -4,6 +4,7 @@ import pytest
 
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import cutover, readiness
+from dispatcher.deploy.advancing import advance
 from kernel.errors import TraceError
 from tests.dispatcher.builders import Source, start_source
 from tests.dispatcher.changing import (
@@ -159,7 +160,7 @@ async def test_a_build_that_is_given_up_while_it_is_looked_at_stays_so(
         return found
 
     monkeypatch.setattr(cutover, "look", look_and_abort)
-    await cutover.advance(dispatcher.pool, lambda: None)
+    await advance(dispatcher.pool, lambda: None)
     assert state((await watch(dispatcher, held)).deployment) == "aborted"
 
 

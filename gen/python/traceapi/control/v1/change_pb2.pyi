@@ -123,8 +123,9 @@ class _AuditOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditOut
     AUDIT_OUTCOME_DONE: _AuditOutcome.ValueType  # 1
     """It was done."""
     AUDIT_OUTCOME_REFUSED: _AuditOutcome.ValueType  # 2
-    """It was refused for what there was at that time, and nothing was done. The same refusal is recorded once a minute. Requests that name
-    what is not there, or that break a rule, are not recorded.
+    """It was refused for what there was at that time, and nothing was done; of cutovers that come by themselves also where the database did
+    not let it be done. The same refusal is recorded once a minute. Requests that name what is not there, or that break a rule, are not
+    recorded.
     """
 
 class AuditOutcome(_AuditOutcome, metaclass=_AuditOutcomeEnumTypeWrapper):
@@ -135,8 +136,9 @@ AUDIT_OUTCOME_UNSPECIFIED: AuditOutcome.ValueType  # 0
 AUDIT_OUTCOME_DONE: AuditOutcome.ValueType  # 1
 """It was done."""
 AUDIT_OUTCOME_REFUSED: AuditOutcome.ValueType  # 2
-"""It was refused for what there was at that time, and nothing was done. The same refusal is recorded once a minute. Requests that name
-what is not there, or that break a rule, are not recorded.
+"""It was refused for what there was at that time, and nothing was done; of cutovers that come by themselves also where the database did
+not let it be done. The same refusal is recorded once a minute. Requests that name what is not there, or that break a rule, are not
+recorded.
 """
 Global___AuditOutcome: _TypeAlias = AuditOutcome  # noqa: Y015
 
@@ -166,7 +168,7 @@ class DagChange(_message.Message):
     method: _builtins.str
     """The call by which it is asked for, such as `DagService.RollbackDag`, also where the dispatcher did it by itself."""
     actor: _builtins.str
-    """Who asked, such as `user:alice`. A cutover that came by itself has who deployed the version."""
+    """Who asked, such as `user:alice`. A cutover that came by itself, or was tried, has who deployed the version."""
     outcome: Global___AuditOutcome.ValueType
     """How it ended."""
     reason: _builtins.str

@@ -52,7 +52,7 @@ export type DagChange = Message<"traceapi.control.v1.DagChange"> & {
   method: string;
 
   /**
-   * Who asked, such as `user:alice`. A cutover that came by itself has who deployed the version.
+   * Who asked, such as `user:alice`. A cutover that came by itself, or was tried, has who deployed the version.
    *
    * @generated from field: string actor = 5;
    */
@@ -360,8 +360,9 @@ export enum AuditOutcome {
   DONE = 1,
 
   /**
-   * It was refused for what there was at that time, and nothing was done. The same refusal is recorded once a minute. Requests that name
-   * what is not there, or that break a rule, are not recorded.
+   * It was refused for what there was at that time, and nothing was done; of cutovers that come by themselves also where the database did
+   * not let it be done. The same refusal is recorded once a minute. Requests that name what is not there, or that break a rule, are not
+   * recorded.
    *
    * @generated from enum value: AUDIT_OUTCOME_REFUSED = 2;
    */

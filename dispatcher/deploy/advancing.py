@@ -1,0 +1,77 @@
+"""Builds go on by themselves: a duty takes each one a step further that can be, up to its cutover.
+
+Any number of dispatchers may do so at once: what a step is taken on is judged again under the locks. A cutover that was
+tried and did not come about is on record, like one that a person was refused.
+"""
+
+from collections.abc import Callable
+
+import psycopg
+import structlog
+
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Refusal
+from dispatcher.db.errors import DatabaseError
+from dispatcher.db.pool import Pool, transaction
+from dispatcher.deploy import barrier, cutover, stages
+from dispatcher.deploy.stages import StagedDagRow
+from kernel.errors import TraceError
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+_log = structlog.get_logger(__name__)
+
+
+async def advance(pool: Pool, progressed: Callable[[], None]) -> int:
+    """Takes every build a step further that can be. Answers 0: what is left to wait for is found by looking again."""
+    async with transaction(pool) as connection:
+        staged = await stages.staged_dags(connection)
+    moved = 0
+    for build in staged:
+        try:
+            moved += await _advance(pool, build)
+        except (TraceError, psycopg.Error, DatabaseError) as error:  # of one build, and no other one's business
+            _log.warning("a build could not be taken further, it will be tried again", dag=build.dag, error=str(error))
+    if moved:
+        progressed()
+    return 0
+
+
+async def _advance(pool: Pool, build: StagedDagRow) -> bool:
+    """Whether something came of it."""
+    await barrier.note_passed(pool, build.dag_version_id)
+    async with transaction(pool) as connection:
+        lacking = await cutover.look(connection, build.dag_version_id)
+        if lacking.chases and not lacking.last and not build.hold:
+            return await stages.hold_releases(connection, build.dag, cutover.HELD_RELEASES)
+        if build.state == "building" and (lacking.built if build.hold else lacking.needs_person):
+            return await stages.note_held(connection, build.dag_version_id)
+    if build.hold:
+        return False
+    if lacking.only_last or lacking.chases:
+        return await barrier.take(pool, build.dag, build.dag_version_id, cutover.HELD_RELEASES)
+    return lacking.nothing and await _cut_over_by_itself(pool, build)
+
+
+async def _cut_over_by_itself(pool: Pool, build: StagedDagRow) -> bool:
+    """False where another one, or an event that was accepted meanwhile, came first."""
+    try:
+        await cutover.cut_over(pool, build.dag_version_id, cutover.DISPATCHER)
+    except TraceError as error:
+        if error.reason == ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL:  # what came first has an entry of its own
+            return False
+        await _record(pool, build, error.reason_name, error.message)
+        if error.reason == ErrorReason.ERROR_REASON_NOT_CAUGHT_UP:
+            return False
+        raise
+    except (psycopg.Error, DatabaseError) as error:  # such as locks that somebody holds for longer than anyone waits
+        await _record(pool, build, "UNAVAILABLE", str(error).partition("\n")[0])
+        raise
+    return True
+
+
+async def _record(pool: Pool, build: StagedDagRow, reason: str, message: str) -> None:
+    """As the cutover itself would be: for whoever deployed it."""
+    refusal = Refusal(
+        Action.CUT_OVER, build.actor, reason, message, dag=build.dag, to_version_id=build.dag_version_id, by_itself=True
+    )
+    await audit.record_refusal(pool, refusal)
