@@ -499,7 +499,8 @@ CREATE TABLE public.dag (
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     staged_version_id uuid,
     releases_held_until timestamp with time zone,
-    removed_at timestamp with time zone
+    removed_at timestamp with time zone,
+    ending boolean DEFAULT false NOT NULL
 );
 
 -- Name: dag_version_job; Type: TABLE; Schema: public
@@ -1174,6 +1175,10 @@ CREATE INDEX audit_of_dag ON public.audit USING gin (COALESCE(dags, ARRAY[subjec
 -- Name: audit_refused_once; Type: INDEX; Schema: public
 
 CREATE UNIQUE INDEX audit_refused_once ON public.audit USING btree (date_bin('00:01:00'::interval, (at AT TIME ZONE 'UTC'::text), '2000-01-01 00:00:00'::timestamp without time zone), actor, method, subject, reason) WHERE (outcome = 'refused'::public.audit_outcome);
+
+-- Name: dag_ending; Type: INDEX; Schema: public
+
+CREATE INDEX dag_ending ON public.dag USING btree (dag) WHERE ending;
 
 -- Name: dag_version_dataset_of; Type: INDEX; Schema: public
 

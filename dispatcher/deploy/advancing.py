@@ -1,4 +1,5 @@
-"""Builds go on by themselves: a duty takes each one a step further that can be, up to its cutover.
+"""Builds go on by themselves: a duty takes each one a step further that can be, up to its cutover. And it ends what
+somebody began to remove.
 
 Any number of dispatchers may do so at once: what a step is taken on is judged again under the locks. A cutover that was
 tried and did not come about is on record, like one that a person was refused.
@@ -13,7 +14,7 @@ from dispatcher.audit import store as audit
 from dispatcher.audit.entries import Action, Refusal
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.deploy import barrier, cutover, stages
+from dispatcher.deploy import barrier, cutover, removing, stages
 from dispatcher.deploy.stages import StagedDagRow
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -22,10 +23,17 @@ _log = structlog.get_logger(__name__)
 
 
 async def advance(pool: Pool, progressed: Callable[[], None]) -> int:
-    """Takes every build a step further that can be. Answers 0: what is left to wait for is found by looking again."""
+    """Takes every build a step further that can be, and ends what was begun to be removed. Answers 0: what is left to
+    wait for is found by looking again."""
     async with transaction(pool) as connection:
         staged = await stages.staged_dags(connection)
+        ending = await removing.ending_dags(connection)
     moved = 0
+    for dag in ending:
+        try:
+            await removing.finish(pool, dag)
+        except (TraceError, psycopg.Error, DatabaseError) as error:
+            _log.warning("a removal could not be ended, it will be tried again", dag=dag, error=str(error))
     for build in staged:
         try:
             moved += await _advance(pool, build)

@@ -106,7 +106,7 @@ async def abort(pool: Pool, dag_version_id: str, actor: str) -> VersionRow:
         standing = await stages.own(connection, version.dag)
         if standing.staged_version_id != dag_version_id:
             raise _final(version)
-        await _retire(connection, standing, actor)
+        await retire(connection, standing, actor)
         entry = Entry(Action.ABORT, actor, version.dag, [version.dag], {"version": version.version})
         await audit.record(connection, replace(entry, from_version_id=dag_version_id))
         crash("abort.written")
@@ -134,7 +134,7 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
         if target.dag_version_id != active.dag_version_id:
             restored = await _restore(connection, standing, target, call.actor)
         elif standing.staged_version_id is not None:
-            await _retire(connection, standing, call.actor)
+            await retire(connection, standing, call.actor)
             await _record(connection, Action.ROLL_BACK, call.actor, standing, restored)
         if not await store.answer_rollback(
             connection, call.request_id, restored.dag_version_id, active.dag_version_id, call.actor
@@ -145,36 +145,6 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
         crash("rollback.written")
     crash("rollback.committed")
     return restored
-
-
-async def remove(pool: Pool, dag: str, actor: str, *, despite_readers: bool) -> list[str]:
-    """Ends a DAG; answers the DAGs that read it. Its datasets can be read as they are until they are collected; a later
-    deploy takes its jobs up again. Raises DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS."""
-    async with transaction(pool) as connection:
-        active, staged = await store.active_version(connection, dag), await _staged(connection, dag)
-        if active is None and staged is None:
-            raise await no_dag(connection, dag)
-        active_id = active.dag_version_id if active is not None else None
-        await stages.require_endable(connection, active_id, staged)  # not while the acceptance of events waits
-        standing = await stages.own(connection, dag)
-        _require_still(standing, active_id, staged)
-        readers = sorted({reader.dag for reader in await stages.readers(connection, dag)})
-        if readers and not despite_readers:
-            raise TraceError(
-                ErrorReason.ERROR_REASON_DATASETS_READ,
-                f"{', '.join(readers[:10])} read{'s' if len(readers) == 1 else ''} datasets of {dag}",
-                metadata={"readers": ",".join(readers)},
-            )
-        await _retire(connection, standing, actor)
-        if standing.active_version_id is not None:
-            await stages.stop_jobs(connection, standing.active_version_id, None, "retired", actor)
-            await stages.set_state(connection, standing.active_version_id, "replaced")
-        await stages.remove_dag(connection, dag)
-        ended = standing.active_version_id or standing.staged_version_id
-        details = {"readers": readers, "aborted_version_id": standing.staged_version_id}
-        entry = Entry(Action.REMOVE, actor, dag, [dag], details, from_version_id=ended)
-        await audit.record(connection, entry)
-    return readers
 
 
 async def _staged(connection: Connection, dag: str) -> str | None:
@@ -194,7 +164,7 @@ def _require_still(standing: Standing, active: str | None, staged: str | None, *
 
 async def _restore(connection: Connection, standing: Standing, target: VersionRow, actor: str) -> VersionRow:
     if standing.staged_version_id is not None:
-        await _retire(connection, standing, actor)
+        await retire(connection, standing, actor)
     await stages.require_read(connection, target.dag, target.dag_version_id)
     await stages.bind_version(connection, target.dag, target.dag_version_id)
     restored = await activate(connection, standing, target.dag_version_id, left="rolled_back", actor=actor)
@@ -203,7 +173,7 @@ async def _restore(connection: Connection, standing: Standing, target: VersionRo
     return restored
 
 
-async def _retire(connection: Connection, standing: Standing, actor: str) -> None:
+async def retire(connection: Connection, standing: Standing, actor: str) -> None:
     """What is staged ends. The caller owns the DAG."""
     staged = standing.staged_version_id
     if staged is None:

@@ -28,6 +28,7 @@ from dispatcher.deploy.composition import dataset_rows
 from dispatcher.deploy.cutover import activate, deployed
 from dispatcher.deploy.deployable import Deployable
 from dispatcher.deploy.ownership import require_owned
+from dispatcher.deploy.removing import finish
 from dispatcher.deploy.store import VersionRow
 from dispatcher.deploy.versions import Identities
 from dispatcher.deploy.writes import write
@@ -73,6 +74,7 @@ async def deploy(pool: Pool, call: Call, new_id: Callable[[], str]) -> Deployed:
 
 async def _deploy(pool: Pool, call: Call, new_id: Callable[[], str]) -> Deployed:
     while True:
+        await finish(pool, call.deployable.name)  # what was begun of its removal, so that its jobs are whole again
         try:
             begun = await _begin(pool, call, new_id)
             if isinstance(begun, Deployed):

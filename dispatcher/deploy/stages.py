@@ -18,7 +18,7 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _sql = Statements.load("dispatcher.deploy", "stages.sql")
 
-_MOST_SWITCHED = MAX_ROWS - 10
+MOST_SWITCHED = MAX_ROWS - 10
 """Beside them a switch changes a few rows of the DAG, however large it is."""
 _MOST_WAITING = 10_000
 """Tasks that are looked at for what a version left undone when it was replaced, and of a job for whether it is done."""
@@ -156,11 +156,6 @@ async def unstage(connection: Connection, dag: str) -> None:
     await connection.execute(_sql.stage_dag, {"dag": dag, "dag_version_id": None})
 
 
-async def remove_dag(connection: Connection, dag: str) -> None:
-    """Nothing of it is active any more; its pointers stay."""
-    await connection.execute(_sql.remove_dag, {"dag": dag})
-
-
 async def set_state(connection: Connection, dag_version_id: str, state: str) -> None:
     """A state of deployment_state."""
     await connection.execute(_sql.set_state, {"dag_version_id": dag_version_id, "state": state})
@@ -182,36 +177,22 @@ async def lock_watermarks(connection: Connection, dag: str) -> None:
     await connection.execute(_sql.lock_watermarks, {"dag": dag})
 
 
-async def require_endable(connection: Connection, active: str | None, staged: str | None) -> None:
-    """Ending a DAG with these versions fits one transaction. Raises TOO_MANY_ROWS."""
-    rows_ = await store.ended_rows(connection, active, None) if active is not None else 0
-    rows_ += await store.ended_rows(connection, staged, active) if staged is not None else 0
-    if rows_ > _MOST_SWITCHED:
-        raise TraceError(
-            ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
-            f"ending it takes {rows_:,} rows in one transaction, and {_MOST_SWITCHED:,} are allowed: one for each job,"
-            " and one for each input that triggers it. Give up what is being built, or deploy a document with fewer"
-            " jobs, and end that",
-            metadata={"rows": str(rows_), "limit": str(_MOST_SWITCHED)},
-        )
-
-
 async def require_switchable(connection: Connection, of: str, but: str, *, given_up: str | None = None) -> None:
     """Going from one version to the other, and back, fits one transaction, with what is being built and given up by it.
     Raises TOO_MANY_ROWS."""
     own_rows, reader_rows = await switched_rows(connection, of, but)
     given_up_rows = await store.ended_rows(connection, given_up, but) if given_up is not None else 0
     rows_ = own_rows + reader_rows + given_up_rows
-    if rows_ > _MOST_SWITCHED:
+    if rows_ > MOST_SWITCHED:
         readers_ = f", {reader_rows:,} of them for jobs of other DAGs that read what it serves" if reader_rows else ""
         if given_up_rows:
             readers_ += f", {given_up_rows:,} of them to give up what is being built, which `dag abort` does before"
         raise TraceError(
             ErrorReason.ERROR_REASON_TOO_MANY_ROWS,
-            f"switching takes {rows_:,} rows in one transaction{readers_}, and {_MOST_SWITCHED:,} are allowed: one for"
+            f"switching takes {rows_:,} rows in one transaction{readers_}, and {MOST_SWITCHED:,} are allowed: one for"
             " each job that only one of the versions has, and one for each input that triggers it; three for each"
             " input of others that follows. Change fewer at once",
-            metadata={"rows": str(rows_), "limit": str(_MOST_SWITCHED)},
+            metadata={"rows": str(rows_), "limit": str(MOST_SWITCHED)},
         )
 
 

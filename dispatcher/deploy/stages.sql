@@ -142,9 +142,6 @@ where dag_version_id = %(dag_version_id)s;
 -- name: stage_dag
 update dag set staged_version_id = %(dag_version_id)s, releases_held_until = null where dag = %(dag)s;
 
--- name: remove_dag
-update dag set removed_at = clock_timestamp() where dag = %(dag)s;
-
 -- name: set_state
 update dag_version set state = %(state)s::deployment_state where dag_version_id = %(dag_version_id)s;
 

@@ -14,9 +14,10 @@ from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import stages, store
-from dispatcher.deploy.cutover import Rollback, abort, remove, roll_back
+from dispatcher.deploy.cutover import Rollback, abort, roll_back
 from dispatcher.deploy.deploying import deploy
 from dispatcher.deploy.levelling import cut_over_level
+from dispatcher.deploy.removing import remove
 from dispatcher.deploy.store import DagRow, VersionRow
 from dispatcher.rpc import convert, deployments, documents
 from dispatcher.rpc.changes import list_dag_changes

@@ -2,7 +2,7 @@
 
 -- name: due
 -- In how many seconds the next lease runs out, the next backoff ends, and the next wake-up counts as unanswered, below zero for what has
--- passed already; and whether anything is replayed, queued of a job that may run, or being built. Indexes task_leased, ordered_stream_leased, task_backoff, task_released,
+-- passed already; and whether anything is replayed, queued of a job that may run, or being built or removed. Indexes task_leased, ordered_stream_leased, task_backoff, task_released,
 -- subscription_replaying, task_queued: the first entry of each.
 select extract(epoch from least(
         (select min(lease_until) from task where state = 'running'),
@@ -24,4 +24,4 @@ select extract(epoch from least(
         ) q
         where r.run_state in ('running', 'staged')
     ) as queued,
-    (select true from dag where staged_version_id is not null limit 1) is true as staged;
+    (select true from dag where staged_version_id is not null or ending limit 1) is true as staged;

@@ -40,8 +40,8 @@ async def _newest(dispatcher: InProcess) -> change_pb2.DagChange:
 async def test_a_cutover_that_the_dispatcher_tried_in_vain_is_on_record_once_a_minute(
     dispatcher: InProcess, built: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most = stages._MOST_SWITCHED
-    monkeypatch.setattr(stages, "_MOST_SWITCHED", 1)
+    most = stages.MOST_SWITCHED
+    monkeypatch.setattr(stages, "MOST_SWITCHED", 1)
     for _ in range(3):
         await advance(dispatcher.pool, lambda: None)
     assert await dispatcher.value(FAILED) == 1
@@ -52,7 +52,7 @@ async def test_a_cutover_that_the_dispatcher_tried_in_vain_is_on_record_once_a_m
     listed = (await command_line(dispatcher, tmp_path)("dag", "history", "chain")).stdout
     assert "TOO_MANY_ROWS" in listed
     assert "by itself; switching takes" in listed
-    monkeypatch.setattr(stages, "_MOST_SWITCHED", most)
+    monkeypatch.setattr(stages, "MOST_SWITCHED", most)
     await advance(dispatcher.pool, lambda: None)
     assert (await _newest(dispatcher)).outcome == change_pb2.AUDIT_OUTCOME_DONE
 

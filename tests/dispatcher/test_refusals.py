@@ -97,7 +97,7 @@ async def test_a_removal_of_what_others_read(dispatcher: InProcess, source: Sour
 async def test_a_change_of_too_many_rows(
     dispatcher: InProcess, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "_MOST_SWITCHED", 1)
+    monkeypatch.setattr(stages, "MOST_SWITCHED", 1)
     assert await _refused(deploy(dispatcher, CHANGED)) == "TOO_MANY_ROWS"
     assert await _last(dispatcher) == ("deploy", "TOO_MANY_ROWS", "user:tester", ["chain"], None)
 

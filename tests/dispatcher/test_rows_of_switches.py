@@ -1,4 +1,4 @@
-"""What a rollback and a removal write is counted before anything waits for them, with the build that they give up."""
+"""What a rollback writes is counted before anything waits for it, with the build that it gives up."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +9,7 @@ from dispatcher.db.rows import Connection
 from dispatcher.deploy import stages, store
 from kernel.errors import TraceError, from_rpc_error
 from kernel.ids import new_id
-from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, run_states, state
+from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, roll_back, state
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
 
@@ -26,11 +26,7 @@ async def _refusal(call: Awaitable[object]) -> TraceError:
 
 
 def _limit(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(stages, "_MOST_SWITCHED", rows)
-
-
-def _remove(dispatcher: InProcess) -> Awaitable[object]:
-    return dispatcher.dags.RemoveDag(pb.RemoveDagRequest(dag="chain"))
+    monkeypatch.setattr(stages, "MOST_SWITCHED", rows)
 
 
 async def _switched(dispatcher: InProcess) -> None:
@@ -67,24 +63,8 @@ async def test_a_rollback_counts_the_build_that_it_gives_up(
     assert {each.version: state(each) for each in history.deployments}[building.version] == "aborted"
 
 
-async def test_a_removal_counts_all_jobs_and_the_build_that_it_gives_up(
-    dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Four jobs with three triggers are active; of the build three and three, and a dataset."""
-    await _switched(dispatcher)
-    await deploy(dispatcher, BUILT, hold=True)
-    _limit(monkeypatch, 13)
-    error = await _refusal(_remove(dispatcher))
-    assert (error.reason_name, error.metadata["rows"]) == ("TOO_MANY_ROWS", "14")
-    assert (await dispatcher.dags.GetDag(pb.GetDagRequest(dag="chain"))).summary.version == 2
-    _limit(monkeypatch, 14)
-    await _remove(dispatcher)
-    assert {name for states in (await run_states(dispatcher)).values() for name in states} <= {"retired", "superseded"}
-
-
-@pytest.mark.parametrize(("call", "rows"), [("rollback", 8), ("removal", 7)])
 async def test_what_was_counted_is_what_is_there_under_the_locks(
-    dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch, call: str, rows: int
+    dispatcher: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A build is staged after the rows were counted, and with it there are too many: the call comes again by itself,
     and is refused."""
@@ -95,13 +75,13 @@ async def test_what_was_counted_is_what_is_there_under_the_locks(
         monkeypatch.setattr(stages, "own", own)
         _limit(monkeypatch, 100)
         await deploy(dispatcher, BUILT, hold=True)
-        _limit(monkeypatch, rows)
+        _limit(monkeypatch, 8)
         return await own(connection, dag, other)
 
-    _limit(monkeypatch, rows)
+    _limit(monkeypatch, 8)
     monkeypatch.setattr(stages, "own", late)
-    error = await _refusal(roll_back(dispatcher) if call == "rollback" else _remove(dispatcher))
-    assert (error.reason_name, error.metadata["rows"]) == ("TOO_MANY_ROWS", str(rows + 7))
+    error = await _refusal(roll_back(dispatcher))
+    assert (error.reason_name, error.metadata["rows"]) == ("TOO_MANY_ROWS", "15")
     assert await dispatcher.value("select staged_version_id from dag") is not None
 
 

@@ -84,7 +84,7 @@ async def test_jobs_of_others_that_follow_count_for_the_rows_of_a_switch(
     dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four job versions and a trigger each; and three rows for the one input of the reader."""
-    monkeypatch.setattr(stages, "_MOST_SWITCHED", 10)
+    monkeypatch.setattr(stages, "MOST_SWITCHED", 10)
     held = await deploy(dispatcher, CHANGED, hold=True)
     await fleet.catch_up()
     await dispatcher.deploy(READER)
@@ -93,5 +93,5 @@ async def test_jobs_of_others_that_follow_count_for_the_rows_of_a_switch(
     await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=held.deployment_id))
     with pytest.raises(Exception, match=r"11 rows in one transaction, 3 of them for jobs of other DAGs"):
         await deploy(dispatcher, CHANGED)
-    monkeypatch.setattr(stages, "_MOST_SWITCHED", 11)
+    monkeypatch.setattr(stages, "MOST_SWITCHED", 11)
     await deploy(dispatcher, CHANGED)

@@ -1066,7 +1066,7 @@ Global___ListDagHistoryResponse: _TypeAlias = ListDagHistoryResponse  # noqa: Y0
 
 @_typing.final
 class RemoveDagRequest(_message.Message):
-    """Ends a DAG."""
+    """Ends a DAG. Of one with thousands of jobs attempts that run may publish until it is answered; nothing is handed out from the decision on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -74,7 +74,7 @@ class DagServiceStub:
     ListDagChanges: _grpc.UnaryUnaryMultiCallable[_change_pb2.ListDagChangesRequest, _change_pb2.ListDagChangesResponse]
     """Every change of a DAG that somebody made or that was refused, newest first, also of a removed one. DAG_NOT_FOUND."""
     RemoveDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]
-    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS."""
+    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ."""
 
 @_typing.type_check_only
 class DagServiceAsyncStub(DagServiceStub):
@@ -121,7 +121,7 @@ class DagServiceAsyncStub(DagServiceStub):
     ListDagChanges: _aio.UnaryUnaryMultiCallable[_change_pb2.ListDagChangesRequest, _change_pb2.ListDagChangesResponse]  # type: ignore[assignment]
     """Every change of a DAG that somebody made or that was refused, newest first, also of a removed one. DAG_NOT_FOUND."""
     RemoveDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.RemoveDagRequest, _dag_service_pb2.RemoveDagResponse]  # type: ignore[assignment]
-    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS."""
+    """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ."""
 
 class DagServiceServicer(metaclass=_abc_1.ABCMeta):
     """The life of DAGs."""
@@ -255,6 +255,6 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.RemoveDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.RemoveDagResponse, _abc.Awaitable[_dag_service_pb2.RemoveDagResponse]]:
-        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS."""
+        """Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ."""
 
 def add_DagServiceServicer_to_server(servicer: DagServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1136,7 +1136,7 @@ export const ListDagHistoryResponseSchema: GenMessage<ListDagHistoryResponse> = 
   messageDesc(file_traceapi_control_v1_dag_service, 29);
 
 /**
- * Ends a DAG.
+ * Ends a DAG. Of one with thousands of jobs attempts that run may publish until it is answered; nothing is handed out from the decision on.
  *
  * @generated from message traceapi.control.v1.RemoveDagRequest
  */
@@ -1338,7 +1338,7 @@ export const DagService: GenService<{
     output: typeof ListDagChangesResponseSchema;
   },
   /**
-   * Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ, TOO_MANY_ROWS.
+   * Ends a DAG: its jobs are retired, its datasets stay readable until collected. DAG_NOT_FOUND, DAG_NOT_ACTIVE, DATASETS_READ.
    *
    * @generated from rpc traceapi.control.v1.DagService.RemoveDag
    */
