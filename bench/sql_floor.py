@@ -27,6 +27,7 @@ BATCH = 1000
 
 _bench = Statements.load("bench")
 _tasks = Statements.load("dispatcher.tasks")
+_claims = Statements.load("dispatcher.tasks", "claim.sql")
 _events = Statements.load("dispatcher.events")
 _wakeups = Statements.load("dispatcher.wakeups")
 
@@ -158,9 +159,9 @@ def _claim(connection: psycopg.Connection[TupleRow], job: Job, task_ids: list[st
     size = len(task_ids)
     connection.execute(_tasks.job_versions_of, {"task_ids": task_ids}).fetchall()
     connection.execute(_tasks.lock_tasks, {"task_ids": task_ids}).fetchall()
-    connection.execute(_tasks.input_heads, {"job_version_ids": [job.job_version_id]}).fetchall()
+    connection.execute(_claims.input_heads, {"job_version_ids": [job.job_version_id]}).fetchall()
     connection.execute(
-        _tasks.mark_claimed,
+        _claims.mark_claimed,
         {
             "task_ids": task_ids,
             "stream_epochs": [None] * size,
@@ -172,7 +173,7 @@ def _claim(connection: psycopg.Connection[TupleRow], job: Job, task_ids: list[st
             "lease": timedelta(seconds=60),
         },
     )
-    connection.execute(_tasks.claimed, {"task_ids": task_ids}).fetchall()
+    connection.execute(_claims.claimed, {"task_ids": task_ids}).fetchall()
 
 
 def _end(connection: psycopg.Connection[TupleRow], job: Job, task_ids: list[str]) -> None:

@@ -1,8 +1,10 @@
 """`tracectl dag history` and `versions`: what was done to a DAG and by whom, and what came of it."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
 from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption
 from ctl.connection import CALL_SECONDS, connect
@@ -38,11 +40,7 @@ def history(
             lambda answer: len(answer.changes),
             limit,
         )
-    if output is Output.JSON:
-        machine.print_message(found)
-        return
-    more = bool(found.next_page_token)
-    console.print_list(changes.changes(found.changes), len(found.changes), more=more, what="changes")
+    _print(found, output, lambda: changes.changes(found.changes), len(found.changes), "changes")
 
 
 def versions(
@@ -63,8 +61,17 @@ def versions(
             lambda answer: len(answer.deployments),
             limit,
         )
+    _print(found, output, lambda: tables.versions(found.deployments), len(found.deployments), "versions")
+
+
+def _print(
+    found: change_pb2.ListDagChangesResponse | api.ListDagHistoryResponse,
+    output: Output,
+    table: Callable[[], RenderableType],
+    count: int,
+    what: str,
+) -> None:
     if output is Output.JSON:
         machine.print_message(found)
-        return
-    more = bool(found.next_page_token)
-    console.print_list(tables.versions(found.deployments), len(found.deployments), more=more, what="versions")
+    else:
+        console.print_list(table(), count, more=bool(found.next_page_token), what=what)

@@ -16,7 +16,7 @@ from dispatcher.audit.entries import Action, Entry
 from dispatcher.datasets.names import no_dag
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import barrier, stages, store
+from dispatcher.deploy import barrier, following, progress, stages, store
 from dispatcher.deploy.readiness import Lack, lack
 from dispatcher.deploy.stages import Standing
 from dispatcher.deploy.store import VersionRow
@@ -43,8 +43,8 @@ class Rollback:
 async def look(connection: Connection, dag_version_id: str) -> Lack:
     """What a staged version lacks. Decides only under the DAG's locks."""
     return lack(
-        await stages.staged_jobs(connection, dag_version_id),
-        await stages.staged_watermarks(connection, dag_version_id),
+        await progress.staged_jobs(connection, dag_version_id),
+        await progress.staged_watermarks(connection, dag_version_id),
         await barrier.get(connection, dag_version_id),
     )
 
@@ -60,7 +60,7 @@ async def activate(
         await stages.set_state(connection, former, left)
     await stages.start_jobs(connection, to, former, "running", actor)
     version = await store.activate(connection, standing.dag, to)
-    await stages.follow_pointers(connection, standing.dag)
+    await following.follow_pointers(connection, standing.dag)
     return version
 
 
@@ -165,8 +165,8 @@ def _require_still(standing: Standing, active: str | None, staged: str | None, *
 async def _restore(connection: Connection, standing: Standing, target: VersionRow, actor: str) -> VersionRow:
     if standing.staged_version_id is not None:
         await retire(connection, standing, actor)
-    await stages.require_read(connection, target.dag, target.dag_version_id)
-    await stages.bind_version(connection, target.dag, target.dag_version_id)
+    await following.require_read(connection, target.dag, target.dag_version_id)
+    await following.bind_version(connection, target.dag, target.dag_version_id)
     restored = await activate(connection, standing, target.dag_version_id, left="rolled_back", actor=actor)
     await stages.subscribe(connection, target.dag_version_id, standing.active_version_id)
     await _record(connection, Action.ROLL_BACK, actor, standing, restored)

@@ -22,7 +22,7 @@ from dispatcher.audit import store as audit
 from dispatcher.audit.entries import Action, Entry
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import stages, store
+from dispatcher.deploy import following, stages, store
 from dispatcher.deploy.building import Build, Overtaken, clear_leftovers, hold, write_version
 from dispatcher.deploy.composition import dataset_rows
 from dispatcher.deploy.cutover import activate, deployed
@@ -197,7 +197,7 @@ async def _require_unread(connection: Connection, deployable: Deployable) -> Non
     """No other DAG reads a dataset that the version leaves out. Raises DATASETS_READ."""
     left_out = [
         reader
-        for reader in await stages.readers(connection, deployable.name)
+        for reader in await following.readers(connection, deployable.name)
         if reader.dataset_id not in deployable.dataset_fingerprints
     ]
     if left_out:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dispatcher.deploy.barrier import Barrier
-from dispatcher.deploy.stages import StagedJobRow, StagedWatermarkRow
+from dispatcher.deploy.progress import StagedJobRow, StagedWatermarkRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dispatcher.datasets.names import no_dag
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection, one_row
 from dispatcher.db.statements import Statements
-from dispatcher.deploy import stages, store
+from dispatcher.deploy import following, stages, store
 from dispatcher.events.store import DAG_LOCK_CLASS
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -50,7 +50,7 @@ async def _decide(pool: Pool, dag: str, actor: str, *, despite_readers: bool) ->
         active, staged = standing.active_version_id, standing.staged_version_id
         if active is None and staged is None:
             raise await no_dag(connection, dag)
-        readers = sorted({reader.dag for reader in await stages.readers(connection, dag)})
+        readers = sorted({reader.dag for reader in await following.readers(connection, dag)})
         if readers and not despite_readers:
             raise TraceError(
                 ErrorReason.ERROR_REASON_DATASETS_READ,

@@ -20,8 +20,6 @@ _sql = Statements.load("dispatcher.deploy", "stages.sql")
 
 MOST_SWITCHED = MAX_ROWS - 10
 """Beside them a switch changes a few rows of the DAG, however large it is."""
-_MOST_WAITING = 10_000
-"""Tasks that are looked at for what a version left undone when it was replaced, and of a job for whether it is done."""
 RETRY_AFTER = 0.2
 """Seconds after which a call may be repeated that met another one."""
 
@@ -48,42 +46,6 @@ class StagedDagRow:
     state: str
     hold: bool
     actor: str
-
-
-@dataclass(frozen=True, slots=True)
-class StagedJobRow:
-    """How far a job is that the staged version has and the active one lacks.
-
-    `unfinished`: it has tasks to do that were caused before the barrier, or too many to tell; `open`: it has any task
-    to do.
-    """
-
-    job: str
-    job_version_id: str
-    kind: str
-    replaying: bool
-    unfinished: bool
-    open: bool
-    dead_task_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StagedWatermarkRow:
-    """A dataset that would get another version; its watermark there, and the one that is served."""
-
-    dataset_id: str
-    cursor_type: int
-    former_cursor_type: int
-    cursor_key: bytes | None
-    former_key: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderRow:
-    """A DAG that reads a dataset of another one."""
-
-    dag: str
-    dataset_id: str
 
 
 async def staged_dags(connection: Connection) -> list[StagedDagRow]:
@@ -212,22 +174,6 @@ async def end_hold(connection: Connection, dag_version_id: str) -> None:
     await connection.execute(_sql.end_hold, {"dag_version_id": dag_version_id})
 
 
-async def staged_jobs(connection: Connection, dag_version_id: str) -> list[StagedJobRow]:
-    """By job. Of each job's tasks so many are looked at that the locks of a cutover can wait for it."""
-    return await rows(connection, _sql.staged_jobs, StagedJobRow, dag_version_id=dag_version_id, most=_MOST_WAITING)
-
-
-async def staged_watermarks(connection: Connection, dag_version_id: str) -> list[StagedWatermarkRow]:
-    """By dataset."""
-    return await rows(connection, _sql.staged_watermarks, StagedWatermarkRow, dag_version_id=dag_version_id)
-
-
-async def owed_events(connection: Connection, dag_version_id: str) -> int:
-    """How far the version is behind. Of what waits since it was replaced at most `_MOST_WAITING` are counted."""
-    values = {"dag_version_id": dag_version_id, "most": _MOST_WAITING}
-    return int((await one_row(connection, _sql.owed_events, values))[0])
-
-
 async def free_datasets(connection: Connection, dag: str, dag_version_id: str) -> None:
     """What only this version claimed, which was never active, others may claim."""
     await connection.execute(_sql.free_datasets, {"dag": dag, "dag_version_id": dag_version_id})
@@ -248,33 +194,3 @@ async def collected(connection: Connection, dag_version_id: str) -> bool:
 async def version_by_number(connection: Connection, dag: str, version: int) -> VersionRow | None:
     found = await rows(connection, _sql.version_by_number, VersionRow, dag=dag, version=version)
     return found[0] if found else None
-
-
-async def follow_pointers(connection: Connection, dag: str) -> None:
-    """Jobs of other DAGs that read this one's datasets read what it serves now."""
-    if not await readers(connection, dag):
-        return
-    await connection.execute(_sql.follow_pointers, {"dag": dag})
-    await connection.execute(_sql.reopen_barriers, {"dag": dag})
-    await connection.execute(_sql.bind_readers, {"dag": dag})
-
-
-async def bind_version(connection: Connection, dag: str, dag_version_id: str) -> None:
-    """A version that comes back reads what other DAGs serve now."""
-    await connection.execute(_sql.bind_version, {"dag": dag, "dag_version_id": dag_version_id})
-
-
-async def require_read(connection: Connection, dag: str, dag_version_id: str) -> None:
-    """The version serves whatever other DAGs read of this one. Raises DATASETS_READ."""
-    found = await rows(connection, _sql.lost_readers, ReaderRow, dag=dag, dag_version_id=dag_version_id)
-    if found:
-        raise TraceError(
-            ErrorReason.ERROR_REASON_DATASETS_READ,
-            f"that version has no {found[0].dataset_id}, which DAG {found[0].dag} reads",
-            metadata={"readers": ",".join(sorted({reader.dag for reader in found}))},
-        )
-
-
-async def readers(connection: Connection, dag: str) -> list[ReaderRow]:
-    """By DAG and dataset."""
-    return await rows(connection, _sql.readers, ReaderRow, dag=dag)

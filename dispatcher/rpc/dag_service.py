@@ -13,7 +13,7 @@ from dispatcher.datasets import store as datasets_store
 from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import stages, store
+from dispatcher.deploy import progress, store
 from dispatcher.deploy.cutover import Rollback, abort, roll_back
 from dispatcher.deploy.deploying import deploy
 from dispatcher.deploy.levelling import cut_over_level
@@ -169,7 +169,7 @@ class DagService(DagServiceServicer):
         deployment = await self._switch(roll_back(self._pool, call), asked)
         with translated():
             async with transaction(self._pool) as connection:
-                lag = await stages.owed_events(connection, deployment.deployment_id)
+                lag = await progress.owed_events(connection, deployment.deployment_id)
         return pb.RollbackDagResponse(deployment=deployment, lag_event_count=lag)
 
     async def _switch(self, step: Coroutine[None, None, VersionRow], asked: Asked) -> Deployment:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import cutover, stages, store
+from dispatcher.deploy import cutover, progress, store
+from dispatcher.deploy.progress import StagedJobRow
 from dispatcher.deploy.readiness import lack
-from dispatcher.deploy.stages import StagedJobRow
 from dispatcher.deploy.store import VersionRow
 from dispatcher.rpc import convert
 from dispatcher.tasks import listing
@@ -43,8 +43,8 @@ async def look(connection: Connection, deployment_id: str) -> pb.WatchDeployment
     response = pb.WatchDeploymentResponse()
     jobs: Sequence[StagedJobRow] = ()
     if version.being_built:
-        jobs = await stages.staged_jobs(connection, deployment_id)
-        response.waiting_for = lack(jobs, await stages.staged_watermarks(connection, deployment_id)).words()
+        jobs = await progress.staged_jobs(connection, deployment_id)
+        response.waiting_for = lack(jobs, await progress.staged_watermarks(connection, deployment_id)).words()
     else:
         response.settled = version.state != "active" or not await store.unfinished(connection, deployment_id)
         response.caught_up = response.settled or await store.goes_on_level(connection, deployment_id)

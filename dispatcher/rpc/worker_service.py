@@ -18,7 +18,7 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.claiming import claim_response, details, details_id
 from dispatcher.rpc.faults import quarantined, translated
 from dispatcher.rpc.settling import EmitAnswer, EndAnswer, Settling
-from dispatcher.tasks import listing
+from dispatcher.tasks import claim_rows, listing
 from dispatcher.tasks import store as tasks_store
 from dispatcher.tasks.claim import Claim, claim_tasks
 from dispatcher.tasks.ending import Completion
@@ -97,7 +97,7 @@ class WorkerService(WorkerServiceServicer):
                 claimed = await claim_tasks(connection, claim)
                 known = set(request.known_details_ids)
                 unknown = [row for row in claimed.settings.values() if details_id(row) not in known]
-                found = await tasks_store.job_details(connection, unknown)
+                found = await claim_rows.job_details(connection, unknown)
                 crash("claim.written")
         crash("claim.committed")
         return claim_response(request, claimed, [details(row, found[row.job_version_id]) for row in unknown])

@@ -11,7 +11,7 @@ from typing import Any
 
 from dispatcher.db.pipeline import plan_each, together
 from dispatcher.db.rows import Connection
-from dispatcher.tasks import store
+from dispatcher.tasks import claim_rows, store
 from dispatcher.tasks.heads import doubtful, head_of
 from dispatcher.tasks.leases import LockedStream, LockedTask, Refusal, claim_refusal
 from dispatcher.tasks.rows import ClaimedRow, InputHead, JobSettings, StateRow, TaskOwner
@@ -75,8 +75,8 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
     # Where there are streams these are locked first, and with the tasks of their own the members of their runs.
     alone = own if not stream_keys else set[str]()
     settings, heads, streams, locked = await together(
-        store.job_settings(connection, job_version_ids),
-        store.input_heads(connection, job_version_ids),
+        claim_rows.job_settings(connection, job_version_ids),
+        claim_rows.input_heads(connection, job_version_ids),
         store.lock_streams(connection, stream_keys, ensure=True),
         store.lock_tasks(connection, alone),
     )
@@ -89,7 +89,7 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
     }
     if streams:
         locked = await store.lock_tasks(connection, own | {t for ids in members.values() for t in ids})
-    spent = await store.spent_claims(connection, locked.values(), claim.request_id)
+    spent = await claim_rows.spent_claims(connection, locked.values(), claim.request_id)
     members = {key: [] if spent.intersection(ids) else ids for key, ids in members.items()}
     refusals = {task_id: _refusal_of_own(locked[task_id], settings, claim, spent) for task_id in own}
     epochs: dict[str, int | None] = {t: None for t in own if refusals[t] is None and not _repeats(locked[t], claim)}
@@ -98,7 +98,7 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
         epochs |= {task_id: epoch for task_id in ids if epoch is not None}
     if epochs:
         pins = _pins(heads, {locked[task_id].job_version_id for task_id in epochs})
-        await store.mark_claimed(
+        await claim_rows.mark_claimed(
             connection, epochs, pins, claim.worker_id, claim.request_id, claim.token_digest, claim.lease
         )
     return await _answer(connection, claim, owners, settings, refusals, members, streams, budget)
@@ -162,15 +162,15 @@ async def _run_members(
         budget.exceeded.add(stream.key)
         return []
     limit = min(settings.max_run_tasks, claim.max_run_tasks or settings.max_run_tasks, budget.rows - _STREAM_ROWS)
-    candidates = await store.run_candidates(connection, *stream.key, limit)
-    followed = await store.followed_tasks(connection, doubtful(candidates))
+    candidates = await claim_rows.run_candidates(connection, *stream.key, limit)
+    followed = await claim_rows.followed_tasks(connection, doubtful(candidates))
     head = head_of(candidates, followed, skip_late=settings.late_scopes == "skip")
     late_state = TaskState.SKIPPED if settings.late_scopes == "skip" else TaskState.DEAD
     for reason, task_ids in head.late.items():
-        await store.pass_late(connection, task_ids, late_state, reason)
+        await claim_rows.pass_late(connection, task_ids, late_state, reason)
     for reason, task_ids in head.passed.items():
-        await store.pass_late(connection, task_ids, TaskState.SKIPPED, reason)
-        await store.count_passed(connection, task_ids)
+        await claim_rows.pass_late(connection, task_ids, TaskState.SKIPPED, reason)
+        await claim_rows.count_passed(connection, task_ids)
     budget.rows -= _STREAM_ROWS + head.rows
     return head.members
 
@@ -180,7 +180,7 @@ async def _lease_run(connection: Connection, stream: LockedStream, tasks: list[L
     takeable = all(task.state in (TaskState.QUEUED, TaskState.RELEASED) for task in tasks)
     if not tasks or stream.leased or not takeable or tasks[0].fence is not None:
         return None
-    return await store.lease_stream(
+    return await claim_rows.lease_stream(
         connection, stream.key, claim.worker_id, claim.request_id, claim.token_digest, claim.lease
     )
 
@@ -208,7 +208,7 @@ async def _answer(
 ) -> Claimed:
     """Reads what was written, once, for new and repeated claims alike."""
     wanted = [task_id for task_id, refusal in refusals.items() if refusal is None]
-    found = await store.claimed(connection, wanted + [task_id for ids in members.values() for task_id in ids])
+    found = await claim_rows.claimed(connection, wanted + [task_id for ids in members.values() for task_id in ids])
     by_id = {row.task_id: row for row in found if row.claim_request_id == claim.request_id}
     unserved = {t for t, owner in owners.items() if owner.stream_key is not None and not members[_stream(owner)]}
     standing = await store.read_tasks(connection, unserved)

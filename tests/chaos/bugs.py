@@ -10,6 +10,7 @@ from tests.chaos import bugs_of_changes, wrong
 from tests.chaos.planting import Bug, Function, Sql
 
 _TASKS = "dispatcher.tasks.store"
+_CLAIMS = "dispatcher.tasks.claim_rows"
 _EVENTS = "dispatcher.events.store"
 _REPLAYS = "dispatcher.events.replay_rows"
 _RELEASE = "dispatcher.wakeups.release"
@@ -97,7 +98,7 @@ BUGS: Mapping[str, Bug] = {
         "a stream is handed out while somebody has it",
         [
             Function("dispatcher.tasks.leases:LockedStream.leased", wrong.never),
-            Sql(_TASKS, "run_candidates", "('released', 'running', 'backoff', 'dead')", "('released')"),
+            Sql(_CLAIMS, "run_candidates", "('released', 'running', 'backoff', 'dead')", "('released')"),
         ],
         "a_second_worker_asks_for_the_stream",
         "S9",
@@ -105,13 +106,13 @@ BUGS: Mapping[str, Bug] = {
     # How often, and how it ends.
     "attempt-uncounted": Bug(
         "a claim does not count the attempt",
-        [Sql(_TASKS, "mark_claimed", "attempt = t.attempt + 1", "attempt = greatest(t.attempt, 1)")],
+        [Sql(_CLAIMS, "mark_claimed", "attempt = t.attempt + 1", "attempt = greatest(t.attempt, 1)")],
         "a_zombie_ends",
         "S10",
     ),
     "late-claim": Bug(
         "a claim that arrives once more, late, makes another attempt",
-        [Function(f"{_TASKS}:spent_claims", wrong.finds_nothing)],
+        [Function(f"{_CLAIMS}:spent_claims", wrong.finds_nothing)],
         "a_claim_arrives_late_once_more",
         "S25",
     ),
@@ -207,7 +208,7 @@ BUGS: Mapping[str, Bug] = {
         "the next task of a stream is its last",
         [
             Sql(
-                _TASKS,
+                _CLAIMS,
                 "run_candidates",
                 "order by scope_first, task_id\n            limit",
                 "order by scope_first desc, task_id\n            limit",
@@ -218,7 +219,7 @@ BUGS: Mapping[str, Bug] = {
     ),
     "head-passed": Bug(
         "what waits for its retry does not hold its stream",
-        [Sql(_TASKS, "run_candidates", "'running', 'backoff', 'dead'", "'running', 'dead'")],
+        [Sql(_CLAIMS, "run_candidates", "'running', 'backoff', 'dead'", "'running', 'dead'")],
         "the_head_of_a_stream_fails",
         "O1",
     ),

@@ -8,7 +8,7 @@ from dispatcher.collecting.sweep import Sweeper
 from dispatcher.deploy import barrier
 from dispatcher.deploy.advancing import advance
 from kernel.ids import new_id
-from tests.crashing.step import Arguments, Moment, Place, Scene, Step, started
+from tests.crashing.step import Arguments, Scene, Step, places, started
 from tests.dispatcher.builders import int64
 from tests.dispatcher.changing import CHANGED, Fleet, deploy
 from tests.dispatcher.giving_up import NO_GRACE, collector, fill, remove_all, replace
@@ -123,32 +123,18 @@ async def _sweep(scene: Scene, _: Arguments) -> None:
 
 
 _DEPLOY = Step(_to_change, _change, unseen=_BUILT, left_behind=_NUMBERED)
-_REPLAY = Step(_staged, _replay)
-_CUTOVER = Step(_caught_up, _cut_over)
-_ABORT = Step(_staged, _abort)
-_ROLLBACK = Step(_changed, _roll_back)
-_RERUN = Step(_to_change, _rerun)
-_CONDEMN = Step(_given_up, _condemn)
 _COLLECT = Step(_condemned, _collect, unseen=frozenset({"dag_version"}), parted=True)
 _SWEEP = Step(_littered, _sweep, parted=True, left_behind=frozenset({"audit"}))
 
 POINTS = {
-    "deploy.page": Place(_DEPLOY, Moment.BEFORE),
-    "deploy.written": Place(_DEPLOY, Moment.BEFORE),
-    "deploy.committed": Place(_DEPLOY, Moment.AFTER),
-    "replay.written": Place(_REPLAY, Moment.BEFORE),
-    "cutover.written": Place(_CUTOVER, Moment.BEFORE),
-    "cutover.committed": Place(_CUTOVER, Moment.AFTER),
-    "abort.written": Place(_ABORT, Moment.BEFORE),
-    "rollback.written": Place(_ROLLBACK, Moment.BEFORE),
-    "rollback.committed": Place(_ROLLBACK, Moment.AFTER),
-    "rerun.written": Place(_RERUN, Moment.BEFORE),
-    "condemn.written": Place(_CONDEMN, Moment.BEFORE),
-    "condemn.committed": Place(_CONDEMN, Moment.AFTER),
-    "collect.files": Place(_COLLECT, Moment.BEFORE),
-    "collect.written": Place(_COLLECT, Moment.BEFORE),
-    "collect.committed": Place(_COLLECT, Moment.BEFORE),
-    "collect.finished": Place(_COLLECT, Moment.BEFORE),
-    "sweep.deleted": Place(_SWEEP, Moment.BEFORE),
+    **places(_DEPLOY, before=("deploy.page", "deploy.written"), after=("deploy.committed",)),
+    **places(Step(_staged, _replay), before=("replay.written",)),
+    **places(Step(_caught_up, _cut_over), before=("cutover.written",), after=("cutover.committed",)),
+    **places(Step(_staged, _abort), before=("abort.written",)),
+    **places(Step(_changed, _roll_back), before=("rollback.written",), after=("rollback.committed",)),
+    **places(Step(_to_change, _rerun), before=("rerun.written",)),
+    **places(Step(_given_up, _condemn), before=("condemn.written",), after=("condemn.committed",)),
+    **places(_COLLECT, before=("collect.files", "collect.written", "collect.committed", "collect.finished")),
+    **places(_SWEEP, before=("sweep.deleted",)),
 }
 """By crash point."""

@@ -11,7 +11,7 @@ from datetime import timedelta
 from dispatcher.tasks.keeping import Keeper, Keeping
 from kernel.channels import aio_channel
 from kernel.ids import new_id
-from tests.crashing.step import Arguments, Moment, Place, Scene, Step, started
+from tests.crashing.step import Arguments, Scene, Step, places, started
 from tests.dispatcher.builders import Worker, artifact, at, event, success
 from tests.dispatcher.in_process import WORKER, InProcess
 from traceapi.types.v1.artifact_pb2 import Artifact
@@ -152,43 +152,21 @@ async def _store_as_wrapper(scene: Scene, arguments: Arguments) -> None:
         await asyncio.wait([running])
 
 
-_RELEASE = Step(_queued, _release)
-_CLAIM = Step(_released, _claim)
-_HEARTBEAT = Step(_claimed, _beat)
 _SETTLE = Step(_claimed, _settle)
-_EXPIRE = Step(_expired, _expire)
-_KEEP = Step(_finished, _keep)
-_WRAPPER_CLAIM = Step(_released, _claim_as_wrapper)
-_WRAPPER_HEARTBEAT = Step(_claimed, _beat_as_wrapper)
-_WRAPPER_EMIT = Step(_claimed, _emit_as_wrapper)
-_WRAPPER_END = Step(_claimed, _end_as_wrapper)
-_WRAPPER_FILE = Step(_to_store, _store_as_wrapper)
-_FILE = Step(_to_store, _store)
 
 POINTS = {
-    "accept.written": Place(_SETTLE, Moment.BEFORE),
-    "publish.numbered": Place(_SETTLE, Moment.BEFORE),
-    "settle.written": Place(_SETTLE, Moment.BEFORE),
-    "batch.written": Place(_SETTLE, Moment.BEFORE, hit=2),
-    "batch.committed": Place(_SETTLE, Moment.AFTER, hit=2),
-    "claim.written": Place(_CLAIM, Moment.BEFORE),
-    "claim.committed": Place(_CLAIM, Moment.AFTER),
-    "heartbeat.written": Place(_HEARTBEAT, Moment.BEFORE),
-    "heartbeat.committed": Place(_HEARTBEAT, Moment.AFTER),
-    "release.written": Place(_RELEASE, Moment.BEFORE, hit=2),
-    "release.committed": Place(_RELEASE, Moment.AFTER, hit=2),
-    "expire.written": Place(_EXPIRE, Moment.BEFORE),
-    "keep.attempts": Place(_KEEP, Moment.BEFORE),
-    "keep.written": Place(_KEEP, Moment.BEFORE),
-    "claim.answered": Place(_WRAPPER_CLAIM, Moment.AFTER),
-    "heartbeat.answered": Place(_WRAPPER_HEARTBEAT, Moment.AFTER),
-    "emit.ready": Place(_WRAPPER_EMIT, Moment.BEFORE),
-    "emit.answered": Place(_WRAPPER_EMIT, Moment.AFTER),
-    "end.ready": Place(_WRAPPER_END, Moment.BEFORE),
-    "end.answered": Place(_WRAPPER_END, Moment.AFTER),
-    "artifact.ready": Place(_WRAPPER_FILE, Moment.BEFORE),
-    "artifact.stored": Place(_WRAPPER_FILE, Moment.AFTER),
-    "object.written": Place(_FILE, Moment.BEFORE),
-    "object.linked": Place(_FILE, Moment.AFTER),
+    **places(_SETTLE, before=("accept.written", "publish.numbered", "settle.written")),
+    **places(_SETTLE, before=("batch.written",), after=("batch.committed",), hit=2),
+    **places(Step(_released, _claim), before=("claim.written",), after=("claim.committed",)),
+    **places(Step(_claimed, _beat), before=("heartbeat.written",), after=("heartbeat.committed",)),
+    **places(Step(_queued, _release), before=("release.written",), after=("release.committed",), hit=2),
+    **places(Step(_expired, _expire), before=("expire.written",)),
+    **places(Step(_finished, _keep), before=("keep.attempts", "keep.written")),
+    **places(Step(_released, _claim_as_wrapper), after=("claim.answered",)),
+    **places(Step(_claimed, _beat_as_wrapper), after=("heartbeat.answered",)),
+    **places(Step(_claimed, _emit_as_wrapper), before=("emit.ready",), after=("emit.answered",)),
+    **places(Step(_claimed, _end_as_wrapper), before=("end.ready",), after=("end.answered",)),
+    **places(Step(_to_store, _store_as_wrapper), before=("artifact.ready",), after=("artifact.stored",)),
+    **places(Step(_to_store, _store), before=("object.written",), after=("object.linked",)),
 }
 """By crash point."""

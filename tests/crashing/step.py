@@ -1,6 +1,6 @@
 """A step that a program can die in."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -54,6 +54,12 @@ class Place:
     step: Step
     moment: Moment
     hit: int = 1
+
+
+def places(step: Step, *, before: Sequence[str] = (), after: Sequence[str] = (), hit: int = 1) -> dict[str, Place]:
+    """The crash points of a step, by what is to be found after a death there."""
+    found = {Moment.BEFORE: before, Moment.AFTER: after}
+    return {point: Place(step, moment, hit) for moment, points in found.items() for point in points}
 
 
 async def started(scene: Scene) -> Source:

@@ -20,16 +20,13 @@ LARGE = {"task", "attempt", "event", "artifact", "publication"}
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 PLANNED_ONCE: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("dispatcher.tasks", "queries.sql"): (
-        "job_versions_of",
+    ("dispatcher.tasks", "queries.sql"): ("job_versions_of", "lock_streams", "lock_tasks", "operator_states"),
+    ("dispatcher.tasks", "claim.sql"): (
         "job_settings",
         "input_heads",
-        "lock_streams",
-        "lock_tasks",
         "spent_claims",
         "mark_claimed",
         "claimed",
-        "operator_states",
         "job_details",
     ),
     ("dispatcher.wakeups", "queries.sql"): ("own_limits", "job_lines", "release", "release_again"),

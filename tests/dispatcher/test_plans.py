@@ -127,9 +127,9 @@ async def _check_releases(filled: InProcess, given: _Given) -> None:
 
 
 async def _check_leases(filled: InProcess, given: _Given) -> None:
-    tasks = Statements.load("dispatcher.tasks")
+    tasks, claims = Statements.load("dispatcher.tasks"), Statements.load("dispatcher.tasks", "claim.sql")
     await _check(filled, {"task_pkey"}, tasks.lock_tasks, task_ids=given.some)
-    await _check(filled, {"task_pkey"}, tasks.claimed, task_ids=given.some)
+    await _check(filled, {"task_pkey"}, claims.claimed, task_ids=given.some)
     claim = {
         "stream_epochs": [None] * 50,
         "job_version_ids": [given.job],
@@ -138,11 +138,11 @@ async def _check_leases(filled: InProcess, given: _Given) -> None:
         "request_id": given.job,
         "lease": "60 s",
     }
-    await _check(filled, {"task_pkey"}, tasks.mark_claimed, task_ids=given.some, token_digest=b"x", **claim)
+    await _check(filled, {"task_pkey"}, claims.mark_claimed, task_ids=given.some, token_digest=b"x", **claim)
     await _check(
         filled,
         {"task_queued", "task_open"},
-        tasks.run_candidates,
+        claims.run_candidates,
         job_version_id=given.stream,
         stream_key="",
         limit=500,

@@ -2,8 +2,8 @@
 
 import pytest
 
+from dispatcher.deploy.progress import StagedJobRow, StagedWatermarkRow
 from dispatcher.deploy.readiness import Lack, lack
-from dispatcher.deploy.stages import StagedJobRow, StagedWatermarkRow
 
 
 def job(

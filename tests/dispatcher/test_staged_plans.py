@@ -8,8 +8,8 @@ import pytest_asyncio
 
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.statements import Statements
-from dispatcher.deploy import barrier, stages
-from dispatcher.deploy.stages import StagedJobRow
+from dispatcher.deploy import barrier, progress
+from dispatcher.deploy.progress import StagedJobRow
 from tests.dispatcher.builders import start_source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy
 from tests.dispatcher.in_process import InProcess, in_process_dispatcher
@@ -56,14 +56,14 @@ async def _fill(dispatcher: InProcess, rows: int) -> None:
 async def _staged(dispatcher: InProcess) -> dict[str, StagedJobRow]:
     staged = await dispatcher.value("select staged_version_id::text from dag")
     async with transaction(dispatcher.pool) as connection:
-        return {row.job: row for row in await stages.staged_jobs(connection, staged)}
+        return {row.job: row for row in await progress.staged_jobs(connection, staged)}
 
 
 @pytest.mark.slow
 async def test_of_each_kind_of_tasks_so_many_are_read(dispatcher: InProcess) -> None:
     await _fill(dispatcher, ROWS)
     staged = await dispatcher.value("select staged_version_id::text from dag")
-    statement = Statements.load("dispatcher.deploy", "stages.sql").staged_jobs
+    statement = Statements.load("dispatcher.deploy", "progress.sql").staged_jobs
     nodes = await plan_of(dispatcher, statement, analyze=True, dag_version_id=staged, most=MOST)
     scans = [node for node in nodes if node.get("Relation Name") == "task"]
     assert scans
@@ -78,7 +78,7 @@ async def test_once_all_of_them_were_read_the_locks_of_a_cutover_wait_for_a_few(
     await _fill(dispatcher, ROWS)
     staged = await dispatcher.value("select staged_version_id::text from dag")
     await barrier.note_passed(dispatcher.pool, staged)
-    statement = Statements.load("dispatcher.deploy", "stages.sql").staged_jobs
+    statement = Statements.load("dispatcher.deploy", "progress.sql").staged_jobs
     nodes = await plan_of(dispatcher, statement, analyze=True, dag_version_id=staged, most=MOST)
     scans = [node for node in nodes if node.get("Relation Name") == "task"]
     read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in scans]
@@ -91,15 +91,15 @@ async def test_a_job_with_more_to_do_than_is_looked_at_is_not_done_until_all_was
 ) -> None:
     """Though all of it came later: nobody can tell of what was not looked at. With fewer it is told apart."""
     await _fill(dispatcher, 50)
-    monkeypatch.setattr(stages, "_MOST_WAITING", 50)
+    monkeypatch.setattr(progress, "_MOST_WAITING", 50)
     assert {job: (row.unfinished, row.open) for job, row in (await _staged(dispatcher)).items()} == {
         "copies": (True, True),
         "echo": (True, True),
     }
     level = {"copies": (False, True), "echo": (False, True)}
-    monkeypatch.setattr(stages, "_MOST_WAITING", 51)
+    monkeypatch.setattr(progress, "_MOST_WAITING", 51)
     assert {job: (row.unfinished, row.open) for job, row in (await _staged(dispatcher)).items()} == level
-    monkeypatch.setattr(stages, "_MOST_WAITING", 50)
+    monkeypatch.setattr(progress, "_MOST_WAITING", 50)
     await barrier.note_passed(dispatcher.pool, await dispatcher.value("select staged_version_id::text from dag"))
     assert {job: (row.unfinished, row.open) for job, row in (await _staged(dispatcher)).items()} == level
 

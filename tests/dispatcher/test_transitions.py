@@ -11,7 +11,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.db.statements import Statements
-from dispatcher.tasks import changes, store
+from dispatcher.tasks import changes, claim_rows, store
 from dispatcher.tasks.leases import LockedTask
 from dispatcher.tasks.retries import ErrorClass
 from dispatcher.tasks.rows import (
@@ -49,7 +49,7 @@ async def _releases(connection: Connection, task_id: str) -> None:
 
 async def _claims(connection: Connection, task_id: str) -> None:
     request = "00000000-0000-7000-8000-000000000000"
-    await store.mark_claimed(connection, {task_id: None}, {}, "w", request, b"token", timedelta(seconds=1))
+    await claim_rows.mark_claimed(connection, {task_id: None}, {}, "w", request, b"token", timedelta(seconds=1))
 
 
 async def _backoff_ends(connection: Connection, task_id: str) -> None:
@@ -66,7 +66,7 @@ async def _skips(connection: Connection, task_id: str) -> None:
 
 def _passes_late(after: TaskState) -> Step:
     async def step(connection: Connection, task_id: str) -> None:
-        await store.pass_late(connection, [task_id], after, "why")
+        await claim_rows.pass_late(connection, [task_id], after, "why")
 
     return step
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from dispatcher.deploy import barrier, cutover, stages
+from dispatcher.deploy import barrier, cutover, progress
 from dispatcher.deploy.advancing import advance
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
@@ -206,7 +206,7 @@ async def test_more_tasks_than_a_look_reads_hold_no_cutover(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them came after the barrier: that is found without the locks, and is known under them."""
-    monkeypatch.setattr(stages, "_MOST_WAITING", 3)
+    monkeypatch.setattr(progress, "_MOST_WAITING", 3)
     source, building = await _built(dispatcher, fleet)
     await source.publish([3])
     await fleet.work("copies")
