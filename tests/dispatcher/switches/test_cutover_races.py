@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.db.pool import transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import cutover, readiness
+from dispatcher.deploy import barrier, cutover, readiness
 from dispatcher.deploy.advancing import advance
 from dispatcher.events import replay_rows
 from dispatcher.events import store as events_store
@@ -16,10 +16,11 @@ from dispatcher.events.producers import lock_producers
 from dispatcher.events.rows import Replay
 from dispatcher.rpc import convert
 from kernel.ids import new_id
-from tests.dispatcher.builders import Source
+from tests.dispatcher.builders import Source, Worker, artifact, at, event
 from tests.dispatcher.changing import CHANGED, Fleet, deploy, missing, roll_back, served, state, watch
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.worker.v1.emit_pb2 import EmitItem
 
 pytestmark = pytest.mark.races
 
@@ -29,6 +30,19 @@ set cursor_key = '\\xffffffffffffffff'
 where dataset_version_id in (select dataset_version_id from pointer where dataset_id in ('copies', 'echoes'))
 """
 OTHER = CHANGED.replace("+ 1", "+ 2")
+STAGED_COPY = """
+select t.task_id::text, o.dataset_version_id::text
+from task t join job_version j using (job_version_id) join job_version_run r using (job_version_id)
+join job_output o using (job_version_id)
+where j.job = 'copies' and r.run_state = 'staged' and t.state = 'released'
+"""
+# What comes of a task that was there when the barrier was taken, and does not count for it.
+UNAWAITED = """
+select count(*)
+from task t join job_version j using (job_version_id) join job_version_run r using (job_version_id)
+where j.job = 'echo' and r.run_state = 'staged' and t.origin = 'live' and t.state = 'queued'
+    and t.created_at > (select barrier_at from dag_version where state = 'building')
+"""
 
 
 async def _no_lock(connection: Connection, dags: set[str]) -> None:
@@ -147,3 +161,39 @@ async def test_who_gives_a_build_up_does_not_wait_for_its_replay(
     await fleet.catch_up()
     assert state((await watch(dispatcher, again)).deployment) == "active"
     assert await missing(dispatcher) == 0
+
+
+@pytest.mark.parametrize("locked", [True, False])
+async def test_what_is_accepted_while_a_barrier_is_taken_is_on_one_side_of_it(
+    dispatcher: InProcess, source: Source, monkeypatch: pytest.MonkeyPatch, locked: bool
+) -> None:
+    """Without its shared lock acceptance judges by the barrier before, and what comes of a task from before the new one
+    is waited for by nobody."""
+    if not locked:
+        monkeypatch.setattr(events_store, "share_dags", _no_lock)
+    fleet, worker = Fleet(dispatcher), Worker(dispatcher)
+    await source.publish([1])
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED)
+    while await dispatcher.replay():
+        pass
+    await fleet.work()
+    await barrier.note_passed(dispatcher.pool, building.deployment_id)
+    await source.publish([2])
+    await dispatcher.release()
+    ((task_id, version),) = await dispatcher.rows(STAGED_COPY)
+    file = await artifact(dispatcher, "copies", at(2), key=f"data/{version}/{new_id()}-1-0.parquet")
+    lease = worker.lease(await worker.claim_one(task_id))
+    item = EmitItem(tasks=[lease], artifacts=[file], events=[event("copies", at(2), artifact=0)])
+    acceptance, ops = Acceptance(new_id), [convert.emit(item, new_id).with_consumers(1)]
+    async with transaction(dispatcher.pool) as connection:
+        producers = await lock_producers(connection, ops)
+        taking = asyncio.create_task(
+            barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES)
+        )
+        await dispatcher.until_waiting_or_done(taking)
+        assert taking.done() is not locked
+        results = await acceptance.accept(producers, ops)
+        await acceptance.publish(producers, ops, results)
+    assert await taking
+    assert await dispatcher.value(UNAWAITED) == (0 if locked else 1)
