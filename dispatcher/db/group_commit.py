@@ -26,7 +26,7 @@ import structlog
 from dispatcher.db.errors import OutcomeUnknown, TransactionFailed
 from dispatcher.db.operations import BatcherConfig, Committed, Connection, Held, Item, Kind, Quarantined, fail_calls
 from dispatcher.db.pipeline import pipelined
-from dispatcher.db.pool import Pool, commit
+from dispatcher.db.pool import Pool, commit, rests, roll_back
 from kernel.crash import crash
 
 _log = structlog.get_logger(__name__)
@@ -205,8 +205,9 @@ class GroupCommit:
             item.answer(verdict)
 
     async def _connection(self) -> Connection:
-        """Kept between transactions, so that its statements stay prepared; replaced when it is lost."""
-        if self._held is not None and self._held.closed:
+        """Kept between transactions, so that its statements stay prepared; replaced when it is lost, or left as no
+        transaction can begin on it: all later ones would fail."""
+        if self._held is not None and not rests(self._held):
             await self.close()
         if self._held is None:
             self._held = await self._pool.getconn()
@@ -228,8 +229,7 @@ async def _one_by_one(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
     except Exception:
-        with contextlib.suppress(psycopg.Error):
-            await connection.rollback()
+        await roll_back(connection)
         raise
     await commit(connection)
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, overload
 import psycopg
 
 from dispatcher.db.errors import OutcomeUnknown
+from dispatcher.db.pool import end_autocommit, roll_back
 from dispatcher.db.rows import Connection
 from dispatcher.db.statements import Statements
 
@@ -41,8 +42,10 @@ async def pipelined(connection: Connection, *, flushed: bool = True, planned_onc
 
     With `flushed` false, COMMIT does not wait for the disk, as in `pool.unflushed_transaction`. `planned_once` is for
     statements whose plan takes longer than their work: they are planned once for a connection, not for each execution
-    anew, and by indexes only, because what is planned while the tables are empty must do when they are full. Raises
-    OutcomeUnknown when the connection is lost once COMMIT is sent, with what nobody has waited for.
+    anew, and by indexes only, because what is planned while the tables are empty must do when they are full.
+
+    Raises OutcomeUnknown when the connection is lost once COMMIT is sent, with what nobody has waited for. Whatever it
+    raises, the connection rests afterwards or is closed.
     """
     settings = {
         "limit": LIMIT,
@@ -60,16 +63,12 @@ async def pipelined(connection: Connection, *, flushed: bool = True, planned_onc
             sent = True
             await connection.execute("commit", prepare=False)
     except BaseException as error:
-        if connection.closed:
-            if sent and isinstance(error, psycopg.Error):
-                raise OutcomeUnknown("the connection was lost in COMMIT: repeat by key") from error
-            raise
-        with contextlib.suppress(psycopg.Error):
-            await connection.rollback()
+        await roll_back(connection)
+        if sent and connection.closed and isinstance(error, psycopg.Error):
+            raise OutcomeUnknown("the connection was lost in COMMIT: repeat by key") from error
         raise
     finally:
-        if not connection.closed:
-            await connection.set_autocommit(False)
+        await end_autocommit(connection)
 
 
 async def plan_each(connection: Connection) -> None:

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
@@ -114,8 +115,7 @@ async def single_statements(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRo
         try:
             yield connection
         finally:
-            if not connection.closed:
-                await connection.set_autocommit(False)
+            await end_autocommit(connection)
 
 
 @contextlib.asynccontextmanager
@@ -128,9 +128,33 @@ async def unflushed_transaction(pool: Pool) -> AsyncIterator[AsyncConnection[Tup
             yield connection
             await commit(connection)
         except BaseException:
-            with contextlib.suppress(psycopg.Error):
-                await connection.rollback()
+            await roll_back(connection)
             raise
+
+
+def rests(connection: AsyncConnection[TupleRow]) -> bool:
+    """Nothing is open on it: whoever has it next may begin. One that is not `closed` may have lost its session all the
+    same: where that ends in a pipeline, psycopg may be left in the middle of an answer that never comes."""
+    info = connection.info
+    return info.transaction_status is TransactionStatus.IDLE and info.pipeline_status is PipelineStatus.OFF
+
+
+async def roll_back(connection: AsyncConnection[TupleRow]) -> None:
+    """ROLLBACK. Afterwards the connection rests or is closed. Raises nothing but cancellation."""
+    try:
+        with contextlib.suppress(psycopg.Error):
+            await connection.rollback()
+    finally:
+        if not rests(connection):
+            await connection.close()
+
+
+async def end_autocommit(connection: AsyncConnection[TupleRow]) -> None:
+    """It is as the pool has them again, or closed. Raises nothing: the error stays for which a block was left."""
+    if rests(connection):
+        await connection.set_autocommit(False)
+    else:
+        await connection.close()
 
 
 async def commit(connection: AsyncConnection[TupleRow]) -> None:

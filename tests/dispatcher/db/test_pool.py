@@ -96,6 +96,16 @@ async def test_each_of_single_statements_is_a_transaction(pool: Pool) -> None:
         assert await (await connection.execute("select value from written")).fetchall() == [(1,)]
 
 
+async def test_why_single_statements_were_left_is_told_whatever_they_leave_open(pool: Pool) -> None:
+    async def leave_open() -> None:
+        async with single_statements(pool) as connection:
+            await connection.execute("begin")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await leave_open()
+
+
 async def test_a_connection_that_was_cut_while_it_rested_fails_nobody(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
