@@ -72,13 +72,14 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
     job_version_ids = {owner.job_version_id for owner in owners.values()}
     stream_keys = {_stream(owner) for owner in owners.values() if owner.stream_key is not None}
     own = {task_id for task_id, owner in owners.items() if owner.stream_key is None}
-    # Where there are streams these are locked first, and with the tasks of their own the members of their runs.
+    # Where there are streams these are locked first, and with the tasks of their own the members of their runs. What
+    # inputs are at is read behind the last lock: a task is not pinned to before what caused it, or what it waited for.
     alone = own if not stream_keys else set[str]()
-    settings, heads, streams, locked = await together(
+    settings, streams, locked, heads = await together(
         claim_rows.job_settings(connection, job_version_ids),
-        claim_rows.input_heads(connection, job_version_ids),
         store.lock_streams(connection, stream_keys, ensure=True),
         store.lock_tasks(connection, alone),
+        claim_rows.input_heads(connection, job_version_ids if alone else set()),
     )
     if streams:  # the head of a stream is looked for by conditions, not by keys
         await plan_each(connection)
@@ -88,7 +89,10 @@ async def claim_tasks(connection: Connection, claim: Claim) -> Claimed:
         for key, stream in streams.items()
     }
     if streams:
-        locked = await store.lock_tasks(connection, own | {t for ids in members.values() for t in ids})
+        locked, heads = await together(
+            store.lock_tasks(connection, own | {t for ids in members.values() for t in ids}),
+            claim_rows.input_heads(connection, job_version_ids),
+        )
     spent = await claim_rows.spent_claims(connection, locked.values(), claim.request_id)
     members = {key: [] if spent.intersection(ids) else ids for key, ids in members.items()}
     refusals = {task_id: _refusal_of_own(locked[task_id], settings, claim, spent) for task_id in own}
