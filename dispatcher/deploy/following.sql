@@ -29,7 +29,7 @@ cross join lateral (
 ) earlier
 order by m.job_version_id, m.served_id
 on conflict (job_version_id, input_version_id, from_number) do update set to_number = null, opened_at = clock_timestamp(),
-    instead_of_version_id = coalesce(subscription.instead_of_version_id, excluded.instead_of_version_id);
+    instead_of_version_id = coalesce(excluded.instead_of_version_id, subscription.instead_of_version_id);
 
 -- name: reopen_barriers
 -- Builds of other DAGs that read a dataset whose pointer has moved are owed what they follow to: what was passed is so no more. Before they are

@@ -106,7 +106,7 @@ left join lateral (
 ) former on true
 order by b.job_version_id, b.dataset_version_id
 on conflict (job_version_id, input_version_id, from_number) do update set to_number = null, opened_at = clock_timestamp(),
-    instead_of_version_id = coalesce(subscription.instead_of_version_id, excluded.instead_of_version_id);
+    instead_of_version_id = coalesce(excluded.instead_of_version_id, subscription.instead_of_version_id);
 
 -- name: close_subscriptions
 -- Up to the heads as they are under the exclusive lock. Index subscription_open, primary key.

@@ -31,7 +31,7 @@ class Replayer:
         self._last_dag = turn.dag
         replay = await replay_rows.locked_replay(connection, turn)
         if replay is not None:
-            place = await replay_rows.replay_events(connection, replay, PAGE)
-            await replay_rows.note_replay(connection, replay, place)
+            page = await replay_rows.replay_events(connection, replay, PAGE)
+            await replay_rows.note_replay(connection, replay, page)
             crash("replay.written")
         return 1

@@ -1,10 +1,9 @@
 """Rows of replays. Maps and never commits; each method is the statement of its name in replay.sql."""
 
+from dispatcher.db.errors import TransactionFailed
 from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
-from dispatcher.events.rows import Replay, ReplayTurn
-from kernel.errors import TraceError
-from traceapi.types.v1.errors_pb2 import ErrorReason
+from dispatcher.events.rows import Replay, ReplayedPage, ReplayTurn
 
 _sql = Statements.load("dispatcher.events", "replay.sql")
 
@@ -28,37 +27,38 @@ async def locked_replay(connection: Connection, turn: ReplayTurn) -> Replay | No
     return found[0] if found else None
 
 
-async def replay_events(connection: Connection, replay: Replay, limit: int) -> tuple[bytes, str] | None:
-    """Makes tasks of the next page; answers its last event's place, None where there was none."""
-    cursor = await connection.execute(
+async def replay_events(connection: Connection, replay: Replay, limit: int) -> ReplayedPage | None:
+    """Makes tasks of the next page; None where there was none."""
+    found = await rows(
+        connection,
         _sql.replay_events,
-        {
-            "job_version_id": replay.job_version_id,
-            "input_version_id": replay.input_version_id,
-            "after_number": replay.after_number,
-            "from_number": replay.from_number,
-            "instead_of_version_id": replay.instead_of_version_id,
-            "replay_key": replay.replay_key,
-            "replay_event_id": replay.replay_event_id,
-            "limit": limit,
-        },
+        ReplayedPage,
+        job_version_id=replay.job_version_id,
+        input_version_id=replay.input_version_id,
+        after_number=replay.after_number,
+        from_number=replay.from_number,
+        instead_of_version_id=replay.instead_of_version_id,
+        replay_key=replay.replay_key,
+        replay_event_id=replay.replay_event_id,
+        limit=limit,
     )
-    row = await cursor.fetchone()
-    return (row[0], row[1]) if row else None
+    return found[0] if found else None
 
 
-async def note_replay(connection: Connection, replay: Replay, place: tuple[bytes, str] | None) -> None:
-    """Raises UNAVAILABLE where the subscription was collected meanwhile: the page is not to be kept."""
+async def note_replay(connection: Connection, replay: Replay, page: ReplayedPage | None) -> None:
+    """Raises TransactionFailed where the page is not to be kept: the subscription was collected meanwhile, or the page
+    counts as newer than what is served by now."""
     cursor = await connection.execute(
         _sql.note_replay,
         {
             "job_version_id": replay.job_version_id,
             "input_version_id": replay.input_version_id,
             "from_number": replay.from_number,
-            "replay_key": place[0] if place else None,
-            "replay_event_id": place[1] if place else None,
-            "replayed": place is None,
+            "replay_key": page.key if page else None,
+            "replay_event_id": page.event_id if page else None,
+            "replayed": page is None,
+            "raised": page is not None and page.raised,
         },
     )
     if cursor.rowcount == 0:
-        raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "the job version was collected while it was replayed")
+        raise TransactionFailed("what was replayed was collected, or is not served any more: the page is undone")

@@ -126,6 +126,15 @@ class Replay:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayedPage:
+    """Its last event; `raised` where some of it counts as newer than what another version of the dataset has."""
+
+    key: bytes
+    event_id: str
+    raised: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EventRow:
     """An event as people see it."""
 

@@ -13,7 +13,7 @@ from dispatcher.events import replay_rows
 from dispatcher.events import store as events_store
 from dispatcher.events.accept import Acceptance
 from dispatcher.events.producers import lock_producers
-from dispatcher.events.rows import Replay
+from dispatcher.events.rows import Replay, ReplayedPage
 from dispatcher.rpc import convert
 from kernel.ids import new_id
 from tests.dispatcher.builders import Source, Worker, artifact, at, event
@@ -147,11 +147,11 @@ async def test_who_gives_a_build_up_does_not_wait_for_its_replay(
     building = await deploy(dispatcher, CHANGED)
     note = replay_rows.note_replay
 
-    async def abort_first(connection: Connection, replay: Replay, place: tuple[bytes, str] | None) -> None:
+    async def abort_first(connection: Connection, replay: Replay, page: ReplayedPage | None) -> None:
         monkeypatch.setattr(replay_rows, "note_replay", note)
         async with asyncio.timeout(DEADLINE):
             await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
-        await note(connection, replay, place)
+        await note(connection, replay, page)
 
     monkeypatch.setattr(replay_rows, "note_replay", abort_first)
     assert await dispatcher.replay()

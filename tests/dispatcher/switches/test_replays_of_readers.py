@@ -22,7 +22,7 @@ OWNERS = ("copies", "echo", "apart")
 
 
 @contextlib.asynccontextmanager
-async def _nothing_replayed_to_the_reader(dispatcher: InProcess) -> AsyncIterator[None]:
+async def nothing_replayed_to_the_reader(dispatcher: InProcess) -> AsyncIterator[None]:
     """As if another dispatcher were at it, and slow."""
     async with transaction(dispatcher.pool) as connection:
         await connection.execute("select from job_version where job = 'mine' for no key update")
@@ -50,7 +50,7 @@ async def test_two_replays_do_not_pass_by_a_scope_on_the_strength_of_each_other(
     await fleet.catch_up()
     await fleet.catch_up()
     first = await served(dispatcher)
-    async with _nothing_replayed_to_the_reader(dispatcher):
+    async with nothing_replayed_to_the_reader(dispatcher):
         await deploy(dispatcher, CHANGED)
         await source.publish([3])
         await dispatcher.run(
@@ -75,7 +75,7 @@ async def test_what_is_not_served_any_more_is_not_replayed_to_a_reader(
     await fleet.work()
     await dispatcher.deploy(READER)
     await fleet.catch_up()
-    async with _nothing_replayed_to_the_reader(dispatcher):
+    async with nothing_replayed_to_the_reader(dispatcher):
         await deploy(dispatcher, CHANGED)
         await source.publish([2])
         await dispatcher.run(
@@ -111,7 +111,7 @@ async def test_a_reader_gets_every_scope_whenever_the_pointer_moves(
             await source.publish([last])
         elif step == "switch":
             document = CHANGED if document is PIPELINE else PIPELINE
-            async with _nothing_replayed_to_the_reader(dispatcher):
+            async with nothing_replayed_to_the_reader(dispatcher):
                 await deploy(dispatcher, document)
                 await fleet.catch_up(*OWNERS)
                 await fleet.catch_up(*OWNERS)
