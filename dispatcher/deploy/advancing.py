@@ -61,9 +61,11 @@ async def _advance(pool: Pool, build: StagedDagRow) -> bool:
 
 
 async def _cut_over_by_itself(pool: Pool, build: StagedDagRow) -> bool:
-    """False where another one, or an event that was accepted meanwhile, came first."""
+    """False where another one, an event that was accepted meanwhile, or a hold came first."""
     try:
         await cutover.cut_over(pool, build.dag_version_id, cutover.DISPATCHER)
+    except cutover.Held:
+        return False
     except TraceError as error:
         if error.reason == ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL:  # what came first has an entry of its own
             return False

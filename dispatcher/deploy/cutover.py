@@ -30,6 +30,10 @@ DISPATCHER = "dispatcher"
 """The actor of what happens by itself."""
 
 
+class Held(Exception):
+    """It was put on hold after it was looked at: it does not take over by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rollback:
     """A call for one. `to_version` None is the version that was active before the active one."""
@@ -66,7 +70,7 @@ async def activate(
 
 async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False) -> VersionRow:
     """Raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where it is not being built, NOT_CAUGHT_UP, and TOO_MANY_ROWS where
-    too many jobs of other DAGs follow."""
+    too many jobs of other DAGs follow; Held where nobody asked and it waits for a person."""
     async with transaction(pool) as connection:
         version = await deployed(connection, dag_version_id)
         if (active := await store.active_version(connection, version.dag)) is not None:
@@ -75,6 +79,9 @@ async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_ma
         standing = await stages.own(connection, version.dag)
         if standing.staged_version_id != dag_version_id:
             raise _final(version)
+        by_itself = actor == DISPATCHER  # then it is done for whoever deployed it
+        if by_itself and await stages.waits_for_person(connection, dag_version_id):
+            raise Held
         await stages.lock_watermarks(connection, version.dag)
         lacking = await look(connection, dag_version_id)
         waived = watermarks_may_go_back and lacking.can_be_waived
@@ -87,7 +94,6 @@ async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_ma
             )
         await stages.unstage(connection, version.dag)
         active = await activate(connection, standing, dag_version_id, actor=actor)
-        by_itself = actor == DISPATCHER  # then it is done for whoever deployed it
         details = {
             "by_itself": by_itself,
             "watermarks_may_go_back": waived and bool(lacking.behind or lacking.incomparable),

@@ -89,13 +89,13 @@ async def _begin(pool: Pool, call: Call, new_id: Callable[[], str]) -> Build | D
     """What was answered before, or a version to build; a refusal writes nothing."""
     deployable = call.deployable
     async with transaction(pool) as connection:
-        answer = await _answer(connection, call)
+        answer = await _answer(connection, call, owned=False)
         if answer is not None:
             return Deployed(answer, unchanged=True)
         await require_owned(connection, deployable)
         await store.insert_dag(connection, deployable.name, call.actor)
         await store.own_dag(connection, deployable.name)
-        if (answer := await _answer(connection, call)) is not None:  # another one came first
+        if (answer := await _answer(connection, call, owned=True)) is not None:  # another one came first
             return Deployed(answer, unchanged=True)
         active = await store.active_version(connection, deployable.name)
         build = Build(new_id(), deployable, base=active.dag_version_id if active else None, actor=call.actor)
@@ -112,9 +112,10 @@ async def _begin(pool: Pool, call: Call, new_id: Callable[[], str]) -> Build | D
         return build
 
 
-async def _answer(connection: Connection, call: Call) -> VersionRow | None:
+async def _answer(connection: Connection, call: Call, *, owned: bool) -> VersionRow | None:
     """The version that answers the call without deploying: the one of the same request, or the one of the same document
-    that is being built or, where none is, active."""
+    that is being built or, where none is, active. A build is put on hold under the row of its DAG: `owned`. Else it
+    could take over meanwhile, and the audit would say that it was held after that."""
     answered = await _answered(connection, call)
     if answered is not None:
         return answered
@@ -129,9 +130,11 @@ async def _answer(connection: Connection, call: Call) -> VersionRow | None:
     if present is None or present.spec_digest != call.deployable.digest:
         return None
     if staged is not None and call.hold:
-        await stages.hold_cutover(connection, staged.dag_version_id)
-        entry = Entry(Action.HOLD, call.actor, staged.dag, [staged.dag], plan_id=call.plan_id)
-        await audit.record(connection, replace(entry, to_version_id=staged.dag_version_id))
+        if not owned:
+            return None
+        if await stages.hold_cutover(connection, staged.dag_version_id):
+            entry = Entry(Action.HOLD, call.actor, staged.dag, [staged.dag], plan_id=call.plan_id)
+            await audit.record(connection, replace(entry, to_version_id=staged.dag_version_id))
     await _note_answer(connection, call, present)
     return present
 

@@ -123,9 +123,16 @@ async def set_state(connection: Connection, dag_version_id: str, state: str) -> 
     await connection.execute(_sql.set_state, {"dag_version_id": dag_version_id, "state": state})
 
 
-async def hold_cutover(connection: Connection, dag_version_id: str) -> None:
-    """It waits for a person, whatever it was begun with."""
-    await connection.execute(_sql.hold_cutover, {"dag_version_id": dag_version_id})
+async def hold_cutover(connection: Connection, dag_version_id: str) -> bool:
+    """It waits for a person, whatever it was begun with; False where it did before. The caller owns its DAG."""
+    cursor = await connection.execute(_sql.hold_cutover, {"dag_version_id": dag_version_id})
+    return cursor.rowcount > 0
+
+
+async def waits_for_person(connection: Connection, dag_version_id: str) -> bool:
+    """Also where it was put on hold since it was looked at, if the caller owns its DAG."""
+    cursor = await connection.execute(_sql.waits_for_person, {"dag_version_id": dag_version_id})
+    return await cursor.fetchone() == (True,)
 
 
 async def note_held(connection: Connection, dag_version_id: str) -> bool:

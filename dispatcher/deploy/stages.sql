@@ -146,7 +146,12 @@ update dag set staged_version_id = %(dag_version_id)s, releases_held_until = nul
 update dag_version set state = %(state)s::deployment_state where dag_version_id = %(dag_version_id)s;
 
 -- name: hold_cutover
-update dag_version set hold = true where dag_version_id = %(dag_version_id)s;
+-- The caller owns the DAG. No row where it waits for a person anyway. Primary key.
+update dag_version set hold = true where dag_version_id = %(dag_version_id)s and not hold;
+
+-- name: waits_for_person
+-- Primary key.
+select hold from dag_version where dag_version_id = %(dag_version_id)s;
 
 -- name: note_held
 -- Only what is still being built: it may have been given up since it was looked at. Primary keys.
