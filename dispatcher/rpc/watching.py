@@ -1,8 +1,9 @@
 """Looks at deployments that are watched: one for all who watch the same one.
 
 A look counts tasks, and takes the longer the more there are. So those who watch one deployment take the same looks, one
-at a time, and between two of them is nine times as long as a look took: however many watch, a tenth of one connection
-is theirs. Who comes anew gets a look that began after it came, since what a watch begins with is the present.
+at a time, and after each comes a rest of nine times as long as it took: however many watch, come and go, a tenth of one
+connection is theirs. Who comes anew waits for a look that began after it came, since what a watch begins with is the
+present; but where the rest goes on for longer than five seconds, it begins with the last look's answer.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ Answer = TypeVar("Answer")
 
 INTERVAL_SECONDS = 0.5
 _REST = 9.0
-_LONGEST_SECONDS = 10.0
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,13 @@ class _Look(Generic[Answer]):
     took: float
 
     @property
+    def rested_at(self) -> float:
+        return self.began + self.took * (1 + _REST)
+
+    @property
     def next_at(self) -> float:
-        return self.began + min(max(INTERVAL_SECONDS, self.took * (1 + _REST)), _LONGEST_SECONDS)
+        """For those who have seen it."""
+        return max(self.began + INTERVAL_SECONDS, self.rested_at)
 
 
 @dataclass(slots=True)
@@ -38,7 +44,7 @@ class _Watched(Generic[Answer]):
 
 
 class Watches(Generic[Answer]):
-    """Forgets a deployment with the last one who watches it. `now` and `sleep` are those of the loop."""
+    """Forgets a deployment that nobody watches once it has rested. `now` and `sleep` are those of the loop."""
 
     def __init__(
         self,
@@ -53,6 +59,7 @@ class Watches(Generic[Answer]):
 
     async def looks(self, deployment_id: str) -> AsyncGenerator[Answer, None]:
         """Without end; close it. Raises what a look raises."""
+        self._forget()
         watched = self._watched.setdefault(deployment_id, _Watched())
         watched.watchers += 1
         try:
@@ -63,7 +70,13 @@ class Watches(Generic[Answer]):
                 look = await self._turn(watched, deployment_id, since=look.began, seen=look)
         finally:
             watched.watchers -= 1
-            if not watched.watchers:
+            self._forget()
+
+    def _forget(self) -> None:
+        """What was left to its rest goes with whoever comes or goes next."""
+        now = self._now()
+        for deployment_id, watched in list(self._watched.items()):
+            if not watched.watchers and (watched.latest is None or watched.latest.rested_at <= now):
                 del self._watched[deployment_id]
 
     async def _turn(
@@ -72,8 +85,14 @@ class Watches(Generic[Answer]):
         """The latest look, where it was begun since then and is not the one that was seen; else another one."""
         async with watched.turn:
             latest = watched.latest
-            if latest is None or latest is seen or latest.began < since:
-                began = self._now()
-                answer = await self._look(deployment_id)
-                latest = watched.latest = _Look(answer, began, self._now() - began)
-            return latest
+            if latest is not None and latest is not seen and latest.began >= since:
+                return latest
+            rest = latest.rested_at - self._now() if latest is not None else 0.0
+            if latest is not None and seen is None and rest > _PATIENCE_SECONDS:
+                return latest
+            if rest > 0:
+                await self._sleep(rest)
+            began = self._now()
+            answer = await self._look(deployment_id)
+            watched.latest = _Look(answer, began, self._now() - began)
+            return watched.latest

@@ -68,14 +68,20 @@ async def _next(watches: list[AsyncGenerator[int, None]]) -> list[asyncio.Future
     return tasks
 
 
-async def test_those_who_come_during_a_look_share_the_next_one(clock: Clock, watches: Watches[int]) -> None:
+async def test_those_who_come_during_a_look_share_the_next_one_after_its_rest(
+    clock: Clock, watches: Watches[int]
+) -> None:
     first = await _next([watches.looks("a")])
-    clock.now += 1
+    clock.now += 0.1
     later = await _next([watches.looks("a") for _ in range(5)])
-    assert len(clock.looks) == 1
+    assert clock.looks == [STARTED]
     clock.looking.release()
     clock.looking.release()
-    assert await asyncio.gather(*first, *later) == [1, 2, 2, 2, 2, 2]
+    assert await asyncio.gather(*first) == [1]
+    await _settled()
+    clock.go_on()
+    assert await asyncio.gather(*later) == [2, 2, 2, 2, 2]
+    assert clock.looks == pytest.approx([STARTED, STARTED + 1.0])
 
 
 async def test_from_then_on_all_take_the_same_looks(clock: Clock, watches: Watches[int]) -> None:
@@ -100,17 +106,44 @@ async def test_from_then_on_all_take_the_same_looks(clock: Clock, watches: Watch
     assert min(gaps) >= watching.INTERVAL_SECONDS - 1e-9
 
 
-async def test_between_two_looks_is_nine_times_as_long_as_one_took(clock: Clock, watches: Watches[int]) -> None:
-    watch = watches.looks("a")
+async def _looked(clock: Clock, watch: AsyncGenerator[int, None], took: float) -> int:
+    """The next answer of a watch, whose look takes so long."""
     (answer,) = await _next([watch])
-    clock.now += 0.4
+    clock.now += took
     clock.looking.release()
-    assert await answer == 1
+    return await answer
+
+
+@pytest.mark.parametrize("took", [0.4, 8.0])
+async def test_between_two_looks_is_nine_times_as_long_as_one_took(
+    clock: Clock, watches: Watches[int], took: float
+) -> None:
+    watch = watches.looks("a")
+    assert await _looked(clock, watch, took) == 1
     (answer,) = await _next([watch])
     clock.looking.release()
     clock.go_on()
     assert await answer == 2
-    assert clock.looks == pytest.approx([STARTED, STARTED + 4.0])
+    assert clock.looks == pytest.approx([STARTED, STARTED + 10 * took])
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_who_comes_in_a_long_rest_begins_with_the_last_look(
+    clock: Clock, watches: Watches[int], alone: bool
+) -> None:
+    """Also where nobody watched any more: those who come and go take no more looks than those who stay."""
+    first, second, third = (watches.looks("a") for _ in range(3))
+    assert await _looked(clock, first, 8.0) == 1
+    if alone:
+        await first.aclose()
+    clock.now += 60.0
+    assert await anext(second) == 1
+    clock.now += 10.0
+    (answer,) = await _next([third])
+    clock.looking.release()
+    clock.go_on()
+    assert await answer == 2
+    assert clock.looks == pytest.approx([STARTED, STARTED + 80.0])
 
 
 async def test_deployments_have_looks_of_their_own_and_are_forgotten(clock: Clock, watches: Watches[int]) -> None:

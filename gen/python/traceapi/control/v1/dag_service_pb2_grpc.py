@@ -151,7 +151,8 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchDeployment(self, request, context):
-        """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
+        """Follows a deployment: its present state first, or where looks at it take long the one of the last look; then each change, until it is
+        final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,9 @@ class DagServiceStub:
     BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]
-    """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
+    """Follows a deployment: its present state first, or where looks at it take long the one of the last look; then each change, until it is
+    final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
+    """
     CutOverDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]
     """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
     30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
@@ -97,7 +99,9 @@ class DagServiceAsyncStub(DagServiceStub):
     BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
-    """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
+    """Follows a deployment: its present state first, or where looks at it take long the one of the last look; then each change, until it is
+    final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
+    """
     CutOverDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]  # type: ignore[assignment]
     """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
     30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
@@ -171,7 +175,9 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.WatchDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dag_service_pb2.WatchDeploymentResponse], _abc.AsyncIterator[_dag_service_pb2.WatchDeploymentResponse]]:
-        """Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND."""
+        """Follows a deployment: its present state first, or where looks at it take long the one of the last look; then each change, until it is
+        final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def CutOverDag(

@@ -1236,7 +1236,8 @@ export const DagService: GenService<{
     output: typeof DeployDagResponseSchema;
   },
   /**
-   * Follows a deployment: its present state first, then each change, until it is final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
+   * Follows a deployment: its present state first, or where looks at it take long the one of the last look; then each change, until it is
+   * final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
    *
    * @generated from rpc traceapi.control.v1.DagService.WatchDeployment
    */
