@@ -96,7 +96,9 @@ async def died(point: str, database: str, home: Path, undisturbed: Seen) -> Deat
 
 def _moment(step: Step, arguments: Arguments, seen: Seen, undisturbed: Seen) -> Moment:
     ids = arguments if step.parted else ()
-    if seen.after.without(step.unseen, ids) == seen.before.without(step.unseen, ids):
+    elsewhere = step.unseen | step.added_to
+    same = seen.after.without(elsewhere, ids) == seen.before.without(elsewhere, ids)
+    if same and seen.after.keeps(seen.before, step.added_to):
         return Moment.BEFORE
     return Moment.AFTER if seen.after.alike(undisturbed.after) else Moment.BETWEEN
 
@@ -105,7 +107,7 @@ async def _to_the_end(scene: Scene, step: Step, before: Picture, after: Picture)
     """Everything that follows is done."""
     dangling = await _dangling(scene)
     await Fleet(scene.dispatcher).catch_up()
-    end = (await take(scene.dispatcher)).without(step.left_behind)
+    end = (await take(scene.dispatcher)).without(step.left_behind).unnumbered(step.numbering)
     return Seen(before, after, end, dangling + await _dangling(scene))
 
 

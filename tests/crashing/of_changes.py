@@ -31,9 +31,9 @@ _BUILT = frozenset(
         "virtual_dependency",
     }
 )
-"""What a deploy writes before it stages a version."""
-_NUMBERED = frozenset({"audit", "dag_version", "dag_version_dataset", "dag_version_job", "input_binding"})
-"""Where a build that went no further stands until a later deploy, and what tells its number or the next one."""
+"""To what a deploy adds before it stages a version."""
+_GIVEN_UP = frozenset({"dag_version", "dag_version_dataset", "dag_version_job", "input_binding"})
+"""Where a build that went no further stands until a later deploy."""
 
 
 async def _to_change(scene: Scene) -> Arguments:
@@ -122,7 +122,7 @@ async def _sweep(scene: Scene, _: Arguments) -> None:
         pass
 
 
-_DEPLOY = Step(_to_change, _change, unseen=_BUILT, left_behind=_NUMBERED)
+_DEPLOY = Step(_to_change, _change, added_to=_BUILT, left_behind=_GIVEN_UP, numbering=frozenset({"audit"}))
 _COLLECT = Step(_condemned, _collect, unseen=frozenset({"dag_version"}), parted=True)
 _SWEEP = Step(_littered, _sweep, parted=True, left_behind=frozenset({"audit"}))
 

@@ -17,6 +17,7 @@ join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
 where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
 group by c.oid
 """
+_NUMBER = re.compile(r'("(?:to_)?version": )\d+')
 _MADE = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"  # ids
     r"|\d{4}-\d\d-\d\dT[0-9:.]+(\+00:00)?"  # times
@@ -39,6 +40,19 @@ class Picture:
                 if table not in tables
             }
         )
+
+    def unnumbered(self, tables: Collection[str]) -> "Picture":
+        """In these tables every number of a version is the same."""
+        return Picture(
+            {
+                table: tuple(_NUMBER.sub(r"\1null", row) for row in rows) if table in tables else rows
+                for table, rows in self.tables.items()
+            }
+        )
+
+    def keeps(self, before: "Picture", tables: Collection[str]) -> bool:
+        """Of these tables, every row as it was before, whatever was added."""
+        return all(set(before.tables[table]) <= set(self.tables[table]) for table in tables)
 
     def alike(self, other: "Picture") -> bool:
         """The same rows, but for ids, times, digests and tokens, which no two runs have in common."""

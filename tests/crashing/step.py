@@ -35,16 +35,20 @@ class Step:
     is repeated by its caller, and a duty done by any dispatcher.
 
     Where a step is of several transactions, nobody reads what those before its last one wrote: `unseen` are tables of
-    which that is so, and where `parted`, rows that name one of the arguments are such rows.
+    which that is so, `added_to` those of which it is so of new rows only, and where `parted`, rows that name one of the
+    arguments are such rows.
     """
 
     arrange: Callable[[Scene], Awaitable[Arguments]]
     act: Callable[[Scene, Arguments], Awaitable[None]]
     unseen: frozenset[str] = frozenset()
+    added_to: frozenset[str] = frozenset()
     parted: bool = False
     left_behind: frozenset[str] = frozenset()
     """Tables in which a step that was tried twice may leave rows of the first try, which nothing but a later step of
-    the kind clears away, or may have counted it."""
+    the kind clears away."""
+    numbering: frozenset[str] = frozenset()
+    """Tables that name the version by its number, which is the next one where the first try took one."""
 
 
 @dataclass(frozen=True, slots=True)

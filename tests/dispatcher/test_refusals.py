@@ -21,6 +21,16 @@ from traceapi.types.v1.scope_pb2 import CursorRange
 
 OWNED = READER.replace("echoes", "copies")
 APART = READER.replace("echoes", "read")
+# What is added cannot be replaced, so it is not run again.
+ADDING = """\
+dag: reader
+jobs:
+  added:
+    operator: sql
+    config: {sql: select number from blocks}
+    inputs: {blocks: {}}
+    outputs: {added: {update: append, unique_key: [number], schema: {number: int64}}}
+"""
 RECORDED = "select action, reason, actor, dags, to_version from audit where outcome = 'refused' order by audit_id"
 
 
@@ -110,13 +120,15 @@ async def test_a_rollback_to_what_was_collected(dispatcher: InProcess, source: S
     assert await _last(dispatcher) == ("roll_back", "DEPLOYMENT_FINAL", "user:tester", ["chain"], 1)
 
 
-async def test_a_backfill_of_a_source_and_a_run_again_of_one(dispatcher: InProcess, source: Source) -> None:
+async def test_a_backfill_of_what_cannot_be_run_again(dispatcher: InProcess, source: Source) -> None:
+    await dispatcher.deploy(ADDING)
     block = CursorRange(first=int64(1), last=int64(1))
-    request = source_service_pb2.BackfillJobRequest(dag="chain", job="blocks", range=block, request_id=new_id())
-    looked = source_service_pb2.BackfillJobRequest(dry_run=True)
-    looked.MergeFrom(request)
-    for call in (looked, request):
-        assert await _refused(dispatcher.sources.BackfillJob(call)) in ("RERUN_REFUSED", "SCOPE_MISMATCH")
+    request = source_service_pb2.BackfillJobRequest(dag="reader", job="added", range=block, request_id=new_id())
+    assert await _refused(dispatcher.sources.BackfillJob(request)) == "RERUN_REFUSED"
+    assert await _last(dispatcher) == ("backfill", "RERUN_REFUSED", "user:tester", ["reader"], None)
+
+
+async def test_a_run_again_of_a_source(dispatcher: InProcess, source: Source) -> None:
     again = task_service_pb2.RerunTasksRequest(filter=task_service_pb2.TaskFilter(job="blocks"), request_id=new_id())
     assert await _refused(dispatcher.tasks.RerunTasks(again)) == "RERUN_REFUSED"
     assert await _last(dispatcher) == ("rerun", "RERUN_REFUSED", "user:tester", ["chain"], None)
