@@ -97,10 +97,18 @@ async def together(*sent: _Sent[Any]) -> tuple[Any, ...]:
     which they are named, before the first answer is waited for. In a pipeline that is one round trip.
 
     Locks are taken in that order too: psycopg lets one of them execute at a time, whoever asked first. Raises what the
-    first of them raises that fails, once all of them are done.
+    first of them raises that fails, once all of them are done; but rather a cause than what only follows from one,
+    which may be told to another than to whose statement it is.
     """
     answers = await asyncio.gather(*sent, return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException):
-            raise answer
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    if failures:
+        raise min(failures, key=_follows)
     return tuple(answers)
+
+
+def _follows(failure: BaseException) -> bool:
+    """From another one: its statement was not run, or its answer went to whoever heard of the failure."""
+    if isinstance(failure, psycopg.errors.PipelineAborted):
+        return True
+    return isinstance(failure, psycopg.ProgrammingError) and failure.sqlstate is None

@@ -184,3 +184,26 @@ async def test_of_what_is_sent_together_the_first_failure_is_told_once_all_is_do
             await fails()
         async with pipelined(connection):
             assert await _values(connection, "select 1") == [1]
+
+
+async def test_of_what_is_sent_together_the_cause_is_told_though_another_one_heard_of_it(pool: Pool) -> None:
+    heard = asyncio.Event()
+
+    async def divide() -> list[int]:
+        cursor = await connection.execute("select 1 / 0")
+        await heard.wait()
+        return [row[0] for row in await cursor.fetchall()]
+
+    async def hear() -> list[int]:
+        try:
+            return await _values(connection, "select 1")
+        finally:
+            heard.set()
+
+    async def fails() -> None:
+        async with pipelined(connection):
+            await together(divide(), hear())
+
+    async with pool.connection() as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await fails()
