@@ -23,8 +23,8 @@ Sharing a transaction must not mean sharing an order or a fate. These are the ru
 `Kind.finish` runs after the `apply` of all kinds, right before COMMIT: the place for a row that all transactions fight
 over, such as a publication's head. `Kind.after_commit` hears the results: the place to wake somebody.
 
-This file owns the queue and the order; group_commit.py the transaction and the search. Neither knows a table.
-Statements are not pipelined across kinds: that gained 5 % on a local socket, and parts errors from their statements.
+This file owns the queue and the order; group_commit.py the transaction and the search. Neither knows a table. A
+transaction is a pipeline, across its kinds too, but for the search: there each statement must have its own answer.
 """
 
 import asyncio
