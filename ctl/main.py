@@ -14,6 +14,7 @@ from ctl.commands import (
     event,
     history,
     pauses,
+    queries,
     query,
     queue,
     reruns,
@@ -94,6 +95,7 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(queue.app, name="queue")
 command(app, "backfill")(reruns.backfill)
 command(app, "query")(query.query)
+app.add_typer(queries.app, name="queries")
 command(app, "gc")(retention.gc)
 command(app, "why")(why.why)
 

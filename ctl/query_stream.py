@@ -17,14 +17,18 @@ _MARGIN_SECONDS = 15.0
 class QueryStream:
     """Use it in a `with`: leaving it early stops the query."""
 
-    def __init__(self, connection: Connection, sql: str, *, timeout: float) -> None:
+    def __init__(self, connection: Connection, sql: str, *, timeout: float, as_of: int | None = None) -> None:
+        """`as_of` is a deploy number; without one the present state is read."""
         limit = Duration()
         limit.FromMilliseconds(round(timeout * 1000))
         request = api.QueryRequest(sql=sql, timeout=limit)
+        if as_of is not None:
+            request.deploy_number = as_of
         # The server stops at its limit and says so; this deadline is for one that does not answer any more.
         self._call = connection.queries.Query(request, timeout=timeout + _MARGIN_SECONDS)
         self.started = api.QueryStarted()
         self.finished: api.QueryFinished | None = None
+        self.row_count = 0
         self._reader: pa.RecordBatchStreamReader | None = None
 
     def __enter__(self) -> Self:
@@ -41,7 +45,9 @@ class QueryStream:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Batch by batch, as they come; memory holds one. Raises grpc.RpcError."""
-        yield from self._open()
+        for batch in self._open():
+            self.row_count += batch.num_rows
+            yield batch
         for message in self._call:  # what follows the end of the Arrow stream
             self._take(message)
 

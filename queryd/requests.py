@@ -2,9 +2,9 @@
 
 from queryd.resolve import AsOf
 from queryd.run_query import QueryText
-from traceapi.query.v1.query_service_pb2 import QueryRequest
+from traceapi.query.v1.query_service_pb2 import ExplainQueryRequest, QueryRequest
 
-DEFAULT_SECONDS = 60.0
+_DEFAULT_SECONDS = 60.0
 
 
 def query_text(request: QueryRequest, actor: str) -> QueryText:
@@ -13,12 +13,23 @@ def query_text(request: QueryRequest, actor: str) -> QueryText:
         sql=request.sql,
         query_id=request.query_id,
         actor=actor,
-        timeout=request.timeout.ToMilliseconds() / 1000 if request.HasField("timeout") else DEFAULT_SECONDS,
+        timeout=request.timeout.ToMilliseconds() / 1000 if request.HasField("timeout") else _DEFAULT_SECONDS,
         max_rows=request.max_rows,
-        as_of=AsOf(
-            request.pin if request.HasField("pin") else None,
-            request.deploy_number if request.HasField("deploy_number") else None,
-        ),
+        as_of=_as_of(request),
         min_watermarks=tuple(request.min_watermarks),
         parameters=request.parameters,
+    )
+
+
+def explained_text(request: ExplainQueryRequest, query_id: str, actor: str) -> QueryText:
+    """A text that is only looked at."""
+    return QueryText(
+        request.sql, query_id, actor, _DEFAULT_SECONDS, as_of=_as_of(request), parameters=request.parameters
+    )
+
+
+def _as_of(request: QueryRequest | ExplainQueryRequest) -> AsOf:
+    return AsOf(
+        request.pin if request.HasField("pin") else None,
+        request.deploy_number if request.HasField("deploy_number") else None,
     )

@@ -1,15 +1,17 @@
 """`tracectl query`: SQL over datasets, answered at one pinned state."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ctl.commands.options import HomeOption, QueryOutput
-from ctl.connection import connect
+from ctl.connection import CALL_SECONDS, connect
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
-from ctl.render import console, machine
+from ctl.render import console, machine, queries
+from traceapi.query.v1 import query_service_pb2 as api
 
 _TABLE_ROWS = 1000
 _MOST_BYTES = 1024 * 1024
@@ -29,6 +31,19 @@ def query(
         ),
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.001, max=3600, help="Seconds.")] = 60.0,
+    as_of: Annotated[
+        int | None,
+        typer.Option(
+            "--as-of",
+            min=0,
+            metavar="NUMBER",
+            help="Read what was served at this deploy; its number stands below each table, and in `dag history`.",
+            show_default=False,
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Only say what would be read, and how: datasets, files, bytes, the plan.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     output: Annotated[
         QueryOutput,
@@ -46,22 +61,49 @@ def query(
     Examples:
       tracectl query 'select count(*) from "eth.blocks"'
       tracectl query 'select * from "eth.gas_by_miner"' --output csv > gas.csv
+      tracectl query 'select * from "eth.blocks" where number = 500000' --explain
+      tracectl query 'select count(*) from "eth.blocks"' --as-of 3
       echo 'select 1 as one' | tracectl query - --output json
     """
     text = _read_stdin() if sql == "-" else sql
     if not text.strip():
         raise CtlError("there is no SQL", remedy="write one SELECT", exit_code=ExitCode.USAGE)
+    if explain:
+        _explain(text, as_of, home, output)
+        return
     # Arrow takes a while to load, and no other command needs it.
     from ctl.query_stream import QueryStream
     from ctl.render import results
+    from ctl.render.query_progress import shown
 
-    with connect(home) as connection, connection.errors(), QueryStream(connection, text, timeout=timeout) as stream:
+    with (
+        connect(home) as connection,
+        connection.errors(),
+        QueryStream(connection, text, timeout=timeout, as_of=as_of) as stream,
+    ):
         if output is QueryOutput.TABLE:
-            results.print_table(stream, console.stdout(), _TABLE_ROWS if limit is None else limit or results.MOST_ROWS)
+            most = _TABLE_ROWS if limit is None else limit or results.MOST_ROWS
+            results.print_table(stream, console.stdout(), most, lambda: shown(stream))
             return
         print_rows = results.print_csv if output is QueryOutput.CSV else results.print_json
-        if print_rows(stream, machine.stdout(), limit or None):
+        with shown(stream, beside=sys.stdout):
+            cut = print_rows(stream, machine.stdout(), limit or None)
+        if cut:
             console.stderr().print(f"[hint]the first {limit:,} rows; without --limit it is all[/hint]")
+
+
+def _explain(sql: str, as_of: int | None, home: Path, output: QueryOutput) -> None:
+    if output is QueryOutput.CSV:
+        raise CtlError("--explain has no CSV", remedy="leave --output out, or give it json", exit_code=ExitCode.USAGE)
+    request = api.ExplainQueryRequest(sql=sql)
+    if as_of is not None:
+        request.deploy_number = as_of
+    with connect(home) as connection, connection.errors():
+        explained = connection.queries.ExplainQuery(request, timeout=CALL_SECONDS)
+    if output is QueryOutput.JSON:
+        machine.print_message(explained)
+    else:
+        console.stdout().print(queries.explanation(explained))
 
 
 def _read_stdin() -> str:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TextIO
 
 import pyarrow as pa
@@ -24,16 +25,22 @@ _MOST_CELLS = 100_000
 _CELL_LETTERS = 160
 
 
-def print_table(stream: QueryStream, console: Console, limit: int) -> None:
+def print_table(
+    stream: QueryStream,
+    console: Console,
+    limit: int,
+    progress: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     """At most `limit` rows, in a pager where they do not fit on the screen, and what they were read at.
 
-    Long values are shortened, with their size.
+    Long values are shortened, with their size. `progress` is shown until the table is there.
     """
-    schema = stream.schema()
-    most = max(1, min(limit, MOST_ROWS, _MOST_CELLS // max(1, len(schema))))
-    taken = _Taken(stream, most)
-    cells = _Cells()
-    table = _table(schema, ([cells.cell(value) for value in row] for row in taken))
+    with progress():
+        schema = stream.schema()
+        most = max(1, min(limit, MOST_ROWS, _MOST_CELLS // max(1, len(schema))))
+        taken = _Taken(stream, most)
+        cells = _Cells()
+        table = _table(schema, ([cells.cell(value) for value in row] for row in taken))
     body = Group(table, footer(stream, table.row_count, complete=not taken.cut, shortened=cells.shortened))
     height = table.row_count * (1 if table.fits(console.width) else len(schema) + 1)
     if console.is_terminal and height > console.height - 6:

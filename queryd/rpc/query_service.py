@@ -8,9 +8,9 @@ from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.servers import current_actor
 from queryd.engine.arrow_messages import END_OF_STREAM
-from queryd.requests import DEFAULT_SECONDS, query_text
+from queryd.requests import explained_text, query_text
 from queryd.resolve import ResolvedDataset
-from queryd.run_query import ArrowPart, Finished, OnStart, QueryRunner, QueryText, Started
+from queryd.run_query import ArrowPart, Finished, OnStart, QueryRunner, Started
 from queryd.running import RunningQueries, RunningQuery, canceled
 from traceapi.query.v1 import query_service_pb2 as pb
 from traceapi.query.v1.query_service_pb2_grpc import QueryServiceServicer
@@ -37,7 +37,7 @@ class QueryService(QueryServiceServicer):
                 raise  # else nobody is there to hear it
 
     def ExplainQuery(self, request: pb.ExplainQueryRequest, context: grpc.ServicerContext) -> pb.ExplainQueryResponse:
-        text = QueryText(request.sql, self._new_id(), str(current_actor()), DEFAULT_SECONDS)
+        text = explained_text(request, self._new_id(), str(current_actor()))
         explained = self._runner.explain(text, _ends_with(context))
         return pb.ExplainQueryResponse(datasets=map(_dataset, explained.datasets), plan=explained.plan)
 

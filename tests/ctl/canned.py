@@ -79,6 +79,7 @@ class Canned:
     requests: list[Any] = field(default_factory=list)
     actors: list[str] = field(default_factory=list)
     queries_cancelled: threading.Event = field(default_factory=threading.Event)
+    running_queries: dict[str, str] = field(default_factory=dict)
 
     def asked(self, kind: type[Any]) -> Any:
         """The last request of that kind."""

@@ -169,5 +169,21 @@ class FakeQueries(query_service_pb2_grpc.QueryServiceServicer):
         finished.elapsed_duration.FromMilliseconds(12)
         yield query_service_pb2.QueryResponse(finished=finished)
 
+    def ExplainQuery(self, request: Any, context: Any) -> Any:
+        answer = query_service_pb2.ExplainQueryResponse(plan=f"SEQ_SCAN at {request.deploy_number or 'now'}")
+        pin = dataset_pb2.DatasetPin(dataset_id="eth.blocks", dataset_version_id=task_id(2), publication_number=12)
+        answer.datasets.add(pin=pin, file_count=3, row_count=1200, file_bytes=1 << 20)
+        answer.datasets.add(pin=dataset_pb2.DatasetPin(dataset_id="eth.miners"), virtual=True)
+        return answer
+
     def ListQueries(self, request: Any, context: Any) -> Any:
-        return query_service_pb2.ListQueriesResponse()
+        answer = query_service_pb2.ListQueriesResponse()
+        for query_id, sql in self._canned.running_queries.items():
+            query = answer.queries.add(query_id=query_id, actor="user:alice", sql=sql, row_count=7)
+            query.started_time.GetCurrentTime()
+        return answer
+
+    def CancelQuery(self, request: Any, context: Any) -> Any:
+        if self._canned.running_queries.pop(request.query_id, None) is None:
+            refuse(context, errors_pb2.ERROR_REASON_QUERY_NOT_FOUND, f"no query {request.query_id} is running")
+        return query_service_pb2.CancelQueryResponse()

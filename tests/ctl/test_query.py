@@ -232,3 +232,29 @@ def _letters(text: str) -> str:
 
 def test_times_with_a_zone_are_said_in_utc() -> None:
     assert rows.json_value(datetime(2024, 5, 1, 12, tzinfo=UTC)) == "2024-05-01T12:00:00Z"
+
+
+def test_what_would_be_read_is_told_before(run: Run, canned: Canned) -> None:
+    result = run("query", "select 1", "--explain", "--as-of", "3")
+    assert result.exit_code == 0, result.stderr
+    assert "eth.blocks" in result.stdout
+    assert "publication 12" in result.stdout
+    assert "at most 3 files, 1.0 MiB, would be read" in result.stdout
+    assert "SEQ_SCAN at 3" in result.stdout
+    document = json.loads(run("query", "select 1", "--explain", "--output", "json").stdout)
+    assert document["datasets"][0]["file_count"] == "3"
+    assert run("query", "select 1", "--explain", "--output", "csv").exit_code == 2
+
+
+def test_running_queries_are_listed_and_stopped(run: Run, canned: Canned) -> None:
+    query_id = "0192b0c4-0000-7000-8000-000000000001"
+    canned.running_queries[query_id] = "select\n  count(*) from range(1000000000)"
+    shown = run("queries", "ls").stdout
+    assert query_id in shown
+    assert "user:alice" in shown
+    assert "select count(*) from range" in shown
+    assert run("queries", "stop", query_id).stdout == f"stopped query {query_id}\n"
+    assert "no queries that run" in run("queries", "ls").stderr
+    again = run("queries", "stop", query_id)
+    assert again.exit_code != 0
+    assert "is running" in again.stderr

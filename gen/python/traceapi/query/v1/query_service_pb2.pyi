@@ -199,18 +199,34 @@ class ExplainQueryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SQL_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
+    DEPLOY_NUMBER_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
     sql: _builtins.str
     """As QueryRequest.sql."""
+    deploy_number: _builtins.int
+    """A deploy number."""
+    parameters: _builtins.bytes
+    """As QueryRequest.parameters; without values the text is explained as if they were null."""
+    @_builtins.property
+    def pin(self) -> _dataset_pb2.Pin:
+        """A pin that an earlier reply carried."""
+
     def __init__(
         self,
         *,
         sql: _builtins.str = ...,
+        pin: _dataset_pb2.Pin | None = ...,
+        deploy_number: _builtins.int = ...,
+        parameters: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "deploy_number", b"deploy_number", "pin", b"pin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sql", b"sql"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "deploy_number", b"deploy_number", "parameters", b"parameters", "pin", b"pin", "sql", b"sql"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["pin", "deploy_number"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___ExplainQueryRequest: _TypeAlias = ExplainQueryRequest  # noqa: Y015
 
