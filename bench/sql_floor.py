@@ -128,21 +128,22 @@ def _accept(
     connection: psycopg.Connection[TupleRow], job: Job, version_id: str, task_ids: list[str], keys: Sequence[bytes]
 ) -> None:
     size, publication_id = len(keys), new_id()
-    scopes: dict[str, Any] = {
+    spans: dict[str, Any] = {
         "version_ids": [version_id] * size,
         "task_ids": task_ids,
         "firsts": list(keys),
         "lasts": list(keys),
-        "kinds": [1] * size,
-        "revisions": [0] * size,
     }
-    connection.execute(_events.existing_events, scopes).fetchall()
+    connection.execute(_events.taken_spans, spans).fetchall()
     connection.execute(
         _events.insert_events,
-        scopes
+        spans
         | {
             "publication_id": publication_id,
             "event_ids": [new_id() for _ in keys],
+            "parts": list(range(1, size + 1)),
+            "kinds": [1] * size,
+            "revisions": [0] * size,
             "attempts": [1] * size,
             "artifact_ids": [None] * size,
             "digests": [_TOKEN] * size,

@@ -21,6 +21,19 @@ _STEP_BITS = 32
 RandomBits = Callable[[int], int]
 
 
+class _Forks:
+    """How often this process came of another one by a fork: cheaper to ask than the system for its number."""
+
+    count = 0
+
+    @classmethod
+    def note(cls) -> None:
+        cls.count += 1
+
+
+os.register_at_fork(after_in_child=_Forks.note)
+
+
 def seeded_bits() -> RandomBits:
     """Random bits that start from the system's: ids are no secrets, and to ask the system for each is slow."""
     return random.Random(secrets.randbits(256)).getrandbits
@@ -38,7 +51,7 @@ class Uuid7Source:
         self._seed = seed
         self._random_bits: RandomBits
         self._lock = threading.Lock()
-        self._process = 0
+        self._forks = -1
         self._millisecond = -1
         self._counter = 0
 
@@ -53,11 +66,10 @@ class Uuid7Source:
 
     def _advance(self) -> None:
         now = self._clock()
-        process = os.getpid()
         # After a fork both processes hold the same counter and the same random bits to come: the child starts anew.
-        forked = self._process != process
+        forked = self._forks != _Forks.count
         if forked:
-            self._process = process
+            self._forks = _Forks.count
             self._random_bits = self._seed()
         if forked or now > self._millisecond:
             self._millisecond = max(now, self._millisecond)

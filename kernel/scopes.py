@@ -93,6 +93,14 @@ def scope_key(scope: Scope) -> ScopeKey:
     raise _invalid("extent", "a scope has no extent")
 
 
+def typed_scope_key(scope: Scope) -> tuple[ScopeKey, CursorType]:
+    """`scope_key` and `cursor_type_of` at once: one cursor is read once."""
+    if scope.WhichOneof("extent") == "cursor" and scope.cursor.WhichOneof("value") == "int64_value":
+        key = _int64_key(scope.cursor.int64_value)
+        return ScopeKey(ScopeKind.CURSOR, key, key, scope.revision), scope_pb2.CURSOR_TYPE_INT64
+    return scope_key(scope), cursor_type_of(scope)
+
+
 def scope(cursor_type: CursorType, key: ScopeKey) -> Scope:
     """The scope of a key in a dataset of this cursor type: the inverse of `scope_key`."""
     message = Scope()

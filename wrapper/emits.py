@@ -121,7 +121,7 @@ def _count_as_emitted(unit: Unit, part: _Part) -> None:
         if only:  # an item does not emit a dataset twice at a scope
             emitted.add_distinct()
         else:
-            emitted.add(event.dataset_id, event.scope, duplicate=False)
+            emitted.add(event.dataset_id, event.scope, duplicate=None)
 
 
 def _remember(unit: Unit, part: _Part, result: EmitResult) -> int:

@@ -53,11 +53,16 @@ class EmittedEvents:
         """Counts an event of which nothing like it can have been counted."""
         self._beyond += 1
 
-    def add(self, dataset_id: str, scope: Message, *, duplicate: bool) -> None:
+    def add(self, dataset_id: str, scope: Message, *, duplicate: bool | None) -> None:
+        """`duplicate` is the dispatcher's word, None where it has not spoken yet."""
+        exact = len(self._keys) < _MAX_EXACT_KEYS
+        if not exact and duplicate is not None:  # nor is it one of the keys where it is new: they have been accepted
+            self._beyond += not duplicate
+            return
         key = (dataset_id, scope.SerializeToString(deterministic=True))
-        if len(self._keys) < _MAX_EXACT_KEYS:
+        if exact:
             self._keys.add(key)
-        elif not duplicate and key not in self._keys:
+        elif key not in self._keys:
             self._beyond += 1
 
 

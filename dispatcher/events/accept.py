@@ -24,7 +24,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dispatcher.db.pipeline import together
 from dispatcher.events import store
 from dispatcher.events.producers import Producers
-from dispatcher.events.rows import EventKey, JobOutputRow
+from dispatcher.events.rows import EventKey, JobOutputRow, Span
 from dispatcher.events.values import Accepted, ConsumersChanged, Emit, EmitResult, Publication
 from dispatcher.events.verdicts import Found, hinders_success, judge
 from dispatcher.events.writes import Writes
@@ -203,14 +203,16 @@ async def _find(producers: Producers, ops: Sequence[Emit], refusals: Sequence[Re
             produced[move.dataset_id].dataset_version_id for move in op.watermarks if move.dataset_id in produced
         }
     connection = producers.connection
-    events, artifacts, nearest, schemas, standing, watermarks = await together(
-        store.existing_events(connection, keys),
+    taken, artifacts, nearest, schemas, standing, watermarks = await together(
+        store.taken_spans(connection, _spans(keys)),
         store.existing_artifacts(connection, object_keys),
         store.nearest_artifacts(connection, extents),
         store.lock_unfrozen(connection, unfrozen),
         tasks_store.operator_states(connection, states),
         store.watermarks(connection, version_ids),
     )
+    # A task that emits a million events has new ones only, call after call, unless it does so again.
+    events = await store.existing_events(connection, [key for key in keys if key[:2] in taken])
     return Found(
         events=events,
         artifacts=artifacts,
@@ -219,6 +221,13 @@ async def _find(producers: Producers, ops: Sequence[Emit], refusals: Sequence[Re
         states=standing,
         watermarks=watermarks,
     )
+
+
+def _spans(keys: Sequence[EventKey]) -> dict[Span, tuple[bytes, bytes]]:
+    firsts: dict[Span, list[bytes]] = {}
+    for version_id, task_id, scope in keys:
+        firsts.setdefault((version_id, task_id), []).append(scope.first)
+    return {span: (min(found), max(found)) for span, found in firsts.items()}
 
 
 def _taken_perhaps(

@@ -25,6 +25,19 @@ join subscription u on u.input_version_id = o.dataset_version_id and u.to_number
 where o.job_version_id = any(%(job_version_ids)s::uuid[])
 group by u.input_version_id;
 
+-- name: taken_spans
+-- Of the scopes from a producer's first new key of a dataset version to its last, whether events of it stand among them. Index event_key.
+select k.position
+from unnest(%(version_ids)s::uuid[], %(task_ids)s::uuid[], %(firsts)s::bytea[], %(lasts)s::bytea[]) with ordinality
+    as k (version_id, task_id, scope_first, scope_last, position)
+cross join lateral (
+    select
+    from event e
+    where e.dataset_version_id = k.version_id and e.producer_task_id = k.task_id
+        and e.scope_first between k.scope_first and k.scope_last
+    limit 1
+) taken;
+
 -- name: existing_events
 -- Events under the keys that are about to be taken. Index event_key.
 select k.position, e.event_id::text, e.producer_attempt, e.payload_digest
@@ -94,15 +107,15 @@ from unnest(
 -- followed a pointer, its revisions are ahead of its events' by as much; elsewhere nothing is looked for. The arrays are joined with nothing: their lengths are not
 -- in a plan that is kept, and it would go through one for each element of the other. Indexes subscription_open, primary key of rerun_scope.
 with accepted as (
-    select *
+    -- What the events of an emit have in common is sent once, and found by its place: that is no join.
+    select e.event_id, (%(version_ids)s::uuid[])[e.part] as version_id, (%(task_ids)s::uuid[])[e.part] as task_id,
+        (%(attempts)s::int[])[e.part] as attempt, (%(kinds)s::smallint[])[e.part] as scope_kind, e.scope_first,
+        coalesce(e.scope_last, e.scope_first) as scope_last, (%(revisions)s::bigint[])[e.part] as revision, e.artifact_id,
+        e.digest, e.manifest, e.event_time, (%(origins)s::task_origin[])[e.part] as origin, e.position
     from unnest(
-        %(event_ids)s::uuid[], %(version_ids)s::uuid[], %(task_ids)s::uuid[], %(attempts)s::int[], %(kinds)s::smallint[],
-        %(firsts)s::bytea[], %(lasts)s::bytea[], %(revisions)s::bigint[], %(artifact_ids)s::uuid[], %(digests)s::bytea[],
-        %(manifests)s::bytea[], %(event_times)s::timestamptz[], %(origins)s::task_origin[]
-    ) with ordinality as e (
-        event_id, version_id, task_id, attempt, scope_kind, scope_first, scope_last, revision, artifact_id, digest,
-        manifest, event_time, origin, position
-    )
+        %(event_ids)s::uuid[], %(parts)s::int[], %(firsts)s::bytea[], %(lasts)s::bytea[], %(artifact_ids)s::uuid[],
+        %(digests)s::bytea[], %(manifests)s::bytea[], %(event_times)s::timestamptz[]
+    ) with ordinality as e (event_id, part, scope_first, scope_last, artifact_id, digest, manifest, event_time, position)
 ), events as (
     insert into event (
         event_id, dataset_version_id, producer_task_id, producer_attempt, scope_kind, scope_first, scope_last, revision,

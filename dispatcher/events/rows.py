@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from dispatcher.events.values import NewArtifact, NewEvent
 from dispatcher.tasks.leases import LeaseRef
-from kernel.scopes import ScopeKey
+from kernel.scopes import ScopeKey, ScopeKind
 from traceapi.types.v1.dag_pb2 import OutputSpec, UpdateMode
 
 
@@ -37,6 +37,10 @@ class EventKey(NamedTuple):
     dataset_version_id: str
     task_id: str
     scope: ScopeKey
+
+
+Span = tuple[str, str]
+"""A dataset version and a task: whose events may stand one after the other."""
 
 
 class ExistingEvent(NamedTuple):
@@ -85,6 +89,16 @@ class EventInsert(NamedTuple):
     origin: str
     artifact_id: str | None
     payload_digest: bytes
+
+
+class EventPart(NamedTuple):
+    """What an event has in common with others of its emit."""
+
+    dataset_version_id: str
+    producer: LeaseRef
+    kind: ScopeKind
+    revision: int
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ from dispatcher.events.rows import (
     DerivedWatermark,
     EventInsert,
     EventKey,
+    EventPart,
     EventQuery,
     EventRow,
     ExistingArtifact,
     ExistingEvent,
     Extent,
     JobOutputRow,
+    Span,
 )
 from dispatcher.events.values import NewArtifact
 from dispatcher.tasks.rows import Emitted
@@ -51,6 +53,23 @@ async def consumers(connection: Connection, job_version_ids: set[str]) -> dict[s
         return {}
     cursor = await connection.execute(_sql.consumers, {"job_version_ids": sorted(job_version_ids)})
     return dict(await cursor.fetchall())
+
+
+async def taken_spans(connection: Connection, spans: Mapping[Span, tuple[bytes, bytes]]) -> set[Span]:
+    """`spans` are the smallest and the largest `first` of scopes. Answers those among which events stand."""
+    if not spans:
+        return set()
+    asked = list(spans)
+    cursor = await connection.execute(
+        _sql.taken_spans,
+        {
+            "version_ids": [version_id for version_id, _ in asked],
+            "task_ids": [task_id for _, task_id in asked],
+            "firsts": [first for first, _ in spans.values()],
+            "lasts": [last for _, last in spans.values()],
+        },
+    )
+    return {asked[position - 1] for (position,) in await cursor.fetchall()}
 
 
 async def existing_events(connection: Connection, keys: Sequence[EventKey]) -> dict[EventKey, ExistingEvent]:
@@ -148,25 +167,43 @@ async def remove_replaced(connection: Connection, publications: Mapping[str, str
 
 
 async def insert_events(connection: Connection, publication_id: str, inserts: Sequence[EventInsert]) -> None:
+    parts, numbers = _shared(inserts)
+    scopes = [item.key.scope for item in inserts]
     await connection.execute(
         _sql.insert_events,
         {
             "publication_id": publication_id,
+            "version_ids": [part.dataset_version_id for part in parts],
+            "task_ids": [part.producer.task_id for part in parts],
+            "attempts": [part.producer.attempt for part in parts],
+            "kinds": [int(part.kind) for part in parts],
+            "revisions": [part.revision for part in parts],
+            "origins": [part.origin for part in parts],
+            "parts": numbers,
             "event_ids": [item.event.event_id for item in inserts],
-            "version_ids": [item.key.dataset_version_id for item in inserts],
-            "task_ids": [item.producer.task_id for item in inserts],
-            "attempts": [item.producer.attempt for item in inserts],
-            "kinds": [int(item.key.scope.kind) for item in inserts],
-            "firsts": [item.key.scope.first for item in inserts],
-            "lasts": [item.key.scope.last for item in inserts],
-            "revisions": [item.key.scope.revision for item in inserts],
+            "firsts": [scope.first for scope in scopes],
+            "lasts": [scope.last if scope.last != scope.first else None for scope in scopes],
             "artifact_ids": [item.artifact_id for item in inserts],
             "digests": [item.payload_digest for item in inserts],
             "manifests": [item.event.manifest or None for item in inserts],
             "event_times": [item.event.event_time for item in inserts],
-            "origins": [item.origin for item in inserts],
         },
     )
+
+
+def _shared(inserts: Sequence[EventInsert]) -> tuple[list[EventPart], list[int]]:
+    """What events have in common that follow each other, and for each event which of that, from 1."""
+    parts: list[EventPart] = []
+    numbers: list[int] = []
+    last: tuple[object, ...] = ()
+    for item in inserts:
+        scope = item.key.scope
+        part = item.key.dataset_version_id, item.producer, scope.kind, scope.revision, item.origin
+        if part != last:
+            last = part
+            parts.append(EventPart(*part))
+        numbers.append(len(parts))
+    return parts, numbers
 
 
 async def record_emits(connection: Connection, emitted: Mapping[str, Emitted]) -> None:

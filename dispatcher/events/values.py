@@ -1,5 +1,6 @@
 """What an emit says and what becomes of it, as values."""
 
+import functools
 import hashlib
 import struct
 from collections.abc import Hashable, Mapping
@@ -54,9 +55,21 @@ class NewEvent(NamedTuple):
 
     def payload_digest(self, artifact_sha256: bytes) -> bytes:
         """What tells a repetition from a contradiction: the rows, the units and the time that the event speaks of."""
-        time = self.event_time.isoformat().encode() if self.event_time else b""
-        sizes = len(artifact_sha256), len(self.manifest), len(time)
-        return hashlib.sha256(_SIZES.pack(*sizes) + artifact_sha256 + self.manifest + time).digest()
+        if self.manifest:  # it may be large, and is hardly ever another event's
+            return _payload_digest(artifact_sha256, self.manifest, self.event_time)
+        return _digest_of_time(artifact_sha256, self.event_time)
+
+
+def _payload_digest(artifact_sha256: bytes, manifest: bytes, event_time: datetime | None) -> bytes:
+    time = event_time.isoformat().encode() if event_time else b""
+    sizes = len(artifact_sha256), len(manifest), len(time)
+    return hashlib.sha256(_SIZES.pack(*sizes) + artifact_sha256 + manifest + time).digest()
+
+
+@functools.lru_cache(maxsize=256)
+def _digest_of_time(artifact_sha256: bytes, event_time: datetime | None) -> bytes:
+    """The same without a manifest: what a task emits at once is often of one time."""
+    return _payload_digest(artifact_sha256, b"", event_time)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,16 +91,23 @@ class Writes:
         produced: Mapping[str, JobOutputRow],
         found: Found,
     ) -> None:
-        for event, verdict in zip(op.events, accepted.events, strict=True):
-            producer = op.leases[event.task_index]
-            count, differs = self.emitted[producer.task_id]
-            self.emitted[producer.task_id] = Emitted(count + (not verdict.duplicate), differs or verdict.differs)
-            if verdict.duplicate:
+        counts = [0] * len(op.leases)
+        differing: set[int] = set()
+        origins = [tasks[lease.task_id].caused_origin for lease in op.leases]
+        version_ids = {dataset_id: row.dataset_version_id for dataset_id, row in produced.items()}
+        for event, (_, duplicate, differs) in zip(op.events, accepted.events, strict=True):
+            number = event.task_index
+            if duplicate:
+                if differs:
+                    differing.add(number)
                 continue
-            key = EventKey(produced[event.dataset_id].dataset_version_id, producer.task_id, event.scope)
-            index = event.artifact_index
+            counts[number] += 1
+            producer, index = op.leases[number], event.artifact_index
+            key = EventKey(version_ids[event.dataset_id], producer.task_id, event.scope)
             digest = event.payload_digest(op.artifacts[index].sha256 if index is not None else b"")
             artifact_id = artifact_ids[index] if index is not None else None
-            origin = tasks[producer.task_id].caused_origin
-            self.events.append(EventInsert(event, key, producer, origin, artifact_id, digest))
+            self.events.append(EventInsert(event, key, producer, origins[number], artifact_id, digest))
             found.events[key] = ExistingEvent(0, event.event_id, producer.attempt, digest)
+        for number, lease in enumerate(op.leases):
+            count, differs = self.emitted[lease.task_id]
+            self.emitted[lease.task_id] = Emitted(count + counts[number], differs or number in differing)

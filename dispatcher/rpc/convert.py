@@ -116,15 +116,17 @@ def _artifact(message: artifact_pb2.Artifact, artifact_id: str) -> NewArtifact:
 
 def _event(message: EmittedEvent, event_id: str) -> NewEvent:
     scope = message.scope
+    _int64("revision", scope.revision)
+    key, cursor_type = scopes.typed_scope_key(scope)
     return NewEvent(
-        event_id=event_id,
-        dataset_id=message.dataset_id,
-        scope=_scope_key(scope),
-        cursor_type=int(scopes.cursor_type_of(scope)),
-        artifact_index=message.artifact_index if message.HasField("artifact_index") else None,
-        task_index=message.task_index,
-        manifest=message.manifest.SerializeToString(deterministic=True) if message.HasField("manifest") else b"",
-        event_time=_event_time(message.event_time) if message.HasField("event_time") else None,
+        event_id,
+        message.dataset_id,
+        key,
+        cursor_type,
+        message.artifact_index if message.HasField("artifact_index") else None,
+        message.task_index,
+        message.manifest.SerializeToString(deterministic=True) if message.HasField("manifest") else b"",
+        _event_time(message.event_time) if message.HasField("event_time") else None,
     )
 
 
@@ -140,8 +142,14 @@ def _int64(field: str, number: int) -> int:
 
 
 def _event_time(message: Timestamp) -> datetime:
+    return _moment_of(message.seconds, message.nanos)
+
+
+@functools.lru_cache(maxsize=256)
+def _moment_of(seconds: int, nanos: int) -> datetime:
+    """What a task emits at once is often of one time."""
     try:
-        return moment(message)
+        return moment(Timestamp(seconds=seconds, nanos=nanos))
     except (ValueError, OverflowError) as error:
         raise TraceError(errors_pb2.ERROR_REASON_INVALID_REQUEST, f"event_time: {error}") from error
 

@@ -214,5 +214,8 @@ def _emit_result(verdict: EmitAnswer) -> EmitResult:
     accepted = result.accepted
     accepted.state_version = verdict.state_version
     for event in verdict.events:
-        accepted.events.add(event_id=event.event_id, duplicate=event.duplicate, differs=event.differs)
+        if event.duplicate:
+            accepted.events.add(event_id=event.event_id, duplicate=True, differs=event.differs)
+        else:
+            accepted.events.add(event_id=event.event_id)
     return result

@@ -7,6 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -105,14 +106,23 @@ class Scope:
 
     def to_message(self, revision: int) -> scope_pb2.Scope:
         """The message; `revision` is taken where the scope has none of its own."""
-        number = revision if self.revision is None else self.revision
+        message = scope_pb2.Scope()
+        self.fill(message, revision)
+        return message
+
+    def fill(self, message: scope_pb2.Scope, revision: int) -> None:
+        """The same into a message that is there, and empty: a task may emit a million."""
+        message.revision = revision if self.revision is None else self.revision
         if self.kind is ScopeKind.PARTITION:
-            return scope_pb2.Scope(partition_key=self.partition_key or "", revision=number)
+            message.partition_key = self.partition_key or ""
+            return
         if self.first is None or self.last is None:
             raise InvalidOutput("a scope of cursors needs its first and its last cursor")
         if self.kind is ScopeKind.CURSOR:
-            return scope_pb2.Scope(cursor=cursor_to_message(self.first), revision=number)
-        return scope_pb2.Scope(range=range_to_message(self.first, self.last), revision=number)
+            _fill_cursor(message.cursor, self.first)
+        else:
+            _fill_cursor(message.range.first, self.first)
+            _fill_cursor(message.range.last, self.last)
 
     def __str__(self) -> str:
         if self.kind is ScopeKind.PARTITION:
@@ -184,17 +194,24 @@ def cursor_from_message(message: scope_pb2.CursorValue) -> Cursor:
 
 def cursor_to_message(cursor: Cursor) -> scope_pb2.CursorValue:
     """The message; InvalidOutput for what is no cursor."""
+    message = scope_pb2.CursorValue()
+    _fill_cursor(message, cursor)
+    return message
+
+
+def _fill_cursor(message: scope_pb2.CursorValue, cursor: Cursor) -> None:
     if isinstance(cursor, int) and not isinstance(cursor, bool):
         if not INT64_MIN <= cursor <= INT64_MAX:
             raise InvalidOutput(f"cursor {cursor} does not fit in 64 bits")
-        return scope_pb2.CursorValue(int64_value=cursor)
-    if isinstance(cursor, datetime):
-        return scope_pb2.CursorValue(timestamp_value=time_to_message(cursor))
-    if not isinstance(cursor, str):
+        message.int64_value = cursor
+    elif isinstance(cursor, datetime):
+        fill_time(message.timestamp_value, cursor)
+    elif not isinstance(cursor, str):
         raise InvalidOutput(f"{cursor!r} is no cursor: an int, a datetime or a str is wanted")
-    if not 1 <= len(cursor.encode()) <= 255 or not unicodedata.is_normalized("NFC", cursor):
+    elif not 1 <= len(cursor.encode()) <= 255 or not unicodedata.is_normalized("NFC", cursor):
         raise InvalidOutput(f"cursor {cursor!r} must have 1 to 255 bytes and be in normalisation form NFC")
-    return scope_pb2.CursorValue(string_value=cursor)
+    else:
+        message.string_value = cursor
 
 
 def range_to_message(first: Cursor, last: Cursor) -> scope_pb2.CursorRange:
@@ -217,6 +234,13 @@ def time_from_message(message: Timestamp) -> datetime:
     return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
 
 
-def time_to_message(time: datetime) -> Timestamp:
+def fill_time(message: Timestamp, time: datetime) -> None:
+    """Into a message that is there."""
+    message.seconds, message.nanos = _seconds_and_nanos(time)
+
+
+@lru_cache(maxsize=64)
+def _seconds_and_nanos(time: datetime) -> tuple[int, int]:
+    """What is emitted together is often of one time."""
     seconds, rest = divmod(microseconds(time), 1_000_000)
-    return Timestamp(seconds=seconds, nanos=rest * 1000)
+    return seconds, rest * 1000

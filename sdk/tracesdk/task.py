@@ -137,9 +137,10 @@ class Task:
 
         It is held back until the code has returned; `now` publishes it at once, and then it stays, whatever comes.
         """
-        about = output.scope if scope is None and output is not None else self._message_of(scope)
         declared = self.job.output(dataset)
-        event = self._unit.add_event(self._message.task_id, declared, about, output, manifest, event_time)
+        about = scope if scope is not None else output.scope if output is not None else self._scope_message()
+        revision = self._message.scope.revision
+        event = self._unit.add_event(self._message.task_id, revision, declared, about, output, manifest, event_time)
         if now:
             self._unit.emit_now(event)
 
@@ -147,7 +148,7 @@ class Task:
         """Writes rows about the task's scope, and emits them."""
         scope = self._scope_message()
         file = self._unit.write(self._message.task_id, output, rows, scope)
-        self._unit.add_event(self._message.task_id, output, scope, file, None, None)
+        self._unit.add_event(self._message.task_id, scope.revision, output, scope, file, None, None)
 
     @contextmanager
     def stopping(self, stop: Callable[[], object]) -> Iterator[None]:

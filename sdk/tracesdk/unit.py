@@ -19,7 +19,7 @@ from tracesdk.cancellation import Cancellation
 from tracesdk.errors import InvalidOutput
 from tracesdk.job import Job, OutputDataset
 from tracesdk.link import Link
-from tracesdk.scopes import Cursor, RangeManifest, cursor_to_message, time_to_message
+from tracesdk.scopes import Cursor, RangeManifest, Scope, cursor_to_message, fill_time
 
 Rows = pa.Table | pa.RecordBatch | pa.RecordBatchReader
 ROW_TYPES = (pa.Table, pa.RecordBatch, pa.RecordBatchReader)
@@ -82,25 +82,29 @@ class Unit:
     def add_event(
         self,
         task_id: str,
+        revision: int,
         output: OutputDataset,
-        scope: scope_pb2.Scope,
+        scope: Scope | scope_pb2.Scope,
         file: Output | None,
         manifest: RangeManifest | None,
         event_time: datetime | None,
     ) -> OperatorEvent:
-        """Makes an event and holds it back."""
+        """Makes an event and holds it back. `revision` is the task's, which a scope has that states none."""
         if output.stored and file is None:
             raise InvalidOutput(f"an event of {output.dataset!r} needs the file with its rows: emit(..., output=...)")
         if file is not None and file.dataset != output.dataset:
             raise InvalidOutput(f"an event of {output.dataset!r} names a file of {file.dataset!r}")
         event = OperatorEvent(
-            dataset_id=output.dataset,
-            scope=scope,
-            output_id=file.output_id if file else "",
-            task_id=task_id,
-            manifest=manifest.to_message() if manifest else None,
-            event_time=time_to_message(event_time) if event_time else None,
+            dataset_id=output.dataset, task_id=task_id, output_id=file.output_id if file is not None else ""
         )
+        if isinstance(scope, Scope):
+            scope.fill(event.scope, revision)
+        else:
+            event.scope.CopyFrom(scope)
+        if manifest is not None:
+            event.manifest.CopyFrom(manifest.to_message())
+        if event_time is not None:
+            fill_time(event.event_time, event_time)
         self.events.append(event)
         return event
 
@@ -126,10 +130,13 @@ class Unit:
     def publish_all_but_last_at_once(self, events: Sequence[OperatorEvent]) -> UnitEmit:
         """The same, several parts at a time, in any order: for events that say nothing about each other."""
         parts = list(self._parts(events))
-        leading = [UnitEmit(unit_id=self.unit_id, events=part) for part in parts[:-1]]
-        if leading:
+
+        def publish(part: Sequence[OperatorEvent]) -> None:
+            self.publish(UnitEmit(unit_id=self.unit_id, events=part))
+
+        if len(parts) > 1:
             with ThreadPoolExecutor(_EMITS_AT_ONCE, thread_name_prefix="emits") as threads:
-                for _ in threads.map(self.publish, leading):
+                for _ in threads.map(publish, parts[:-1]):
                     pass
         return UnitEmit(unit_id=self.unit_id, events=parts[-1] if parts else [])
 

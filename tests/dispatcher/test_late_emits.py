@@ -43,6 +43,21 @@ async def test_so_does_one_that_has_a_watermark_only(dispatcher: InProcess, sour
     assert await source.worker.complete(success(source.lease, 2)) == ["succeeded"]
 
 
+async def test_an_event_that_stands_is_found_in_the_midst_of_new_ones(dispatcher: InProcess, source: Source) -> None:
+    """Below it and above it, too: it is looked for where the scopes of the emit are, of which most are new."""
+    first = await source.item([10, 20])
+    (accepted,) = await source.worker.emit(first)
+    ten, twenty = [one.event_id for one in accepted.accepted.events]
+    for numbers, standing in [([5, 7], {}), ([8, 10, 12], {1: ten}), ([20, 30], {0: twenty}), ([11, 13, 15, 19], {})]:
+        events = [event("blocks", at(number), artifact=0) for number in numbers]
+        item = EmitItem(tasks=[source.lease], artifacts=first.artifacts, events=events)
+        (result,) = await source.worker.emit(item)
+        found = {place: one.event_id for place, one in enumerate(result.accepted.events) if one.duplicate}
+        assert found == standing
+    assert await dispatcher.value("select count(*) from event") == 11
+    assert await source.worker.complete(success(source.lease, 11)) == ["succeeded"]
+
+
 async def test_with_another_event_it_is_no_repetition(source: Source) -> None:
     item = await source.item([1])
     await source.worker.emit(item)

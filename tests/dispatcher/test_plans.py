@@ -165,6 +165,8 @@ async def _check_emits(filled: InProcess, given: _Given) -> None:
         "revisions": [0] * 50,
     }
     await _check(filled, set(), events.existing_events, **key)  # event_key or event_scope: here both lead to one row
+    spans = {name: key[name] for name in ("version_ids", "task_ids", "firsts", "lasts")}
+    await _check(filled, set(), events.taken_spans, **spans)  # the same
     extents = {name: key[name] for name in ("version_ids", "firsts", "lasts")}
     await _check(filled, {"artifact_scope"}, events.nearest_artifacts, **extents)
     await _check(filled, set(), events.insert_events, **_inserts(key), publication_id=given.job)
@@ -269,6 +271,7 @@ def _inserts(key: dict[str, Any]) -> dict[str, Any]:
     return {
         **key,
         "event_ids": key["task_ids"],
+        "parts": list(range(1, 51)),
         "attempts": [1] * 50,
         "artifact_ids": [None] * 50,
         "digests": [b"x"] * 50,

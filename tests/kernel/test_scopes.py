@@ -87,14 +87,16 @@ def test_a_scope_has_the_published_key_and_text(vector: dict[str, Any]) -> None:
     assert scopes.scope_key(scope) == key
     assert scopes.scope(cursor_type(vector), key) == scope
     assert scopes.cursor_type_of(scope) == cursor_type(vector)
+    assert scopes.typed_scope_key(scope) == (key, cursor_type(vector))
     assert scopes.format_scope(scope) == vector["text"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda vector: vector["why"])
 def test_a_scope_that_breaks_the_contract_is_refused(vector: dict[str, Any]) -> None:
-    with pytest.raises(ScopeError) as caught:
-        scopes.scope_key(ParseDict(vector["scope"], Scope()))
-    assert caught.value.reason_name == vector["reason"]
+    for read in (scopes.scope_key, scopes.typed_scope_key):
+        with pytest.raises(ScopeError) as caught:
+            read(ParseDict(vector["scope"], Scope()))
+        assert caught.value.reason_name == vector["reason"]
 
 
 @given(integers, integers)
