@@ -34,14 +34,16 @@ WINDOW = 2_000
 """Wake-ups of a queue that may be out without an answer, or lie in SQS."""
 _THREADS = 8
 _PACE_SECONDS = 1.0
+_LATEST, _MANY = 4, 50  # a quarter of it, and what is no matter of chance there
 _BUSY_SECONDS = 0.05
 _IDLE_SECONDS = 1.0
 _DEPTH_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 
 
-class _Pace:
-    """How many wake-ups of a queue were answered within the last second, more or less."""
+class Pace:
+    """How many wake-ups of a queue are answered within a second, more or less: within the last one; where the latest
+    were many, as many as there would be at that rate, so that a burst is soon at its speed."""
 
     def __init__(self) -> None:
         self._answered: dict[str, deque[tuple[float, int]]] = {}
@@ -54,7 +56,8 @@ class _Pace:
         answered = self._answered.get(queue, deque())
         while answered and answered[0][0] < now - _PACE_SECONDS:
             answered.popleft()
-        return sum(count for _, count in answered)
+        latest = sum(count for at, count in answered if at >= now - _PACE_SECONDS / _LATEST)
+        return max(sum(count for _, count in answered), latest * _LATEST if latest >= _MANY else 0)
 
 
 class SqsChannel:
@@ -84,7 +87,7 @@ class SqsChannel:
         self._sent_since: dict[str, int] = {}
         self._depths: dict[str, int] = {}
         self._on_room: Callable[[], None] = lambda: None
-        self._pace = _Pace()
+        self._pace = Pace()
         self._to_send = asyncio.Event()
         self._out = asyncio.Event()
 

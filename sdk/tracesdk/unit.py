@@ -127,12 +127,16 @@ class Unit:
             self.publish(UnitEmit(unit_id=self.unit_id, events=part))
         return UnitEmit(unit_id=self.unit_id, events=parts[-1] if parts else [])
 
-    def publish_all_but_last_at_once(self, events: Sequence[OperatorEvent]) -> UnitEmit:
-        """The same, several parts at a time, in any order: for events that say nothing about each other."""
+    def publish_all_but_last_at_once(self, events: list[OperatorEvent]) -> UnitEmit:
+        """The same, several parts at a time, in any order: for events that say nothing about each other. Gives `events`
+        up: of a million, each is freed when it is on its way."""
         parts = list(self._parts(events))
+        events.clear()
 
-        def publish(part: Sequence[OperatorEvent]) -> None:
-            self.publish(UnitEmit(unit_id=self.unit_id, events=part))
+        def publish(part: list[OperatorEvent]) -> None:
+            emit = UnitEmit(unit_id=self.unit_id, events=part)
+            part.clear()
+            self.publish(emit)
 
         if len(parts) > 1:
             with ThreadPoolExecutor(_EMITS_AT_ONCE, thread_name_prefix="emits") as threads:
