@@ -20,7 +20,7 @@ def check_output(path: Path, output: OutputSpec, operator: Operator | None, find
     _check_schema(path, output, findings)
     if operator is None:
         for field, _ in output.ListFields():
-            if field.name not in ("schema", "description"):
+            if field.name not in ("schema", "description", "column_descriptions"):
                 message = f"a virtual dataset is never stored, so `{field.name}` means nothing"
                 findings.at_key((*path, field.name), message, "take it out")
         return
@@ -86,6 +86,12 @@ def check_columns(path: Path, output: OutputSpec, findings: Findings) -> None:
         for index, column in enumerate(getattr(output, key)):
             if column not in output.schema:
                 _missing_column((*path, key, index), column, output, findings)
+    for column in sorted(output.column_descriptions):
+        if column not in output.schema:
+            remedy = findings.suggestion(column, sorted(output.schema), "describe a column that there is")
+            findings.at_key(
+                (*path, "column_descriptions", column), f"the dataset has no column `{clip(column)}`", remedy
+            )
     column = output.cursor.column
     if not column or output.storage == Storage.STORAGE_NONE or findings.broken((*path, "cursor")):
         return
@@ -113,7 +119,7 @@ def check_same_declaration(path: Path, first: OutputSpec, second: OutputSpec, fi
     if {first.writers, second.writers} != {Writers.WRITERS_MANY}:
         return  # that is reported, and one of the two declarations will have to go
     for field in OutputSpec.DESCRIPTOR.fields:
-        if field.name in ("description", "writers") or findings.broken((*path, field.name)):
+        if field.name in ("description", "column_descriptions", "writers") or findings.broken((*path, field.name)):
             continue
         if getattr(first, field.name) != getattr(second, field.name):
             message = f"the jobs that produce `{clip(str(path[-1]))}` declare different values of `{field.name}`"

@@ -115,7 +115,7 @@ def _columns(dataset: Dataset, name: TableName) -> bytes:
     """Declared, or frozen by the first rows; none before."""
     columns = dataset.spec.schema or dataset.served_version.schema
     about = {"DB_SCHEMA_NAME": name.schema, "TABLE_NAME": name.table}
-    return arrow_schema(columns, {}, about).serialize().to_pybytes()
+    return arrow_schema(columns, dataset.spec.column_descriptions, about).serialize().to_pybytes()
 
 
 def _no_catalog(command: sql.CommandGetDbSchemas | sql.CommandGetTables) -> bool:

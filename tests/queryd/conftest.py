@@ -20,7 +20,9 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> FakeDatasets:
     """A small chain: blocks in two files, transactions, ranges without files, virtual ones, an empty one."""
     made = FakeDatasets(tmp_path_factory.mktemp("store") / "artifacts")
     made.add(
-        "eth.blocks", schema={"number": "int64", "difficulty": "decimal(38,0)", "time": "timestamp", "miner": "string"}
+        "eth.blocks",
+        schema={"number": "int64", "difficulty": "decimal(38,0)", "time": "timestamp", "miner": "string"},
+        column_descriptions={"number": "Height in the chain."},
     )
     for first in (0, 5):
         made.publish("eth.blocks", blocks(first, 5))

@@ -89,13 +89,16 @@ class FakeDatasets(DatasetServiceServicer):
         storage: Storage.ValueType = Storage.STORAGE_PARQUET,
         cursor_type: CursorType.ValueType = CURSOR_TYPE_INT64,
         virtual_sql: str = "",
+        column_descriptions: Mapping[str, str] | None = None,
     ) -> Self:
         cursor = CursorSpec(column="number", type=cursor_type) if cursor_type else None
         dataset = Dataset(
             dataset_id=dataset_id,
             dag="test",
             served_version_id=str(uuid.uuid4()),
-            spec=OutputSpec(storage=storage, cursor=cursor, schema=schema or {}),
+            spec=OutputSpec(
+                storage=storage, cursor=cursor, schema=schema or {}, column_descriptions=column_descriptions or {}
+            ),
             virtual_sql=virtual_sql,
         )
         self.versions[dataset_id.casefold()] = Version(dataset)

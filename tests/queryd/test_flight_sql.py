@@ -190,6 +190,8 @@ def test_names_of_the_catalogue_are_names_of_queries(connection: Connection) -> 
 def test_one_table_s_columns(connection: Connection) -> None:
     schema = connection.adbc_get_table_schema("blocks", db_schema_filter="eth")
     assert schema.field("difficulty").type == pa.decimal128(38, 0)
+    comment = schema.field("number").metadata[b"ARROW:FLIGHT:SQL:REMARKS"]
+    assert comment == b"Height in the chain."
     assert connection.adbc_get_table_types() == ["TABLE", "VIEW"]
     with pytest.raises(adbc_driver_manager.Error):
         connection.adbc_get_table_schema("nothing")

@@ -462,6 +462,26 @@ class OutputSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ColumnDescriptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STORAGE_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
@@ -470,6 +490,7 @@ class OutputSpec(_message.Message):
     SORT_FIELD_NUMBER: _builtins.int
     WRITERS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    COLUMN_DESCRIPTIONS_FIELD_NUMBER: _builtins.int
     storage: Global___Storage.ValueType
     """Where its rows are kept."""
     update: Global___UpdateMode.ValueType
@@ -496,6 +517,10 @@ class OutputSpec(_message.Message):
     def sort(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Rows of a file are ordered by these columns."""
 
+    @_builtins.property
+    def column_descriptions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Column name to what the column holds, in a sentence; catalogues show it. Not every column needs one."""
+
     def __init__(
         self,
         *,
@@ -507,10 +532,11 @@ class OutputSpec(_message.Message):
         sort: _abc.Iterable[_builtins.str] | None = ...,
         writers: Global___Writers.ValueType = ...,
         description: _builtins.str = ...,
+        column_descriptions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "description", b"description", "schema", b"schema", "sort", b"sort", "storage", b"storage", "unique_key", b"unique_key", "update", b"update", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column_descriptions", b"column_descriptions", "cursor", b"cursor", "description", b"description", "schema", b"schema", "sort", b"sort", "storage", b"storage", "unique_key", b"unique_key", "update", b"update", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
