@@ -119,6 +119,10 @@ bench-dispatch: venv ## How fast tasks are delivered, beside other queues (ARGS=
 bench-deploy: venv ## Cutovers and rollbacks: how long, what they hold up, and that nobody sees a mixture (ARGS="--quick")
 	@$(BIN)/python -m bench.deploy $(ARGS)
 
+.PHONY: bench-query
+bench-query: venv ## How fast rows come to a client, and how soon a tiny query is answered (ARGS="--quick --only tiny")
+	@$(BIN)/python -m bench.query $(ARGS)
+
 .PHONY: bench-churn
 bench-churn: venv ## Whether the hot tables stay flat while 2*10^6 tasks come and go (ARGS="--tasks 200000")
 	@$(BIN)/python -m bench.churn $(ARGS)
