@@ -7,7 +7,6 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
-from functools import lru_cache
 from typing import Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -236,11 +235,5 @@ def time_from_message(message: Timestamp) -> datetime:
 
 def fill_time(message: Timestamp, time: datetime) -> None:
     """Into a message that is there."""
-    message.seconds, message.nanos = _seconds_and_nanos(time)
-
-
-@lru_cache(maxsize=64)
-def _seconds_and_nanos(time: datetime) -> tuple[int, int]:
-    """What is emitted together is often of one time."""
-    seconds, rest = divmod(microseconds(time), 1_000_000)
-    return seconds, rest * 1000
+    message.seconds, rest = divmod(microseconds(time), 1_000_000)
+    message.nanos = rest * 1000
