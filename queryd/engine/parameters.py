@@ -31,7 +31,7 @@ def bound(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str], table: p
         if len(values) != max(map(int, wanted)):
             raise ParameterError(f"the text has {_list(wanted)}, and {len(values)} values came with it")
         return values
-    if set(table.column_names) != set(wanted):
+    if sorted(table.column_names) != sorted(wanted):  # a name that comes twice has no value
         raise ParameterError(f"the text has {_list(wanted)}, and values came for {', '.join(table.column_names)}")
     return dict(zip(table.column_names, values, strict=True))
 
@@ -49,7 +49,9 @@ def constants(table: pa.Table) -> dict[str, Constant]:
     for position, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True), start=1):
         constant = _constant(column) if table.num_rows == 1 else None
         if constant is not None:
-            found |= {str(position): constant, name: constant}
+            found[str(position)] = constant
+            if not name.isdecimal():  # drivers number columns from 0: "1" is the second one, and $1 the first
+                found[name] = constant
     return found
 
 

@@ -105,6 +105,12 @@ def test_parameters_have_their_types(connection: Connection) -> None:
     assert _rows(connection, "select $2 - $1", [3, 10]) == [(7,)]
 
 
+def test_parameters_bound_the_cursor_each_at_its_place(connection: Connection) -> None:
+    for where in ("number between ? and ?", "number >= $1 and number <= $2", "number <= $2 and $1 <= number"):
+        sql = f'select number from "eth.blocks" where {where} order by 1'  # noqa: S608 - of this list
+        assert _rows(connection, sql, [3, 7]) == [(3,), (4,), (5,), (6,), (7,)], where
+
+
 def test_a_statement_is_prepared_once_and_run_with_other_values(connection: Connection) -> None:
     with connection.cursor() as cursor:
         sql = 'select count(*) from "eth.blocks" where number < ?'
