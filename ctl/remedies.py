@@ -34,7 +34,7 @@ BY_COMMAND: Mapping[int, str] = {
     errors.ERROR_REASON_TASK_NOT_FOUND: "correct the id; the tasks are listed by: tracectl task ls{home}",
     errors.ERROR_REASON_DATASET_NOT_FOUND: "correct the name; the datasets are listed by: tracectl dataset ls{home}",
     errors.ERROR_REASON_DATASET_VERSION_NOT_FOUND: "look at the dataset: tracectl dataset show DATASET{home}",
-    errors.ERROR_REASON_DEPLOYMENT_NOT_FOUND: "see what is deployed: tracectl dag ls{home}",
+    errors.ERROR_REASON_DEPLOYMENT_NOT_FOUND: "see which versions there are: tracectl dag versions DAG{home}",
     errors.ERROR_REASON_EVENT_NOT_FOUND: "correct the id; the events are listed by: tracectl event ls{home}",
     errors.ERROR_REASON_QUERY_NOT_FOUND: "nothing: it has ended, or never was",
     errors.ERROR_REASON_BUNDLE_MISSING: f"{_AGAIN}: it uploads what is missing",
@@ -51,7 +51,10 @@ BY_COMMAND: Mapping[int, str] = {
     errors.ERROR_REASON_TOO_MANY_ROWS: "change fewer jobs at once, in several deploys: the message counts them",
     errors.ERROR_REASON_QUERY_LIMIT: "ask for less, or give it longer: --timeout",
     errors.ERROR_REASON_PIN_EXPIRED: f"{_AGAIN}: it reads the datasets as they are then",
-    errors.ERROR_REASON_PIN_COLLECTED: f"{_AGAIN}: it reads the datasets as they are then",
+    errors.ERROR_REASON_PIN_COLLECTED: f"{_AGAIN} without --as-of: it reads the datasets as they are then; or name a"
+    " younger deploy; a DAG's deploys are listed by: tracectl dag history DAG{home}",
+    errors.ERROR_REASON_DATASETS_READ: "change the readers that the message names first; `tracectl dag rm` does it all"
+    " the same with --despite-readers",
 }
 """`{home}` stands for how a command line names the stack's home."""
 
@@ -69,7 +72,6 @@ AS_IN_THE_TABLE = frozenset(
         errors.ERROR_REASON_QUERY_CANCELED,
         errors.ERROR_REASON_ARTIFACT_LOST,
         errors.ERROR_REASON_NAME_AMBIGUOUS,
-        errors.ERROR_REASON_DATASETS_READ,
         errors.ERROR_REASON_RERUN_REFUSED,
     }
 )

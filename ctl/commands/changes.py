@@ -113,7 +113,7 @@ def roll_back(
 
     The events that it missed meanwhile are run then, by its own code. What the version that goes had in work is
     cancelled; jobs that both versions have go on undisturbed. A version that is being built is given up: the question
-    names it. Rolling back twice changes nothing.
+    names it. Rolled back twice, the DAG is where it was.
 
     \b
     Examples:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from ctl import document as documents
+from ctl.commands.changes import outcome
 from ctl.commands.options import HomeOption, LimitOption, Output, OutputOption, YesOption
 from ctl.commands.registry import command
 from ctl.confirm import confirm
@@ -223,10 +224,13 @@ def _wait(connection: Connection, deployment: Deployment, output: Output) -> Non
         followed = follow_deployment(connection, deployment, screen)
     except KeyboardInterrupt:
         option = connection.home.option()
-        console.stderr().print(f"the deployment goes on; look at it with: tracectl status{option}", markup=False)
+        again = f"tracectl dag watch {deployment.dag}{option}"
+        console.stderr().print(f"the deployment goes on; follow it with: {again}", markup=False)
         raise
     if output is Output.JSON:
         machine.print_message(followed.state)
+    elif deployment.state in (DEPLOYMENT_STATE_BUILDING, DEPLOYMENT_STATE_HELD):
+        console.stdout().print(outcome(followed.state))
     check_followed(connection, followed)
 
 

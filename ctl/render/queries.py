@@ -36,7 +36,8 @@ def explanation(explained: api.ExplainQueryResponse) -> RenderableType:
         )
     files = sum(dataset.file_count for dataset in explained.datasets)
     size = sum(dataset.file_bytes for dataset in explained.datasets)
-    total = Text(f"at most {values.count(files)} files, {values.byte_size(size)}, would be read", "hint")
+    counted = f"{values.count(files)} file{'s' if files != 1 else ''}"
+    total = Text(f"at most {counted}, {values.byte_size(size)}, would be read", "hint")
     return Group(table, total, Text(), Text(printable(explained.plan, keep="\n")))
 
 

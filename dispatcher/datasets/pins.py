@@ -50,8 +50,7 @@ async def pin_datasets(connection: Connection, wish: PinWish, actor: str, pin_id
         rows = await _again(connection, wish.given, names)
         deploy_number = wish.given.deploy_number
     elif wish.deploy_number is not None:
-        served = await store.served_at(connection, sorted(set(names.values())), wish.deploy_number)
-        rows = await _again(connection, GivenPin(wish.deploy_number, served), names)
+        rows = await _served_at(connection, wish.deploy_number, names)
         deploy_number = wish.deploy_number
     else:
         found = await store.pin_now(connection, sorted(set(names.values())))
@@ -64,6 +63,21 @@ async def pin_datasets(connection: Connection, wish: PinWish, actor: str, pin_id
     if held < len(pins):
         raise _collected("a version")
     return Pinned(pin_id, deploy_number, expires_at, names, rows)
+
+
+async def _served_at(connection: Connection, deploy_number: int, names: Mapping[str, str]) -> dict[str, PinnedRow]:
+    latest = await store.latest_deploy(connection)
+    if deploy_number > latest:  # what is served then is not known: it would be answered with what is served now
+        message = f"there is no deploy {deploy_number} yet; the latest is {latest}"
+        raise TraceError(ErrorReason.ERROR_REASON_PIN_COLLECTED, message)
+    served = await store.served_at(connection, sorted(set(names.values())), deploy_number)
+    rows = {row.dataset_id: row for row in await store.pinned(connection, served)}
+    if missing := sorted(set(names.values()) - rows.keys()):
+        message = f"{', '.join(missing)} was not served at deploy {deploy_number}, or what was served then is collected"
+        raise TraceError(ErrorReason.ERROR_REASON_PIN_COLLECTED, message)
+    if len(rows) < len(served):
+        raise _collected("a version")
+    return rows
 
 
 async def _resolve_names(connection: Connection, names: Sequence[str]) -> dict[str, str]:

@@ -119,6 +119,10 @@ select distinct n.dataset_id, n.dataset_version_id::text, h.number
 from named n
 join dataset_head h using (dataset_version_id);
 
+-- name: latest_deploy
+-- The number of the last deploy, cutover or rollback. One row.
+select deploy_number from deploy_counter;
+
 -- name: spelled
 -- Datasets by the folded forms of names. Unique index.
 select dataset_id, folded_id

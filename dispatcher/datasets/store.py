@@ -67,6 +67,12 @@ async def served_at(connection: Connection, dataset_ids: Sequence[str], deploy_n
     return {version_id: number for _, version_id, number in await cursor.fetchall()}
 
 
+async def latest_deploy(connection: Connection) -> int:
+    """The number of the last deploy; 0 before the first."""
+    (number,) = await one_row(connection, _sql.latest_deploy, {})
+    return int(number)
+
+
 async def spelled(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     """Dataset ids by the folded form of names."""
     cursor = await connection.execute(_sql.spelled, {"folded_ids": [name.casefold() for name in names]})

@@ -247,7 +247,8 @@ group by j.job_version_id, j.dag, j.job
 order by j.dag, j.job;
 
 -- name: readers
--- What reads the outputs of jobs, as far down as events go: an ordered job takes nothing up that is late, and hands on nothing.
+-- What reads the outputs of jobs, as far down as events go: an ordered job takes nothing up that is late, and hands on nothing. Virtual ones
+-- have made nothing: whoever queries them reads what is new.
 with recursive fed as (
     select o.dataset_version_id
     from job_output o
@@ -269,5 +270,6 @@ from fed f
 join input_binding b using (dataset_version_id)
 join scheduled_job s on s.dag_version_id = b.dag_version_id and s.job_version_id = b.job_version_id
 join job_version j on j.job_version_id = b.job_version_id
+where j.kind <> 'virtual'
 group by j.job_version_id, j.dag, j.job, j.ordered, j.late_scopes
 order by j.dag, j.job;

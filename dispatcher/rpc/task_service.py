@@ -1,6 +1,7 @@
 """TaskService: tasks as people see and steer them. Parses, calls the slices, converts."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 import grpc
@@ -86,10 +87,13 @@ class TaskService(TaskServiceServicer):
                 await require_names(connection, request.dag, "")
                 origin = convert.task_origin_name(request.origin) if request.origin else None
                 counts = await listing.count_tasks(connection, request.dag or None, origin)
+        of_jobs: Counter[tuple[str, str, str]] = Counter()
+        for row in counts:  # of each version of a job
+            of_jobs[row.dag, row.job, row.state] += row.count
         return pb.CountTasksResponse(
             counts=[
-                pb.JobTaskCount(dag=row.dag, job=row.job, state=convert.task_state(row.state), count=row.count)
-                for row in counts
+                pb.JobTaskCount(dag=dag, job=job, state=convert.task_state(state), count=count)
+                for (dag, job, state), count in sorted(of_jobs.items())
             ]
         )
 

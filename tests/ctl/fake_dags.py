@@ -39,7 +39,7 @@ class FakeDags(dag_service_pb2_grpc.DagServiceServicer):
 
     def DeployDag(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)
-        return dag_service_pb2.DeployDagResponse(deployment=deployment(queued=10))
+        return dag_service_pb2.DeployDagResponse(deployment=self._canned.building or deployment(queued=10))
 
     def PlanDag(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)

@@ -1,5 +1,7 @@
 """`tracectl dag rollback`, `rm` and `watch`: what is asked, and when a watch has seen enough."""
 
+from pathlib import Path
+
 from tests.ctl.canned import Canned, task_id, watch_state
 from tests.ctl.conftest import Run
 from traceapi.control.v1 import dag_service_pb2
@@ -41,6 +43,15 @@ def test_a_watch_does_not_wait_for_what_a_source_goes_on_to_bring(run: Run, cann
     watched = run("dag", "watch", "ethereum")
     assert watched.exit_code == 0, watched.stderr
     assert "ethereum version 1 is active" in watched.stdout
+
+
+def test_a_deploy_that_is_waited_for_says_at_its_end_what_is_active(run: Run, canned: Canned, document: Path) -> None:
+    canned.building = _building()
+    canned.watched = [watch_state(succeeded=8, settled=True)]
+    deployed = run("dag", "deploy", str(document), "--wait")
+    assert deployed.exit_code == 0, deployed.stderr
+    assert "version 8 is being built" in deployed.stdout
+    assert "ethereum version 1 is active" in deployed.stdout.splitlines()[-1]
 
 
 def test_what_is_built_is_found_though_a_later_version_was_given_up(run: Run, canned: Canned) -> None:

@@ -242,7 +242,7 @@ def test_what_would_be_read_is_told_before(run: Run, canned: Canned) -> None:
     assert "at most 3 files, 1.0 MiB, would be read" in result.stdout
     assert "SEQ_SCAN at 3" in result.stdout
     document = json.loads(run("query", "select 1", "--explain", "--output", "json").stdout)
-    assert document["datasets"][0]["file_count"] == "3"
+    assert document["datasets"][0]["fileCount"] == "3"
     assert run("query", "select 1", "--explain", "--output", "csv").exit_code == 2
 
 

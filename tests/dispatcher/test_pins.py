@@ -99,6 +99,14 @@ async def test_a_virtual_dataset_is_pinned_with_all_that_it_is_made_of(dispatche
     assert list(given.pin.datasets) == list(now.pin.datasets)
 
 
+async def test_a_deploy_that_is_still_to_come_or_served_nothing_is_no_state_to_read(dispatcher: InProcess) -> None:
+    await dispatcher.deploy(CHAIN)
+    with pytest.raises(grpc.aio.AioRpcError, match="there is no deploy 2 yet; the latest is 1"):
+        await _pin(dispatcher, "copies", deploy_number=2)
+    with pytest.raises(grpc.aio.AioRpcError, match="copies was not served at deploy 0, or what was served then is"):
+        await _pin(dispatcher, "copies", deploy_number=0)
+
+
 async def test_an_unknown_name_answers_the_nearest(dispatcher: InProcess, source: Source) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await _pin(dispatcher, "bloks")

@@ -22,6 +22,7 @@ from traceapi.types.v1.task_pb2 import TASK_ORIGIN_BACKFILL, TASK_STATE_QUEUED
 
 ORDERED = PIPELINE + (
     "  runs: {operator: aggregator, inputs: {copies: {}}, config: {size: 10}, outputs: {runs: {storage: none}}}\n"
+    "  newest: {virtual: {sql: from copies select max(number) n}, outputs: {newest: {}}}\n"  # made at query time
 )
 APPENDING = PIPELINE.replace(
     "copies: {schema: {number: int64}}", "copies: {schema: {number: int64}, update: append, unique_key: [number]}"

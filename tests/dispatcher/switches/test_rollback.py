@@ -139,3 +139,15 @@ async def test_every_switch_is_on_record(dispatcher: InProcess, source: Source, 
         ("user:tester", "DagService.DeployDag", "3"),
         ("user:tester", "DagService.AbortDeployment", "3"),
     ]
+
+
+async def test_tasks_are_counted_by_job_whatever_versions_it_has(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1])
+    await fleet.work()
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    counts = (await dispatcher.tasks.CountTasks(tasks_pb.CountTasksRequest(dag="chain"))).counts
+    of_copies = [(count.state, count.count) for count in counts if count.job == "copies"]
+    assert of_copies == [(TaskState.TASK_STATE_SUCCEEDED, 2)]
