@@ -8,7 +8,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ctl.commands.options import HomeOption, Output, OutputOption, YesOption
+from ctl.commands.options import LARGEST_NUMBER, HomeOption, Output, OutputOption, YesOption
 from ctl.confirm import confirm
 from ctl.connection import CALL_SECONDS, Connection, connect
 from ctl.errors import CtlError
@@ -101,7 +101,12 @@ def roll_back(
     to: Annotated[
         int,
         typer.Option(
-            "--to", metavar="N", min=0, help="The version to restore [default: the one before].", show_default=False
+            "--to",
+            metavar="N",
+            min=0,
+            max=LARGEST_NUMBER,
+            help="The version to restore [default: the one before].",
+            show_default=False,
         ),
     ] = 0,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Follow it until it has caught up.")] = False,

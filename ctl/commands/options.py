@@ -39,6 +39,9 @@ HomeOption = Annotated[
 OutputOption = Annotated[
     Output, typer.Option("--output", "-o", help="`table` for people, `json` for the contract's messages.")
 ]
+LARGEST_NUMBER = 2**63 - 1
+"""Of a version or a deploy: what a request and the database can hold."""
+
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0 for all.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 DagOption = Annotated[str, typer.Option("--dag", help="Only of this DAG.", show_default=False)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ctl.commands.options import HomeOption, QueryOutput
+from ctl.commands.options import LARGEST_NUMBER, HomeOption, QueryOutput
 from ctl.connection import CALL_SECONDS, connect
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
@@ -35,7 +35,8 @@ def query(
         int | None,
         typer.Option(
             "--as-of",
-            min=0,
+            min=1,
+            max=LARGEST_NUMBER,
             metavar="NUMBER",
             help="Read what was served at this deploy; its number stands below each table, and in `dag history`.",
             show_default=False,

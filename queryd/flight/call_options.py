@@ -16,6 +16,8 @@ from traceapi.types.v1.dataset_pb2 import Pin
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 AS_OF, TIMEOUT, MAX_ROWS = "trace-as-of", "trace-timeout", "trace-max-rows"
+_LEAST_SECONDS, _MOST_SECONDS = 0.001, 3600.0
+_MOST_DIGITS = 18  # which 64 bits hold
 
 
 def apply(metadata: Iterable[tuple[str, str | bytes]], request: QueryRequest) -> None:
@@ -26,9 +28,9 @@ def apply(metadata: Iterable[tuple[str, str | bytes]], request: QueryRequest) ->
         if key == AS_OF:
             _as_of(value, request)
         elif key == TIMEOUT:
-            request.timeout.FromMilliseconds(round(_number(key, value) * 1000))
+            request.timeout.FromMilliseconds(_milliseconds(key, value))
         elif key == MAX_ROWS:
-            request.max_rows = int(_number(key, value))
+            request.max_rows = _whole(key, value, "a whole number of rows")
 
 
 def pin_text(pin: Pin) -> str:
@@ -38,7 +40,7 @@ def pin_text(pin: Pin) -> str:
 
 def _as_of(value: str, request: QueryRequest) -> None:
     if value.isdecimal():
-        request.deploy_number = int(value)
+        request.deploy_number = _whole(AS_OF, value, "the number of a deploy")
         return
     try:
         request.pin.CopyFrom(Pin.FromString(base64.urlsafe_b64decode(value)))
@@ -46,14 +48,22 @@ def _as_of(value: str, request: QueryRequest) -> None:
         raise _invalid(AS_OF, "a deploy number, or the pin that an answer carried") from error
 
 
-def _number(key: str, value: str) -> float:
+def _milliseconds(key: str, value: str) -> int:
+    """Within what QueryRequest takes: GetFlightInfo begins a query before anything else looks at it."""
+    wanted = "a number of seconds from 0.001 to 3600"
     try:
-        number = float(value)
+        seconds = float(value)
     except ValueError as error:
-        raise _invalid(key, "a number") from error
-    if not 0 <= number <= 1e15:
-        raise _invalid(key, "a number that is not negative")
-    return number
+        raise _invalid(key, wanted) from error
+    if not _LEAST_SECONDS <= seconds <= _MOST_SECONDS:
+        raise _invalid(key, wanted)
+    return round(seconds * 1000)
+
+
+def _whole(key: str, value: str, wanted: str) -> int:
+    if not value.isdecimal() or len(value) > _MOST_DIGITS:
+        raise _invalid(key, wanted)
+    return int(value)
 
 
 def _invalid(key: str, wanted: str) -> TraceError:

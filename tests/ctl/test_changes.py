@@ -23,6 +23,13 @@ def test_a_rollback_says_which_build_it_gives_up(run: Run, canned: Canned) -> No
     assert "ethereum version 8 was being built, and is given up" in told.stdout
 
 
+def test_a_number_that_nothing_can_have_is_refused(run: Run, canned: Canned) -> None:
+    for command in (("dag", "rollback", "ethereum", "--yes", "--to"), ("query", "select 1", "--as-of")):
+        refused = run(*command, "9" * 23)
+        assert refused.exit_code == 2, refused.stderr
+        assert "9223372036854775807" in refused.stderr
+
+
 def test_a_dag_whose_first_version_is_being_built_can_be_ended(run: Run, canned: Canned) -> None:
     canned.building = _building("begun")
     asked = run("dag", "rm", "begun")

@@ -196,7 +196,7 @@ def test_names_of_the_catalogue_are_names_of_queries(connection: Connection) -> 
 def test_one_table_s_columns(connection: Connection) -> None:
     schema = connection.adbc_get_table_schema("blocks", db_schema_filter="eth")
     assert schema.field("difficulty").type == pa.decimal128(38, 0)
-    comment = schema.field("number").metadata[b"ARROW:FLIGHT:SQL:REMARKS"]
+    comment = (schema.field("number").metadata or {})[b"ARROW:FLIGHT:SQL:REMARKS"]
     assert comment == b"Height in the chain."
     assert connection.adbc_get_table_types() == ["TABLE", "VIEW"]
     with pytest.raises(adbc_driver_manager.Error):
@@ -227,6 +227,22 @@ def test_limits_are_given_as_headers(queryd: QuerydProcess) -> None:
     too_long = pytest.raises(adbc_driver_manager.Error, match="its time limit, and was stopped")
     with _connect(queryd, trace_timeout="4") as connection, too_long:
         _rows(connection, "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range = 7")
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "wanted"),
+    [
+        ("trace_timeout", "9999", "trace-timeout is not a number of seconds from 0.001 to 3600"),
+        ("trace_timeout", "0", "trace-timeout is not a number of seconds from 0.001 to 3600"),
+        ("trace_timeout", "nan", "trace-timeout is not a number of seconds from 0.001 to 3600"),
+        ("trace_max_rows", "1.5", "trace-max-rows is not a whole number of rows"),
+        ("trace_as_of", "9" * 30, "trace-as-of is not the number of a deploy"),
+    ],
+)
+def test_a_header_that_cannot_be_is_named(queryd: QuerydProcess, header: str, value: str, wanted: str) -> None:
+    refused = pytest.raises(adbc_driver_manager.ProgrammingError, match=wanted)
+    with _connect(queryd, **{header: value}) as connection, refused:
+        _rows(connection, "select 1")
 
 
 def test_a_name_and_the_token_are_a_login(queryd: QuerydProcess) -> None:
