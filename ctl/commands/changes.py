@@ -40,7 +40,7 @@ def watch(dag: _Dag, home: HomeOption = DEFAULT_HOME, output: OutputOption = Out
       tracectl dag watch ethereum --output json
     """
     with connect(home) as connection:
-        deployment = _being_built(connection, dag) or _active(connection, dag)
+        deployment = being_built(connection, dag) or _active(connection, dag)
         screen = console.stdout() if output is Output.TABLE else console.stderr()
         followed = follow_deployment(connection, deployment, screen, to_the_end=False)
         if output is Output.JSON:
@@ -126,7 +126,7 @@ def roll_back(
       tracectl dag rollback ethereum --to 3 --yes --wait
     """
     with connect(home) as connection:
-        active, building = _active(connection, dag), _being_built(connection, dag)
+        active, building = _active(connection, dag), being_built(connection, dag)
         which = f"version {to}" if to else "the version before it"
         question = f"{dag} version {active.version} is active. {_given_up(building)}Restore {which}?"
         confirm(question, yes=yes, remedy=f"look at `tracectl dag versions {dag}`, then give --yes")
@@ -217,7 +217,7 @@ def _line(deployment: Deployment, what: str) -> Text:
     return Text.assemble((deployment.dag, "name"), f" version {deployment.version} ", (what, "good"), number)
 
 
-def _being_built(connection: Connection, dag: str) -> Deployment | None:
+def being_built(connection: Connection, dag: str) -> Deployment | None:
     """At most one is; not always the newest, since a later one may have been begun and given up before it."""
     with connection.errors(f"DAG {dag}"):
         request = api.ListDagHistoryRequest(dag=dag, page_size=1, being_built=True)
@@ -232,7 +232,7 @@ def _given_up(building: Deployment | None) -> str:
 
 def _standing(connection: Connection, dag: str) -> str:
     """What there is of a DAG, as the sentences before a question."""
-    building = _being_built(connection, dag)
+    building = being_built(connection, dag)
     if building is None:
         return f"{dag} version {_active(connection, dag).version} is active. "
     with connection.errors(f"DAG {dag}"):
@@ -246,7 +246,7 @@ def _standing(connection: Connection, dag: str) -> str:
 
 
 def _required(connection: Connection, dag: str) -> Deployment:
-    if (deployment := _being_built(connection, dag)) is None:
+    if (deployment := being_built(connection, dag)) is None:
         _active(connection, dag)  # of a removed DAG that is said first
         option = connection.home.option()
         raise CtlError(

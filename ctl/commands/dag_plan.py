@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ctl.commands.changes import being_built
 from ctl.commands.dag import DocumentArgument, faulty_document, plan_document
 from ctl.commands.options import HomeOption, Output, OutputOption
 from ctl.connection import connect
@@ -41,7 +42,11 @@ def plan(
         raise faulty_document(error.document, [error.problem], exit_code=error.exit_code, undone="planned") from None
     with connect(home) as connection:
         planned = plan_document(connection, document, no_rematerialize=no_rematerialize, undone="planned")
-    if output is Output.JSON:
-        machine.print_message(planned.answer)
-    else:
-        console.stdout().print(plans.plan(planned.answer, planned.spec))
+        if output is Output.JSON:
+            machine.print_message(planned.answer)
+            return
+        building = being_built(connection, planned.answer.dag) if planned.answer.base_version else None
+    console.stdout().print(plans.plan(planned.answer, planned.spec))
+    if building is not None:
+        what = f"{building.dag} version {building.version} is being built: until it has taken over or is given up"
+        console.stdout().print(f"[waiting]{what}, another document is not deployed[/waiting]")

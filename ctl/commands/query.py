@@ -56,7 +56,8 @@ def query(
     """Runs one SELECT over datasets. Every dataset is pinned once, at the start.
 
     A dataset is written in double quotes, "eth.blocks"; the bare form where it is unambiguous. A table shortens long
-    values and writes control characters out; csv and json are exact.
+    values and writes control characters out; csv and json are exact. Values stand in the text: parameters (`?`, `$1`)
+    are for drivers, which send them beside it.
 
     \b
     Examples:

@@ -70,7 +70,13 @@ def deployment(of: Deployment) -> Table:
 
 def versions(found: Sequence[Deployment]) -> Table:
     made = table(
-        "version", "state", "deploy number", "deployed by", "deployed (UTC)", "active since (UTC)", right=("version",)
+        "version",
+        "state",
+        "deploy number",
+        "deployed by",
+        "deployed (UTC)",
+        "last active from (UTC)",
+        right=("version",),
     )
     for one in found:
         number = str(one.deploy_number) if one.deploy_number else NOTHING

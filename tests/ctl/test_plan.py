@@ -13,6 +13,7 @@ from ctl.render.console import THEME
 from tests.ctl.canned import SPEC, Canned, task_id
 from tests.ctl.conftest import Run
 from traceapi.control.v1 import dag_service_pb2, plan_pb2
+from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_HELD, Deployment
 from traceapi.control.v1.plan_pb2 import FieldChange, PlannedJob
 from traceapi.types.v1 import dag_pb2
 
@@ -148,3 +149,14 @@ def test_deploy_of_a_change_shows_its_plan_and_asks(run: Run, canned: Canned, do
     assert not any(isinstance(request, dag_service_pb2.DeployDagRequest) for request in canned.requests)
     assert run("dag", "deploy", str(document), "--yes").exit_code == 0
     assert canned.asked(dag_service_pb2.DeployDagRequest).plan_id == canned.plan.plan_id
+
+
+def test_a_plan_says_what_is_being_built_beside_which_it_could_not_be_deployed(
+    run: Run, canned: Canned, document: Path
+) -> None:
+    canned.plan = full_plan()
+    assert "being built" not in run("dag", "plan", str(document)).stdout
+    canned.building = Deployment(dag="ethereum", version=8, state=DEPLOYMENT_STATE_HELD)
+    planned = run("dag", "plan", str(document))
+    assert planned.exit_code == 0, planned.stderr
+    assert "ethereum version 8 is being built: until it has taken over" in planned.stdout.replace("\n", " ")
