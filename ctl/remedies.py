@@ -51,8 +51,8 @@ BY_COMMAND: Mapping[int, str] = {
     errors.ERROR_REASON_TOO_MANY_ROWS: "change fewer jobs at once, in several deploys: the message counts them",
     errors.ERROR_REASON_QUERY_LIMIT: "ask for less, or give it longer: --timeout",
     errors.ERROR_REASON_PIN_EXPIRED: f"{_AGAIN}: it reads the datasets as they are then",
-    errors.ERROR_REASON_PIN_COLLECTED: f"{_AGAIN} without --as-of: it reads the datasets as they are then; or name a"
-    " younger deploy; a DAG's deploys are listed by: tracectl dag history DAG{home}",
+    errors.ERROR_REASON_PIN_COLLECTED: f"{_AGAIN} without --as-of: it reads the datasets as they are then; or name"
+    " another deploy; a DAG's deploys are listed by: tracectl dag history DAG{home}",
     errors.ERROR_REASON_DATASETS_READ: "change the readers that the message names first; `tracectl dag rm` does it all"
     " the same with --despite-readers",
 }
