@@ -29,7 +29,7 @@ class Build:
 
 
 class Overtaken(Exception):
-    """Another version went active since the build was begun."""
+    """Since the build was begun another version went active, or the DAG was removed and that is not done."""
 
 
 async def hold(connection: Connection, build: Build) -> None:

@@ -82,7 +82,7 @@ async def _deploy(pool: Pool, call: Call, new_id: Callable[[], str]) -> Deployed
             identities = await write_version(pool, begun, new_id)
             return Deployed(await _stage(pool, call, begun, identities), unchanged=False)
         except Overtaken:
-            continue  # something is active or staged now, which answers this call
+            continue  # something is active or staged now, which answers this call; or it was removed
 
 
 async def _begin(pool: Pool, call: Call, new_id: Callable[[], str]) -> Build | Deployed:
@@ -145,6 +145,8 @@ async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -
     async with transaction(pool) as connection:
         standing = await stages.own(connection, deployable.name, build.dag_version_id)
         await hold(connection, build)
+        if standing.ending:  # removed again meanwhile: first all that it had is stopped
+            raise Overtaken
         await _require_base(connection, build)
         await _require_unmoved(connection, deployable)
         await _require_unread(connection, deployable)

@@ -75,6 +75,9 @@ async def _page(pool: Pool, dag: str) -> bool:
         cursor = await connection.execute(_sql.is_ending, {"dag": dag})
         if not (row := await cursor.fetchone()) or not row[0]:
             return False
+        if not row[1]:  # what was deployed since runs
+            await connection.execute(_sql.end_dag, {"dag": dag})
+            return False
         cursor = await connection.execute(_sql.feeding_dags, {"dag": dag})
         feeding = [str(row[0]) for row in await cursor.fetchall()]
         await store.own_dags(connection, DAG_LOCK_CLASS, [dag, *feeding])

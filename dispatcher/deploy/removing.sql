@@ -9,8 +9,8 @@ update dag set removed_at = clock_timestamp(), staged_version_id = null, release
 select dag from dag where ending order by dag;
 
 -- name: is_ending
--- Under the DAG's row. Primary key.
-select ending from dag where dag = %(dag)s for no key update;
+-- And whether it still is removed, and nothing is being built of it. Under the DAG's row. Primary key.
+select ending, removed_at is not null and staged_version_id is null as removed from dag where dag = %(dag)s for no key update;
 
 -- name: feeding_dags
 -- The other DAGs whose events still make tasks of its jobs. Index subscription_open by its jobs, primary keys.
@@ -68,4 +68,5 @@ where dataset_id in (
 );
 
 -- name: end_dag
+-- Nothing is left to do of its removal. Primary key.
 update dag set ending = false where dag = %(dag)s;

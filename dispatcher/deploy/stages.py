@@ -28,13 +28,14 @@ RETRY_AFTER = 0.2
 class Standing:
     """What a DAG serves, and what is being built beside it; ids of DAG versions.
 
-    `removed_version_id`: what a removed DAG served last, which can still be read.
+    `removed_version_id`: what a removed DAG served last, which can still be read. `ending`: its removal is not done.
     """
 
     dag: str
     active_version_id: str | None
     staged_version_id: str | None
     removed_version_id: str | None
+    ending: bool
 
 
 @dataclass(frozen=True, slots=True)

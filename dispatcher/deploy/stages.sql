@@ -4,7 +4,7 @@
 -- name: standing
 -- Primary key.
 select dag, case when removed_at is null then active_version_id end::text as active_version_id, staged_version_id::text,
-    case when removed_at is not null then active_version_id end::text as removed_version_id
+    case when removed_at is not null then active_version_id end::text as removed_version_id, ending
 from dag
 where dag = %(dag)s
 for no key update;
