@@ -3,7 +3,8 @@
 The first one is the staging itself. But a build takes hours, and meanwhile scopes are run again, and inputs without a
 cursor go on, of which no watermark tells. So when it has caught up otherwise, and still has something in work, the try
 to cut over takes another barrier, and holds releases of the jobs that are about to go: of what is accepted later these
-do nothing either, for as long as the hold lasts.
+do nothing either, for as long as the hold lasts. There is no such barrier without a hold: by itself it is taken when a
+hold may begin again, as long after the last one as a hold lasts.
 
 A barrier is taken under the DAG's locks, so that what is accepted is before it or after it. From then on what its jobs
 emit by tasks from before counts as replayed, all the way down. So it stays as it is, however much comes later, and is
@@ -11,6 +12,7 @@ passed in the time that the jobs take; once passed it stays passed, because no t
 for a while then, and for as long as it took: a version whose tasks take minutes gets there too.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -57,17 +59,24 @@ async def note_passed(pool: Pool, dag_version_id: str) -> None:
 
 async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta, *, asked: bool = False) -> bool:
     """Another barrier, where the last one is not good any more, and a hold of releases with it; where a person `asked`
-    for the cutover the hold at any rate. False where there is neither. Raises UNAVAILABLE."""
+    for the cutover the hold at any rate. Else there is neither where a hold ended not long ago, nor where the version
+    waits for a person by now: False. Raises UNAVAILABLE."""
+    values = {"dag_version_id": dag_version_id, "good_for": GOOD_FOR, "longest": held, "asked": asked}
     async with transaction(pool) as connection:
+        if not asked and not await _may_retake(connection, values):  # then acceptance need not wait for it
+            return False
         standing = await stages.own(connection, dag)
         if standing.staged_version_id != dag_version_id:
             return False
-        values = {"dag_version_id": dag_version_id, "good_for": GOOD_FOR}
-        taken = (await connection.execute(_sql.retake_barrier, values)).rowcount > 0
+        taken = await _may_retake(connection, values)
         if taken:
+            await connection.execute(_sql.retake_barrier, values)
             await connection.execute(_sql.bar_jobs, values)
-        if asked:
+        if taken or asked:
             await stages.hold_for_cutover(connection, dag_version_id, held)
-        elif taken:
-            await stages.hold_releases(connection, dag, held)
     return taken or asked
+
+
+async def _may_retake(connection: Connection, values: Mapping[str, object]) -> bool:
+    cursor = await connection.execute(_sql.may_retake, values)
+    return await cursor.fetchone() == (True,)

@@ -46,13 +46,27 @@ update dag_version
 set barrier_at = %(barrier_at)s, barrier_passed_at = clock_timestamp()
 where dag_version_id = %(dag_version_id)s and coalesce(barrier_at, staged_at) = %(barrier_at)s and barrier_passed_at is null;
 
+-- name: may_retake
+-- Where the last one is passed and good no more: of two that try at once the second finds the first one's. Where nobody asked, only of what
+-- does not wait for a person, and when releases may be held again (`hold_releases`). Decides only under the DAG's locks. Primary keys.
+select v.barrier_passed_at is not null and not (
+    v.barrier_retaken
+    and clock_timestamp() < v.barrier_passed_at + greatest(%(good_for)s::interval, v.barrier_passed_at - v.barrier_at)
+) and (
+    %(asked)s::boolean or (
+        not v.hold
+        and (d.releases_held_until is null or d.releases_held_until < clock_timestamp() - %(longest)s::interval)
+    )
+)
+from dag_version v
+join dag d on d.dag = v.dag and d.staged_version_id = v.dag_version_id
+where v.dag_version_id = %(dag_version_id)s;
+
 -- name: retake_barrier
--- Where the last one is passed and good no more: of two that try at once the second finds the first one's. The caller owns the DAG.
+-- The caller owns the DAG. Primary key.
 update dag_version
 set barrier_at = clock_timestamp(), barrier_passed_at = null, barrier_retaken = true
-where dag_version_id = %(dag_version_id)s and barrier_passed_at is not null and not (
-    barrier_retaken and clock_timestamp() < barrier_passed_at + greatest(%(good_for)s::interval, barrier_passed_at - barrier_at)
-);
+where dag_version_id = %(dag_version_id)s;
 
 -- name: bar_jobs
 -- What the staged jobs emit by tasks from before counts as replayed (`before_change`), so that it is waited for too. As when they were staged.

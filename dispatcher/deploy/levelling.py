@@ -8,6 +8,7 @@ that the next call finds passed.
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.deploy import barrier, cutover, stages
@@ -59,10 +60,11 @@ class _Wait:
         first = self._deadline is None
         if self._deadline is None:
             self._deadline = _now() + cutover.HELD_RELEASES.total_seconds()
-        if first or lacking.last:
+        left = self._deadline - _now()
+        if left > 0 and (first or lacking.last):
             async with transaction(self.pool) as connection:
                 dag = (await cutover.deployed(connection, self.dag_version_id)).dag
-            await barrier.take(self.pool, dag, self.dag_version_id, cutover.HELD_RELEASES, asked=first)
+            await barrier.take(self.pool, dag, self.dag_version_id, timedelta(seconds=left), asked=True)
         return True
 
     async def until_level(self) -> bool:

@@ -31,6 +31,8 @@ DEEPER = PIPELINE + MORE.replace("SUMS", "select number from copies")
 CHANGED = DEEPER.replace("select number from copies", "select number + 1 as number from copies")
 READER = "dag: reader\njobs:\n  mine: {operator: splitter, inputs: {sums: {}}, outputs: {mine: {storage: none}}}\n"
 HELD = "select coalesce(releases_held_until > clock_timestamp(), false) from dag where dag = 'chain'"
+HELD_UNTIL = "update dag set releases_held_until = clock_timestamp() - %s::interval where dag = 'chain'"
+BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
 OPEN = """
 select j.job, count(*)
 from task t join job_version j using (job_version_id) join job_version_run r using (job_version_id)
@@ -138,21 +140,35 @@ async def test_a_barrier_comes_with_a_hold_of_what_is_about_to_go(dispatcher: In
     assert await dispatcher.value(HELD)
 
 
+async def test_no_barrier_comes_without_a_hold(dispatcher: InProcess, fleet: Fleet) -> None:
+    """Where releases were held a moment ago it comes later: else what is active would be ahead again by then."""
+    source, building = await _built(dispatcher, fleet)
+    await dispatcher.run(HELD_UNTIL, "10 s")
+    await source.publish([3])
+    await fleet.work("copies")
+    before = await dispatcher.value(BARRIER, building.deployment_id)
+    assert await _advance(dispatcher, building) == "building"
+    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
+    await fleet.work()
+    await _run_again(dispatcher, 1)
+    await _work_of_active(dispatcher, fleet)
+    assert await _advance(dispatcher, building) == "building"
+    await dispatcher.run(HELD_UNTIL, "31 s")
+    assert await _advance(dispatcher, building) == "building"
+    assert await dispatcher.value(BARRIER, building.deployment_id) > before
+    assert await dispatcher.value(HELD)
+    await fleet.work()
+    assert await _advance(dispatcher, building) == "active"
+
+
 async def test_a_build_with_nothing_in_work_takes_over_at_once(dispatcher: InProcess, fleet: Fleet) -> None:
     _, building = await _built(dispatcher, fleet)
-    before = await dispatcher.value(
-        "select barrier_at from dag_version where dag_version_id = %s", building.deployment_id
-    )
+    before = await dispatcher.value(BARRIER, building.deployment_id)
     assert await _advance(dispatcher, building) == "active"
-    after = await dispatcher.value(
-        "select barrier_at from dag_version where dag_version_id = %s", building.deployment_id
-    )
-    assert before == after
+    assert await dispatcher.value(BARRIER, building.deployment_id) == before
 
 
-async def test_a_barrier_that_was_passed_is_good_for_a_while(
-    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_barrier_that_was_passed_is_good_for_a_while(dispatcher: InProcess, fleet: Fleet) -> None:
     """Else a build whose watermarks are level now and then would never take over; and one of days ago says nothing."""
     source, building = await _built(dispatcher, fleet, watermark=False)
     await source.publish([3], watermark=False)
@@ -164,6 +180,7 @@ async def test_a_barrier_that_was_passed_is_good_for_a_while(
     await fleet.work("copies")
     passed = "update dag_version set barrier_at = barrier_at - {0}, barrier_passed_at = barrier_passed_at - {0}"
     await dispatcher.run(passed.format("interval '1 day'"))
+    await dispatcher.run(HELD_UNTIL, "1 day")
     assert await _advance(dispatcher, building) == "building"
     assert await _advance(dispatcher, building) == "building", "the next one is to be passed first"
     await fleet.work("sums", "last")
