@@ -68,10 +68,11 @@ class _Wait:
         return True
 
     async def until_level(self) -> bool:
-        """False where it is not, in time."""
+        """False where it is not, in time. It rests before each look: a try takes locks for which acceptance waits."""
         while self._deadline is not None and _now() < self._deadline:
+            await asyncio.sleep(LOOK_SECONDS)
             lacking = await self._look()
-            if (lacking.within_reach and not lacking.only_behind) or lacking.dead or lacking.incomparable:
+            if lacking.level or lacking.dead or lacking.incomparable:
                 return True  # it is level, or the next try says what it lacks
             if lacking.working or lacking.reading or lacking.unfinished:
                 self._idle_since = None
@@ -79,7 +80,6 @@ class _Wait:
                 self._idle_since = _now()
             elif _now() - self._idle_since > IDLE_SECONDS:
                 return False
-            await asyncio.sleep(LOOK_SECONDS)
         return False
 
     async def end(self) -> None:

@@ -6,8 +6,8 @@
 -- more than `most` of a kind of tasks of a job; where there are as many and none of them tells, it counts as unfinished until `before_barrier`
 -- has read them all. Indexes subscription_replaying, task_queued, task_open, task_dead, dag_version_job_of.
 with staged as (
-    select v.dag_version_id, coalesce(v.barrier_at, v.staged_at) as barrier_at, v.barrier_passed_at is null as awaited, v.barrier_retaken,
-        d.active_version_id
+    select v.dag_version_id, coalesce(v.barrier_at, v.staged_at) as barrier_at, v.barrier_passed_at is null as awaited,
+        coalesce(v.barrier_at > v.staged_at, false) as moved, d.active_version_id
     from dag_version v
     join dag d using (dag)
     where v.dag_version_id = %(dag_version_id)s
@@ -43,8 +43,8 @@ cross join lateral (
                 limit %(most)s
             ) t
         ) w
-        where w.early and (v.barrier_retaken or exists (
-            -- Else there are none, and not all that are queued need to be read for it.
+        where w.early and (v.moved or exists (
+            -- Else there are none from before the staging, and not all that are queued need to be read for it.
             select 1
             from dag_version_job p
             join dag_version e using (dag_version_id)

@@ -16,7 +16,7 @@ class Lack:
     cursors changed their type, so that nobody can tell. `working`: its jobs have yet to do what others have brought,
     and no source of its own goes on, which would have to catch up first. `reading`: one does. `last`: its jobs have
     something in work, and nobody has taken a barrier yet to wait for what came before this try. `retaken`: one was
-    taken, so what came before the staging is done.
+    taken, so what came before the staging is done. `awaited`: the barrier that there is was not passed yet.
     """
 
     unfinished: tuple[str, ...]
@@ -27,6 +27,7 @@ class Lack:
     reading: bool = False
     last: bool = False
     retaken: bool = False
+    awaited: bool = False
 
     @property
     def nothing(self) -> bool:
@@ -37,6 +38,11 @@ class Lack:
     def only_last(self) -> bool:
         """All is done that anybody waits for: it is time for a barrier of the cutover's own."""
         return self.last and not (self.unfinished or self.dead or self.behind or self.incomparable)
+
+    @property
+    def level(self) -> bool:
+        """It may take the active one's place, or a barrier may be taken for it to do so."""
+        return self.nothing or (self.only_last and not self.awaited)
 
     @property
     def can_be_waived(self) -> bool:
@@ -111,6 +117,7 @@ def lack(
         reading=any(job.open for job in sources),
         last=barrier is not None and not barrier.good and any(job.open for job in working),
         retaken=barrier is not None and barrier.retaken,
+        awaited=barrier is not None and not barrier.passed,
     )
 
 

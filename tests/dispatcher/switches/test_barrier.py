@@ -10,27 +10,15 @@ from dispatcher.deploy import barrier, cutover, progress
 from dispatcher.deploy.advancing import advance
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
-from tests.dispatcher.builders import Source, int64, start_source
-from tests.dispatcher.changing import PIPELINE, Fleet, deploy, served, state, watch
+from tests.dispatcher.builders import int64
+from tests.dispatcher.changing import Fleet, deploy, served, state, watch
 from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.switches.builds import CHANGED, HELD, READER, built
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1 import source_service_pb2 as sources
 from traceapi.control.v1.deployment_pb2 import Deployment
 from traceapi.types.v1.scope_pb2 import CursorRange
 
-# What is downstream of a job that both versions have, two deep.
-MORE = """\
-  sums:
-    operator: sql
-    config: {sql: SUMS}
-    inputs: {copies: {}}
-    outputs: {sums: {schema: {number: int64}}}
-  last: {operator: splitter, inputs: {sums: {}}, outputs: {lasts: {storage: none}}}
-"""
-DEEPER = PIPELINE + MORE.replace("SUMS", "select number from copies")
-CHANGED = DEEPER.replace("select number from copies", "select number + 1 as number from copies")
-READER = "dag: reader\njobs:\n  mine: {operator: splitter, inputs: {sums: {}}, outputs: {mine: {storage: none}}}\n"
-HELD = "select coalesce(releases_held_until > clock_timestamp(), false) from dag where dag = 'chain'"
 HELD_UNTIL = "update dag set releases_held_until = clock_timestamp() - %s::interval where dag = 'chain'"
 BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
 OPEN = """
@@ -39,22 +27,6 @@ from task t join job_version j using (job_version_id) join job_version_run r usi
 where t.state in ('queued', 'released', 'running', 'backoff') and t.origin <> 'source_run' and r.run_state = %s
 group by 1 order by 1
 """
-
-
-async def _built(
-    dispatcher: InProcess, fleet: Fleet, *, hold: bool = False, watermark: bool = True
-) -> tuple[Source, Deployment]:
-    """A version that has done all from before its staging, and has yet to take over."""
-    await dispatcher.deploy(DEEPER)
-    source = await start_source(dispatcher)
-    await source.publish([1, 2], watermark=watermark)
-    await fleet.work()
-    building = await deploy(dispatcher, CHANGED, hold=hold)
-    while await dispatcher.replay():
-        pass
-    await fleet.work()
-    await dispatcher.derive()
-    return source, building
 
 
 async def _advance(dispatcher: InProcess, building: Deployment) -> str:
@@ -89,7 +61,7 @@ async def _work_one_of_staged(dispatcher: InProcess, fleet: Fleet, job: str) -> 
 
 
 async def test_a_cutover_waits_for_what_was_run_again_upstream(dispatcher: InProcess, fleet: Fleet) -> None:
-    _, building = await _built(dispatcher, fleet)
+    _, building = await built(dispatcher, fleet)
     await _run_again(dispatcher, 1)
     await _work_of_active(dispatcher, fleet)
     assert await dispatcher.rows(OPEN, "staged") == [("sums", 1)], "what is active shows the scope as it is now"
@@ -103,7 +75,7 @@ async def test_a_cutover_waits_for_what_was_run_again_upstream(dispatcher: InPro
 
 
 async def test_a_cutover_waits_for_inputs_of_which_no_watermark_tells(dispatcher: InProcess, fleet: Fleet) -> None:
-    source, building = await _built(dispatcher, fleet, watermark=False)
+    source, building = await built(dispatcher, fleet, watermark=False)
     await source.publish([3], watermark=False)
     await fleet.work("copies")
     await _work_of_active(dispatcher, fleet)
@@ -116,7 +88,7 @@ async def test_a_build_takes_over_though_there_is_something_in_work_at_every_loo
     dispatcher: InProcess, fleet: Fleet
 ) -> None:
     """What comes after the barrier is not waited for; what is active does nothing of it while releases are held."""
-    source, building = await _built(dispatcher, fleet, watermark=False)
+    source, building = await built(dispatcher, fleet, watermark=False)
     await source.publish([3], watermark=False)
     await fleet.work("copies")
     looks = 0
@@ -132,7 +104,7 @@ async def test_a_build_takes_over_though_there_is_something_in_work_at_every_loo
 
 
 async def test_a_barrier_comes_with_a_hold_of_what_is_about_to_go(dispatcher: InProcess, fleet: Fleet) -> None:
-    source, building = await _built(dispatcher, fleet)
+    source, building = await built(dispatcher, fleet)
     await source.publish([3])
     await fleet.work("copies")
     assert not await dispatcher.value(HELD)
@@ -142,7 +114,7 @@ async def test_a_barrier_comes_with_a_hold_of_what_is_about_to_go(dispatcher: In
 
 async def test_no_barrier_comes_without_a_hold(dispatcher: InProcess, fleet: Fleet) -> None:
     """Where releases were held a moment ago it comes later: else what is active would be ahead again by then."""
-    source, building = await _built(dispatcher, fleet)
+    source, building = await built(dispatcher, fleet)
     await dispatcher.run(HELD_UNTIL, "10 s")
     await source.publish([3])
     await fleet.work("copies")
@@ -162,7 +134,7 @@ async def test_no_barrier_comes_without_a_hold(dispatcher: InProcess, fleet: Fle
 
 
 async def test_a_build_with_nothing_in_work_takes_over_at_once(dispatcher: InProcess, fleet: Fleet) -> None:
-    _, building = await _built(dispatcher, fleet)
+    _, building = await built(dispatcher, fleet)
     before = await dispatcher.value(BARRIER, building.deployment_id)
     assert await _advance(dispatcher, building) == "active"
     assert await dispatcher.value(BARRIER, building.deployment_id) == before
@@ -170,7 +142,7 @@ async def test_a_build_with_nothing_in_work_takes_over_at_once(dispatcher: InPro
 
 async def test_a_barrier_that_was_passed_is_good_for_a_while(dispatcher: InProcess, fleet: Fleet) -> None:
     """Else a build whose watermarks are level now and then would never take over; and one of days ago says nothing."""
-    source, building = await _built(dispatcher, fleet, watermark=False)
+    source, building = await built(dispatcher, fleet, watermark=False)
     await source.publish([3], watermark=False)
     await fleet.work("copies")
     assert await _advance(dispatcher, building) == "building"
@@ -195,7 +167,7 @@ async def test_a_cutover_by_hand_waits_for_what_was_run_again(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For as long as a hold lasts; and the barrier stays, so that the next call need not begin again."""
-    _, building = await _built(dispatcher, fleet, hold=True)
+    _, building = await built(dispatcher, fleet, hold=True)
     assert await _advance(dispatcher, building) == "held"
     await _run_again(dispatcher, 1)
     await _work_of_active(dispatcher, fleet)
@@ -211,7 +183,7 @@ async def test_a_cutover_by_hand_waits_for_what_was_run_again(
 
 
 async def test_who_waives_the_last_scopes_waits_for_no_barrier(dispatcher: InProcess, fleet: Fleet) -> None:
-    _, building = await _built(dispatcher, fleet, hold=True)
+    _, building = await built(dispatcher, fleet, hold=True)
     await _run_again(dispatcher, 1)
     await _work_of_active(dispatcher, fleet)
     await _advance(dispatcher, building)
@@ -224,7 +196,7 @@ async def test_more_tasks_than_a_look_reads_hold_no_cutover(
 ) -> None:
     """All of them came after the barrier: that is found without the locks, and is known under them."""
     monkeypatch.setattr(progress, "_MOST_WAITING", 3)
-    source, building = await _built(dispatcher, fleet)
+    source, building = await built(dispatcher, fleet)
     await source.publish([3])
     await fleet.work("copies")
     assert await _advance(dispatcher, building) == "building"
@@ -237,7 +209,7 @@ async def test_more_tasks_than_a_look_reads_hold_no_cutover(
 
 async def test_a_pointer_that_moves_meanwhile_is_waited_for(dispatcher: InProcess, fleet: Fleet) -> None:
     """A build of another DAG that reads it is owed what that version has, though it had passed its barrier."""
-    await _built(dispatcher, fleet)
+    await built(dispatcher, fleet)
     await dispatcher.deploy(READER)
     await fleet.catch_up()
     before = await served(dispatcher)
