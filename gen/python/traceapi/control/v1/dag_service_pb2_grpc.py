@@ -151,8 +151,7 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchDeployment(self, request, context):
-        """Follows a deployment: its present state first, or where looks at it take long the one of the last look; then each change, until it is
-        final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
+        """Follows a deployment: its state now, or of the last look where looks take long; then each change until it is final. DEPLOYMENT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,7 +159,7 @@ class DagServiceServicer:
 
     def CutOverDag(self, request, context):
         """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
-        30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
+        30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,12 +50,10 @@ class DagServiceStub:
     BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]
-    """Follows a deployment: its present state first, or where looks at it take long the one of the last look; then each change, until it is
-    final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
-    """
+    """Follows a deployment: its state now, or of the last look where looks take long; then each change until it is final. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]
     """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
-    30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
+    30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS.
     """
     AbortDeployment: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
@@ -99,12 +97,10 @@ class DagServiceAsyncStub(DagServiceStub):
     BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
-    """Follows a deployment: its present state first, or where looks at it take long the one of the last look; then each change, until it is
-    final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
-    """
+    """Follows a deployment: its state now, or of the last look where looks take long; then each change until it is final. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]  # type: ignore[assignment]
     """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
-    30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
+    30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS.
     """
     AbortDeployment: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]  # type: ignore[assignment]
     """Retires a deployment that is being built; the active version stays as it was. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
@@ -175,9 +171,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.WatchDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dag_service_pb2.WatchDeploymentResponse], _abc.AsyncIterator[_dag_service_pb2.WatchDeploymentResponse]]:
-        """Follows a deployment: its present state first, or where looks at it take long the one of the last look; then each change, until it is
-        final. Resumes by asking again. DEPLOYMENT_NOT_FOUND.
-        """
+        """Follows a deployment: its state now, or of the last look where looks take long; then each change until it is final. DEPLOYMENT_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def CutOverDag(
@@ -186,7 +180,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.CutOverDagResponse, _abc.Awaitable[_dag_service_pb2.CutOverDagResponse]]:
         """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits
-        30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS where too many jobs of other DAGs follow.
+        30 s at most, and holds releases of jobs that are about to go. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS.
         """
 
     @_abc_1.abstractmethod
