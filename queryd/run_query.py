@@ -5,7 +5,7 @@ this one as the end of the cell's pipe.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -126,7 +126,7 @@ class QueryRunner:
     watcher: Watcher
     clock: Callable[[], float] = field(default=time.monotonic)
 
-    def run(self, text: QueryText, on_start: OnStart) -> Iterator[Started | ArrowPart | Finished]:
+    def run(self, text: QueryText, on_start: OnStart) -> Generator[Started | ArrowPart | Finished, None, None]:
         """The answer in parts: what is read, then messages of an Arrow stream, then the figures. Raises TraceError.
 
         The engine begins when what is read has been told, and does as much as can wait to be read.

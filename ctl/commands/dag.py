@@ -115,10 +115,7 @@ def deploy_dag(
         raise faulty_document(error.document, [error.problem], exit_code=error.exit_code) from None
     with connect(home) as connection:
         planned = plan_document(connection, document, no_rematerialize=no_rematerialize, undone="deployed")
-        if planned.changes_something:
-            console.stderr().print(plans.plan(planned.answer, planned.spec))
-            question = f"Deploy this change of {planned.answer.dag}?"
-            confirm(question, yes=yes, remedy=f"look at `tracectl dag plan {file}`, then give --yes")
+        _ask(planned, file, yes=yes)
         with connection.errors(str(document.path)):
             request = api.DeployDagRequest(plan_id=planned.answer.plan_id, hold=hold, request_id=new_id())
             answer = connection.dags.DeployDag(request, timeout=_DEPLOY_SECONDS)
@@ -167,6 +164,14 @@ def plan_document(
     request = api.PlanDagRequest(document=document.message(), bundles=bundles, no_rematerialize=no_rematerialize)
     with connection.errors(str(document.path)):
         return PlannedDocument(connection.dags.PlanDag(request, timeout=_PLAN_SECONDS), checked.answer.spec)
+
+
+def _ask(planned: PlannedDocument, file: Path, *, yes: bool) -> None:
+    """Shows a change, and asks for it. Raises CtlError where it is not wanted."""
+    if planned.changes_something:
+        console.stderr().print(plans.plan(planned.answer, planned.spec))
+        question = f"Deploy this change of {planned.answer.dag}?"
+        confirm(question, yes=yes, remedy=f"look at `tracectl dag plan {file}`, then give --yes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,40 +18,43 @@ _MOST_BYTES = 1024 * 1024
 """Of SQL: what a QueryRequest takes."""
 
 
+_Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        "-n",
+        min=0,
+        help="At most so many rows; 0 for all. A table shows 1,000 unless told, and never more than 10,000.",
+        show_default=False,
+    ),
+]
+_AsOf = Annotated[
+    int | None,
+    typer.Option(
+        "--as-of",
+        min=1,
+        max=LARGEST_NUMBER,
+        metavar="NUMBER",
+        help="Read what was served at this deploy; its number stands below each table, and in `dag history`.",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    QueryOutput,
+    typer.Option("--output", "-o", help="`json`: an object a line, decimals and times as strings; `csv`: RFC 4180."),
+]
+
+
 def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; `-` reads it from standard input.")],
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=0,
-            help="At most so many rows; 0 for all. A table shows 1,000 unless told, and never more than 10,000.",
-            show_default=False,
-        ),
-    ] = None,
+    limit: _Limit = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.001, max=3600, help="Seconds.")] = 60.0,
-    as_of: Annotated[
-        int | None,
-        typer.Option(
-            "--as-of",
-            min=1,
-            max=LARGEST_NUMBER,
-            metavar="NUMBER",
-            help="Read what was served at this deploy; its number stands below each table, and in `dag history`.",
-            show_default=False,
-        ),
-    ] = None,
+    as_of: _AsOf = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Only say what would be read, and how: datasets, files, bytes, the plan.")
     ] = False,
     home: HomeOption = DEFAULT_HOME,
-    output: Annotated[
-        QueryOutput,
-        typer.Option(
-            "--output", "-o", help="`json`: an object a line, decimals and times as strings; `csv`: RFC 4180."
-        ),
-    ] = QueryOutput.TABLE,
+    output: _Output = QueryOutput.TABLE,
 ) -> None:
     """Runs one SELECT over datasets. Every dataset is pinned once, at the start.
 
@@ -72,7 +75,11 @@ def query(
         raise CtlError("there is no SQL", remedy="write one SELECT", exit_code=ExitCode.USAGE)
     if explain:
         _explain(text, as_of, home, output)
-        return
+    else:
+        _run(text, limit, timeout, as_of, home, output)
+
+
+def _run(sql: str, limit: int | None, timeout: float, as_of: int | None, home: Path, output: QueryOutput) -> None:
     # Arrow takes a while to load, and no other command needs it.
     from ctl.query_stream import QueryStream
     from ctl.render import results
@@ -81,7 +88,7 @@ def query(
     with (
         connect(home) as connection,
         connection.errors(),
-        QueryStream(connection, text, timeout=timeout, as_of=as_of) as stream,
+        QueryStream(connection, sql, timeout=timeout, as_of=as_of) as stream,
     ):
         if output is QueryOutput.TABLE:
             most = _TABLE_ROWS if limit is None else limit or results.MOST_ROWS

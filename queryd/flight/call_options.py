@@ -21,11 +21,15 @@ _MOST_DIGITS = 18  # which 64 bits hold
 
 
 def apply(metadata: Iterable[tuple[str, str | bytes]], request: QueryRequest) -> None:
-    """Writes what the headers say into a request. Raises TraceError INVALID_REQUEST, with the header's name."""
+    """Writes what the headers say into a request. Raises TraceError INVALID_REQUEST, with the header's name.
+
+    A request that has its pin, as one from a ticket, keeps it: a client sends the same headers with each of its calls.
+    """
+    pinned = request.HasField("pin")
     for key, value in metadata:
         if not isinstance(value, str):
             continue
-        if key == AS_OF:
+        if key == AS_OF and not pinned:
             _as_of(value, request)
         elif key == TIMEOUT:
             request.timeout.FromMilliseconds(_milliseconds(key, value))

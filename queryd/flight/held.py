@@ -7,7 +7,7 @@ gone, and is served all the same: its ticket says what to run, and at which pin.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import grpc
@@ -15,7 +15,7 @@ import grpc
 from queryd.run_query import ArrowPart, Finished, Started
 from queryd.running import RunningQuery, canceled
 
-Parts = Iterator[Started | ArrowPart | Finished]
+Parts = Generator[Started | ArrowPart | Finished, None, None]
 
 
 class Tie:
@@ -61,6 +61,10 @@ class HeldQuery:
     parts: Parts
     tie: Tie
 
+    def end(self) -> None:
+        """What it holds is given back, however far it was read."""
+        self.parts.close()
+
 
 class HeldQueries:
     """Those that wait, each for `seconds`. One thread ends those that nobody came for."""
@@ -82,7 +86,7 @@ class HeldQueries:
                 self._held[query.query_id] = (self._clock() + self._seconds, query)
                 self._changed.notify_all()
                 return
-        _end(query)
+        query.end()
 
     def take(self, query_id: str, actor: str) -> HeldQuery | None:
         """The one of this id, where it still waits, and this actor asked for it."""
@@ -106,7 +110,7 @@ class HeldQueries:
                 query = self._next()
             if query is None:
                 return
-            _end(query)
+            query.end()
 
     def _next(self) -> HeldQuery | None:
         """Waits for the next one whose time is over; None once closed and empty."""
@@ -118,9 +122,3 @@ class HeldQueries:
                 del self._held[query.query_id]
                 return query
             self._changed.wait(None if end is None else max(end - self._clock(), 0.001))
-
-
-def _end(query: HeldQuery) -> None:
-    close = getattr(query.parts, "close", None)
-    if close is not None:
-        close()

@@ -61,6 +61,8 @@ class FlightQueries:
         except TraceError:
             if context.is_active():
                 raise  # else nobody is there to hear it
+        finally:
+            query.end()
 
     def describe(self, request: QueryRequest, context: grpc.ServicerContext) -> Description:
         """What the answer will look like. Raises TraceError."""

@@ -270,8 +270,8 @@ class _FlightClient:
 
     def __init__(self, queryd: QuerydProcess) -> None:
         self.client = flight.FlightClient(f"grpc://{queryd.address}")
-        headers: Any = [(b"authorization", f"Bearer {queryd.user_token}".encode())]  # the stubs want text
-        self.options = flight.FlightCallOptions(headers=headers)
+        self.headers: list[Any] = [(b"authorization", f"Bearer {queryd.user_token}".encode())]  # the stubs want text
+        self.options = flight.FlightCallOptions(headers=self.headers)
 
     def get_flight_info(self, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
         return self.client.get_flight_info(descriptor, self.options)
@@ -298,6 +298,18 @@ def test_a_ticket_is_served_again_at_its_pin(queryd: QuerydProcess) -> None:
     assert first == second
     with pytest.raises(pa.ArrowInvalid, match="neither a command of Flight SQL nor a text"):
         client.table(flight.Ticket(b"\xff\xfe\x00"))
+
+
+def test_headers_do_not_move_a_ticket_from_its_pin(queryd: QuerydProcess, datasets: FakeDatasets) -> None:
+    """A connection sends its headers with each call, also where a ticket is read that is pinned already."""
+    datasets.add("growing")
+    datasets.publish("growing", pa.table({"x": [1]}))
+    client = _flight_client(queryd)
+    client.headers.append((b"trace-as-of", b"1"))
+    client.options = flight.FlightCallOptions(headers=client.headers)
+    ticket = client.get_flight_info(flight.FlightDescriptor.for_command(b"select * from growing")).endpoints[0].ticket
+    datasets.publish("growing", pa.table({"x": [2]}))
+    assert [client.table(ticket).num_rows for _ in range(2)] == [1, 1]
 
 
 def test_a_query_is_cancelled(queryd: QuerydProcess, connection: Connection, datasets: FakeDatasets) -> None:
