@@ -19,7 +19,6 @@ from traceapi.control.v1 import dag_service_pb2 as api
 from traceapi.control.v1.deployment_pb2 import DEPLOYMENT_STATE_ACTIVE, Deployment
 
 _LIMIT_SECONDS = 100.0
-_RATE = 150
 _RANGE = 25
 
 # Reads are bounded by scope, so what a task reads does not depend on when it runs.
@@ -67,9 +66,10 @@ class TakenBack:
     """SHA-256 of the sorted rows, of the one that was taken back and of the other."""
 
 
-def take_back(connection: Connection, folder: Path, events: int) -> TakenBack:
-    """Deploys both DAGs, of so many events; changes one of them and takes it back while the events come."""
-    kept, switched = (_write(folder / dag, dag, events) for dag in ("kept", "switched"))
+def take_back(connection: Connection, folder: Path, events: int, rate: int = 150) -> TakenBack:
+    """Deploys both DAGs, of so many events, so many per second; changes one of them and takes it back while they come.
+    Where the machine is too slow for that the events end before, and `under_traffic` is false."""
+    kept, switched = (_write(folder / dag, dag, events, rate) for dag in ("kept", "switched"))
     untouched = deploy_document(connection, Document.read(kept)).deployment
     first = deploy_document(connection, Document.read(switched)).deployment
     _until(connection, first, lambda state: state.source_event_count >= events // 8)
@@ -92,11 +92,11 @@ def take_back(connection: Connection, folder: Path, events: int) -> TakenBack:
     )
 
 
-def _write(folder: Path, dag: str, events: int) -> Path:
+def _write(folder: Path, dag: str, events: int, rate: int) -> Path:
     folder.mkdir(parents=True)
     lines = [f"{number},{number * 7 % 1009}" for number in range(events)]
     (folder / "numbers.csv").write_text("\n".join(["number,value", *lines]) + "\n")
-    text = _DOCUMENT.replace("DAG", dag).replace("RATE", str(_RATE)).replace("RANGE", str(_RANGE))
+    text = _DOCUMENT.replace("DAG", dag).replace("RATE", str(rate)).replace("RANGE", str(_RANGE))
     (folder / "dag.yaml").write_text(text)
     return folder / "dag.yaml"
 
