@@ -41,13 +41,16 @@ def install_audit(conninfo: str, schema: str = "") -> None:
             connection.execute(schema.encode())
 
 
-def collect(conninfo: str, store: ArtifactStore | None, history: Path | None, bounds: Bounds) -> Evidence:
+def collect(
+    conninfo: str, store: ArtifactStore | None, history: Path | None, bounds: Bounds, served_until: float | None = None
+) -> Evidence:
     """Everything. Without a store no file is looked at; without a history there is none; where the harness has no
-    triggers, what they would have seen is empty."""
+    triggers, what they would have seen is empty. At `served_until`, in seconds since the epoch, the programs were told
+    to end: what becomes due later is done by nobody."""
     evidence = Evidence(bounds=bounds)
     with psycopg.connect(conninfo) as connection:
         connection.execute("set transaction isolation level repeatable read")
-        evidence.now = _one(connection, "select extract(epoch from clock_timestamp())::float")
+        evidence.now = served_until or _one(connection, "select extract(epoch from clock_timestamp())::float")
         evidence.tasks = [Task(*row) for row in connection.execute(_sql.tasks)]
         evidence.moved_tasks = _one(connection, _sql.moved_tasks)
         evidence.attempts = [Attempt(*row) for row in connection.execute(_sql.attempts)]
@@ -59,7 +62,7 @@ def collect(conninfo: str, store: ArtifactStore | None, history: Path | None, bo
             evidence.stream_changes = [StreamChange(*row) for row in connection.execute(_sql.stream_changes)]
             evidence.watermark_changes = [WatermarkChange(*row) for row in connection.execute(_sql.watermark_changes)]
             evidence.written = [Written(*row) for row in connection.execute(_sql.written)]
-            evidence.changes = collect_changes(connection, store, history)
+            evidence.changes = collect_changes(connection, store, history, evidence.now)
     gone = evidence.changes.gone
     evidence.artifacts = [_artifact(row, store) for row in artifacts if row[2] not in gone]
     for call in read_calls(history) if history is not None else ():

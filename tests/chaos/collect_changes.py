@@ -1,6 +1,5 @@
 """Gathers what is judged of changes: from the harness' own tables, the product's, the histories, and the store."""
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,9 @@ _REFUSED = frozenset({"FAILED_PRECONDITION", "NOT_FOUND", "INVALID_ARGUMENT", "A
 
 
 def collect_changes(
-    connection: psycopg.Connection[Any], store: ArtifactStore | None, history: Path | None
+    connection: psycopg.Connection[Any], store: ArtifactStore | None, history: Path | None, now: float
 ) -> ChangesSeen:
-    """Everything, in the transaction of the connection."""
+    """Everything, in the transaction of the connection. `now`: in seconds since the epoch, for the ages of files."""
     found = ChangesSeen()
     found.moves = [DagMove(*row) for row in connection.execute(_sql.moves)]
     found.activated = [Activated(*row) for row in connection.execute(_sql.activated)]
@@ -58,7 +57,7 @@ def collect_changes(
     found.pinned = [(seq, pin, version) for seq, pin, version in connection.execute(_sql.pinned)]
     found.pins = [PinChange(*row) for row in connection.execute(_sql.pins)]
     if store is not None:
-        found.stored = _stored(store)
+        found.stored = _stored(store, now)
     if history is not None:
         _read(found, history)
     return found
@@ -77,8 +76,7 @@ def _tags(specs: Iterable[tuple[str, bytes]], found: ChangesSeen) -> dict[str, s
     return tags
 
 
-def _stored(store: ArtifactStore) -> dict[str, float]:
-    now = time.time()
+def _stored(store: ArtifactStore, now: float) -> dict[str, float]:
     ages = {item.key: now - item.modified_at.timestamp() for item in store.list("data/") if item.modified_at}
     return ages | {f"~{write.name}": now - write.modified_at.timestamp() for write in store.unfinished()}
 

@@ -233,8 +233,8 @@ class Bounds:
 
 @dataclass(slots=True)
 class Evidence:
-    """All of it. `now` is when the database was read; `drained` whether faults had stopped and time was given.
-    `moved_tasks`: how many of `tasks` were found among the finished ones."""
+    """All of it. `now` is until when the programs served, or when the database was read; `drained` whether faults had
+    stopped and time was given. `moved_tasks`: how many of `tasks` were found among the finished ones."""
 
     now: float = 0.0
     drained: bool = True

@@ -72,13 +72,14 @@ def run(seed: int, folder: Path, *, events: int = EVENTS, bug: str = "", changin
             driver.collected(store)
         finally:
             driver.close()
+        served_until = time.time()
         cluster.end()
         bounds = Bounds(
             unanswered=settings.unanswered_seconds,
             rollback_versions=settings.rollback_versions,
             orphan_grace=settings.orphan_grace_seconds,
         )
-        evidence = collect(cluster.server.conninfo(), store, cluster.history, bounds)
+        evidence = collect(cluster.server.conninfo(), store, cluster.history, bounds, served_until)
         rarities = rarities_of(evidence, cluster.history, driver.injected)
         seconds = time.monotonic() - started
         return Result(seed, plan.wakeups, check(evidence), vacuous(rarities), rarities, driver.injected, seconds)
