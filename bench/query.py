@@ -16,7 +16,7 @@ import grpc
 import psycopg
 import pyarrow as pa
 
-from bench import tiny, transfer
+from bench import many_artifacts, many_clients, slow_client, tiny, transfer
 from bench.settings import Settings
 from bench.stack import Stack, TooSlow, running_stack
 from bench.table import Measure, report
@@ -24,6 +24,9 @@ from bench.table import Measure, report
 MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "transfer": transfer.measure,
     "tiny": tiny.measure,
+    "many-clients": many_clients.measure,
+    "slow-client": slow_client.measure,
+    "many-artifacts": many_artifacts.measure,
 }
 
 

@@ -1,7 +1,7 @@
 """A running query: the contract's stream read as Arrow batches, with what comes before and after them."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from ctl.connection import Connection
 from traceapi.query.v1 import query_service_pb2 as api
+from traceapi.types.v1.event_pb2 import Watermark
 
 _MARGIN_SECONDS = 15.0
 
@@ -17,11 +18,19 @@ _MARGIN_SECONDS = 15.0
 class QueryStream:
     """Use it in a `with`: leaving it early stops the query."""
 
-    def __init__(self, connection: Connection, sql: str, *, timeout: float, as_of: int | None = None) -> None:
-        """`as_of` is a deploy number; without one the present state is read."""
+    def __init__(
+        self,
+        connection: Connection,
+        sql: str,
+        *,
+        timeout: float,
+        as_of: int | None = None,
+        min_watermarks: Sequence[Watermark] = (),
+    ) -> None:
+        """`as_of` is a deploy number; without one the present state is read, once the watermarks are reached."""
         limit = Duration()
         limit.FromMilliseconds(round(timeout * 1000))
-        request = api.QueryRequest(sql=sql, timeout=limit)
+        request = api.QueryRequest(sql=sql, timeout=limit, min_watermarks=min_watermarks)
         if as_of is not None:
             request.deploy_number = as_of
         # The server stops at its limit and says so; this deadline is for one that does not answer any more.

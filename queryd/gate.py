@@ -147,7 +147,7 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, 
     """What one SELECT asks for; `values` are those of its parameters, where they are known. Raises GateError."""
     try:
         walk = _Walk(sql)
-        tree = _parsed(connection, sql)
+        tree = parsed(connection, sql)
         walk.visit(tree, frozenset(), 0)
         found = mentions(tree, values)
     except (RecursionError, MemoryError):
@@ -158,7 +158,8 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, 
     return Checked(names, sorted(walk.parameters), found)
 
 
-def _parsed(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
+def parsed(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
+    """The statement of a text as DuckDB's own parser has it. Raises GateError where it is not one SELECT."""
     row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
     answer: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
     if answer.get("error"):

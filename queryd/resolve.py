@@ -4,7 +4,7 @@ A query is pinned once, at its start. Nothing that happens in the dispatcher lat
 asks the dispatcher and keeps nothing; `queryd/run_query.py` decides when.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from kernel.errors import TraceError, from_rpc_error
 from queryd.cursor_bounds import cursor_bounds
+from queryd.demands import Demands, folded
 from queryd.scopes import scope_rows, scope_schema
-from queryd.terms import Term
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.types.v1.artifact_pb2 import Artifact
@@ -107,13 +107,9 @@ class Resolver:
         with _translated():
             self._stub.ReleasePin(pb.ReleasePinRequest(pin_id=pin_id), timeout=_CALL_SECONDS)
 
-    def resolve(
-        self, pinned: pb.PinDatasetsResponse, mentions: Mapping[str, Sequence[Sequence[Term]]], timeout: float
-    ) -> list[ResolvedDataset]:
-        """The files and scopes of all datasets that may have rows that count, each dataset once.
-
-        `mentions` has, by name, what each mention demands of rows. PIN_COLLECTED, NOT_IMPLEMENTED (its storage).
-        """
+    def resolve(self, pinned: pb.PinDatasetsResponse, demands: Demands, timeout: float) -> list[ResolvedDataset]:
+        """The files and scopes of all datasets that may have rows that count, each dataset once. PIN_COLLECTED,
+        NOT_IMPLEMENTED (its storage)."""
         found: dict[str, pb.PinnedDataset] = {}
         spellings: dict[str, list[str]] = {}
         for dataset in pinned.datasets:
@@ -125,12 +121,10 @@ class Resolver:
                 message = f'dataset "{dataset.dataset.dataset_id}" is stored in Postgres, which queries cannot read yet'
                 raise TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
         items = [pb.ResolveItem(pin=dataset.pin) for dataset in stored]
-        if len(stored) == len(found):  # else virtual ones may read them too, and those demand nothing
-            for dataset, item in zip(stored, items, strict=True):
-                demanded = [terms for name in spellings[dataset.dataset.dataset_id] for terms in mentions[name]]
-                bounds = cursor_bounds(demanded, dataset.dataset.spec.cursor)
-                if bounds is not None:
-                    item.bounds.CopyFrom(bounds)
+        for dataset, item in zip(stored, items, strict=True):
+            bounds = cursor_bounds(demands.get(dataset.dataset.dataset_id, ()), dataset.dataset.spec.cursor)
+            if bounds is not None:
+                item.bounds.CopyFrom(bounds)
         answers = self._pages(stored, items, timeout) if stored else {}
         return [
             _resolved(dataset, spellings[dataset_id], answers.get(dataset_id)) for dataset_id, dataset in found.items()
@@ -165,18 +159,14 @@ class Resolver:
 def _resolved(dataset: pb.PinnedDataset, names: list[str], answer: _Answer | None) -> ResolvedDataset:
     dataset_id = dataset.dataset.dataset_id
     # To the engine, names that differ in ASCII case alone are one; ids are unique under more than that.
-    others = {_folded(name): name for name in names if name}
-    others.pop(_folded(dataset_id), None)
+    others = {folded(name): name for name in names if name}
+    others.pop(folded(dataset_id), None)
     if answer is None:
         return ResolvedDataset(dataset, tuple(others.values()))
     scopes = None
     if dataset.dataset.spec.storage == Storage.STORAGE_NONE:
         scopes = pa.Table.from_batches(answer.batches, scope_schema(dataset.dataset.spec.cursor.type))
     return ResolvedDataset(dataset, tuple(others.values()), tuple(answer.artifacts), scopes)
-
-
-def _folded(name: str) -> str:
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 @contextmanager

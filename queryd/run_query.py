@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from kernel.errors import TraceError
 from kernel.telemetry import get_logger
-from queryd import failures
+from queryd import failures, texts
 from queryd.engine import messages
 from queryd.engine.messages import CheckedText, Job, Kind, Name, ProtocolError
 from queryd.engine.pool import CellPool, CellUnavailableError
@@ -24,7 +24,6 @@ from queryd.plan_text import plan_text
 from queryd.relations import relations
 from queryd.resolve import AsOf, ResolvedDataset, Resolver
 from queryd.running import QueryIdentity, RunningQueries, RunningQuery
-from queryd.terms import Term
 from queryd.watch import Watcher
 from queryd.watermarks import missing_watermark
 from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
@@ -193,16 +192,15 @@ class QueryRunner:
         query.attach(cell)
         if text.parameters:
             cell.send(Kind.PARAMETERS, text.parameters)
-        checked = _checked(cell, text.sql)
+        checked = texts.checked(cell, text.sql)
         pinned, datasets = PinDatasetsResponse(), list[ResolvedDataset]()
         if checked.names:
             try:
                 pinned = self._pin(query, text, checked.names)
             except TraceError as error:
                 raise failures.at_name(error, checked.names) from error
-            datasets = self.resolver.resolve(
-                pinned, _mentions(checked.names), max(query.deadline - self.clock(), 0.001)
-            )
+            demands = texts.demands(cell, pinned, checked.names)
+            datasets = self.resolver.resolve(pinned, demands, max(query.deadline - self.clock(), 0.001))
             held.enter_context(self.files.provided(datasets, cell.files, query.check))
         made, tables = relations(datasets, cell.store)
         for table in tables:
@@ -264,24 +262,6 @@ class QueryRunner:
                 self.resolver.release(pin_id)
             except TraceError as error:  # it ends by itself, a minute later
                 _log.warning("a pin could not be released", pin_id=pin_id, reason=error.reason_name)
-
-
-def _mentions(names: Sequence[Name]) -> dict[str, list[Sequence[Term]]]:
-    """Of each dataset, under all spellings of its name."""
-    found: dict[str, list[Sequence[Term]]] = {}
-    for name in names:
-        found.setdefault(name.dataset_id, []).extend(name.mentions)
-    return found
-
-
-def _checked(cell: CellProcess, sql: str) -> CheckedText:
-    cell.send(Kind.CHECK, sql.encode())
-    kind, payload = cell.receive()
-    if kind is Kind.CHECKED:
-        return messages.unpack_checked(payload)
-    if kind is Kind.FAILED:
-        raise failures.of_failure(messages.unpack_failure(payload), cell.store)
-    raise ProtocolError(f"{kind} while names were awaited")
 
 
 def _started(prepared: _Prepared) -> Started:

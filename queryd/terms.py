@@ -2,16 +2,17 @@
 
 Read from the parse tree that the gate has passed. A term is told only where leaving out rows that do not meet it cannot
 change the answer: it stands in the WHERE of the SELECT whose FROM mentions the relation, joined to the rest by AND, and
-the joins are such that WHERE decides after them which rows count. What is not understood is left out, so terms may be
-missing, and there is never one too many. They serve to leave out whole files (queryd/cursor_bounds.py); the engine
-decides on rows.
+the joins are such that WHERE decides after them which rows count. What is demanded of the rows that a SELECT answers
+is demanded of those that it reads, where its columns are theirs (queryd/outputs.py). What is not understood is left
+out, so terms may be missing, and there is never one too many. They serve to leave out whole files
+(queryd/cursor_bounds.py); the engine decides on rows.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-Node = Mapping[str, Any]
+from queryd.outputs import Node, origin
 
 # By `type` of a comparison: as it stands, and with its sides exchanged.
 _COMPARISONS = {
@@ -43,14 +44,16 @@ class Term:
     values: tuple[Constant, ...]
 
 
-Mentions = dict[tuple[str, ...], list[tuple[Term, ...]]]
+Terms = tuple[Term, ...]
+Mentions = dict[tuple[str, ...], list[Terms]]
 """By a relation's name as it is written: the terms of each mention of it."""
 
 
-def mentions(tree: Any, parameters: Mapping[str, Constant]) -> Mentions:
-    """Of a parsed statement; `parameters` are the values that are known."""
+def mentions(statement: Node, parameters: Mapping[str, Constant], demanded: Terms = ()) -> Mentions:
+    """Of a parsed statement; `parameters` are the values that are known, `demanded` terms of the rows that it answers:
+    others do not count."""
     found: Mentions = {}
-    for table, terms in _Reader(parameters).read(tree, {}):
+    for table, terms in _Reader(parameters).read(statement, {id(statement["node"]): demanded}):
         found.setdefault(tuple(map(str, table["qualified_name"]["path"])), []).append(terms)
     return found
 
@@ -59,8 +62,9 @@ def mentions(tree: Any, parameters: Mapping[str, Constant]) -> Mentions:
 class _Reader:
     parameters: Mapping[str, Constant]
 
-    def read(self, value: Any, known: Mapping[int, tuple[Term, ...]]) -> Iterator[tuple[Node, tuple[Term, ...]]]:
-        """Every relation below, with its terms. `known` has those of relations of the SELECT around, by identity."""
+    def read(self, value: Any, known: Mapping[int, Terms]) -> Iterator[tuple[Node, Terms]]:
+        """Every relation below, with its terms. `known` has those of relations of the SELECT around, and of queries, by
+        identity."""
         if isinstance(value, list):
             for item in value:
                 yield from self.read(item, known)
@@ -69,16 +73,23 @@ class _Reader:
             if kind == "BASE_TABLE":
                 yield value, known.get(id(value), ())
             elif kind == "SELECT_NODE":
-                known = self._of_select(value)
+                known = self._of_select(value, known.get(id(value), ()))
+            elif kind == "SUBQUERY" and "class" not in value:
+                known = {id(value["subquery"]["node"]): known.get(id(value), ())}
             for child in value.values():
                 yield from self.read(child, known)
 
-    def _of_select(self, select: Node) -> dict[int, tuple[Term, ...]]:
+    def _of_select(self, select: Node, demanded: Terms) -> dict[int, Terms]:
         tables = list(_tables(select["from_table"]))
-        if select.get("sample") is not None or select.get("where_clause") is None:
+        if select.get("sample") is not None:
             return {}
         alone = len(tables) == 1 and select["from_table"] is tables[0]
-        terms = [found for part in _conjuncts(select["where_clause"]) for found in self._terms(part)]
+        terms = [found for part in _conjuncts(select.get("where_clause")) for found in self._terms(part)]
+        terms += [
+            (column[0], replace(term, column=column[1]))
+            for term in demanded
+            if (column := origin(select, term.column)) is not None
+        ]
         return {
             id(table): tuple(term for qualifier, term in terms if _is_of(qualifier, table, alone=alone))
             for table in tables
@@ -122,14 +133,16 @@ class _Reader:
 
 def _tables(node: Node) -> Iterator[Node]:
     """The relations of a FROM whose rows WHERE decides on."""
-    if node.get("type") == "BASE_TABLE":
+    if node.get("type") in ("BASE_TABLE", "SUBQUERY"):
         yield node
     elif node.get("type") == "JOIN" and node["ref_type"] in _PLAIN_JOINS:
         yield from _tables(node["left"])
         yield from _tables(node["right"])
 
 
-def _conjuncts(node: Node) -> Iterator[Node]:
+def _conjuncts(node: Node | None) -> Iterator[Node]:
+    if node is None:
+        return
     if node.get("type") == "CONJUNCTION_AND":
         for child in node["children"]:
             yield from _conjuncts(child)
@@ -140,5 +153,5 @@ def _conjuncts(node: Node) -> Iterator[Node]:
 def _is_of(qualifier: str | None, table: Node, *, alone: bool) -> bool:
     if qualifier is None:
         return alone
-    name = str(table.get("alias") or table["qualified_name"]["path"][-1])
-    return name.lower() == qualifier
+    path = table["qualified_name"]["path"] if table["type"] == "BASE_TABLE" else [""]
+    return str(table.get("alias") or path[-1]).lower() == qualifier

@@ -1,6 +1,7 @@
 """`tracectl query`: SQL over datasets, answered at one pinned state."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
 from ctl.render import console, machine, queries
 from traceapi.query.v1 import query_service_pb2 as api
+from traceapi.types.v1.event_pb2 import Watermark
+from traceapi.types.v1.scope_pb2 import CursorValue
 
 _TABLE_ROWS = 1000
 _MOST_BYTES = 1024 * 1024
@@ -39,6 +42,15 @@ _AsOf = Annotated[
         show_default=False,
     ),
 ]
+_MinWatermark = Annotated[
+    list[str],
+    typer.Option(
+        "--min-watermark",
+        metavar="DATASET=CURSOR",
+        help="First wait until the dataset is complete up to there, for as long as --timeout allows. May be repeated.",
+        show_default=False,
+    ),
+]
 _Output = Annotated[
     QueryOutput,
     typer.Option("--output", "-o", help="`json`: an object a line, decimals and times as strings; `csv`: RFC 4180."),
@@ -50,6 +62,7 @@ def query(
     limit: _Limit = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.001, max=3600, help="Seconds.")] = 60.0,
     as_of: _AsOf = None,
+    min_watermark: _MinWatermark = [],  # noqa: B006 - typer copies it
     explain: Annotated[
         bool, typer.Option("--explain", help="Only say what would be read, and how: datasets, files, bytes, the plan.")
     ] = False,
@@ -68,6 +81,7 @@ def query(
       tracectl query 'select * from "eth.gas_by_miner"' --output csv > gas.csv
       tracectl query 'select * from "eth.blocks" where number = 500000' --explain
       tracectl query 'select count(*) from "eth.blocks"' --as-of 3
+      tracectl query 'select max(number) from "eth.blocks"' --min-watermark eth.blocks=500900
       echo 'select 1 as one' | tracectl query - --output json
     """
     text = _read_stdin() if sql == "-" else sql
@@ -76,10 +90,33 @@ def query(
     if explain:
         _explain(text, as_of, home, output)
     else:
-        _run(text, limit, timeout, as_of, home, output)
+        _run(text, limit, timeout, as_of, _watermarks(min_watermark), home, output)
 
 
-def _run(sql: str, limit: int | None, timeout: float, as_of: int | None, home: Path, output: QueryOutput) -> None:
+def _watermarks(written: Sequence[str]) -> list[Watermark]:
+    """The server reads each cursor as its dataset's are written. Raises CtlError."""
+    found = []
+    for text in written:
+        dataset_id, equals, cursor = text.partition("=")
+        if not (dataset_id and equals and cursor):
+            raise CtlError(
+                f"{text!r} is no dataset with a cursor",
+                remedy="write one such as --min-watermark eth.blocks=500000",
+                exit_code=ExitCode.USAGE,
+            )
+        found.append(Watermark(dataset_id=dataset_id, cursor=CursorValue(string_value=cursor)))
+    return found
+
+
+def _run(
+    sql: str,
+    limit: int | None,
+    timeout: float,
+    as_of: int | None,
+    min_watermarks: Sequence[Watermark],
+    home: Path,
+    output: QueryOutput,
+) -> None:
     # Arrow takes a while to load, and no other command needs it.
     from ctl.query_stream import QueryStream
     from ctl.render import results
@@ -88,7 +125,7 @@ def _run(sql: str, limit: int | None, timeout: float, as_of: int | None, home: P
     with (
         connect(home) as connection,
         connection.errors(),
-        QueryStream(connection, sql, timeout=timeout, as_of=as_of) as stream,
+        QueryStream(connection, sql, timeout=timeout, as_of=as_of, min_watermarks=min_watermarks) as stream,
     ):
         if output is QueryOutput.TABLE:
             most = _TABLE_ROWS if limit is None else limit or results.MOST_ROWS

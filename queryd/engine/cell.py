@@ -16,11 +16,12 @@ from typing import BinaryIO
 import duckdb
 import pyarrow as pa
 
+from queryd.demands import Demands, passed_on
 from queryd.engine import messages, session
 from queryd.engine.arrow_messages import MessageWriter
-from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Kind, Name
+from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Kind, Name, VirtualTexts
 from queryd.engine.parameters import Bound, bound, constants, unbound
-from queryd.gate import GateError, check
+from queryd.gate import GateError, check, parsed
 
 # Frames of Python, for the walk over a parse tree: enough for an expression as deep as the parser takes.
 _DEEPEST = 8_000
@@ -77,6 +78,9 @@ class _Cell:
         if kind is Kind.CHECK:
             self._check(payload.decode())
             return True
+        if kind is Kind.DEMAND:
+            self._say(Kind.DEMANDED, messages.pack_demands(self._demands(messages.unpack_virtual(payload))))
+            return True
         if kind is Kind.PARAMETERS:
             return self._take_parameters(payload)
         if kind is Kind.TABLE:
@@ -122,6 +126,14 @@ class _Cell:
             )
             self._parameters = tuple(checked.parameters)
             self._say(Kind.CHECKED, messages.pack_checked(CheckedText(names, self._parameters)))
+
+    def _demands(self, virtual: VirtualTexts) -> Demands:
+        """Nothing where a virtual dataset's text is beyond this: then every row may count."""
+        try:
+            statements = {dataset_id: parsed(self._connection, sql) for dataset_id, sql in virtual.sql.items()}
+            return passed_on(virtual.named, statements, virtual.known)
+        except (GateError, duckdb.Error, RecursionError, MemoryError, KeyError, TypeError, ValueError, AttributeError):
+            return {}
 
     def _describe(self, job: Job) -> None:
         session.prepare(self._connection, job, self._tables)

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, BinaryIO
 
-from queryd.terms import Constant, Term
+from queryd.demands import Demands
+from queryd.terms import Constant, Term, Terms
 
 _HEADER = struct.Struct(">cI")
 _ROWS = struct.Struct(">Q")
@@ -31,6 +32,10 @@ class Kind(Enum):
     # To a cell: hold a text against the gate. Its answer: CHECKED or FAILED.
     CHECK = b"c"
     CHECKED = b"n"
+    # To a cell, after a text: what is demanded of rows, by what the virtual datasets behind it pass on. Its answer:
+    # DEMANDED.
+    DEMAND = b"g"
+    DEMANDED = b"h"
     # To a cell, before the text: values of its parameters, as the client sent them.
     PARAMETERS = b"v"
     # To a cell: a table of scopes, as an Arrow stream, that the job after it names by its index.
@@ -60,7 +65,7 @@ class Name:
     dataset_id: str
     line: int
     column: int
-    mentions: tuple[tuple[Term, ...], ...] = ()
+    mentions: tuple[Terms, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,16 @@ class CheckedText:
 
     names: tuple[Name, ...]
     parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualTexts:
+    """The virtual datasets behind a text: `sql` of each by its id; `named` is what the text itself demands, and `known`
+    has the ids of all datasets by their names, folded."""
+
+    named: Demands
+    sql: Mapping[str, str]
+    known: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +180,29 @@ def unpack_checked(payload: bytes) -> CheckedText:
     return CheckedText(names, tuple(map(str, fields["parameters"])))
 
 
-def _mentions(mentions: list[list[Mapping[str, Any]]]) -> tuple[tuple[Term, ...], ...]:
+def pack_virtual(virtual: VirtualTexts) -> bytes:
+    return json.dumps(asdict(virtual)).encode()
+
+
+def unpack_virtual(payload: bytes) -> VirtualTexts:
+    fields = json.loads(payload)
+    return VirtualTexts(_demands(fields["named"]), fields["sql"], fields["known"])
+
+
+def pack_demands(demands: Demands) -> bytes:
+    found = {dataset_id: [[asdict(term) for term in terms] for terms in all_] for dataset_id, all_ in demands.items()}
+    return json.dumps(found).encode()
+
+
+def unpack_demands(payload: bytes) -> Demands:
+    return _demands(json.loads(payload))
+
+
+def _demands(fields: Mapping[str, Any]) -> Demands:
+    return {str(dataset_id): _mentions(mentions) for dataset_id, mentions in fields.items()}
+
+
+def _mentions(mentions: list[list[Mapping[str, Any]]]) -> tuple[Terms, ...]:
     return tuple(
         tuple(
             Term(

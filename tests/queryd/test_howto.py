@@ -25,6 +25,7 @@ def queryd(tmp_path: Path) -> Iterator[QuerydProcess]:
         schema={"number": "int64", "miner": "string", "difficulty": "decimal(38,0)", "gas_used": "int64"},
     )
     datasets.publish("eth.blocks", _blocks())
+    datasets.move_watermark("eth.blocks", str(_FIRST + _BLOCKS - 1))
     with QuerydProcess(tmp_path, datasets) as process:
         yield process
 
@@ -54,6 +55,7 @@ def test_the_pages_code_runs_as_it_stands_there(
     assert names["polars_frame"].to_dicts() == [{"miner": "m0", "blocks": 10}, {"miner": "m1", "blocks": 10}]
     assert names["cost"] == [("m0", 21 * sum(range(0, _BLOCKS, 2))), ("m1", 21 * sum(range(1, _BLOCKS, 2)))]
     assert names["count_as_of_deploy_1"] == _BLOCKS
+    assert names["newest"] == _FIRST + _BLOCKS - 1
     assert names["table"].equals(_blocks())
     assert names["again"].to_pylist() == [{"blocks": _BLOCKS}]
     assert 'line 1, column 8: Binder error: Referenced column "gas" not found' in names["message"]

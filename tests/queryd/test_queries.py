@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.queryd.conftest import BLOCKS, blocks
 from tests.queryd.fake_datasets import FakeDatasets
@@ -190,6 +191,37 @@ def test_watermarks_of_a_dataset_that_is_not_read_are_refused(client: Client) ->
     assert reason(client.refused("select * from eth.blocks", min_watermarks=[wanted])) == "INVALID_REQUEST"
 
 
+@pytest.mark.parametrize(
+    ("cursor", "complaint"),
+    [
+        (
+            CursorValue(string_value="7th"),
+            "is of type int64: cursor: '7th' is not an integer; write one such as 500000",
+        ),
+        (CursorValue(timestamp_value=Timestamp(seconds=5)), "is of type int64, and another one is given"),
+    ],
+)
+def test_a_watermark_of_another_type_than_its_dataset_is_refused(
+    client: Client, cursor: CursorValue, complaint: str
+) -> None:
+    wanted = Watermark(dataset_id="eth.blocks", cursor=cursor)
+    error = client.refused("select * from eth.blocks", min_watermarks=[wanted])
+    assert reason(error) == "INVALID_REQUEST"
+    assert complaint in error.message
+
+
+def test_a_watermark_may_be_written_as_a_person_writes_it(client: Client) -> None:
+    reached = Watermark(dataset_id="eth.blocks", cursor=CursorValue(string_value=str(BLOCKS - 1)))
+    assert client.query("select count(*) from eth.blocks", min_watermarks=[reached]).values == [(BLOCKS,)]
+
+
+def test_a_dataset_without_a_cursor_has_no_watermark_to_wait_for(client: Client, datasets: FakeDatasets) -> None:
+    datasets.add("keyed", cursor_type=CURSOR_TYPE_UNSPECIFIED)
+    wanted = Watermark(dataset_id="keyed", cursor=CursorValue(string_value="5"))
+    error = client.refused("select * from keyed", min_watermarks=[wanted])
+    assert 'dataset "keyed" has no cursor, so there is no watermark to wait for' in error.message
+
+
 def test_elapsed_time_and_the_given_id_are_answered(client: Client) -> None:
     query_id = "0192b0c4-0000-7000-8000-000000000001"
     answer = client.query("select 1", query_id=query_id)
@@ -208,6 +240,19 @@ def test_only_files_that_may_have_rows_that_count_are_found(client: Client) -> N
     assert (both.started.file_count, len(both.rows)) == (2, 2)
     virtual = client.query('select * from eth.miners, "eth.blocks" b where b.number = 1')
     assert virtual.started.file_count == 2
+
+
+def test_files_behind_virtual_datasets_are_chosen_too(client: Client, datasets: FakeDatasets) -> None:
+    datasets.add("eth.heights", virtual_sql='select number as height, miner from "eth.blocks"')
+    datasets.add("eth.late_heights", virtual_sql="select * from eth.heights where height >= 5")
+    for sql, files in [
+        ("select * from eth.heights where height = 7", 1),
+        ("select height from eth.late_heights", 1),
+        ("select count(*) from eth.heights", 2),
+        ("select * from eth.heights h, eth.late_heights l where l.height = 7", 2),
+    ]:
+        answer = client.query(sql)
+        assert (answer.started.file_count, len(answer.rows) > 0) == (files, True)
 
 
 def test_a_text_takes_parameters(client: Client) -> None:

@@ -65,7 +65,8 @@ export type QueryRequest = Message<"traceapi.query.v1.QueryRequest"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Wait until these watermarks are reached, or fail at the deadline: read what you caused.
+   * Wait until these watermarks are reached, or fail at the deadline: read what you caused. A cursor that is given as a string is read as those of
+   * its dataset are written: `500000`, `2024-05-01T12:00:00Z`.
    *
    * @generated from field: repeated traceapi.types.v1.Watermark min_watermarks = 5;
    */

@@ -1,0 +1,44 @@
+"""What a cell says of texts before it runs one: what it asks for, and which rows count in the datasets that it reads.
+
+The parser sees hostile text too, so it works in the cell, under the limits of the query.
+"""
+
+from collections.abc import Sequence
+
+from queryd import failures
+from queryd.demands import Demands, folded
+from queryd.engine import messages
+from queryd.engine.messages import CheckedText, Kind, Name, ProtocolError, VirtualTexts
+from queryd.engine.process import CellProcess
+from queryd.terms import Terms
+from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
+
+
+def checked(cell: CellProcess, sql: str) -> CheckedText:
+    """What a text asks for. TraceError for one that the gate refuses."""
+    cell.send(Kind.CHECK, sql.encode())
+    kind, payload = cell.receive()
+    if kind is Kind.CHECKED:
+        return messages.unpack_checked(payload)
+    if kind is Kind.FAILED:
+        raise failures.of_failure(messages.unpack_failure(payload), cell.store)
+    raise ProtocolError(f"{kind} while names were awaited")
+
+
+def demands(cell: CellProcess, pinned: PinDatasetsResponse, names: Sequence[Name]) -> Demands:
+    """By dataset id, what each mention of a dataset demands of rows, in the text or in a virtual dataset; none for a
+    dataset of which every row may count."""
+    known = {folded(item.dataset.dataset_id): item.dataset.dataset_id for item in pinned.datasets}
+    known |= {folded(item.name): item.dataset.dataset_id for item in pinned.datasets if item.name}
+    named: dict[str, list[Terms]] = {}
+    for name in names:
+        named.setdefault(known[folded(name.dataset_id)], []).extend(name.mentions)
+    virtual = {item.dataset.dataset_id: item.dataset.virtual_sql for item in pinned.datasets}
+    virtual = {dataset_id: sql for dataset_id, sql in virtual.items() if sql}
+    if not virtual:
+        return named
+    cell.send(Kind.DEMAND, messages.pack_virtual(VirtualTexts(named, virtual, known)))
+    kind, payload = cell.receive()
+    if kind is not Kind.DEMANDED:
+        raise ProtocolError(f"{kind} while demands were awaited")
+    return messages.unpack_demands(payload)
