@@ -63,20 +63,21 @@ async def _advance(pool: Pool, build: StagedDagRow) -> bool:
 async def _cut_over_by_itself(pool: Pool, build: StagedDagRow) -> bool:
     """False where another one, an event that was accepted meanwhile, or a hold came first."""
     try:
-        await cutover.cut_over(pool, build.dag_version_id, cutover.DISPATCHER)
+        active = await cutover.cut_over(pool, build.dag_version_id, cutover.DISPATCHER)
+        if active is None:
+            refusal = await cutover.not_caught_up(pool, build.dag_version_id)
+            await _record(pool, build, refusal.reason_name, refusal.message)
     except cutover.Held:
         return False
     except TraceError as error:
         if error.reason == ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL:  # what came first has an entry of its own
             return False
         await _record(pool, build, error.reason_name, error.message)
-        if error.reason == ErrorReason.ERROR_REASON_NOT_CAUGHT_UP:
-            return False
         raise
     except (psycopg.Error, DatabaseError) as error:  # such as locks that somebody holds for longer than anyone waits
         await _record(pool, build, "UNAVAILABLE", str(error).partition("\n")[0])
         raise
-    return True
+    return active is not None
 
 
 async def _record(pool: Pool, build: StagedDagRow, reason: str, message: str) -> None:

@@ -44,10 +44,11 @@ class Rollback:
     actor: str
 
 
-async def look(connection: Connection, dag_version_id: str) -> Lack:
-    """What a staged version lacks. Decides only under the DAG's locks."""
+async def look(connection: Connection, dag_version_id: str, *, locked: bool = False) -> Lack:
+    """What a staged version lacks. Decides only under the DAG's locks, `locked`: there it reads no tasks to tell which
+    are from before the barrier, but asks whether it is known that it was passed (`barrier.note_passed`)."""
     return lack(
-        await progress.staged_jobs(connection, dag_version_id),
+        await progress.staged_jobs(connection, dag_version_id, locked=locked),
         await progress.staged_watermarks(connection, dag_version_id),
         await barrier.get(connection, dag_version_id),
     )
@@ -68,30 +69,28 @@ async def activate(
     return version
 
 
-async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False) -> VersionRow:
-    """Raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where it is not being built, NOT_CAUGHT_UP, and TOO_MANY_ROWS where
-    too many jobs of other DAGs follow; Held where nobody asked and it waits for a person."""
+async def cut_over(
+    pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False
+) -> VersionRow | None:
+    """None where it lacks something (`not_caught_up`). Raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where it is not
+    being built, and TOO_MANY_ROWS where too many jobs of other DAGs follow; Held where nobody asked and it waits for a
+    person.
+
+    It is for versions that a look without locks found ready: acceptance waits while they are looked at again.
+    """
     async with transaction(pool) as connection:
-        version = await deployed(connection, dag_version_id)
-        if (active := await store.active_version(connection, version.dag)) is not None:
-            # Others may read more of it than when it was staged. Not asked while the acceptance of events waits.
-            await stages.require_switchable(connection, dag_version_id, active.dag_version_id)
+        version = await require_possible(connection, dag_version_id)
         standing = await stages.own(connection, version.dag)
         if standing.staged_version_id != dag_version_id:
-            raise _final(version)
+            raise _final(await deployed(connection, dag_version_id))
         by_itself = actor == DISPATCHER  # then it is done for whoever deployed it
         if by_itself and await stages.waits_for_person(connection, dag_version_id):
             raise Held
         await stages.lock_watermarks(connection, version.dag)
-        lacking = await look(connection, dag_version_id)
+        lacking = await look(connection, dag_version_id, locked=True)
         waived = watermarks_may_go_back and lacking.can_be_waived
-        if not lacking.nothing and not waived:
-            raise TraceError(
-                ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
-                f"version {version.version} of {version.dag} cannot take over yet: "
-                + (lacking.words() or "what came last is still to be done"),
-                metadata={"dag": version.dag, "version": str(version.version)},
-            )
+        if not (lacking.nothing or waived):
+            return None
         await stages.unstage(connection, version.dag)
         active = await activate(connection, standing, dag_version_id, actor=actor)
         details = {
@@ -105,13 +104,37 @@ async def cut_over(pool: Pool, dag_version_id: str, actor: str, *, watermarks_ma
     return active
 
 
+async def require_possible(connection: Connection, dag_version_id: str) -> VersionRow:
+    """Where it is not, whatever it lacks: raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, TOO_MANY_ROWS."""
+    version = await deployed(connection, dag_version_id)
+    if not version.being_built:
+        raise _final(version)
+    if (active := await store.active_version(connection, version.dag)) is not None:
+        # Others may read more of it than when it was staged. Not asked while the acceptance of events waits.
+        await stages.require_switchable(connection, dag_version_id, active.dag_version_id)
+    return version
+
+
+async def not_caught_up(pool: Pool, dag_version_id: str) -> TraceError:
+    """With what it lacks now. That is read where no locks are held: it may take a while."""
+    async with transaction(pool) as connection:
+        version = await deployed(connection, dag_version_id)
+        lacking = await look(connection, dag_version_id)
+    return TraceError(
+        ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
+        f"version {version.version} of {version.dag} cannot take over yet: "
+        + (lacking.words() or "what came last is still to be done"),
+        metadata={"dag": version.dag, "version": str(version.version)},
+    )
+
+
 async def abort(pool: Pool, dag_version_id: str, actor: str) -> VersionRow:
     """The build is retired, and kept for reuse; what is active stays. Raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL."""
     async with transaction(pool) as connection:
         version = await deployed(connection, dag_version_id)
         standing = await stages.own(connection, version.dag)
         if standing.staged_version_id != dag_version_id:
-            raise _final(version)
+            raise _final(await deployed(connection, dag_version_id))
         await retire(connection, standing, actor)
         entry = Entry(Action.ABORT, actor, version.dag, [version.dag], {"version": version.version})
         await audit.record(connection, replace(entry, from_version_id=dag_version_id))

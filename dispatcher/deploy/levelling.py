@@ -4,6 +4,9 @@ Under steady traffic what is active is ahead by some scopes at every look. So wh
 taken and releases of the jobs that are about to go are held, as an automatic cutover does; acceptance of events is
 never held. No transaction is open meanwhile, and who waits no more leaves a hold that ends by itself, and a barrier
 that the next call finds passed.
+
+Each look is without locks, and a try to cut over, for which acceptance waits, follows only on one that found nothing
+missing. Between two looks is a rest, whatever came of them.
 """
 
 import asyncio
@@ -26,72 +29,73 @@ async def cut_over_level(
     pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False
 ) -> VersionRow:
     """Raises as `cutover.cut_over`; NOT_CAUGHT_UP where it did not get there within `cutover.HELD_RELEASES`."""
-    wait = _Wait(pool, dag_version_id)
+    async with transaction(pool) as connection:
+        dag = (await cutover.require_possible(connection, dag_version_id)).dag
+    wait = _Wait(pool, dag, dag_version_id)
     try:
         while True:
-            try:
-                return await cutover.cut_over(
+            lacking = await wait.look()
+            if lacking.nothing or (watermarks_may_go_back and lacking.can_be_waived):
+                over = await cutover.cut_over(
                     pool, dag_version_id, actor, watermarks_may_go_back=watermarks_may_go_back
                 )
-            except TraceError as refusal:
-                if refusal.reason != ErrorReason.ERROR_REASON_NOT_CAUGHT_UP or not await wait.worth():
-                    raise
-                if not await wait.until_level():
-                    raise _too_slow(refusal) from refusal
+                if over is not None:
+                    return over
+            elif not lacking.within_reach:
+                raise await cutover.not_caught_up(pool, dag_version_id)
+            if not await wait.rest(lacking):
+                raise _too_slow(await cutover.not_caught_up(pool, dag_version_id))
     finally:
         await wait.end()
 
 
 @dataclass(slots=True)
 class _Wait:
-    """One wait for a version, through several tries; `end` lets releases go on."""
+    """One wait for a version, through several looks; `end` lets releases go on."""
 
     pool: Pool
+    dag: str
     dag_version_id: str
-    _deadline: float | None = None
-    _idle_since: float | None = field(default=None)
+    _deadline: float | None = field(default=None, init=False)
+    _idle_since: float | None = field(default=None, init=False)
+    _took: float = field(default=0.0, init=False)
 
-    async def worth(self) -> bool:
-        """Whether it only lacks the last scopes, or lacked them a moment ago. The first time, takes a barrier and holds
-        releases."""
-        lacking = await self._look()
-        if not lacking.within_reach:
-            return False
+    async def look(self) -> Lack:
+        """What the version lacks now, as far as can be told without locks."""
+        began = _now()
+        await barrier.note_passed(self.pool, self.dag_version_id)
+        async with transaction(self.pool) as connection:
+            lacking = await cutover.look(connection, self.dag_version_id)
+        self._took = _now() - began
+        return lacking
+
+    async def rest(self, lacking: Lack) -> bool:
+        """For as long as the look took, at least. False where there is no time left, or no use in waiting. The first
+        time, and where the last barrier is not good any more, takes one and holds releases before."""
         first = self._deadline is None
         if self._deadline is None:
             self._deadline = _now() + cutover.HELD_RELEASES.total_seconds()
         left = self._deadline - _now()
-        if left > 0 and (first or lacking.last):
-            async with transaction(self.pool) as connection:
-                dag = (await cutover.deployed(connection, self.dag_version_id)).dag
-            await barrier.take(self.pool, dag, self.dag_version_id, timedelta(seconds=left), asked=True)
+        if left <= 0 or self._idle(lacking):
+            return False
+        if first or (lacking.last and not lacking.awaited):
+            await barrier.take(self.pool, self.dag, self.dag_version_id, timedelta(seconds=left), asked=True)
+        await asyncio.sleep(max(LOOK_SECONDS, self._took))
         return True
 
-    async def until_level(self) -> bool:
-        """False where it is not, in time. It rests before each look: a try takes locks for which acceptance waits."""
-        while self._deadline is not None and _now() < self._deadline:
-            await asyncio.sleep(LOOK_SECONDS)
-            lacking = await self._look()
-            if lacking.level or lacking.dead or lacking.incomparable:
-                return True  # it is level, or the next try says what it lacks
-            if lacking.working or lacking.reading or lacking.unfinished:
-                self._idle_since = None
-            elif self._idle_since is None:
-                self._idle_since = _now()
-            elif _now() - self._idle_since > IDLE_SECONDS:
-                return False
-        return False
+    def _idle(self, lacking: Lack) -> bool:
+        """For so long that nothing will come of it."""
+        if lacking.working or lacking.reading or lacking.unfinished:
+            self._idle_since = None
+            return False
+        self._idle_since = self._idle_since or _now()
+        return _now() - self._idle_since > IDLE_SECONDS
 
     async def end(self) -> None:
         """Of a version that is active by now it changes nothing."""
         if self._deadline is not None:
             async with transaction(self.pool) as connection:
                 await stages.end_hold(connection, self.dag_version_id)
-
-    async def _look(self) -> Lack:
-        await barrier.note_passed(self.pool, self.dag_version_id)
-        async with transaction(self.pool) as connection:
-            return await cutover.look(connection, self.dag_version_id)
 
 
 def _now() -> float:

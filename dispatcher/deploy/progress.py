@@ -42,9 +42,11 @@ class StagedWatermarkRow:
     former_key: bytes
 
 
-async def staged_jobs(connection: Connection, dag_version_id: str) -> list[StagedJobRow]:
-    """By job. Of each job's tasks so many are looked at that the locks of a cutover can wait for it."""
-    return await rows(connection, _sql.staged_jobs, StagedJobRow, dag_version_id=dag_version_id, most=_MOST_WAITING)
+async def staged_jobs(connection: Connection, dag_version_id: str, *, locked: bool = False) -> list[StagedJobRow]:
+    """By job. Where acceptance waits for the caller's locks, `locked`, no task is read to tell what was caused before
+    the barrier: until it is known that the barrier was passed, a job that has any task to do is unfinished."""
+    most = 0 if locked else _MOST_WAITING
+    return await rows(connection, _sql.staged_jobs, StagedJobRow, dag_version_id=dag_version_id, most=most)
 
 
 async def staged_watermarks(connection: Connection, dag_version_id: str) -> list[StagedWatermarkRow]:

@@ -4,7 +4,8 @@
 -- How far the jobs are that a staged version has and the active one lacks. What is caused by events from before the barrier is either
 -- replayed, or was made before it; what comes of that is replayed too. Once the barrier is known to be passed no task is read for it. Else no
 -- more than `most` of a kind of tasks of a job; where there are as many and none of them tells, it counts as unfinished until `before_barrier`
--- has read them all. Indexes subscription_replaying, task_queued, task_open, task_dead, dag_version_job_of.
+-- has read them all. Of none, where `most` is 0, because acceptance waits meanwhile: then whatever is in work does. Indexes
+-- subscription_replaying, task_queued, task_open, task_dead, dag_version_job_of.
 with staged as (
     select v.dag_version_id, coalesce(v.barrier_at, v.staged_at) as barrier_at, v.barrier_passed_at is null as awaited,
         coalesce(v.barrier_at > v.staged_at, false) as moved, d.active_version_id
@@ -14,7 +15,7 @@ with staged as (
 )
 select j.job, j.job_version_id::text, j.kind::text,
     exists (select 1 from replaying u where u.job_version_id = j.job_version_id) as replaying,
-    v.awaited and (q.early or o.early) as unfinished, a.any as open, (
+    v.awaited and a.any and (q.early or o.early) as unfinished, a.any as open, (
         select task_id::text from task
         where job_version_id = j.job_version_id and state = 'dead'
         order by task_id

@@ -16,7 +16,8 @@ class Lack:
     cursors changed their type, so that nobody can tell. `working`: its jobs have yet to do what others have brought,
     and no source of its own goes on, which would have to catch up first. `reading`: one does. `last`: its jobs have
     something in work, and nobody has taken a barrier yet to wait for what came before this try. `retaken`: one was
-    taken, so what came before the staging is done. `awaited`: the barrier that there is was not passed yet.
+    taken, so what came before the staging is done. `awaited`: they have something in work, and it is not known yet that
+    the barrier that there is was passed.
     """
 
     unfinished: tuple[str, ...]
@@ -32,17 +33,12 @@ class Lack:
     @property
     def nothing(self) -> bool:
         """It may take the active one's place."""
-        return not (self.unfinished or self.dead or self.behind or self.incomparable or self.last)
+        return not (self.unfinished or self.dead or self.behind or self.incomparable or self.last or self.awaited)
 
     @property
     def only_last(self) -> bool:
         """All is done that anybody waits for: it is time for a barrier of the cutover's own."""
         return self.last and not (self.unfinished or self.dead or self.behind or self.incomparable)
-
-    @property
-    def level(self) -> bool:
-        """It may take the active one's place, or a barrier may be taken for it to do so."""
-        return self.nothing or (self.only_last and not self.awaited)
 
     @property
     def can_be_waived(self) -> bool:
@@ -69,14 +65,9 @@ class Lack:
         return bool(self.incomparable) and not (self.unfinished or self.dead or self.behind)
 
     @property
-    def only_behind(self) -> bool:
-        """It lacks the last scopes, and nothing that somebody would have to decide."""
-        return bool(self.behind) and not (self.unfinished or self.dead or self.incomparable)
-
-    @property
     def within_reach(self) -> bool:
-        """It gets there by itself, in the time that its tasks take."""
-        return self.nothing or self.only_last or self.only_behind
+        """It gets there by itself, in the time that its tasks take: all from before the staging is done."""
+        return not (self.dead or self.incomparable) and (self.retaken or not self.unfinished)
 
     def words(self, *, most: int = 3) -> str:
         """For people: what it waits for."""
@@ -105,6 +96,7 @@ def lack(
     sources = [job for job in jobs if job.kind == "source"]
     ended = bool(sources) and not any(job.open for job in sources)
     working = [job for job in jobs if job.kind != "source"]
+    in_work = any(job.open for job in working)
     comparable = [mark for mark in watermarks if mark.cursor_type == mark.former_cursor_type]
     return Lack(
         unfinished=tuple(job.job for job in working if job.replaying or job.unfinished or (ended and job.open)),
@@ -113,11 +105,11 @@ def lack(
             mark.dataset_id for mark in comparable if mark.cursor_key is None or mark.cursor_key < mark.former_key
         ),
         incomparable=tuple(mark.dataset_id for mark in watermarks if mark.cursor_type != mark.former_cursor_type),
-        working=any(job.open for job in working) and not any(job.open for job in sources),
+        working=in_work and not any(job.open for job in sources),
         reading=any(job.open for job in sources),
-        last=barrier is not None and not barrier.good and any(job.open for job in working),
+        last=barrier is not None and not barrier.good and in_work,
         retaken=barrier is not None and barrier.retaken,
-        awaited=barrier is not None and not barrier.passed,
+        awaited=barrier is not None and not barrier.passed and in_work,
     )
 
 

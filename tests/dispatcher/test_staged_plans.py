@@ -53,10 +53,10 @@ async def _fill(dispatcher: InProcess, rows: int) -> None:
         await connection.execute("analyze task")
 
 
-async def _staged(dispatcher: InProcess) -> dict[str, StagedJobRow]:
+async def _staged(dispatcher: InProcess, *, locked: bool = False) -> dict[str, StagedJobRow]:
     staged = await dispatcher.value("select staged_version_id::text from dag")
     async with transaction(dispatcher.pool) as connection:
-        return {row.job: row for row in await progress.staged_jobs(connection, staged)}
+        return {row.job: row for row in await progress.staged_jobs(connection, staged, locked=locked)}
 
 
 @pytest.mark.slow
@@ -84,6 +84,19 @@ async def test_once_all_of_them_were_read_the_locks_of_a_cutover_wait_for_a_few(
     read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in scans]
     assert max(read) <= 2, "one of each job"
     assert not any(row.unfinished for row in (await _staged(dispatcher)).values())
+
+
+@pytest.mark.slow
+async def test_until_then_no_more_are_read_under_the_locks(dispatcher: InProcess) -> None:
+    """What is in work counts as from before, since nobody looks."""
+    await _fill(dispatcher, ROWS)
+    staged = await dispatcher.value("select staged_version_id::text from dag")
+    statement = Statements.load("dispatcher.deploy", "progress.sql").staged_jobs
+    nodes = await plan_of(dispatcher, statement, analyze=True, dag_version_id=staged, most=0)
+    scans = [node for node in nodes if node.get("Relation Name") == "task"]
+    read = [(node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in scans]
+    assert max(read) <= 2, "one of each job"
+    assert all(row.unfinished for row in (await _staged(dispatcher, locked=True)).values())
 
 
 async def test_a_job_with_more_to_do_than_is_looked_at_is_not_done_until_all_was_read(

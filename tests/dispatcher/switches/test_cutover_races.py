@@ -88,13 +88,13 @@ async def test_what_is_accepted_after_a_build_was_looked_at_is_seen_by_its_cutov
     await fleet.work()
     look = cutover.look
 
-    async def look_and_move(connection: Connection, dag_version_id: str) -> readiness.Lack:
+    async def look_and_move(connection: Connection, dag_version_id: str, *, locked: bool = False) -> readiness.Lack:
         monkeypatch.setattr(cutover, "look", look if asked_again else pretend)
-        found = await look(connection, dag_version_id)
+        found = await look(connection, dag_version_id, locked=locked)
         await dispatcher.run(AHEAD)
         return found
 
-    async def pretend(connection: Connection, dag_version_id: str) -> readiness.Lack:
+    async def pretend(connection: Connection, dag_version_id: str, *, locked: bool = False) -> readiness.Lack:
         return readiness.Lack((), (), (), ())
 
     before = await served(dispatcher)

@@ -90,7 +90,7 @@ async def test_a_cutover_that_does_not_get_level_says_so_and_lets_releases_go_on
         await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
     error = from_rpc_error(raised.value)
     assert error.reason_name == "NOT_CAUGHT_UP"
-    assert "the watermark of copies, echoes would go back. Releases of what is active were held" in error.message
+    assert "copies still to catch up. Releases of what is active were held" in error.message
     assert not await dispatcher.value(HELD)
 
 

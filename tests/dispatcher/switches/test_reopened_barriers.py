@@ -38,7 +38,7 @@ async def test_it_is_said_what_is_waited_for(dispatcher: InProcess, fleet: Fleet
     assert (await watch(dispatcher, building)).waiting_for == "mine still to catch up"
 
 
-async def test_a_cutover_by_hand_does_not_take_the_locks_over_and_over(
+async def test_a_cutover_by_hand_takes_no_locks(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     building = await _reopened(dispatcher, fleet)
@@ -47,7 +47,7 @@ async def test_a_cutover_by_hand_does_not_take_the_locks_over_and_over(
 
     async def counted(
         pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False
-    ) -> VersionRow:
+    ) -> VersionRow | None:
         nonlocal tries
         tries += 1
         return await cut_over(pool, dag_version_id, actor, watermarks_may_go_back=watermarks_may_go_back)
@@ -56,4 +56,4 @@ async def test_a_cutover_by_hand_does_not_take_the_locks_over_and_over(
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
     assert "mine still to catch up" in from_rpc_error(raised.value).message
-    assert tries == 1
+    assert tries == 0

@@ -258,10 +258,10 @@ async def test_a_build_that_fails_holds_no_other_one(
     good = await deploy(dispatcher, CHANGED)
     look = cutover.look
 
-    async def fail(connection: Connection, dag_version_id: str) -> readiness.Lack:
+    async def fail(connection: Connection, dag_version_id: str, *, locked: bool = False) -> readiness.Lack:
         if dag_version_id == bad.deployment_id:
             raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "it changed meanwhile")
-        return await look(connection, dag_version_id)
+        return await look(connection, dag_version_id, locked=locked)
 
     monkeypatch.setattr(cutover, "look", fail)
     await fleet.catch_up()

@@ -1,0 +1,123 @@
+"""What acceptance waits for when somebody asks for a cutover: for none that is refused, and for no count of tasks."""
+
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from dispatcher.db.pool import Pool
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import barrier, cutover, levelling, progress, stages
+from dispatcher.deploy.progress import StagedJobRow
+from dispatcher.deploy.stages import Standing
+from kernel.errors import from_rpc_error
+from tests.dispatcher.builders import Source
+from tests.dispatcher.changing import CHANGED, Fleet, deploy
+from tests.dispatcher.in_process import InProcess
+from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1.deployment_pb2 import Deployment
+
+AWAITED = """
+update dag_version
+set barrier_at = clock_timestamp(), barrier_passed_at = null, barrier_retaken = true
+where dag_version_id = %s
+"""
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """When the locks were taken, and whether tasks were read to tell what is from before the barrier."""
+    taken: list[str] = []
+    own, staged_jobs = stages.own, progress.staged_jobs
+
+    async def noted(connection: Connection, dag: str, other: str | None = None) -> Standing:
+        taken.append("locks")
+        return await own(connection, dag, other)
+
+    async def looked(connection: Connection, dag_version_id: str, *, locked: bool = False) -> list[StagedJobRow]:
+        taken.append("look" if locked else "long look")
+        return await staged_jobs(connection, dag_version_id, locked=locked)
+
+    monkeypatch.setattr(stages, "own", noted)
+    monkeypatch.setattr(progress, "staged_jobs", looked)
+    return taken
+
+
+async def _built(dispatcher: InProcess, source: Source, fleet: Fleet) -> Deployment:
+    """With a task in its queue, which came after the staging."""
+    await source.publish([1])
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED, hold=True)
+    while await dispatcher.replay():
+        pass
+    await fleet.work()
+    await dispatcher.derive()
+    await source.publish([2])
+    return building
+
+
+async def test_a_cutover_that_has_to_wait_for_what_was_there_takes_no_locks(
+    dispatcher: InProcess, source: Source, steps: list[str]
+) -> None:
+    await source.publish([1])
+    building = await deploy(dispatcher, CHANGED, hold=True)
+    steps.clear()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
+    error = from_rpc_error(raised.value)
+    assert (error.reason_name, error.message) == (
+        "NOT_CAUGHT_UP",
+        "version 2 of chain cannot take over yet: copies still to catch up",
+    )
+    assert "locks" not in steps
+
+
+async def test_no_tasks_are_counted_under_the_locks(
+    dispatcher: InProcess, source: Source, fleet: Fleet, steps: list[str]
+) -> None:
+    """What is missing is told when they are released."""
+    building = await _built(dispatcher, source, fleet)
+    await dispatcher.run(AWAITED, building.deployment_id)
+    steps.clear()
+    assert await cutover.cut_over(dispatcher.pool, building.deployment_id, "user:tester") is None
+    assert steps == ["locks", "look"]
+    refusal = await cutover.not_caught_up(dispatcher.pool, building.deployment_id)
+    assert steps == ["locks", "look", "long look"]
+    assert refusal.message == "version 2 of chain cannot take over yet: copies still to catch up"
+
+
+async def test_what_is_known_to_be_done_is_seen_under_the_locks(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    """The task that is in work came after the barrier: that was found before."""
+    building = await _built(dispatcher, source, fleet)
+    await dispatcher.run(AWAITED, building.deployment_id)
+    await dispatcher.run("update task set created_at = clock_timestamp() where state = 'queued'")
+    assert await cutover.cut_over(dispatcher.pool, building.deployment_id, "user:tester") is None
+    await barrier.note_passed(dispatcher.pool, building.deployment_id)
+    over = await cutover.cut_over(dispatcher.pool, building.deployment_id, "user:tester")
+    assert over is not None
+    assert over.state == "active"
+
+
+async def test_a_version_that_is_refused_under_the_locks_is_tried_again_after_a_rest(
+    dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often a look without locks finds that nothing is missing."""
+    await source.publish([1])
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED, hold=True)
+    await fleet.catch_up()
+    tries = 0
+
+    async def refused(pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False) -> None:
+        nonlocal tries
+        tries += 1
+
+    monkeypatch.setattr(cutover, "cut_over", refused)
+    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=3 * levelling.LOOK_SECONDS))
+    monkeypatch.setattr(levelling, "IDLE_SECONDS", 60.0)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
+    assert from_rpc_error(raised.value).reason_name == "NOT_CAUGHT_UP"
+    assert 1 <= tries <= 4
