@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
-from dispatcher.deploy import stages
+from dispatcher.deploy import holding, stages
 
 _sql = Statements.load("dispatcher.deploy", "barrier.sql")
 
@@ -73,7 +73,7 @@ async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta, *, as
             await connection.execute(_sql.retake_barrier, values)
             await connection.execute(_sql.bar_jobs, values)
         if taken or asked:
-            await stages.hold_for_cutover(connection, dag_version_id, held)
+            await holding.hold(connection, dag_version_id, held)
     return taken or asked
 
 

@@ -48,7 +48,7 @@ where dag_version_id = %(dag_version_id)s and coalesce(barrier_at, staged_at) = 
 
 -- name: may_retake
 -- Where the last one is passed and good no more: of two that try at once the second finds the first one's. Where nobody asked, only of what
--- does not wait for a person, and when releases may be held again (`hold_releases`). Decides only under the DAG's locks. Primary keys.
+-- does not wait for a person, and when releases may be held again (`hold_again`). Decides only under the DAG's locks. Primary keys.
 select v.barrier_passed_at is not null and not (
     v.barrier_retaken
     and clock_timestamp() < v.barrier_passed_at + greatest(%(good_for)s::interval, v.barrier_passed_at - v.barrier_at)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.deploy import barrier, cutover, stages
+from dispatcher.deploy import barrier, cutover, holding
 from dispatcher.deploy.readiness import Lack
 from dispatcher.deploy.store import VersionRow
 from kernel.errors import TraceError
@@ -95,7 +95,7 @@ class _Wait:
         """Of a version that is active by now it changes nothing."""
         if self._deadline is not None:
             async with transaction(self.pool) as connection:
-                await stages.end_hold(connection, self.dag_version_id)
+                await holding.end_hold(connection, self.dag_version_id)
 
 
 def _now() -> float:

@@ -4,7 +4,6 @@ What changes something is called by the owner of the DAG (`own`).
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from dispatcher.dag.size import MAX_ROWS
 from dispatcher.datasets.names import no_dag
@@ -164,22 +163,6 @@ async def require_switchable(connection: Connection, of: str, but: str, *, given
             " input of others that follows. Change fewer at once",
             metadata={"rows": str(rows_), "limit": str(MOST_SWITCHED)},
         )
-
-
-async def hold_releases(connection: Connection, dag: str, longest: timedelta) -> bool:
-    """Of jobs that the staged version lacks; False where they were held not long ago."""
-    cursor = await connection.execute(_sql.hold_releases, {"dag": dag, "longest": longest})
-    return cursor.rowcount > 0
-
-
-async def hold_for_cutover(connection: Connection, dag_version_id: str, longest: timedelta) -> None:
-    """As a person asks for it, also where they were held not long ago."""
-    await connection.execute(_sql.hold_for_cutover, {"dag_version_id": dag_version_id, "longest": longest})
-
-
-async def end_hold(connection: Connection, dag_version_id: str) -> None:
-    """Of releases, before its time."""
-    await connection.execute(_sql.end_hold, {"dag_version_id": dag_version_id})
 
 
 async def free_datasets(connection: Connection, dag: str, dag_version_id: str) -> None:

@@ -170,26 +170,6 @@ where d.dag = %(dag)s
 order by w.dataset_version_id
 for share of w;
 
--- name: hold_releases
--- Of jobs that the staged version lacks, so that the new ones catch up; not again before as much time has passed without.
-update dag
-set releases_held_until = clock_timestamp() + %(longest)s::interval
-where dag = %(dag)s and (releases_held_until is null or releases_held_until < clock_timestamp() - %(longest)s::interval);
-
--- name: hold_for_cutover
--- The same because a person asked for the cutover, however long ago they were held last; only of what is being built. Primary keys.
-update dag d
-set releases_held_until = clock_timestamp() + %(longest)s::interval
-from dag_version v
-where v.dag_version_id = %(dag_version_id)s and d.dag = v.dag and d.staged_version_id = v.dag_version_id;
-
--- name: end_hold
--- The cutover did not come of it. As with every hold that has ended, the next one comes later.
-update dag d
-set releases_held_until = clock_timestamp()
-from dag_version v
-where v.dag_version_id = %(dag_version_id)s and d.dag = v.dag and d.staged_version_id = v.dag_version_id;
-
 -- name: free_datasets
 -- What a version claimed that never became active is free again: nothing of it was ever served. Index dag_version_dataset by its first column.
 delete from dataset d
