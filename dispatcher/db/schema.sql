@@ -500,7 +500,8 @@ CREATE TABLE public.dag (
     staged_version_id uuid,
     releases_held_until timestamp with time zone,
     removed_at timestamp with time zone,
-    ending boolean DEFAULT false NOT NULL
+    ending boolean DEFAULT false NOT NULL,
+    releases_held_by jsonb DEFAULT '{}'::jsonb NOT NULL
 );
 
 -- Name: dag_version_job; Type: TABLE; Schema: public

@@ -57,23 +57,22 @@ async def note_passed(pool: Pool, dag_version_id: str) -> None:
         await connection.execute(_sql.note_passed, values)
 
 
-async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta, *, asked: bool = False) -> bool:
-    """Another barrier, where the last one is not good any more, and a hold of releases with it; where a person `asked`
-    for the cutover the hold at any rate. Else there is neither where a hold ended not long ago, nor where the version
-    waits for a person by now: False. Raises UNAVAILABLE."""
+async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta, *, call: str | None = None) -> bool:
+    """Another barrier, where the last one is not good any more, and a hold of releases with it. For a person's `call`,
+    by its id, the hold at any rate: beside another call it waits for the same barrier. Else there is neither where a
+    hold ended not long ago, nor where the version waits for a person by now: False. Raises UNAVAILABLE."""
+    asked = call is not None
     values = {"dag_version_id": dag_version_id, "good_for": GOOD_FOR, "longest": held, "asked": asked}
     async with transaction(pool) as connection:
-        if not asked and not await _may_retake(connection, values):  # then acceptance need not wait for it
-            return False
-        standing = await stages.own(connection, dag)
-        if standing.staged_version_id != dag_version_id:
-            return False
         taken = await _may_retake(connection, values)
+        if taken:  # else acceptance need not wait for it
+            standing = await stages.own(connection, dag)
+            taken = standing.staged_version_id == dag_version_id and await _may_retake(connection, values)
         if taken:
             await connection.execute(_sql.retake_barrier, values)
             await connection.execute(_sql.bar_jobs, values)
         if taken or asked:
-            await holding.hold(connection, dag_version_id, held)
+            await holding.hold(connection, dag_version_id, call or dag_version_id, held)
     return taken or asked
 
 

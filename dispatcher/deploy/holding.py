@@ -1,6 +1,7 @@
 """Holds of releases: while a build does the last scopes, no task is released of the jobs that it is about to replace.
 
-A hold is a time in the DAG's row: whoever dies in it leaves nothing to be undone. Maps and never commits.
+A hold is a time in the DAG's row: whoever dies in it leaves nothing to be undone. Several may want one at once, each
+until a time of its own: calls, of any dispatchers, and the build itself. Maps and never commits.
 """
 
 from datetime import timedelta
@@ -12,16 +13,18 @@ _sql = Statements.load("dispatcher.deploy", "holding.sql")
 
 
 async def hold_again(connection: Connection, dag_version_id: str, longest: timedelta) -> bool:
-    """By itself. False where they were held not long ago, or it waits for a person or is not being built by now."""
+    """By itself, in the build's own name. False where they were held not long ago, or where it waits for a person or is
+    not being built by now."""
     cursor = await connection.execute(_sql.hold_again, {"dag_version_id": dag_version_id, "longest": longest})
     return cursor.rowcount > 0
 
 
-async def hold(connection: Connection, dag_version_id: str, longest: timedelta) -> None:
-    """Also where they were held not long ago."""
-    await connection.execute(_sql.hold, {"dag_version_id": dag_version_id, "longest": longest})
+async def hold(connection: Connection, dag_version_id: str, holder: str, longest: timedelta) -> None:
+    """Also where they are held by others, or were not long ago. Repeated, it counts from then on."""
+    values = {"dag_version_id": dag_version_id, "holder": holder, "longest": longest}
+    await connection.execute(_sql.hold, values)
 
 
-async def end_hold(connection: Connection, dag_version_id: str) -> None:
-    """Before its time."""
-    await connection.execute(_sql.end_hold, {"dag_version_id": dag_version_id})
+async def end_hold(connection: Connection, dag_version_id: str, holder: str) -> None:
+    """Before its time. They are held on where others want it."""
+    await connection.execute(_sql.end_hold, {"dag_version_id": dag_version_id, "holder": holder})

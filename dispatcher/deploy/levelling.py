@@ -3,7 +3,8 @@
 Under steady traffic what is active is ahead by some scopes at every look. So while only these are missing, a barrier is
 taken and releases of the jobs that are about to go are held, as an automatic cutover does; acceptance of events is
 never held. No transaction is open meanwhile, and who waits no more leaves a hold that ends by itself, and a barrier
-that the next call finds passed.
+that the next call finds passed. Several who wait at once, at whichever dispatcher, wait for the same barrier; each
+holds releases for itself, and what one of them does all have asked for.
 
 Each look is without locks, and a try to cut over, for which acceptance waits, follows only on one that found nothing
 missing. Between two looks is a rest, whatever came of them.
@@ -26,27 +27,40 @@ IDLE_SECONDS = 5.0
 
 
 async def cut_over_level(
-    pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False
+    pool: Pool, dag_version_id: str, actor: str, call: str, *, watermarks_may_go_back: bool = False
 ) -> VersionRow:
-    """Raises as `cutover.cut_over`; NOT_CAUGHT_UP where it did not get there within `cutover.HELD_RELEASES`."""
+    """`call` is an id that no other call has. Where the version takes over meanwhile, by itself or because another one
+    asked for it, that is the answer. Raises as `cutover.cut_over`; NOT_CAUGHT_UP where it did not get there within
+    `cutover.HELD_RELEASES`."""
     async with transaction(pool) as connection:
         dag = (await cutover.require_possible(connection, dag_version_id)).dag
-    wait = _Wait(pool, dag, dag_version_id)
+    wait = _Wait(pool, dag, dag_version_id, call)
     try:
-        while True:
-            lacking = await wait.look()
-            if lacking.nothing or (watermarks_may_go_back and lacking.can_be_waived):
-                over = await cutover.cut_over(
-                    pool, dag_version_id, actor, watermarks_may_go_back=watermarks_may_go_back
-                )
-                if over is not None:
-                    return over
-            elif not lacking.within_reach:
-                raise await cutover.not_caught_up(pool, dag_version_id)
-            if not await wait.rest(lacking):
-                raise _too_slow(await cutover.not_caught_up(pool, dag_version_id))
+        return await _once_level(wait, actor, watermarks_may_go_back=watermarks_may_go_back)
+    except TraceError as error:
+        if error.reason == ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL:
+            async with transaction(pool) as connection:
+                version = await cutover.deployed(connection, dag_version_id)
+            if version.state == "active":
+                return version
+        raise
     finally:
         await wait.end()
+
+
+async def _once_level(wait: "_Wait", actor: str, *, watermarks_may_go_back: bool) -> VersionRow:
+    while True:
+        lacking = await wait.look()
+        if lacking.nothing or (watermarks_may_go_back and lacking.can_be_waived):
+            active = await cutover.cut_over(
+                wait.pool, wait.dag_version_id, actor, watermarks_may_go_back=watermarks_may_go_back
+            )
+            if active is not None:
+                return active
+        elif not lacking.within_reach:
+            raise await cutover.not_caught_up(wait.pool, wait.dag_version_id)
+        if not await wait.rest(lacking):
+            raise _too_slow(await cutover.not_caught_up(wait.pool, wait.dag_version_id))
 
 
 @dataclass(slots=True)
@@ -56,15 +70,17 @@ class _Wait:
     pool: Pool
     dag: str
     dag_version_id: str
+    call: str
     _deadline: float | None = field(default=None, init=False)
     _idle_since: float | None = field(default=None, init=False)
     _took: float = field(default=0.0, init=False)
 
     async def look(self) -> Lack:
-        """What the version lacks now, as far as can be told without locks."""
+        """What the version lacks now, as far as can be told without locks. Raises DEPLOYMENT_FINAL."""
         began = _now()
         await barrier.note_passed(self.pool, self.dag_version_id)
         async with transaction(self.pool) as connection:
+            await cutover.require_building(connection, self.dag_version_id)
             lacking = await cutover.look(connection, self.dag_version_id)
         self._took = _now() - began
         return lacking
@@ -79,7 +95,7 @@ class _Wait:
         if left <= 0 or self._idle(lacking):
             return False
         if first or (lacking.last and not lacking.awaited):
-            await barrier.take(self.pool, self.dag, self.dag_version_id, timedelta(seconds=left), asked=True)
+            await barrier.take(self.pool, self.dag, self.dag_version_id, timedelta(seconds=left), call=self.call)
         await asyncio.sleep(max(LOOK_SECONDS, self._took))
         return True
 
@@ -95,7 +111,7 @@ class _Wait:
         """Of a version that is active by now it changes nothing."""
         if self._deadline is not None:
             async with transaction(self.pool) as connection:
-                await holding.end_hold(connection, self.dag_version_id)
+                await holding.end_hold(connection, self.dag_version_id, self.call)
 
 
 def _now() -> float:

@@ -2,7 +2,9 @@
 
 -- name: remove_dag
 -- From now on nothing of it is scheduled. Its pointers stay. Primary key.
-update dag set removed_at = clock_timestamp(), staged_version_id = null, releases_held_until = null, ending = true where dag = %(dag)s;
+update dag
+set removed_at = clock_timestamp(), staged_version_id = null, releases_held_until = null, releases_held_by = '{}', ending = true
+where dag = %(dag)s;
 
 -- name: ending_dags
 -- Index dag_ending.

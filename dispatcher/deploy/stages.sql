@@ -140,7 +140,7 @@ from (select clock_timestamp() as at) now
 where dag_version_id = %(dag_version_id)s;
 
 -- name: stage_dag
-update dag set staged_version_id = %(dag_version_id)s, releases_held_until = null where dag = %(dag)s;
+update dag set staged_version_id = %(dag_version_id)s, releases_held_until = null, releases_held_by = '{}' where dag = %(dag)s;
 
 -- name: set_state
 update dag_version set state = %(state)s::deployment_state where dag_version_id = %(dag_version_id)s;

@@ -153,7 +153,9 @@ class DagService(DagServiceServicer):
 
     async def CutOverDag(self, request: pb.CutOverDagRequest, context: Context) -> pb.CutOverDagResponse:
         deployment_id, back = request.deployment_id.lower(), request.watermarks_may_go_back
-        step = cut_over_level(self._pool, deployment_id, str(current_actor()), watermarks_may_go_back=back)
+        step = cut_over_level(
+            self._pool, deployment_id, str(current_actor()), self._new_id(), watermarks_may_go_back=back
+        )
         version = await self._switch(step, Asked(Action.CUT_OVER, deployment_id=deployment_id))
         return pb.CutOverDagResponse(deployment=version)
 

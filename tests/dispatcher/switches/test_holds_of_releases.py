@@ -1,9 +1,13 @@
-"""Whose hold of releases it is: one build's is no other one's."""
+"""Whose hold of releases it is: one build's is no other one's, and a call that ends leaves another call's."""
+
+import asyncio
+from datetime import timedelta
 
 import pytest
 
+from dispatcher.db.pool import transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import cutover, readiness
+from dispatcher.deploy import cutover, holding, readiness
 from dispatcher.deploy.advancing import advance
 from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, Fleet, deploy, state, watch
@@ -34,3 +38,50 @@ async def test_a_hold_for_a_build_that_was_given_up_holds_nothing_for_the_next_o
     await advance(dispatcher.pool, lambda: None)
     assert state((await watch(dispatcher, given_up)).deployment) == "aborted"
     assert not await dispatcher.value(HELD)
+
+
+LEFT = "select extract(epoch from releases_held_until - clock_timestamp())::float from dag where dag = 'chain'"
+
+
+async def test_who_wants_no_hold_any_more_leaves_those_of_others(dispatcher: InProcess, source: Source) -> None:
+    """They last as long as the one that lasts longest of those that are left, of the build's own too."""
+    building = (await deploy(dispatcher, CHANGED)).deployment_id
+
+    async def hold(holder: str, seconds: int) -> None:
+        async with transaction(dispatcher.pool) as connection:
+            await holding.hold(connection, building, holder, timedelta(seconds=seconds))
+
+    async def end(holder: str) -> float:
+        async with transaction(dispatcher.pool) as connection:
+            await holding.end_hold(connection, building, holder)
+        return float(await dispatcher.value(LEFT))
+
+    async with transaction(dispatcher.pool) as connection:
+        assert await holding.hold_again(connection, building, timedelta(seconds=1_000))
+    await hold("first", 3_000)
+    await hold("second", 2_000)
+    assert 2_900 < await dispatcher.value(LEFT) <= 3_000
+    assert 1_900 < await end("first") <= 2_000
+    assert 1_900 < await end("first") <= 2_000, "repeated, it changes nothing"
+    assert 900 < await end("second") <= 1_000
+    assert await end(building) <= 0
+
+
+@pytest.mark.races
+async def test_a_hold_that_is_begun_while_another_one_is_ended_lasts(dispatcher: InProcess, source: Source) -> None:
+    """What is left is judged on the row as it is then, not as it was when the end was asked for."""
+    building = (await deploy(dispatcher, CHANGED)).deployment_id
+
+    async def end() -> None:
+        async with transaction(dispatcher.pool) as connection:
+            await holding.end_hold(connection, building, "first")
+
+    async with transaction(dispatcher.pool) as connection:
+        await holding.hold(connection, building, "first", timedelta(seconds=1_000))
+    async with transaction(dispatcher.pool) as connection:
+        await holding.hold(connection, building, "second", timedelta(seconds=2_000))
+        ending = asyncio.create_task(end())
+        await dispatcher.until_waiting_or_done(ending)
+        assert not ending.done()
+    await ending
+    assert 1_900 < await dispatcher.value(LEFT) <= 2_000

@@ -1,0 +1,3 @@
+-- Who wants releases held, each with the time until which: who wants it no more ends no other one's hold. The last of these times is
+-- `releases_held_until`.
+alter table dag add column releases_held_by jsonb not null default '{}';

@@ -1,0 +1,88 @@
+"""Several people ask for the same cutover: they wait for one barrier, and none ends what another one waits for."""
+
+import asyncio
+
+import grpc
+import pytest_asyncio
+
+from kernel.errors import from_rpc_error
+from tests.dispatcher.changing import Fleet, served, state
+from tests.dispatcher.in_process import DEADLINE, InProcess
+from tests.dispatcher.switches.builds import HELD, built
+from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1.deployment_pb2 import Deployment
+
+WAITING = "select count(*) from dag cross join lateral jsonb_object_keys(releases_held_by) where dag = 'chain'"
+BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
+Call = asyncio.Task[pb.CutOverDagResponse]
+
+
+@pytest_asyncio.fixture
+async def building(dispatcher: InProcess, fleet: Fleet) -> Deployment:
+    """It waits for a person, and has something in work that came after its staging."""
+    source, building = await built(dispatcher, fleet, hold=True)
+    await source.publish([3])
+    await fleet.work("copies")
+    return building
+
+
+async def _call(dispatcher: InProcess, building: Deployment, *, waiting: int) -> Call:
+    """Asks for it, and returns when so many wait for it."""
+
+    async def asked() -> pb.CutOverDagResponse:
+        return await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
+
+    call = asyncio.create_task(asked())
+    await _until(dispatcher, waiting, call)
+    return call
+
+
+async def _until(dispatcher: InProcess, waiting: int, *calls: Call) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while await dispatcher.value(WAITING) != waiting:
+            for call in calls:
+                assert not call.done(), call.result()
+
+
+async def test_a_second_call_waits_for_the_same_barrier_and_has_the_same_answer(
+    dispatcher: InProcess, fleet: Fleet, building: Deployment
+) -> None:
+    before = await served(dispatcher)
+    first = await _call(dispatcher, building, waiting=1)
+    barrier = await dispatcher.value(BARRIER, building.deployment_id)
+    second = await _call(dispatcher, building, waiting=2)
+    assert await dispatcher.value(BARRIER, building.deployment_id) == barrier
+    await fleet.work("sums", "last")
+    answers = [await first, await second]
+    assert [state(answer.deployment) for answer in answers] == ["active", "active"]
+    assert await served(dispatcher) != before
+    assert await dispatcher.value("select count(*) from audit where action = 'cut_over'") == 1, "it happened once"
+
+
+async def test_a_call_that_is_given_up_leaves_the_hold_of_another_one(
+    dispatcher: InProcess, fleet: Fleet, building: Deployment
+) -> None:
+    first = await _call(dispatcher, building, waiting=1)
+    second = await _call(dispatcher, building, waiting=2)
+    first.cancel()
+    await _until(dispatcher, 1, second)
+    assert await dispatcher.value(HELD)
+    third = await _call(dispatcher, building, waiting=2)
+    second.cancel()
+    third.cancel()
+    await _until(dispatcher, 0)
+    assert not await dispatcher.value(HELD)
+
+
+async def test_who_waits_for_what_is_given_up_hears_of_it(
+    dispatcher: InProcess, fleet: Fleet, building: Deployment
+) -> None:
+    calls = [await _call(dispatcher, building, waiting=number) for number in (1, 2)]
+    await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(answer, grpc.aio.AioRpcError)
+        error = from_rpc_error(answer)
+        assert (error.reason_name, error.message) == (
+            "DEPLOYMENT_FINAL",
+            "version 2 of chain is aborted, not being built",
+        )
