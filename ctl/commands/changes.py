@@ -57,6 +57,12 @@ def cut_over(
             "--watermarks-may-go-back", help="Also where it lacks the last scopes, and is complete up to less."
         ),
     ] = False,
+    cursors_may_differ: Annotated[
+        bool,
+        typer.Option(
+            "--cursors-may-differ", help="Also where cursors have another type than before, which nobody can compare."
+        ),
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -64,16 +70,20 @@ def cut_over(
 
     Needed after `dag deploy --hold`, and where cursors changed their type; otherwise it happens by itself once the
     version has caught up. Waits up to 30 s for the last scopes, and holds back those of the active version meanwhile.
+    Asked for twice at once, both wait for the same.
 
     \b
     Examples:
       tracectl dag cutover ethereum
+      tracectl dag cutover ethereum --cursors-may-differ
       tracectl dag cutover ethereum --watermarks-may-go-back
     """
     with connect(home) as connection:
         deployment = _required(connection, dag)
         request = api.CutOverDagRequest(
-            deployment_id=deployment.deployment_id, watermarks_may_go_back=watermarks_may_go_back
+            deployment_id=deployment.deployment_id,
+            watermarks_may_go_back=watermarks_may_go_back,
+            cursors_may_differ=cursors_may_differ,
         )
         with connection.errors(f"DAG {dag}"):
             answer = connection.dags.CutOverDag(request, timeout=_SWITCH_SECONDS)

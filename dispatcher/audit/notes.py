@@ -52,8 +52,9 @@ def _deploy(details: Details) -> list[str]:
 
 def _cut_over(details: Details) -> list[str]:
     back = "though watermarks went back" if details.get("watermarks_may_go_back") else ""
+    differ = "though cursors have another type" if details.get("cursors_may_differ") else ""
     unwaited = "without waiting for what came last" if details.get("unwaited") else ""
-    return [_number(details), _by_itself(details), back, unwaited]
+    return [_number(details), _by_itself(details), back, differ, unwaited]
 
 
 def _paused(details: Details) -> list[str]:

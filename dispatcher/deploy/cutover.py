@@ -17,7 +17,7 @@ from dispatcher.datasets.names import no_dag
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import barrier, following, progress, stages, store
-from dispatcher.deploy.readiness import Lack, lack
+from dispatcher.deploy.readiness import NO_WAIVER, Lack, Waiver, lack
 from dispatcher.deploy.stages import Standing
 from dispatcher.deploy.store import VersionRow
 from kernel.crash import crash
@@ -69,9 +69,7 @@ async def activate(
     return version
 
 
-async def cut_over(
-    pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False
-) -> VersionRow | None:
+async def cut_over(pool: Pool, dag_version_id: str, actor: str, waiver: Waiver = NO_WAIVER) -> VersionRow | None:
     """None where it lacks something (`not_caught_up`). Raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL where it is not
     being built, and TOO_MANY_ROWS where too many jobs of other DAGs follow; Held where nobody asked and it waits for a
     person.
@@ -87,16 +85,17 @@ async def cut_over(
         if by_itself and await stages.waits_for_person(connection, dag_version_id):
             raise Held
         await stages.lock_watermarks(connection, version.dag)
-        lacking = await look(connection, dag_version_id, locked=True)
-        waived = watermarks_may_go_back and lacking.can_be_waived
-        if not (lacking.nothing or waived):
+        whole = await look(connection, dag_version_id, locked=True)
+        lacking = whole.but(waiver)
+        if not lacking.allows(waiver):
             return None
         await stages.unstage(connection, version.dag)
         active = await activate(connection, standing, dag_version_id, actor=actor)
         details = {
             "by_itself": by_itself,
-            "watermarks_may_go_back": waived and bool(lacking.behind or lacking.incomparable),
-            "unwaited": waived and bool(lacking.last or lacking.unfinished),
+            "watermarks_may_go_back": bool(lacking.behind),
+            "cursors_may_differ": bool(whole.incomparable),
+            "unwaited": not lacking.nothing and bool(lacking.last or lacking.unfinished or lacking.awaited),
         }
         await _record(connection, Action.CUT_OVER, version.actor if by_itself else actor, standing, active, details)
         crash("cutover.written")
@@ -121,11 +120,11 @@ async def require_building(connection: Connection, dag_version_id: str) -> Versi
     return version
 
 
-async def not_caught_up(pool: Pool, dag_version_id: str) -> TraceError:
+async def not_caught_up(pool: Pool, dag_version_id: str, waiver: Waiver = NO_WAIVER) -> TraceError:
     """With what it lacks now. That is read where no locks are held: it may take a while."""
     async with transaction(pool) as connection:
         version = await deployed(connection, dag_version_id)
-        lacking = await look(connection, dag_version_id)
+        lacking = (await look(connection, dag_version_id)).but(waiver)
     return TraceError(
         ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
         f"version {version.version} of {version.dag} cannot take over yet: "

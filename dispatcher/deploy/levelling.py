@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.deploy import barrier, cutover, holding
-from dispatcher.deploy.readiness import Lack
+from dispatcher.deploy.readiness import Lack, Waiver
 from dispatcher.deploy.store import VersionRow
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -26,9 +26,7 @@ IDLE_SECONDS = 5.0
 """A version that has nothing to do and is behind all the same will not get there: its watermarks would have moved."""
 
 
-async def cut_over_level(
-    pool: Pool, dag_version_id: str, actor: str, call: str, *, watermarks_may_go_back: bool = False
-) -> VersionRow:
+async def cut_over_level(pool: Pool, dag_version_id: str, actor: str, call: str, waiver: Waiver) -> VersionRow:
     """`call` is an id that no other call has. Where the version takes over meanwhile, by itself or because another one
     asked for it, that is the answer. Raises as `cutover.cut_over`; NOT_CAUGHT_UP where it did not get there within
     `cutover.HELD_RELEASES`."""
@@ -36,7 +34,7 @@ async def cut_over_level(
         dag = (await cutover.require_possible(connection, dag_version_id)).dag
     wait = _Wait(pool, dag, dag_version_id, call)
     try:
-        return await _once_level(wait, actor, watermarks_may_go_back=watermarks_may_go_back)
+        return await _once_level(wait, actor, waiver)
     except TraceError as error:
         if error.reason == ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL:
             async with transaction(pool) as connection:
@@ -48,19 +46,17 @@ async def cut_over_level(
         await wait.end()
 
 
-async def _once_level(wait: "_Wait", actor: str, *, watermarks_may_go_back: bool) -> VersionRow:
+async def _once_level(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
     while True:
-        lacking = await wait.look()
-        if lacking.nothing or (watermarks_may_go_back and lacking.can_be_waived):
-            active = await cutover.cut_over(
-                wait.pool, wait.dag_version_id, actor, watermarks_may_go_back=watermarks_may_go_back
-            )
+        lacking = (await wait.look()).but(waiver)
+        if lacking.allows(waiver):
+            active = await cutover.cut_over(wait.pool, wait.dag_version_id, actor, waiver)
             if active is not None:
                 return active
         elif not lacking.within_reach:
-            raise await cutover.not_caught_up(wait.pool, wait.dag_version_id)
+            raise await cutover.not_caught_up(wait.pool, wait.dag_version_id, waiver)
         if not await wait.rest(lacking):
-            raise _too_slow(await cutover.not_caught_up(wait.pool, wait.dag_version_id))
+            raise _too_slow(await cutover.not_caught_up(wait.pool, wait.dag_version_id, waiver))
 
 
 @dataclass(slots=True)

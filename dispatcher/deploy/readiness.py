@@ -1,10 +1,23 @@
 """Whether a staged version may take the active one's place: what it lacks, as a value. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dispatcher.deploy.barrier import Barrier
 from dispatcher.deploy.progress import StagedJobRow, StagedWatermarkRow
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """What whoever cuts over says need not be. `watermarks`: that none goes back, nor anything else that came last is
+    waited for. `cursors`: that they can be compared; all else is waited for."""
+
+    watermarks: bool = False
+    cursors: bool = False
+
+
+NO_WAIVER = Waiver()
+_REMEDY = "when it has what you need, cut over with --cursors-may-differ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,14 @@ class Lack:
     def nothing(self) -> bool:
         """It may take the active one's place."""
         return not (self.unfinished or self.dead or self.behind or self.incomparable or self.last or self.awaited)
+
+    def but(self, waiver: Waiver) -> "Lack":
+        """What is left of it where cursors need not be compared."""
+        return replace(self, incomparable=()) if waiver.cursors else self
+
+    def allows(self, waiver: Waiver) -> bool:
+        """It may take the active one's place, or need not wait for what it lacks."""
+        return self.nothing or (waiver.watermarks and self.can_be_waived)
 
     @property
     def only_last(self) -> bool:
@@ -80,7 +101,7 @@ class Lack:
             parts.append(f"the watermark of {_names(self.behind, most)} would go back")
         if self.incomparable:
             names = _names(self.incomparable, most)
-            parts.append(f"the cursors of {names} have another type: cut over with --watermarks-may-go-back")
+            parts.append(f"the cursors of {names} have another type, which nobody can compare: {_REMEDY}")
         return "; ".join(parts)
 
 

@@ -17,6 +17,7 @@ from dispatcher.deploy import progress, store
 from dispatcher.deploy.cutover import Rollback, abort, roll_back
 from dispatcher.deploy.deploying import deploy
 from dispatcher.deploy.levelling import cut_over_level
+from dispatcher.deploy.readiness import Waiver
 from dispatcher.deploy.removing import remove
 from dispatcher.deploy.store import DagRow, VersionRow
 from dispatcher.rpc import convert, deployments, documents
@@ -152,10 +153,9 @@ class DagService(DagServiceServicer):
                 return await deployments.look(connection, deployment_id)
 
     async def CutOverDag(self, request: pb.CutOverDagRequest, context: Context) -> pb.CutOverDagResponse:
-        deployment_id, back = request.deployment_id.lower(), request.watermarks_may_go_back
-        step = cut_over_level(
-            self._pool, deployment_id, str(current_actor()), self._new_id(), watermarks_may_go_back=back
-        )
+        deployment_id = request.deployment_id.lower()
+        waiver = Waiver(watermarks=request.watermarks_may_go_back, cursors=request.cursors_may_differ)
+        step = cut_over_level(self._pool, deployment_id, str(current_actor()), self._new_id(), waiver)
         version = await self._switch(step, Asked(Action.CUT_OVER, deployment_id=deployment_id))
         return pb.CutOverDagResponse(deployment=version)
 

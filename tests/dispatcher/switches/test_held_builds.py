@@ -108,11 +108,11 @@ async def test_a_build_whose_cursors_changed_their_type_waits_for_a_person(
     await advance(dispatcher.pool, lambda: None)
     now = await watch(dispatcher, building)
     assert state(now.deployment) == "held"
-    assert (
-        now.waiting_for
-        == "the cursors of blocks, copies, echoes and 1 more have another type: cut over with --watermarks-may-go-back"
+    assert now.waiting_for == (
+        "the cursors of blocks, copies, echoes and 1 more have another type, which nobody can compare: when it has what"
+        " you need, cut over with --cursors-may-differ"
     )
     over = await dispatcher.dags.CutOverDag(
-        pb.CutOverDagRequest(deployment_id=building.deployment_id, watermarks_may_go_back=True)
+        pb.CutOverDagRequest(deployment_id=building.deployment_id, cursors_may_differ=True)
     )
     assert state(over.deployment) == "active"

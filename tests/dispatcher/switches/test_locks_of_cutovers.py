@@ -9,6 +9,7 @@ from dispatcher.db.pool import Pool
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import barrier, cutover, levelling, progress, stages
 from dispatcher.deploy.progress import StagedJobRow
+from dispatcher.deploy.readiness import Waiver
 from dispatcher.deploy.stages import Standing
 from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import Source
@@ -110,7 +111,7 @@ async def test_a_version_that_is_refused_under_the_locks_is_tried_again_after_a_
     await fleet.catch_up()
     tries = 0
 
-    async def refused(pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False) -> None:
+    async def refused(pool: Pool, dag_version_id: str, actor: str, waiver: Waiver) -> None:
         nonlocal tries
         tries += 1
 

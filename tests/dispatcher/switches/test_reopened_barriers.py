@@ -5,6 +5,7 @@ import pytest
 
 from dispatcher.db.pool import Pool
 from dispatcher.deploy import cutover
+from dispatcher.deploy.readiness import Waiver
 from dispatcher.deploy.store import VersionRow
 from kernel.errors import from_rpc_error
 from tests.dispatcher.changing import Fleet, deploy, served, watch
@@ -45,12 +46,10 @@ async def test_a_cutover_by_hand_takes_no_locks(
     tries = 0
     cut_over = cutover.cut_over
 
-    async def counted(
-        pool: Pool, dag_version_id: str, actor: str, *, watermarks_may_go_back: bool = False
-    ) -> VersionRow | None:
+    async def counted(pool: Pool, dag_version_id: str, actor: str, waiver: Waiver) -> VersionRow | None:
         nonlocal tries
         tries += 1
-        return await cut_over(pool, dag_version_id, actor, watermarks_may_go_back=watermarks_may_go_back)
+        return await cut_over(pool, dag_version_id, actor, waiver)
 
     monkeypatch.setattr(cutover, "cut_over", counted)
     with pytest.raises(grpc.aio.AioRpcError) as raised:

@@ -298,9 +298,7 @@ class PlanDagRequest(_message.Message):
     BUNDLES_FIELD_NUMBER: _builtins.int
     NO_REMATERIALIZE_FIELD_NUMBER: _builtins.int
     no_rematerialize: _builtins.bool
-    """Take the versions of jobs of which only `execution_strategy` changed over without rebuilding them, on record. Refused where there is no
-    such job.
-    """
+    """Take over the versions of jobs of which only `execution_strategy` changed, not rebuilt, on record. Refused where there is no such job."""
     @_builtins.property
     def document(self) -> Global___DagDocument:
         """As text."""
@@ -592,21 +590,23 @@ class CutOverDagRequest(_message.Message):
 
     DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
     WATERMARKS_MAY_GO_BACK_FIELD_NUMBER: _builtins.int
+    CURSORS_MAY_DIFFER_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """The deployment."""
     watermarks_may_go_back: _builtins.bool
-    """Also where the watermark of a dataset would go back, its cursors cannot be compared, or its jobs have yet to do what was accepted
-    before this call. What was caused before the build began has to be done all the same.
-    """
+    """Also where watermarks would go back or cannot be compared, or its jobs have yet to do what was accepted since the build began."""
+    cursors_may_differ: _builtins.bool
+    """Also where cursors of datasets have another type than before, which nobody can compare. All else is waited for."""
     def __init__(
         self,
         *,
         deployment_id: _builtins.str = ...,
         watermarks_may_go_back: _builtins.bool = ...,
+        cursors_may_differ: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "watermarks_may_go_back", b"watermarks_may_go_back"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursors_may_differ", b"cursors_may_differ", "deployment_id", b"deployment_id", "watermarks_may_go_back", b"watermarks_may_go_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

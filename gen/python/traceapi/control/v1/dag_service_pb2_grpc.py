@@ -140,11 +140,10 @@ class DagServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeployDag(self, request, context):
-        """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
-        goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-        how jobs run, is active at once; a changed one after RemoveDag is not. Repeatable by request_id; and the document that is active or
-        being built already answers its deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ,
-        BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
+        """Deploys a document or a stored plan: its changed jobs and all downstream of them are built beside the active version, which goes on; when
+        they have caught up, one transaction puts the new version in its place. A first version, and one that changes only how jobs run, is active
+        at once; a changed one after RemoveDag is not. Repeatable by request_id; the document that is active or being built answers its deployment.
+        INVALID_DOCUMENT (lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,11 +43,10 @@ class DagServiceStub:
     INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING; INVALID_REQUEST where `no_rematerialize` has nothing to take over.
     """
     DeployDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]
-    """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
-    goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-    how jobs run, is active at once; a changed one after RemoveDag is not. Repeatable by request_id; and the document that is active or
-    being built already answers its deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ,
-    BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
+    """Deploys a document or a stored plan: its changed jobs and all downstream of them are built beside the active version, which goes on; when
+    they have caught up, one transaction puts the new version in its place. A first version, and one that changes only how jobs run, is active
+    at once; a changed one after RemoveDag is not. Repeatable by request_id; the document that is active or being built answers its deployment.
+    INVALID_DOCUMENT (lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]
     """Follows a deployment: its state now, or of the last look where looks take long; then each change until it is final. DEPLOYMENT_NOT_FOUND."""
@@ -91,11 +90,10 @@ class DagServiceAsyncStub(DagServiceStub):
     INVALID_DOCUMENT, DATASET_OWNED, BUNDLE_MISSING; INVALID_REQUEST where `no_rematerialize` has nothing to take over.
     """
     DeployDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.DeployDagRequest, _dag_service_pb2.DeployDagResponse]  # type: ignore[assignment]
-    """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
-    goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-    how jobs run, is active at once; a changed one after RemoveDag is not. Repeatable by request_id; and the document that is active or
-    being built already answers its deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ,
-    BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
+    """Deploys a document or a stored plan: its changed jobs and all downstream of them are built beside the active version, which goes on; when
+    they have caught up, one transaction puts the new version in its place. A first version, and one that changes only how jobs run, is active
+    at once; a changed one after RemoveDag is not. Repeatable by request_id; the document that is active or being built answers its deployment.
+    INVALID_DOCUMENT (lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
     """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_dag_service_pb2.WatchDeploymentRequest, _dag_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
     """Follows a deployment: its state now, or of the last look where looks take long; then each change until it is final. DEPLOYMENT_NOT_FOUND."""
@@ -160,11 +158,10 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dag_service_pb2.DeployDagRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.DeployDagResponse, _abc.Awaitable[_dag_service_pb2.DeployDagResponse]]:
-        """Deploys a document or a stored plan: its changed jobs and all that is downstream of them are built beside the active version, which
-        goes on; when they have caught up, one transaction puts the new version in its place. A first version, and one that changes only
-        how jobs run, is active at once; a changed one after RemoveDag is not. Repeatable by request_id; and the document that is active or
-        being built already answers its deployment. INVALID_DOCUMENT (BadRequest lists all problems), DATASET_OWNED, DATASETS_READ,
-        BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
+        """Deploys a document or a stored plan: its changed jobs and all downstream of them are built beside the active version, which goes on; when
+        they have caught up, one transaction puts the new version in its place. A first version, and one that changes only how jobs run, is active
+        at once; a changed one after RemoveDag is not. Repeatable by request_id; the document that is active or being built answers its deployment.
+        INVALID_DOCUMENT (lists all problems), DATASET_OWNED, DATASETS_READ, BUNDLE_MISSING, DEPLOYMENT_IN_PROGRESS, PLAN_NOT_FOUND, BASE_MOVED.
         """
 
     @_abc_1.abstractmethod

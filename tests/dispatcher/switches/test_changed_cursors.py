@@ -1,0 +1,67 @@
+"""A build of which a dataset's cursor has another type: a person says that it will do, and all else is waited for."""
+
+import asyncio
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from dispatcher.deploy.advancing import advance
+from kernel.errors import from_rpc_error
+from tests.dispatcher.changing import Fleet, state, watch
+from tests.dispatcher.in_process import DEADLINE, InProcess
+from tests.dispatcher.switches.builds import HELD, built
+from traceapi.control.v1 import change_pb2
+from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1.deployment_pb2 import Deployment
+
+# As if it had been so from the beginning; what is active does nothing more after this.
+FORMER_TYPE = """
+update dataset_version
+set cursor_type = 3
+where dataset_version_id = (select dataset_version_id from pointer where dataset_id = 'sums')
+"""
+
+
+@pytest_asyncio.fixture
+async def building(dispatcher: InProcess, fleet: Fleet) -> Deployment:
+    """It has something in work that came after its staging."""
+    source, building = await built(dispatcher, fleet)
+    await source.publish([3], watermark=False)
+    await fleet.work("copies")
+    await dispatcher.run("update job_version_run set run_state = 'retired' where run_state = 'staged'")
+    await fleet.work()
+    await dispatcher.run("update job_version_run set run_state = 'staged' where run_state = 'retired'")
+    await dispatcher.run(FORMER_TYPE)
+    return building
+
+
+async def test_by_itself_it_waits_for_a_person_and_says_which_datasets_it_is_about(
+    dispatcher: InProcess, building: Deployment
+) -> None:
+    await advance(dispatcher.pool, lambda: None)
+    now = await watch(dispatcher, building)
+    assert state(now.deployment) == "held"
+    said = "the cursors of sums have another type, which nobody can compare: when it has what you need, cut over with"
+    assert now.waiting_for == f"{said} --cursors-may-differ"
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
+    error = from_rpc_error(raised.value)
+    assert error.reason_name == "NOT_CAUGHT_UP"
+    assert said in error.message
+
+
+async def test_a_cutover_that_lets_cursors_differ_waits_for_the_barrier_like_any_other(
+    dispatcher: InProcess, fleet: Fleet, building: Deployment
+) -> None:
+    over = pb.CutOverDagRequest(deployment_id=building.deployment_id, cursors_may_differ=True)
+    call = asyncio.ensure_future(dispatcher.dags.CutOverDag(over))
+    async with asyncio.timeout(DEADLINE):
+        while not await dispatcher.value(HELD):
+            assert not call.done()
+    assert (await watch(dispatcher, building)).waiting_for.startswith("sums still to catch up")
+    await fleet.work()
+    assert state((await call).deployment) == "active"
+    request = change_pb2.ListDagChangesRequest(dag="chain")
+    newest = (await dispatcher.dags.ListDagChanges(request)).changes[0]
+    assert newest.note == "deploy number 2; though cursors have another type"
