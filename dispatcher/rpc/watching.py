@@ -4,9 +4,14 @@ A look counts tasks, and takes the longer the more there are. So those who watch
 at a time, and after each comes a rest of nine times as long as it took: however many watch, come and go, a tenth of one
 connection is theirs. Who comes anew waits for a look that began after it came, since what a watch begins with is the
 present; but where the rest goes on for longer than five seconds, it begins with the last look's answer.
+
+A look that fails is a look too: all who waited for it hear of it, and whoever asks again at once, as clients do of a
+database that is away, waits until it is rested from. So is one that was cut off, because who took it has left; of that
+nobody hears.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -20,27 +25,29 @@ _PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Look(Generic[Answer]):
-    answer: Answer
+    """`next_at`: when those who have seen it may look again."""
+
     began: float
-    took: float
+    next_at: float
+    answer: Answer | None = None
+    failed: Exception | None = None
 
-    @property
-    def rested_at(self) -> float:
-        return self.began + self.took * (1 + _REST)
-
-    @property
-    def next_at(self) -> float:
-        """For those who have seen it."""
-        return max(self.began + INTERVAL_SECONDS, self.rested_at)
+    def told(self) -> Answer:
+        """Raises what the look raised."""
+        if self.answer is None:
+            raise self.failed or RuntimeError("a look has ended without an answer")
+        return self.answer
 
 
 @dataclass(slots=True)
 class _Watched(Generic[Answer]):
-    """A deployment that somebody watches."""
+    """A deployment that somebody watches. `latest` is the last look that came to its end; `rested_at` is the end of the
+    rest after the last that was begun."""
 
     watchers: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     latest: _Look[Answer] | None = None
+    rested_at: float = -math.inf
 
 
 class Watches(Generic[Answer]):
@@ -65,7 +72,7 @@ class Watches(Generic[Answer]):
         try:
             look = await self._turn(watched, deployment_id, since=self._now())
             while True:
-                yield look.answer
+                yield look.told()
                 await self._sleep(max(look.next_at - self._now(), 0.0))
                 look = await self._turn(watched, deployment_id, since=look.began, seen=look)
         finally:
@@ -76,7 +83,7 @@ class Watches(Generic[Answer]):
         """What was left to its rest goes with whoever comes or goes next."""
         now = self._now()
         for deployment_id, watched in list(self._watched.items()):
-            if not watched.watchers and (watched.latest is None or watched.latest.rested_at <= now):
+            if not watched.watchers and watched.rested_at <= now:
                 del self._watched[deployment_id]
 
     async def _turn(
@@ -87,12 +94,26 @@ class Watches(Generic[Answer]):
             latest = watched.latest
             if latest is not None and latest is not seen and latest.began >= since:
                 return latest
-            rest = latest.rested_at - self._now() if latest is not None else 0.0
+            rest = watched.rested_at - self._now()
             if latest is not None and seen is None and rest > _PATIENCE_SECONDS:
                 return latest
             if rest > 0:
                 await self._sleep(rest)
-            began = self._now()
-            answer = await self._look(deployment_id)
-            watched.latest = _Look(answer, began, self._now() - began)
+            watched.latest = await self._take(watched, deployment_id)
             return watched.latest
+
+    async def _take(self, watched: _Watched[Answer], deployment_id: str) -> _Look[Answer]:
+        """Also of a look that fails; one that is cut off is rested from all the same."""
+        began = self._now()
+        answer: Answer | None = None
+        failed: Exception | None = None
+        try:
+            answer = await self._look(deployment_id)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the look raises it
+            failed = error
+        finally:
+            rested_at = self._now() + _REST * (self._now() - began)
+            next_at = max(rested_at, began + INTERVAL_SECONDS)
+            # Those who have seen an answer wait for the interval; those who have not come again at once.
+            watched.rested_at = rested_at if answer is not None else next_at
+        return _Look(began, next_at, answer, failed)

@@ -157,28 +157,87 @@ async def test_deployments_have_looks_of_their_own_and_are_forgotten(clock: Cloc
     assert not watches._watched
 
 
-async def test_a_look_that_fails_or_is_cut_off_leaves_the_turn_to_the_next(clock: Clock) -> None:
-    failing: list[Callable[[], Awaitable[int]]] = []
+@dataclass
+class Failing:
+    """Looks of which each does what comes next."""
 
-    async def look(deployment_id: str) -> int:
-        return await failing.pop(0)()
+    clock: Clock
+    turns: list[Callable[[], Awaitable[int]]]
+    began: list[float] = field(default_factory=list)
 
-    async def fail() -> int:
-        raise ValueError("it is away")
+    async def look(self, deployment_id: str) -> int:
+        self.began.append(self.clock.now)
+        return await self.turns.pop(0)()
 
-    async def hang() -> int:
-        return await asyncio.Event().wait()
 
-    async def answer() -> int:
-        return 7
+async def _fail() -> int:
+    raise ValueError("it is away")
 
-    failing += [fail, hang, answer]
-    watches = Watches(look)
-    with pytest.raises(ValueError, match="away"):
-        await anext(watches.looks("a"))
+
+async def _hang() -> int:
+    return await asyncio.Event().wait()
+
+
+async def _answer() -> int:
+    return 7
+
+
+async def test_all_who_waited_for_a_look_that_fails_hear_of_it(clock: Clock) -> None:
+    failing = Failing(clock, [_fail, _answer])
+    watches = Watches(failing.look, lambda: clock.now, clock.sleep)
+    for heard in await _next([watches.looks("a") for _ in range(5)]):
+        with pytest.raises(ValueError, match="away"):
+            await heard
+    assert failing.began == [STARTED]
+
+
+async def test_whoever_asks_again_after_a_look_that_failed_waits_for_its_rest(clock: Clock) -> None:
+    """However soon, and however many: a database that is away is asked once in each interval."""
+    failing = Failing(clock, [_fail, _fail, _answer])
+    watches = Watches(failing.look, lambda: clock.now, clock.sleep)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="away"):
+            await anext(watches.looks("a"))
+        clock.now += 0.01
+        later = await _next([watches.looks("a") for _ in range(3)])
+        assert not any(each.done() for each in later)
+        for each in later:
+            each.cancel()
+        await asyncio.wait(later)
+        clock.resting.clear()
+        clock.now += watching.INTERVAL_SECONDS
+    assert await anext(watches.looks("a")) == 7
+    gaps = [after - before for before, after in zip(failing.began, failing.began[1:], strict=False)]
+    assert min(gaps) >= watching.INTERVAL_SECONDS
+
+
+async def test_in_the_long_rest_of_a_look_that_failed_its_failure_is_told(clock: Clock) -> None:
+    """Such as one that the database ended after half a minute."""
+
+    async def late() -> int:
+        clock.now += 30.0
+        return await _fail()
+
+    failing = Failing(clock, [late, _answer])
+    watches = Watches(failing.look, lambda: clock.now, clock.sleep)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="away"):
+            await anext(watches.looks("a"))
+    assert failing.began == [STARTED]
+    clock.now += 9 * 30.0
+    assert await anext(watches.looks("a")) == 7
+
+
+async def test_a_look_that_is_cut_off_leaves_the_turn_to_the_next_after_its_rest(clock: Clock) -> None:
+    failing = Failing(clock, [_hang, _answer])
+    watches = Watches(failing.look, lambda: clock.now, clock.sleep)
     (hanging,) = await _next([watches.looks("a")])
     (waiting,) = await _next([watches.looks("a")])
     hanging.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await hanging
+    await _settled()
+    assert not waiting.done()
+    clock.go_on()
     assert await waiting == 7
+    assert failing.began == [STARTED, STARTED + watching.INTERVAL_SECONDS]
