@@ -104,8 +104,9 @@ from unnest(
 
 -- name: insert_events
 -- Events, and in the same statement one task per event and subscribed job version. Where a consumer was told to run scopes again, or
--- followed a pointer, its revisions are ahead of its events' by as much; elsewhere nothing is looked for. The arrays are joined with nothing: their lengths are not
--- in a plan that is kept, and it would go through one for each element of the other. Indexes subscription_open, primary key of rerun_scope.
+-- followed a pointer, its revisions are ahead of its events' by as much; elsewhere nothing is looked for. The arrays are joined with nothing:
+-- their lengths are not in a plan that is kept, and it would go through one for each element of the other. Indexes subscription_open, primary
+-- key of rerun_scope.
 with accepted as (
     -- What the events of an emit have in common is sent once, and found by its place: that is no join.
     select e.event_id, (%(version_ids)s::uuid[])[e.part] as version_id, (%(task_ids)s::uuid[])[e.part] as task_id,

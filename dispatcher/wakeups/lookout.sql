@@ -2,8 +2,8 @@
 
 -- name: due
 -- In how many seconds the next lease runs out, the next backoff ends, and the next wake-up counts as unanswered, below zero for what has
--- passed already; and whether anything is replayed, queued of a job that may run, or being built or removed. Indexes task_leased, ordered_stream_leased, task_backoff, task_released,
--- subscription_replaying, task_queued: the first entry of each.
+-- passed already; and whether anything is replayed, queued of a job that may run, or being built or removed. Indexes task_leased,
+-- ordered_stream_leased, task_backoff, task_released, subscription_replaying, task_queued: the first entry of each.
 select extract(epoch from least(
         (select min(lease_until) from task where state = 'running'),
         (select min(lease_until) from ordered_stream where lease_until is not null)

@@ -1,5 +1,8 @@
 """The format of the `.sql` files beside the slices."""
 
+from importlib.resources import files
+from pathlib import Path
+
 import pytest
 
 from dispatcher.db.errors import StatementError
@@ -56,3 +59,16 @@ def test_files_are_read_from_their_package() -> None:
     assert "lock_migrations" in Statements.load("dispatcher.db")
     with pytest.raises(StatementError, match=r"dispatcher/db/nothing\.sql: there is no such file"):
         Statements.load("dispatcher.db", "nothing.sql")
+
+
+def test_no_line_of_them_is_longer_than_160_characters() -> None:
+    """But in what is dumped."""
+    found = [path for path in Path(str(files("dispatcher"))).rglob("*.sql") if path.name != "schema.sql"]
+    assert len(found) > 20
+    long = [
+        f"{path.name}:{number}"
+        for path in found
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 160
+    ]
+    assert not long

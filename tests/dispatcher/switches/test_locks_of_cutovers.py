@@ -1,5 +1,6 @@
 """What acceptance waits for when somebody asks for a cutover: for none that is refused, and for no count of tasks."""
 
+import asyncio
 from datetime import timedelta
 
 import grpc
@@ -13,8 +14,9 @@ from dispatcher.deploy.readiness import Waiver
 from dispatcher.deploy.stages import Standing
 from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import Source
-from tests.dispatcher.changing import CHANGED, Fleet, deploy
-from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.changing import CHANGED, Fleet, deploy, state
+from tests.dispatcher.in_process import DEADLINE, InProcess
+from tests.dispatcher.switches.builds import HELD
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import Deployment
 
@@ -99,6 +101,23 @@ async def test_what_is_known_to_be_done_is_seen_under_the_locks(
     over = await cutover.cut_over(dispatcher.pool, building.deployment_id, "user:tester")
     assert over is not None
     assert over.state == "active"
+
+
+async def test_a_cutover_that_waits_takes_the_locks_twice(
+    dispatcher: InProcess, source: Source, fleet: Fleet, steps: list[str]
+) -> None:
+    """For its barrier, and once that is passed. However often it looks until then, it takes none."""
+    building = await _built(dispatcher, source, fleet)
+    steps.clear()
+    call = asyncio.ensure_future(dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id)))
+    async with asyncio.timeout(DEADLINE):
+        while steps.count("long look") < 4:
+            assert await dispatcher.value(HELD) or not call.done()
+    assert steps.count("locks") == 1
+    await fleet.work()
+    assert state((await call).deployment) == "active"
+    assert steps.count("locks") == 2
+    assert steps[-2:] == ["locks", "look"]
 
 
 async def test_a_version_that_is_refused_under_the_locks_is_tried_again_after_a_rest(

@@ -1,0 +1,119 @@
+"""A barrier is taken only where it still may be once the locks are there: of several who try, one does."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import barrier, cutover, stages
+from dispatcher.deploy.stages import Standing
+from kernel.ids import new_id
+from tests.dispatcher.changing import Fleet, deploy
+from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.switches.builds import CHANGED, HELD, built
+from traceapi.control.v1.deployment_pb2 import Deployment
+
+HOLDERS = "select count(*) from dag cross join lateral jsonb_object_keys(releases_held_by) where dag = 'chain'"
+BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
+
+
+async def _about_to_take(dispatcher: InProcess, fleet: Fleet) -> Deployment:
+    """A build that has passed what was there at its staging, and has something in work."""
+    source, building = await built(dispatcher, fleet)
+    await barrier.note_passed(dispatcher.pool, building.deployment_id)
+    await source.publish([3])
+    await fleet.work("copies")
+    return building
+
+
+def _before_the_locks(monkeypatch: pytest.MonkeyPatch, step: Callable[[], Awaitable[object]]) -> None:
+    """Once, when it was looked at."""
+    own = stages.own
+
+    async def late(connection: Connection, dag: str, other: str | None = None) -> Standing:
+        monkeypatch.setattr(stages, "own", own)
+        await step()
+        return await own(connection, dag, other)
+
+    monkeypatch.setattr(stages, "own", late)
+
+
+async def _take(dispatcher: InProcess, building: Deployment, *, call: str | None = None) -> bool:
+    return await barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES, call=call)
+
+
+async def test_of_two_who_take_one_at_once_the_second_finds_the_first_ones(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building = await _about_to_take(dispatcher, fleet)
+    first: list[object] = []
+
+    async def other() -> None:
+        assert await _take(dispatcher, building)
+        first.append(await dispatcher.value(BARRIER, building.deployment_id))
+
+    _before_the_locks(monkeypatch, other)
+    assert not await _take(dispatcher, building)
+    assert [await dispatcher.value(BARRIER, building.deployment_id)] == first
+
+
+async def test_none_is_taken_where_releases_were_held_by_then(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be one without a hold."""
+    building = await _about_to_take(dispatcher, fleet)
+    before = await dispatcher.value(BARRIER, building.deployment_id)
+
+    async def held() -> None:
+        await dispatcher.run("update dag set releases_held_until = clock_timestamp() - interval '1 s'")
+
+    _before_the_locks(monkeypatch, held)
+    assert not await _take(dispatcher, building)
+    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
+
+
+async def test_none_is_taken_by_itself_for_what_waits_for_a_person_by_then(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building = await _about_to_take(dispatcher, fleet)
+    before = await dispatcher.value(BARRIER, building.deployment_id)
+
+    async def held() -> None:
+        await deploy(dispatcher, CHANGED, hold=True)
+
+    _before_the_locks(monkeypatch, held)
+    assert not await _take(dispatcher, building)
+    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
+    assert await _take(dispatcher, building, call=new_id()), "a person asks for it"
+    assert await dispatcher.value(BARRIER, building.deployment_id) > before
+    assert await dispatcher.value(HELD)
+
+
+async def test_none_is_taken_of_what_is_given_up_by_then(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building = await _about_to_take(dispatcher, fleet)
+    before = await dispatcher.value(BARRIER, building.deployment_id)
+
+    async def given_up() -> None:
+        await dispatcher.run("update dag set staged_version_id = null where dag = 'chain'")
+
+    _before_the_locks(monkeypatch, given_up)
+    assert not await _take(dispatcher, building)
+    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
+
+
+async def test_a_call_that_joins_a_barrier_takes_no_locks(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building = await _about_to_take(dispatcher, fleet)
+    assert await _take(dispatcher, building, call=new_id())
+    before = await dispatcher.value(BARRIER, building.deployment_id)
+
+    async def refused() -> None:
+        raise AssertionError("acceptance would wait")
+
+    _before_the_locks(monkeypatch, refused)
+    assert await _take(dispatcher, building, call=new_id())
+    assert await dispatcher.value(BARRIER, building.deployment_id) == before
+    assert await dispatcher.value(HOLDERS) == 2
