@@ -5,6 +5,7 @@ Who reads them at a terminal has commands instead. A test holds that every reaso
 groups, so that a new one is decided on.
 """
 
+import shlex
 from collections.abc import Mapping
 
 from kernel.errors import TraceError, error_table
@@ -56,7 +57,10 @@ BY_COMMAND: Mapping[int, str] = {
     errors.ERROR_REASON_DATASETS_READ: "change the readers that the message names first; `tracectl dag rm` does it all"
     " the same with --despite-readers",
 }
-"""`{home}` stands for how a command line names the stack's home."""
+"""`{home}` stands for how a command line names the stack's home; DAG and DATASET at the end of a command for what the
+error is about, where it says so."""
+
+_NAMED = {"DAG": "dag", "DATASET": "dataset_id"}
 
 AS_IN_THE_TABLE = frozenset(
     {
@@ -103,7 +107,11 @@ def remedy_of(error: TraceError, home_option: str = "") -> str:
     """What to do about it at a terminal; `home_option` is the home's, as `Home.option` says it."""
     if error.reason in AS_IN_THE_TABLE:
         return next(row.remedy for row in error_table() if row.reason == error.reason)
-    return with_home(BY_COMMAND.get(error.reason, BY_COMMAND[errors.ERROR_REASON_INTERNAL]), home_option)
+    remedy = BY_COMMAND.get(error.reason, BY_COMMAND[errors.ERROR_REASON_INTERNAL])
+    for placeholder, key in _NAMED.items():
+        if name := error.metadata.get(key, ""):
+            remedy = remedy.replace(f" {placeholder}{{home}}", f" {shlex.quote(name)}{{home}}")
+    return with_home(remedy, home_option)
 
 
 def with_home(remedy: str, home_option: str) -> str:

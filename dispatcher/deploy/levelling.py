@@ -118,6 +118,7 @@ def _too_slow(refusal: TraceError) -> TraceError:
     return TraceError(
         ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
         f"{refusal.message}. Releases of what is active were held meanwhile, for {cutover.HELD_RELEASES.seconds} s at"
-        " most, and it did not get there: what it waits for is shown by `tracectl dag watch`",
+        " most, and it did not get there: what it waits for is shown by"
+        f" `tracectl dag watch {refusal.metadata['dag']}`",
         metadata=refusal.metadata,
     )

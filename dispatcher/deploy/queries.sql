@@ -20,18 +20,23 @@ join dag_version v on v.dag_version_id = d.staged_version_id
 where d.dag = %(dag)s;
 
 -- name: get_version
-select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
-    v.spec_digest
+-- Of a removed DAG, what it served last is the removed one. Primary keys.
+select v.dag_version_id::text, v.dag, v.version,
+    case when d.removed_at is not null and d.active_version_id = v.dag_version_id then 'removed' else v.state::text end as state,
+    v.deploy_number, v.actor, v.created_at, v.active_at, v.spec, v.spec_digest
 from dag_version v
+join dag d using (dag)
 where v.dag_version_id = %(dag_version_id)s;
 
 -- name: list_versions
 -- Newest first, without those that are only being written down; or the one alone that is being built. Unique index of (dag, version).
-select v.dag_version_id::text, v.dag, v.version, v.state::text, v.deploy_number, v.actor, v.created_at, v.active_at, v.spec,
-    v.spec_digest
+select v.dag_version_id::text, v.dag, v.version,
+    case when d.removed_at is not null and d.active_version_id = v.dag_version_id then 'removed' else v.state::text end as state,
+    v.deploy_number, v.actor, v.created_at, v.active_at, v.spec, v.spec_digest
 from dag_version v
+join dag d using (dag)
 where v.dag = %(dag)s and (v.state <> 'building' or v.staged_at is not null) and (%(before)s::bigint is null or v.version < %(before)s)
-    and (not %(being_built)s or v.dag_version_id = (select d.staged_version_id from dag d where d.dag = %(dag)s))
+    and (not %(being_built)s or v.dag_version_id = d.staged_version_id)
 order by v.version desc
 limit %(limit)s;
 

@@ -175,7 +175,7 @@ def _require_rerunnable(jobs: Sequence[RerunJob]) -> None:
             if stands_in_the_way(job):
                 raise TraceError(
                     ErrorReason.ERROR_REASON_RERUN_REFUSED,
-                    f"{job.job} of {job.dag} {message}",
+                    f"{job.job} of {job.dag} {message.format(dag=job.dag)}",
                     metadata={"dag": job.dag, "job": job.job},
                 )
 
@@ -188,6 +188,7 @@ _APPENDS = (
     "appends: its rows would be there twice, because nothing takes the earlier ones away. Give its output"
     " `update: replace`, or change it in the document, and deploy that"
 )
+# `{dag}` stands for the DAG.
 _OBSTACLES: Sequence[tuple[Callable[[RerunJob], bool], str]] = (
     (
         lambda job: job.kind != "operator",
@@ -209,6 +210,6 @@ _OBSTACLES: Sequence[tuple[Callable[[RerunJob], bool], str]] = (
     ),
     (
         lambda job: job.catching_up,
-        "still catches up on events of its inputs: wait until `tracectl dag watch` says that it has, then repeat",
+        "still catches up on events of its inputs: wait until `tracectl dag watch {dag}` says that it has, then repeat",
     ),
 )

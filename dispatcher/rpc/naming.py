@@ -50,4 +50,5 @@ def scope_in(dataset: DatasetRow, scope: Scope) -> ScopeKey:
     raise TraceError(
         ErrorReason.ERROR_REASON_SCOPE_MISMATCH,
         f"{format_scope(scope)!r} is no scope of {dataset.dataset_id}, which {told}",
+        metadata={"dataset_id": dataset.dataset_id},
     )

@@ -89,7 +89,11 @@ async def _named_job(connection: Connection, request: pb.BackfillJobRequest) -> 
     stated = cursor_type_of(Scope(range=request.range))
     for trigger in await rerun_rows.trigger_cursors(connection, job.job_version_id):
         if trigger.cursor_type != stated:
-            raise TraceError(ErrorReason.ERROR_REASON_SCOPE_MISMATCH, _other_type(job, trigger, stated))
+            raise TraceError(
+                ErrorReason.ERROR_REASON_SCOPE_MISMATCH,
+                _other_type(job, trigger, stated),
+                metadata={"dataset_id": trigger.dataset_id},
+            )
     return job
 
 

@@ -56,5 +56,19 @@ def test_what_is_not_there_can_be_looked_up_with_the_command_that_is_named(
     assert remedy in result.stderr.replace("\n", " ")
 
 
+@pytest.mark.parametrize(
+    ("reason", "metadata", "told"),
+    [
+        (errors_pb2.ERROR_REASON_NOT_CAUGHT_UP, {"dag": "chain"}, "tracectl dag watch chain --home x"),
+        (errors_pb2.ERROR_REASON_DEPLOYMENT_IN_PROGRESS, {"dag": "chain"}, "tracectl dag abort chain --home x; then"),
+        (errors_pb2.ERROR_REASON_DAG_NOT_ACTIVE, {"dag": "my chain"}, "tracectl dag history 'my chain' --home x"),
+        (errors_pb2.ERROR_REASON_SCOPE_MISMATCH, {"dataset_id": "a.b"}, "tracectl dataset show a.b --home x"),
+        (errors_pb2.ERROR_REASON_NOT_CAUGHT_UP, {}, "tracectl dag watch DAG --home x"),
+    ],
+)
+def test_what_the_error_is_about_is_named_in_the_command(reason: int, metadata: dict[str, str], told: str) -> None:
+    assert told in remedy_of(TraceError(reason, "what happened", metadata=metadata), " --home x")
+
+
 def test_a_reason_of_a_newer_server_is_told_as_a_defect() -> None:
     assert remedy_of(TraceError(9_999, "what happened")) == BY_COMMAND[errors_pb2.ERROR_REASON_INTERNAL]

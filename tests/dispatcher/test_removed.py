@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from kernel.errors import TraceError, from_rpc_error
 from kernel.ids import new_id
-from tests.dispatcher.changing import CHANGED, PIPELINE, deploy
+from tests.dispatcher.changing import CHANGED, PIPELINE, TUNED, deploy, state, watch
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import change_pb2
 from traceapi.control.v1 import dag_service_pb2 as pb
@@ -28,6 +28,12 @@ async def _refusal(dispatcher: InProcess, name: str, request: Message) -> TraceE
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call(request)
     return from_rpc_error(raised.value)
+
+
+async def _states(dispatcher: InProcess) -> list[str]:
+    """Of its versions, newest first."""
+    history = await dispatcher.dags.ListDagHistory(pb.ListDagHistoryRequest(dag="chain"))
+    return [state(deployment) for deployment in history.deployments]
 
 
 async def _remove(dispatcher: InProcess) -> None:
@@ -49,12 +55,27 @@ async def test_that_it_was_removed_by_whom_and_when(dispatcher: InProcess, name:
 async def test_its_versions_and_changes_are_still_listed(dispatcher: InProcess) -> None:
     await dispatcher.deploy(PIPELINE)
     await _remove(dispatcher)
-    assert len((await dispatcher.dags.ListDagHistory(pb.ListDagHistoryRequest(dag="chain"))).deployments) == 1
+    assert await _states(dispatcher) == ["removed"]
     changes = await dispatcher.dags.ListDagChanges(change_pb2.ListDagChangesRequest(dag="chain"))
     assert [change.action for change in changes.changes] == [
         change_pb2.AUDIT_ACTION_REMOVE,
         change_pb2.AUDIT_ACTION_DEPLOY,
     ]
+
+
+async def test_what_was_served_last_is_the_removed_version_until_another_one_takes_its_place(
+    dispatcher: InProcess,
+) -> None:
+    first = await dispatcher.deploy(PIPELINE)
+    await deploy(dispatcher, TUNED)
+    await _remove(dispatcher)
+    assert await _states(dispatcher) == ["removed", "replaced"]
+    assert state((await watch(dispatcher, first)).deployment) == "replaced"
+    building = await deploy(dispatcher, CHANGED, hold=True)
+    assert await _states(dispatcher) == ["building", "removed", "replaced"]
+    await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
+    await deploy(dispatcher, TUNED)
+    assert (await _states(dispatcher))[1:] == ["aborted", "replaced", "replaced"]
 
 
 async def test_that_it_is_being_built_again(dispatcher: InProcess) -> None:

@@ -41,6 +41,8 @@ class _DeploymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deplo
     """Was active; a rollback took it back."""
     DEPLOYMENT_STATE_ABORTED: _DeploymentState.ValueType  # 6
     """Given up before it was active."""
+    DEPLOYMENT_STATE_REMOVED: _DeploymentState.ValueType  # 7
+    """Was active when its DAG was removed, and nothing has taken its place since."""
 
 class DeploymentState(_DeploymentState, metaclass=_DeploymentStateEnumTypeWrapper):
     """Where a deployment stands."""
@@ -59,6 +61,8 @@ DEPLOYMENT_STATE_ROLLED_BACK: DeploymentState.ValueType  # 5
 """Was active; a rollback took it back."""
 DEPLOYMENT_STATE_ABORTED: DeploymentState.ValueType  # 6
 """Given up before it was active."""
+DEPLOYMENT_STATE_REMOVED: DeploymentState.ValueType  # 7
+"""Was active when its DAG was removed, and nothing has taken its place since."""
 Global___DeploymentState: _TypeAlias = DeploymentState  # noqa: Y015
 
 @_typing.final
