@@ -14,11 +14,12 @@ from dispatcher.datasets.names import no_dag, no_jobs
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import progress, store
-from dispatcher.deploy.cutover import Rollback, abort, roll_back
+from dispatcher.deploy.cutover import abort
 from dispatcher.deploy.deploying import deploy
 from dispatcher.deploy.levelling import cut_over_level
 from dispatcher.deploy.readiness import Waiver
 from dispatcher.deploy.removing import remove
+from dispatcher.deploy.rollback import Rollback, roll_back
 from dispatcher.deploy.store import DagRow, VersionRow
 from dispatcher.rpc import convert, deployments, documents
 from dispatcher.rpc.changes import list_dag_changes
