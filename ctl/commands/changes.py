@@ -23,6 +23,8 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _Dag = Annotated[str, typer.Argument(metavar="DAG", help="The DAG's name.", show_default=False)]
 _SWITCH_SECONDS = 60.0
+_CUTOVER_SECONDS = 180.0
+"""It waits for the last scopes, up to two minutes where tasks take long."""
 _LOOK_SECONDS = 0.5
 _NOTHING_ACTIVE = (ErrorReason.ERROR_REASON_DAG_NOT_FOUND, ErrorReason.ERROR_REASON_DAG_NOT_ACTIVE)
 
@@ -69,8 +71,8 @@ def cut_over(
     """Puts the version that was built in the place of the active one, in one transaction.
 
     Needed after `dag deploy --hold`, and where cursors changed their type; otherwise it happens by itself once the
-    version has caught up. Waits up to 30 s for the last scopes, and holds back those of the active version meanwhile.
-    Asked for twice at once, both wait for the same.
+    version has caught up. Waits up to 30 s for the last scopes, or two minutes where tasks take long, and holds back
+    those of the active version meanwhile. Asked for twice at once, both wait for the same.
 
     \b
     Examples:
@@ -86,7 +88,7 @@ def cut_over(
             cursors_may_differ=cursors_may_differ,
         )
         with connection.errors(f"DAG {dag}"):
-            answer = connection.dags.CutOverDag(request, timeout=_SWITCH_SECONDS)
+            answer = connection.dags.CutOverDag(request, timeout=_CUTOVER_SECONDS)
     _tell(answer, answer.deployment, "is active", output)
 
 

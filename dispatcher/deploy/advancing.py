@@ -14,7 +14,7 @@ from dispatcher.audit import store as audit
 from dispatcher.audit.entries import Action, Refusal
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.deploy import barrier, cutover, holding, removing, stages
+from dispatcher.deploy import barrier, cutover, removing, stages
 from dispatcher.deploy.stages import StagedDagRow
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -49,8 +49,6 @@ async def _advance(pool: Pool, build: StagedDagRow) -> bool:
     await barrier.note_passed(pool, build.dag_version_id)
     async with transaction(pool) as connection:
         lacking = await cutover.look(connection, build.dag_version_id)
-        if lacking.chases and not lacking.last and not build.hold:
-            return await holding.hold_again(connection, build.dag_version_id, cutover.HELD_RELEASES)
         if build.state == "building" and (lacking.built if build.hold else lacking.needs_person):
             return await stages.note_held(connection, build.dag_version_id)
     if build.hold:

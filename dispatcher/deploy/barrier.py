@@ -10,6 +10,9 @@ A barrier is taken under the DAG's locks, so that what is accepted is before it 
 emit by tasks from before counts as replayed, all the way down. So it stays as it is, however much comes later, and is
 passed in the time that the jobs take; once passed it stays passed, because no task from before comes back. It is good
 for a while then, and for as long as it took: a version whose tasks take minutes gets there too.
+
+A version whose tasks take longer than those that it replaces is behind by so much at every moment. It gets level where
+what is active stands still for as long. So the next hold is twice as long as the last barrier took, within bounds.
 """
 
 from collections.abc import Mapping
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.db.rows import Connection, rows
+from dispatcher.db.rows import Connection, one_row, rows
 from dispatcher.db.statements import Statements
 from dispatcher.deploy import holding, stages
 
@@ -25,6 +28,8 @@ _sql = Statements.load("dispatcher.deploy", "barrier.sql")
 
 GOOD_FOR = timedelta(seconds=30)
 """How long a barrier that was passed counts at least."""
+MOST_HELD = timedelta(seconds=120)
+"""Longest hold of releases, of a build whose tasks take that long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +62,42 @@ async def note_passed(pool: Pool, dag_version_id: str) -> None:
         await connection.execute(_sql.note_passed, values)
 
 
-async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta, *, call: str | None = None) -> bool:
-    """Another barrier, where the last one is not good any more, and a hold of releases with it. For a person's `call`,
-    by its id, the hold at any rate: beside another call it waits for the same barrier. Else there is neither where a
-    hold ended not long ago, nor where the version waits for a person by now: False. Raises UNAVAILABLE."""
-    asked = call is not None
-    values = {"dag_version_id": dag_version_id, "good_for": GOOD_FOR, "longest": held, "asked": asked}
+async def held_for(connection: Connection, dag_version_id: str, least: timedelta) -> timedelta:
+    """How long releases are to be held for it: `least`, or for so much longer as its tasks take, at most MOST_HELD."""
+    values = {"dag_version_id": dag_version_id, "least": least, "most": MOST_HELD}
+    held: timedelta = (await one_row(connection, _sql.held_for, values))[0]
+    return held
+
+
+async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta) -> bool:
+    """Another barrier, with a hold of releases for so long at least; neither where a hold ended not long ago, or where
+    the version waits for a person by now: False. Raises UNAVAILABLE."""
     async with transaction(pool) as connection:
-        taken = await _may_retake(connection, values)
-        if taken:  # else acceptance need not wait for it
-            standing = await stages.own(connection, dag)
-            taken = standing.staged_version_id == dag_version_id and await _may_retake(connection, values)
+        held = await held_for(connection, dag_version_id, held)
+        taken = await _retake(connection, dag, dag_version_id, held, asked=False)
         if taken:
-            await connection.execute(_sql.retake_barrier, values)
-            await connection.execute(_sql.bar_jobs, values)
-        if taken or asked:
-            await holding.hold(connection, dag_version_id, call or dag_version_id, held)
-    return taken or asked
+            await holding.hold(connection, dag_version_id, dag_version_id, held)
+    return taken
+
+
+async def take_for(pool: Pool, dag: str, dag_version_id: str, call: str, held: timedelta) -> None:
+    """For a person's call, by its id: another barrier where the last one is not good any more, and a hold of releases
+    at any rate. So it waits for the same barrier as another call. Raises UNAVAILABLE."""
+    async with transaction(pool) as connection:
+        await _retake(connection, dag, dag_version_id, held, asked=True)
+        await holding.hold(connection, dag_version_id, call, held)
+
+
+async def _retake(connection: Connection, dag: str, dag_version_id: str, held: timedelta, *, asked: bool) -> bool:
+    values = {"dag_version_id": dag_version_id, "good_for": GOOD_FOR, "held": held, "asked": asked}
+    if not await _may_retake(connection, values):  # then acceptance need not wait for it
+        return False
+    standing = await stages.own(connection, dag)
+    if standing.staged_version_id != dag_version_id or not await _may_retake(connection, values):
+        return False
+    await connection.execute(_sql.retake_barrier, values)
+    await connection.execute(_sql.bar_jobs, values)
+    return True
 
 
 async def _may_retake(connection: Connection, values: Mapping[str, object]) -> bool:

@@ -46,18 +46,27 @@ update dag_version
 set barrier_at = %(barrier_at)s, barrier_passed_at = clock_timestamp()
 where dag_version_id = %(dag_version_id)s and coalesce(barrier_at, staged_at) = %(barrier_at)s and barrier_passed_at is null;
 
+-- name: held_for
+-- How long releases are to be held: twice as long as the last barrier took to be passed, or has taken so far. The staging's took as long as the
+-- build, which says nothing. Primary key.
+select case when barrier_retaken
+    then greatest(%(least)s::interval, least(%(most)s::interval, 2 * (coalesce(barrier_passed_at, clock_timestamp()) - barrier_at)))
+    else %(least)s::interval
+end
+from dag_version
+where dag_version_id = %(dag_version_id)s;
+
 -- name: may_retake
--- Where the last one is passed and good no more: of two that try at once the second finds the first one's. Where nobody asked, only of what
--- does not wait for a person, and when releases may be held again (`hold_again`). Decides only under the DAG's locks. Primary keys.
-select v.barrier_passed_at is not null and not (
-    v.barrier_retaken
-    and clock_timestamp() < v.barrier_passed_at + greatest(%(good_for)s::interval, v.barrier_passed_at - v.barrier_at)
-) and (
-    %(asked)s::boolean or (
-        not v.hold
-        and (d.releases_held_until is null or d.releases_held_until < clock_timestamp() - %(longest)s::interval)
+-- Where the last one is passed. For a person only where it is good no more: of two that try at once the second finds the first one's. Where
+-- nobody asked, when releases may be held again, as long after the last hold as this one is to last, and only of what does not wait for a
+-- person. Decides only under the DAG's locks. Primary keys.
+select v.barrier_passed_at is not null and case when %(asked)s::boolean
+    then not (
+        v.barrier_retaken
+        and clock_timestamp() < v.barrier_passed_at + greatest(%(good_for)s::interval, v.barrier_passed_at - v.barrier_at)
     )
-)
+    else not v.hold and (d.releases_held_until is null or d.releases_held_until < clock_timestamp() - %(held)s::interval)
+end
 from dag_version v
 join dag d on d.dag = v.dag and d.staged_version_id = v.dag_version_id
 where v.dag_version_id = %(dag_version_id)s;

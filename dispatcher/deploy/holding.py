@@ -12,13 +12,6 @@ from dispatcher.db.statements import Statements
 _sql = Statements.load("dispatcher.deploy", "holding.sql")
 
 
-async def hold_again(connection: Connection, dag_version_id: str, longest: timedelta) -> bool:
-    """By itself, in the build's own name. False where they were held not long ago, or where it waits for a person or is
-    not being built by now."""
-    cursor = await connection.execute(_sql.hold_again, {"dag_version_id": dag_version_id, "longest": longest})
-    return cursor.rowcount > 0
-
-
 async def hold(connection: Connection, dag_version_id: str, holder: str, longest: timedelta) -> None:
     """Also where they are held by others, or were not long ago. Repeated, it counts from then on."""
     values = {"dag_version_id": dag_version_id, "holder": holder, "longest": longest}

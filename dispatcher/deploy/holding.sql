@@ -1,18 +1,9 @@
 -- Holds of releases: while a build does the last scopes, no task is released of the jobs that it is about to replace. `releases_held_by` has
 -- who wants that, and until when; `releases_held_until`, which the rounds of releases ask, is the last of these. Both are in one row.
 
--- name: hold_again
--- By itself: not before as much time has passed without as the hold lasts, and not for one that waits for a person. Only for what is being
--- built: it may have been given up since it was looked at, and what is built instead needs none. Primary keys.
-update dag d
-set releases_held_until = w.until, releases_held_by = jsonb_build_object(v.dag_version_id, w.until)
-from dag_version v
-cross join (select clock_timestamp() + %(longest)s::interval as until) w
-where v.dag_version_id = %(dag_version_id)s and d.dag = v.dag and d.staged_version_id = v.dag_version_id and not v.hold
-    and (d.releases_held_until is null or d.releases_held_until < clock_timestamp() - %(longest)s::interval);
-
 -- name: hold
--- However long ago they were held last, and beside others; only for what is being built. Primary keys.
+-- However long ago they were held last, and beside others. Only for what is being built: it may have been given up since it was looked at, and
+-- what is built instead needs none. Primary keys.
 update dag d
 set releases_held_until = greatest(d.releases_held_until, w.until),
     releases_held_by = d.releases_held_by || jsonb_build_object(%(holder)s::text, w.until)

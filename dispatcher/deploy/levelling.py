@@ -29,7 +29,7 @@ IDLE_SECONDS = 5.0
 async def cut_over_level(pool: Pool, dag_version_id: str, actor: str, call: str, waiver: Waiver) -> VersionRow:
     """`call` is an id that no other call has. Where the version takes over meanwhile, by itself or because another one
     asked for it, that is the answer. Raises as `cutover.cut_over`; NOT_CAUGHT_UP where it did not get there within
-    `cutover.HELD_RELEASES`."""
+    `cutover.HELD_RELEASES`, or longer where its tasks take longer (`barrier.held_for`)."""
     async with transaction(pool) as connection:
         dag = (await cutover.require_possible(connection, dag_version_id)).dag
     wait = _Wait(pool, dag, dag_version_id, call)
@@ -56,17 +56,19 @@ async def _once_level(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
         elif not lacking.within_reach:
             raise await cutover.not_caught_up(wait.pool, wait.dag_version_id, waiver)
         if not await wait.rest(lacking):
-            raise _too_slow(await cutover.not_caught_up(wait.pool, wait.dag_version_id, waiver))
+            raise _too_slow(await cutover.not_caught_up(wait.pool, wait.dag_version_id, waiver), wait.longest)
 
 
 @dataclass(slots=True)
 class _Wait:
-    """One wait for a version, through several looks; `end` lets releases go on."""
+    """One wait for a version, through several looks; `end` lets releases go on. `longest` is how long it may take, once
+    it has begun."""
 
     pool: Pool
     dag: str
     dag_version_id: str
     call: str
+    longest: timedelta = timedelta()
     _deadline: float | None = field(default=None, init=False)
     _idle_since: float | None = field(default=None, init=False)
     _took: float = field(default=0.0, init=False)
@@ -86,12 +88,15 @@ class _Wait:
         time, and where the last barrier is not good any more, takes one and holds releases before."""
         first = self._deadline is None
         if self._deadline is None:
-            self._deadline = _now() + cutover.HELD_RELEASES.total_seconds()
+            async with transaction(self.pool) as connection:
+                self.longest = await barrier.held_for(connection, self.dag_version_id, cutover.HELD_RELEASES)
+            self._deadline = _now() + self.longest.total_seconds()
         left = self._deadline - _now()
         if left <= 0 or self._idle(lacking):
             return False
         if first or (lacking.last and not lacking.awaited):
-            await barrier.take(self.pool, self.dag, self.dag_version_id, timedelta(seconds=left), call=self.call)
+            held = timedelta(seconds=left)
+            await barrier.take_for(self.pool, self.dag, self.dag_version_id, self.call, held)
         await asyncio.sleep(max(LOOK_SECONDS, self._took))
         return True
 
@@ -114,11 +119,11 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _too_slow(refusal: TraceError) -> TraceError:
+def _too_slow(refusal: TraceError, longest: timedelta) -> TraceError:
     return TraceError(
         ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
-        f"{refusal.message}. Releases of what is active were held meanwhile, for {cutover.HELD_RELEASES.seconds} s at"
-        " most, and it did not get there: what it waits for is shown by"
+        f"{refusal.message}. Releases of what is active were held meanwhile, for {longest.seconds} s at most, and it"
+        " did not get there: what it waits for is shown by"
         f" `tracectl dag watch {refusal.metadata['dag']}`",
         metadata=refusal.metadata,
     )

@@ -1,6 +1,7 @@
 """A pipeline that changes: its documents, and a worker that does whatever may be done, as a fleet would."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dispatcher.deploy.advancing import advance
@@ -9,6 +10,8 @@ from tests.dispatcher.builders import Worker, artifact, event, success
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import Deployment, DeploymentState
+from traceapi.types.v1.scope_pb2 import Scope
+from traceapi.types.v1.task_pb2 import TaskLease
 from traceapi.worker.v1.emit_pb2 import EmitItem
 
 # A source that all versions share; a job that changes; one downstream of it; and one that has nothing to do with it.
@@ -43,6 +46,20 @@ class _Released:
 
     task_id: str
     job: str
+    run_state: str
+    version_id: str
+    dataset_id: str
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InWork:
+    """A task that was claimed and has yet to be ended; `run_state` is its job version's at that moment."""
+
+    worker: Worker
+    lease: TaskLease
+    scope: Scope
+    run_state: str
     version_id: str
     dataset_id: str
     stored: bool
@@ -80,7 +97,8 @@ class Fleet:
     async def _released(self, jobs: tuple[str, ...]) -> list[_Released]:
         await self.dispatcher.release()
         rows = await self.dispatcher.rows(
-            "select t.task_id::text, j.job, o.dataset_version_id::text, v.dataset_id, v.stored from task t"
+            "select t.task_id::text, j.job, r.run_state::text, o.dataset_version_id::text, v.dataset_id, v.stored"
+            " from task t"
             " join job_version j using (job_version_id) join job_output o using (job_version_id)"
             " join dataset_version v using (dataset_version_id)"
             " join job_version_run r using (job_version_id)"
@@ -90,22 +108,37 @@ class Fleet:
         return [task for task in (_Released(*row) for row in rows) if not jobs or task.job in jobs]
 
     async def _do(self, released: list[_Released]) -> None:
-        """One event about each task's own scope, with a file where the dataset stores some."""
+        await self.end(await self._claim(released))
+
+    async def begin(self) -> list[InWork]:
+        """Claims everything that may be done."""
+        return await self._claim(await self._released(()))
+
+    async def _claim(self, released: list[_Released]) -> list[InWork]:
         worker = Worker(self.dispatcher)
-        response = await worker.claim([task.task_id for task in released])
-        items: list[EmitItem] = []
-        for task, result in zip(released, response.results, strict=True):
+        response = await worker.claim([task.task_id for task in released]) if released else None
+        begun: list[InWork] = []
+        for task, result in zip(released, response.results if response else (), strict=True):
             assert result.HasField("claimed"), result
-            scope = result.claimed.scope
-            item = EmitItem(tasks=[worker.lease(result.claimed)])
+            lease, scope = worker.lease(result.claimed), result.claimed.scope
+            begun.append(InWork(worker, lease, scope, task.run_state, task.version_id, task.dataset_id, task.stored))
+        return begun
+
+    async def end(self, tasks: Sequence[InWork]) -> None:
+        """One event about each task's own scope, with a file where the dataset stores some. All are one worker's."""
+        items: list[EmitItem] = []
+        for task in tasks:
+            item = EmitItem(tasks=[task.lease])
             if task.stored:
                 key = f"data/{task.version_id}/{new_id()}-1-0.parquet"
                 content = os.urandom(8)
-                item.artifacts.append(await artifact(self.dispatcher, task.dataset_id, scope, content=content, key=key))
-            item.events.append(event(task.dataset_id, scope, artifact=0 if task.stored else None))
+                file = await artifact(self.dispatcher, task.dataset_id, task.scope, content=content, key=key)
+                item.artifacts.append(file)
+            item.events.append(event(task.dataset_id, task.scope, artifact=0 if task.stored else None))
             items.append(item)
-        emits, ends = await worker.end(items, [success(item.tasks[0], 1) for item in items])
-        assert (set(emits), set(ends)) == ({"accepted"}, {"succeeded"})
+        if items:
+            emits, ends = await tasks[0].worker.end(items, [success(item.tasks[0], 1) for item in items])
+            assert (set(emits), set(ends)) == ({"accepted"}, {"succeeded"})
 
 
 async def deploy(dispatcher: InProcess, document: str, *, hold: bool = False) -> Deployment:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from dispatcher.db.pool import transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import barrier, cutover, stages
 from dispatcher.deploy.stages import Standing
@@ -38,8 +39,12 @@ def _before_the_locks(monkeypatch: pytest.MonkeyPatch, step: Callable[[], Awaita
     monkeypatch.setattr(stages, "own", late)
 
 
-async def _take(dispatcher: InProcess, building: Deployment, *, call: str | None = None) -> bool:
-    return await barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES, call=call)
+async def _take(dispatcher: InProcess, building: Deployment) -> bool:
+    return await barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES)
+
+
+async def _take_for_a_call(dispatcher: InProcess, building: Deployment) -> None:
+    await barrier.take_for(dispatcher.pool, "chain", building.deployment_id, new_id(), cutover.HELD_RELEASES)
 
 
 async def test_of_two_who_take_one_at_once_the_second_finds_the_first_ones(
@@ -84,7 +89,7 @@ async def test_none_is_taken_by_itself_for_what_waits_for_a_person_by_then(
     _before_the_locks(monkeypatch, held)
     assert not await _take(dispatcher, building)
     assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
-    assert await _take(dispatcher, building, call=new_id()), "a person asks for it"
+    await _take_for_a_call(dispatcher, building)
     assert await dispatcher.value(BARRIER, building.deployment_id) > before
     assert await dispatcher.value(HELD)
 
@@ -107,13 +112,45 @@ async def test_a_call_that_joins_a_barrier_takes_no_locks(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     building = await _about_to_take(dispatcher, fleet)
-    assert await _take(dispatcher, building, call=new_id())
+    await _take_for_a_call(dispatcher, building)
     before = await dispatcher.value(BARRIER, building.deployment_id)
 
     async def refused() -> None:
         raise AssertionError("acceptance would wait")
 
     _before_the_locks(monkeypatch, refused)
-    assert await _take(dispatcher, building, call=new_id())
+    await _take_for_a_call(dispatcher, building)
     assert await dispatcher.value(BARRIER, building.deployment_id) == before
     assert await dispatcher.value(HOLDERS) == 2
+
+
+TOOK = """
+update dag_version
+set barrier_retaken = %s, barrier_at = clock_timestamp() - %s * interval '1 s' - interval '5 s',
+    barrier_passed_at = case when %s then clock_timestamp() - interval '5 s' end
+where dag_version_id = %s
+"""
+HELD_UNTIL = "select extract(epoch from releases_held_until - clock_timestamp())::float from dag where dag = 'chain'"
+
+
+@pytest.mark.parametrize(
+    ("retaken", "took", "passed", "held"),
+    [
+        pytest.param(True, 10, True, 30, id="in no time"),
+        pytest.param(True, 45, True, 90, id="its tasks take long"),
+        pytest.param(True, 600, True, 120, id="longer than anybody waits"),
+        pytest.param(True, 45, False, 100, id="and it was not passed yet"),
+        pytest.param(False, 600, True, 30, id="of the staging, which took as long as the build"),
+    ],
+)
+async def test_a_hold_lasts_as_long_as_the_last_barrier_says_that_tasks_take(
+    dispatcher: InProcess, fleet: Fleet, retaken: bool, took: int, passed: bool, held: int
+) -> None:
+    building = await _about_to_take(dispatcher, fleet)
+    await dispatcher.run(TOOK, retaken, took, passed, building.deployment_id)
+    async with transaction(dispatcher.pool) as connection:
+        length = await barrier.held_for(connection, building.deployment_id, cutover.HELD_RELEASES)
+    assert held <= length.total_seconds() < held + 15
+    if passed:
+        assert await _take(dispatcher, building)
+        assert held - 15 < await dispatcher.value(HELD_UNTIL) <= held

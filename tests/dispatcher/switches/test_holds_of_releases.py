@@ -56,8 +56,7 @@ async def test_who_wants_no_hold_any_more_leaves_those_of_others(dispatcher: InP
             await holding.end_hold(connection, building, holder)
         return float(await dispatcher.value(LEFT))
 
-    async with transaction(dispatcher.pool) as connection:
-        assert await holding.hold_again(connection, building, timedelta(seconds=1_000))
+    await hold(building, 1_000)
     await hold("first", 3_000)
     await hold("second", 2_000)
     assert 2_900 < await dispatcher.value(LEFT) <= 3_000
