@@ -14,7 +14,7 @@ from dispatcher.audit import store as audit
 from dispatcher.audit.entries import Action, Refusal
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.deploy import barrier, cutover, removing, stages
+from dispatcher.deploy import barrier, cutover, holding, removing, stages
 from dispatcher.deploy.stages import StagedDagRow
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -53,6 +53,9 @@ async def _advance(pool: Pool, build: StagedDagRow) -> bool:
             return await stages.note_held(connection, build.dag_version_id)
     if build.hold:
         return False
+    if lacking.dead:  # somebody has to do something first
+        async with transaction(pool) as connection:
+            await holding.end_hold(connection, build.dag_version_id, build.dag_version_id)
     if lacking.only_last or lacking.chases:
         return await barrier.take(pool, build.dag, build.dag_version_id, cutover.HELD_RELEASES)
     return lacking.nothing and await _cut_over_by_itself(pool, build)

@@ -119,7 +119,7 @@ async def not_caught_up(pool: Pool, dag_version_id: str, waiver: Waiver = NO_WAI
     return TraceError(
         ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
         f"version {version.version} of {version.dag} cannot take over yet: "
-        + (lacking.words() or "what came last is still to be done"),
+        + (lacking.words() or "it lacked what came a moment ago"),
         metadata={"dag": version.dag, "version": str(version.version)},
     )
 

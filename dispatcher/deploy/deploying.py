@@ -22,7 +22,7 @@ from dispatcher.audit import store as audit
 from dispatcher.audit.entries import Action, Entry
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import following, stages, store
+from dispatcher.deploy import following, holding, stages, store
 from dispatcher.deploy.building import Build, Overtaken, clear_leftovers, hold, write_version
 from dispatcher.deploy.composition import dataset_rows
 from dispatcher.deploy.cutover import activate, deployed
@@ -133,6 +133,7 @@ async def _answer(connection: Connection, call: Call, *, owned: bool) -> Version
         if not owned:
             return None
         if await stages.hold_cutover(connection, staged.dag_version_id):
+            await holding.end_hold(connection, staged.dag_version_id, staged.dag_version_id)
             entry = Entry(Action.HOLD, call.actor, staged.dag, [staged.dag], plan_id=call.plan_id)
             await audit.record(connection, replace(entry, to_version_id=staged.dag_version_id))
     await _note_answer(connection, call, present)

@@ -14,6 +14,11 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+
+from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.deploy import barrier, cutover, holding
 from dispatcher.deploy.readiness import Lack, Waiver
@@ -21,20 +26,22 @@ from dispatcher.deploy.store import VersionRow
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
+_log = structlog.get_logger(__name__)
+
 LOOK_SECONDS = 0.1
 IDLE_SECONDS = 5.0
 """A version that has nothing to do and is behind all the same will not get there: its watermarks would have moved."""
 
 
 async def cut_over_level(pool: Pool, dag_version_id: str, actor: str, call: str, waiver: Waiver) -> VersionRow:
-    """`call` is an id that no other call has. Where the version takes over meanwhile, by itself or because another one
-    asked for it, that is the answer. Raises as `cutover.cut_over`; NOT_CAUGHT_UP where it did not get there within
-    `cutover.HELD_RELEASES`, or longer where its tasks take longer (`barrier.held_for`)."""
-    async with transaction(pool) as connection:
-        dag = (await cutover.require_possible(connection, dag_version_id)).dag
-    wait = _Wait(pool, dag, dag_version_id, call)
+    """`call` is an id that no other call has. Where the version is active, because the call is repeated, or takes over
+    meanwhile, by itself or because another one asked for it, that is the answer. Raises as `cutover.cut_over`;
+    NOT_CAUGHT_UP where it did not get there within `cutover.HELD_RELEASES`, or longer where its tasks take longer
+    (`barrier.held_for`)."""
     try:
-        return await _once_level(wait, actor, waiver)
+        async with transaction(pool) as connection:
+            dag = (await cutover.require_possible(connection, dag_version_id)).dag
+        return await _wait_for(_Wait(pool, dag, dag_version_id, call), actor, waiver)
     except TraceError as error:
         if error.reason == ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL:
             async with transaction(pool) as connection:
@@ -42,8 +49,15 @@ async def cut_over_level(pool: Pool, dag_version_id: str, actor: str, call: str,
             if version.state == "active":
                 return version
         raise
-    finally:
+
+
+async def _wait_for(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
+    """What was held is given back where it did not take over."""
+    try:
+        return await _once_level(wait, actor, waiver)
+    except BaseException:
         await wait.end()
+        raise
 
 
 async def _once_level(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
@@ -109,10 +123,15 @@ class _Wait:
         return _now() - self._idle_since > IDLE_SECONDS
 
     async def end(self) -> None:
-        """Of a version that is active by now it changes nothing."""
-        if self._deadline is not None:
+        """Of a version that is not being built by now it changes nothing. Where the database does not let it be done,
+        the hold ends by itself, and what the wait came to is told."""
+        if self._deadline is None:
+            return
+        try:
             async with transaction(self.pool) as connection:
                 await holding.end_hold(connection, self.dag_version_id, self.call)
+        except (psycopg.Error, DatabaseError, PoolTimeout) as error:
+            _log.warning("a hold of releases ends at its time", dag=self.dag, error=str(error))
 
 
 def _now() -> float:

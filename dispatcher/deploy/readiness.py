@@ -102,6 +102,8 @@ class Lack:
         if self.incomparable:
             names = _names(self.incomparable, most)
             parts.append(f"the cursors of {names} have another type, which nobody can compare: {_REMEDY}")
+        if not parts and (self.last or self.awaited):
+            parts.append("what came last is still to be done")
         return "; ".join(parts)
 
 
@@ -118,7 +120,13 @@ def lack(
     ended = bool(sources) and not any(job.open for job in sources)
     working = [job for job in jobs if job.kind != "source"]
     in_work = any(job.open for job in working)
-    comparable = [mark for mark in watermarks if mark.cursor_type == mark.former_cursor_type]
+    reading = any(job.open for job in sources)
+    # Of other cursors it can be told that there are none yet, where a source is about to bring some.
+    comparable = [
+        mark
+        for mark in watermarks
+        if mark.cursor_type == mark.former_cursor_type or (reading and mark.cursor_key is None)
+    ]
     return Lack(
         unfinished=tuple(job.job for job in working if job.replaying or job.unfinished or (ended and job.open)),
         dead=tuple((job.job, job.dead_task_id) for job in jobs if job.dead_task_id is not None),
@@ -126,8 +134,8 @@ def lack(
             mark.dataset_id for mark in comparable if mark.cursor_key is None or mark.cursor_key < mark.former_key
         ),
         incomparable=tuple(mark.dataset_id for mark in watermarks if mark.cursor_type != mark.former_cursor_type),
-        working=in_work and not any(job.open for job in sources),
-        reading=any(job.open for job in sources),
+        working=in_work and not reading,
+        reading=reading,
         last=barrier is not None and not barrier.good and in_work,
         retaken=barrier is not None and barrier.retaken,
         awaited=barrier is not None and not barrier.passed and in_work,

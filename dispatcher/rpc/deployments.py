@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import cutover, progress, store
+from dispatcher.deploy import barrier, cutover, progress, store
 from dispatcher.deploy.progress import StagedJobRow
 from dispatcher.deploy.readiness import lack
 from dispatcher.deploy.store import VersionRow
@@ -44,7 +44,9 @@ async def look(connection: Connection, deployment_id: str) -> pb.WatchDeployment
     jobs: Sequence[StagedJobRow] = ()
     if version.being_built:
         jobs = await progress.staged_jobs(connection, deployment_id)
-        response.waiting_for = lack(jobs, await progress.staged_watermarks(connection, deployment_id)).words()
+        watermarks = await progress.staged_watermarks(connection, deployment_id)
+        waits = await barrier.get(connection, deployment_id) if version.state == "building" else None
+        response.waiting_for = lack(jobs, watermarks, waits).words()
     else:
         response.settled = version.state != "active" or not await store.unfinished(connection, deployment_id)
         response.caught_up = response.settled or await store.goes_on_level(connection, deployment_id)

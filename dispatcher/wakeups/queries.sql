@@ -28,7 +28,7 @@ with busy as (
     select j.job_version_id, j.dag, j.kind, j.ordered, s.staged, s.max_concurrency, g.covered, f.before,
         r.run_state in ('running', 'staged') and g.moved
             and (s.max_concurrency is null or s.job_version_id = any(%(limited)s::uuid[]))
-            and not (s.leaving and s.releases_held_until > clock_timestamp()) is true
+            and not (s.leaving and j.kind <> 'source' and s.releases_held_until > clock_timestamp()) is true
             and not exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job))
             and not (j.ordered and exists (
                 select 1 from task u

@@ -211,8 +211,8 @@ async def test_whoever_asks_again_after_a_look_that_failed_waits_for_its_rest(cl
     assert min(gaps) >= watching.INTERVAL_SECONDS
 
 
-async def test_in_the_long_rest_of_a_look_that_failed_its_failure_is_told(clock: Clock) -> None:
-    """Such as one that the database ended after half a minute."""
+async def test_in_the_rest_of_a_look_that_failed_its_failure_is_told_and_no_longer(clock: Clock) -> None:
+    """Such as one that the database ended after half a minute: it may be well after another half."""
 
     async def late() -> int:
         clock.now += 30.0
@@ -224,7 +224,7 @@ async def test_in_the_long_rest_of_a_look_that_failed_its_failure_is_told(clock:
         with pytest.raises(ValueError, match="away"):
             await anext(watches.looks("a"))
     assert failing.began == [STARTED]
-    clock.now += 9 * 30.0
+    clock.now += 30.0
     assert await anext(watches.looks("a")) == 7
 
 

@@ -121,6 +121,7 @@ async def test_no_barrier_comes_without_a_hold(dispatcher: InProcess, fleet: Fle
     before = await dispatcher.value(BARRIER, building.deployment_id)
     assert await _advance(dispatcher, building) == "building"
     assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
+    assert (await watch(dispatcher, building)).waiting_for == "what came last is still to be done"
     await fleet.work()
     await _run_again(dispatcher, 1)
     await _work_of_active(dispatcher, fleet)

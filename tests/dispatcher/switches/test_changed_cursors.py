@@ -1,16 +1,21 @@
 """A build of which a dataset's cursor has another type: a person says that it will do, and all else is waited for."""
 
 import asyncio
+from datetime import timedelta
 
 import grpc
 import pytest
 import pytest_asyncio
 
+from dispatcher.deploy import cutover
 from dispatcher.deploy.advancing import advance
 from kernel.errors import from_rpc_error
-from tests.dispatcher.changing import Fleet, state, watch
+from tests.dispatcher.builders import Source
+from tests.dispatcher.changing import Fleet, deploy, served, state, watch
 from tests.dispatcher.in_process import DEADLINE, InProcess
+from tests.dispatcher.refusals import refusal
 from tests.dispatcher.switches.builds import HELD, built
+from tests.dispatcher.switches.test_held_builds import RETYPED
 from traceapi.control.v1 import change_pb2
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import Deployment
@@ -49,6 +54,24 @@ async def test_by_itself_it_waits_for_a_person_and_says_which_datasets_it_is_abo
     error = from_rpc_error(raised.value)
     assert error.reason_name == "NOT_CAUGHT_UP"
     assert said in error.message
+
+
+async def test_what_its_own_source_has_yet_to_bring_is_waited_for(
+    dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not even begun to read: whatever the cursors are, there are none yet."""
+    await source.publish([1, 2])
+    await fleet.work()
+    before = await served(dispatcher)
+    building = await deploy(dispatcher, RETYPED)
+    await advance(dispatcher.pool, lambda: None)
+    now = await watch(dispatcher, building)
+    assert state(now.deployment) == "building"
+    assert now.waiting_for.startswith("the watermark of blocks, copies, echoes and 1 more would go back")
+    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.2))
+    over = pb.CutOverDagRequest(deployment_id=building.deployment_id, cursors_may_differ=True)
+    assert await refusal(dispatcher.dags.CutOverDag(over)) == "NOT_CAUGHT_UP"
+    assert await served(dispatcher) == before
 
 
 async def test_a_cutover_that_lets_cursors_differ_waits_for_the_barrier_like_any_other(

@@ -13,6 +13,7 @@ from tests.dispatcher.changing import (
     Fleet,
     deploy,
     missing,
+    roll_back,
     run_states,
     served,
     state,
@@ -108,6 +109,8 @@ async def test_a_held_build_waits_for_a_person(dispatcher: InProcess, source: So
     over = await dispatcher.dags.CutOverDag(call)
     assert state(over.deployment) == "active"
     assert await served(dispatcher) != before
+    assert state((await dispatcher.dags.CutOverDag(call)).deployment) == "active", "repeated, it answers the same"
+    await roll_back(dispatcher)
     assert await refusal(dispatcher.dags.CutOverDag(call)) == "DEPLOYMENT_FINAL"
 
 

@@ -1,10 +1,15 @@
 """Several people ask for the same cutover: they wait for one barrier, and none ends what another one waits for."""
 
 import asyncio
+from datetime import timedelta
 
 import grpc
+import pytest
 import pytest_asyncio
+from psycopg.errors import LockNotAvailable
 
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import cutover, holding
 from kernel.errors import from_rpc_error
 from tests.dispatcher.changing import Fleet, served, state
 from tests.dispatcher.in_process import DEADLINE, InProcess
@@ -72,6 +77,31 @@ async def test_a_call_that_is_given_up_leaves_the_hold_of_another_one(
     third.cancel()
     await _until(dispatcher, 0)
     assert not await dispatcher.value(HELD)
+
+
+async def test_a_call_that_has_cut_over_says_so_though_a_hold_cannot_be_ended(
+    dispatcher: InProcess, fleet: Fleet, building: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def locked(connection: Connection, dag_version_id: str, holder: str) -> None:
+        raise LockNotAvailable("somebody has the DAG's row")
+
+    monkeypatch.setattr(holding, "end_hold", locked)
+    call = await _call(dispatcher, building, waiting=1)
+    await fleet.work("sums", "last")
+    assert state((await call).deployment) == "active"
+
+
+async def test_a_call_that_is_refused_says_why_though_its_hold_cannot_be_ended(
+    dispatcher: InProcess, fleet: Fleet, building: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def locked(connection: Connection, dag_version_id: str, holder: str) -> None:
+        raise LockNotAvailable("somebody has the DAG's row")
+
+    monkeypatch.setattr(holding, "end_hold", locked)
+    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.2))
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
+    assert from_rpc_error(raised.value).reason_name == "NOT_CAUGHT_UP"
 
 
 async def test_who_waits_for_what_is_given_up_hears_of_it(

@@ -10,10 +10,12 @@ from dispatcher.db.rows import Connection
 from dispatcher.deploy import cutover, holding, readiness
 from dispatcher.deploy.advancing import advance
 from tests.dispatcher.builders import Source
-from tests.dispatcher.changing import CHANGED, Fleet, deploy, state, watch
+from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, state, watch
 from tests.dispatcher.in_process import InProcess
-from tests.dispatcher.switches.builds import HELD
+from tests.dispatcher.switches.builds import CHANGED as BUILT
+from tests.dispatcher.switches.builds import HELD, built
 from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1.deployment_pb2 import Deployment
 
 OTHER = CHANGED.replace("+ 1", "+ 2")
 
@@ -40,6 +42,47 @@ async def test_a_hold_for_a_build_that_was_given_up_holds_nothing_for_the_next_o
     assert not await dispatcher.value(HELD)
 
 
+async def _held_by_itself(dispatcher: InProcess, fleet: Fleet) -> Deployment:
+    source, building = await built(dispatcher, fleet)
+    await source.publish([3])
+    await fleet.work("copies")
+    await advance(dispatcher.pool, lambda: None)
+    assert await dispatcher.value(HELD)
+    return building
+
+
+async def test_the_hold_of_a_build_that_is_told_to_wait_for_a_person_ends(dispatcher: InProcess, fleet: Fleet) -> None:
+    await _held_by_itself(dispatcher, fleet)
+    await deploy(dispatcher, BUILT, hold=True)
+    assert not await dispatcher.value(HELD)
+
+
+async def test_the_hold_of_a_build_that_has_a_dead_task_ends(dispatcher: InProcess, fleet: Fleet) -> None:
+    """Nothing comes of it until somebody retries or skips that."""
+    await _held_by_itself(dispatcher, fleet)
+    await dispatcher.run(
+        "update task t set state = 'dead', reason = 'it broke', finished_at = now() from job_version_run r"
+        " where r.job_version_id = t.job_version_id and r.run_state = 'staged' and t.state in ('queued', 'released')"
+    )
+    await advance(dispatcher.pool, lambda: None)
+    assert not await dispatcher.value(HELD)
+
+
+async def test_a_source_is_never_held(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
+    """One that is about to go, and whose worker was restarted."""
+    building = (await deploy(dispatcher, PIPELINE.replace("/data/blocks.csv", "/data/other.csv"))).deployment_id
+    async with transaction(dispatcher.pool) as connection:
+        await holding.hold(connection, building, building, timedelta(seconds=1_000))
+    await dispatcher.expire()
+    await dispatcher.end_backoffs()
+    await dispatcher.release()
+    assert await dispatcher.value(RUN) == "released"
+
+
+RUN = """
+select t.state::text from task t join job_version_run r using (job_version_id)
+where t.origin = 'source_run' and r.run_state = 'running'
+"""
 LEFT = "select extract(epoch from releases_held_until - clock_timestamp())::float from dag where dag = 'chain'"
 
 
