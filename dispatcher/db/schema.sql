@@ -501,7 +501,8 @@ CREATE TABLE public.dag (
     releases_held_until timestamp with time zone,
     removed_at timestamp with time zone,
     ending boolean DEFAULT false NOT NULL,
-    releases_held_by jsonb DEFAULT '{}'::jsonb NOT NULL
+    releases_held_by jsonb DEFAULT '{}'::jsonb NOT NULL,
+    releases_held_since timestamp with time zone
 );
 
 -- Name: dag_version_job; Type: TABLE; Schema: public

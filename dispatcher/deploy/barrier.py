@@ -9,7 +9,8 @@ hold may begin again, as long after the last one as a hold lasts.
 A barrier is taken under the DAG's locks, so that what is accepted is before it or after it. From then on what its jobs
 emit by tasks from before counts as replayed, all the way down. So it stays as it is, however much comes later, and is
 passed in the time that the jobs take; once passed it stays passed, because no task from before comes back. It is good
-for a while then, and for as long as it took: a version whose tasks take minutes gets there too.
+then for as long as releases have been held since: what is active does nothing that came after it. One that takes
+longer than a hold lasts is good for as long as it took: a version whose tasks take minutes gets there too.
 
 A version whose tasks take longer than those that it replaces is behind by so much at every moment. It gets level where
 what is active stands still for as long. So the next hold is twice as long as the last barrier took, within bounds.
@@ -26,8 +27,8 @@ from dispatcher.deploy import holding, stages
 
 _sql = Statements.load("dispatcher.deploy", "barrier.sql")
 
-GOOD_FOR = timedelta(seconds=30)
-"""How long a barrier that was passed counts at least."""
+LONG = timedelta(seconds=30)
+"""A barrier that takes longer may be passed after its hold."""
 MOST_HELD = timedelta(seconds=120)
 """Longest hold of releases, of a build whose tasks take that long."""
 
@@ -35,7 +36,7 @@ MOST_HELD = timedelta(seconds=120)
 @dataclass(frozen=True, slots=True)
 class Barrier:
     """`passed`: it is known that all from before is done. `retaken`: it is not the staging's, which was passed before.
-    `good`: it was retaken, and not passed too long ago."""
+    `good`: it was retaken, and was not passed yet, or what is active has done nothing from after it since."""
 
     barrier_at: datetime
     passed: bool
@@ -45,7 +46,7 @@ class Barrier:
 
 async def get(connection: Connection, dag_version_id: str) -> Barrier | None:
     """None where the version is not staged."""
-    found = await rows(connection, _sql.get_barrier, Barrier, dag_version_id=dag_version_id, good_for=GOOD_FOR)
+    found = await rows(connection, _sql.get_barrier, Barrier, dag_version_id=dag_version_id, least=LONG)
     return found[0] if found else None
 
 
@@ -74,27 +75,27 @@ async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta) -> bo
     the version waits for a person by now: False. Raises UNAVAILABLE."""
     async with transaction(pool) as connection:
         held = await held_for(connection, dag_version_id, held)
-        taken = await _retake(connection, dag, dag_version_id, held, asked=False)
-        if taken:
-            await holding.hold(connection, dag_version_id, dag_version_id, held)
-    return taken
+        return await _retake(connection, dag, dag_version_id, dag_version_id, held, asked=False)
 
 
 async def take_for(pool: Pool, dag: str, dag_version_id: str, call: str, held: timedelta) -> None:
     """For a person's call, by its id: another barrier where the last one is not good any more, and a hold of releases
     at any rate. So it waits for the same barrier as another call. Raises UNAVAILABLE."""
     async with transaction(pool) as connection:
-        await _retake(connection, dag, dag_version_id, held, asked=True)
-        await holding.hold(connection, dag_version_id, call, held)
+        if not await _retake(connection, dag, dag_version_id, call, held, asked=True):
+            await holding.hold(connection, dag_version_id, call, held)
 
 
-async def _retake(connection: Connection, dag: str, dag_version_id: str, held: timedelta, *, asked: bool) -> bool:
-    values = {"dag_version_id": dag_version_id, "good_for": GOOD_FOR, "held": held, "asked": asked}
+async def _retake(
+    connection: Connection, dag: str, dag_version_id: str, holder: str, held: timedelta, *, asked: bool
+) -> bool:
+    values = {"dag_version_id": dag_version_id, "least": LONG, "held": held, "asked": asked}
     if not await _may_retake(connection, values):  # then acceptance need not wait for it
         return False
     standing = await stages.own(connection, dag)
     if standing.staged_version_id != dag_version_id or not await _may_retake(connection, values):
         return False
+    await holding.hold(connection, dag_version_id, holder, held)  # first: what comes after the barrier is held
     await connection.execute(_sql.retake_barrier, values)
     await connection.execute(_sql.bar_jobs, values)
     return True

@@ -1,13 +1,18 @@
 -- The barrier of a build: everything that was accepted before it is done before the version may take over (MECHANICS 19).
 
 -- name: get_barrier
--- Of a version that is staged; before the first look of this release there is none but the staging. Primary key.
-select coalesce(barrier_at, staged_at) as barrier_at, barrier_passed_at is not null as passed, barrier_retaken as retaken,
-    barrier_retaken and (
-        barrier_passed_at is null or clock_timestamp() < barrier_passed_at + greatest(%(good_for)s::interval, barrier_passed_at - barrier_at)
+-- Of a version that is staged; before the first look of this release there is none but the staging. `good` as in `may_retake`. Primary keys.
+select coalesce(v.barrier_at, v.staged_at) as barrier_at, v.barrier_passed_at is not null as passed, v.barrier_retaken as retaken,
+    v.barrier_retaken and (
+        v.barrier_passed_at is null or (d.releases_held_since <= v.barrier_at and clock_timestamp() < d.releases_held_until) is true
+        or (
+            v.barrier_passed_at - v.barrier_at > %(least)s::interval
+            and clock_timestamp() < v.barrier_passed_at + (v.barrier_passed_at - v.barrier_at)
+        )
     ) as good
-from dag_version
-where dag_version_id = %(dag_version_id)s and staged_at is not null;
+from dag_version v
+join dag d using (dag)
+where v.dag_version_id = %(dag_version_id)s and v.staged_at is not null;
 
 -- name: before_barrier
 -- Whether anything is left to do of what was caused before the barrier. What comes of it is replayed, all the way down. All that the jobs have
@@ -57,13 +62,19 @@ from dag_version
 where dag_version_id = %(dag_version_id)s;
 
 -- name: may_retake
--- Where the last one is passed. For a person only where it is good no more: of two that try at once the second finds the first one's. Where
--- nobody asked, when releases may be held again, as long after the last hold as this one is to last, and only of what does not wait for a
--- person. Decides only under the DAG's locks. Primary keys.
+-- Where the last one is passed. For a person only where it is good no more: of two that try at once the second finds the first one's. It is
+-- good for as long as releases have been held since; one that took longer than a hold lasts, for as long as it took. Where nobody asked, when
+-- releases may be held again, as long after the last hold as this one is to last, and only of what does not wait for a person. Decides only
+-- under the DAG's locks. Primary keys.
 select v.barrier_passed_at is not null and case when %(asked)s::boolean
     then not (
-        v.barrier_retaken
-        and clock_timestamp() < v.barrier_passed_at + greatest(%(good_for)s::interval, v.barrier_passed_at - v.barrier_at)
+        v.barrier_retaken and (
+            (d.releases_held_since <= v.barrier_at and clock_timestamp() < d.releases_held_until) is true
+            or (
+                v.barrier_passed_at - v.barrier_at > %(least)s::interval
+                and clock_timestamp() < v.barrier_passed_at + (v.barrier_passed_at - v.barrier_at)
+            )
+        )
     )
     else not v.hold and (d.releases_held_until is null or d.releases_held_until < clock_timestamp() - %(held)s::interval)
 end

@@ -5,7 +5,8 @@
 -- However long ago they were held last, and beside others. Only for what is being built: it may have been given up since it was looked at, and
 -- what is built instead needs none. Primary keys.
 update dag d
-set releases_held_until = greatest(d.releases_held_until, w.until),
+set releases_held_since = case when d.releases_held_until > clock_timestamp() then d.releases_held_since else clock_timestamp() end,
+    releases_held_until = greatest(d.releases_held_until, w.until),
     releases_held_by = d.releases_held_by || jsonb_build_object(%(holder)s::text, w.until)
 from dag_version v
 cross join (select clock_timestamp() + %(longest)s::interval as until) w

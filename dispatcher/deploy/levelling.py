@@ -2,9 +2,9 @@
 
 Under steady traffic what is active is ahead by some scopes at every look. So while only these are missing, a barrier is
 taken and releases of the jobs that are about to go are held, as an automatic cutover does; acceptance of events is
-never held. No transaction is open meanwhile, and who waits no more leaves a hold that ends by itself, and a barrier
-that the next call finds passed. Several who wait at once, at whichever dispatcher, wait for the same barrier; each
-holds releases for itself, and what one of them does all have asked for.
+never held. No transaction is open meanwhile, and who waits no more leaves a hold that ends by itself. Several who wait
+at once, at whichever dispatcher, wait for the same barrier; each holds releases for itself, and what one of them does
+all have asked for.
 
 Each look is without locks, and a try to cut over, for which acceptance waits, follows only on one that found nothing
 missing. Between two looks is a rest, whatever came of them.

@@ -1,18 +1,21 @@
 """The barrier of a cutover: nothing that what is active has done is missing in the version that takes its place, though
 no watermark tells; and a build gets there however much goes on."""
 
+import asyncio
 from datetime import timedelta
 
 import grpc
 import pytest
 
-from dispatcher.deploy import barrier, cutover, progress
+from dispatcher.db.pool import transaction
+from dispatcher.deploy import barrier, cutover, holding, progress
 from dispatcher.deploy.advancing import advance
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
 from tests.dispatcher.builders import int64
 from tests.dispatcher.changing import Fleet, deploy, served, state, watch
-from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.in_process import DEADLINE, InProcess
+from tests.dispatcher.refusals import refusal
 from tests.dispatcher.switches.builds import CHANGED, HELD, READER, built
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1 import source_service_pb2 as sources
@@ -141,8 +144,8 @@ async def test_a_build_with_nothing_in_work_takes_over_at_once(dispatcher: InPro
     assert await dispatcher.value(BARRIER, building.deployment_id) == before
 
 
-async def test_a_barrier_that_was_passed_is_good_for_a_while(dispatcher: InProcess, fleet: Fleet) -> None:
-    """Else a build whose watermarks are level now and then would never take over; and one of days ago says nothing."""
+async def _passed(dispatcher: InProcess, fleet: Fleet) -> Deployment:
+    """It has passed a barrier of its own, and has something in work that came after it."""
     source, building = await built(dispatcher, fleet, watermark=False)
     await source.publish([3], watermark=False)
     await fleet.work("copies")
@@ -151,17 +154,70 @@ async def test_a_barrier_that_was_passed_is_good_for_a_while(dispatcher: InProce
     await barrier.note_passed(dispatcher.pool, building.deployment_id)
     await source.publish([4], watermark=False)
     await fleet.work("copies")
-    passed = "update dag_version set barrier_at = barrier_at - {0}, barrier_passed_at = barrier_passed_at - {0}"
-    await dispatcher.run(passed.format("interval '1 day'"))
-    await dispatcher.run(HELD_UNTIL, "1 day")
-    assert await _advance(dispatcher, building) == "building"
-    assert await _advance(dispatcher, building) == "building", "the next one is to be passed first"
-    await fleet.work("sums", "last")
-    await barrier.note_passed(dispatcher.pool, building.deployment_id)
-    await source.publish([5], watermark=False)
-    await fleet.work("copies")
-    await dispatcher.run(passed.format("interval '20 s'"))
+    return building
+
+
+async def test_a_barrier_that_was_passed_is_good_while_releases_are_held(dispatcher: InProcess, fleet: Fleet) -> None:
+    """Else a build that has something in work at every look would never take over."""
+    building = await _passed(dispatcher, fleet)
+    assert await dispatcher.value(HELD)
     assert await _advance(dispatcher, building) == "active"
+
+
+async def test_once_they_go_on_another_one_is_needed(dispatcher: InProcess, fleet: Fleet) -> None:
+    """What is active does what came after the first one. A hold that begins later does not take that back."""
+    building = await _passed(dispatcher, fleet)
+    before = await dispatcher.value(BARRIER, building.deployment_id)
+    await dispatcher.run(HELD_UNTIL, "1 s")
+    assert await _advance(dispatcher, building) == "building"
+    async with transaction(dispatcher.pool) as connection:
+        await holding.hold(connection, building.deployment_id, "another", timedelta(seconds=1))
+    assert await _advance(dispatcher, building) == "building"
+    assert await dispatcher.value(BARRIER, building.deployment_id) == before
+    await dispatcher.run(HELD_UNTIL, "31 s")
+    assert await _advance(dispatcher, building) == "building"
+    assert await dispatcher.value(BARRIER, building.deployment_id) > before
+    await fleet.work("sums", "last")
+    assert await _advance(dispatcher, building) == "active"
+
+
+@pytest.mark.parametrize(("ago", "becomes"), [(20, "active"), (50, "building")])
+async def test_one_that_took_longer_than_a_hold_is_good_for_as_long_as_it_took(
+    dispatcher: InProcess, fleet: Fleet, ago: int, becomes: str
+) -> None:
+    building = await _passed(dispatcher, fleet)
+    await dispatcher.run(
+        "update dag_version set barrier_passed_at = clock_timestamp() - %s * interval '1 s',"
+        " barrier_at = clock_timestamp() - (%s + 45) * interval '1 s' where dag_version_id = %s",
+        ago,
+        ago,
+        building.deployment_id,
+    )
+    await dispatcher.run(HELD_UNTIL, "1 s")
+    assert await _advance(dispatcher, building) == becomes
+
+
+async def test_a_call_that_is_given_up_leaves_no_barrier_that_is_good_without_its_hold(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, building = await built(dispatcher, fleet, hold=True)
+    await source.publish([3])
+    await fleet.work("copies")
+    over = pb.CutOverDagRequest(deployment_id=building.deployment_id)
+    call = asyncio.ensure_future(dispatcher.dags.CutOverDag(over))
+    async with asyncio.timeout(DEADLINE):
+        while not await dispatcher.value(HELD):
+            assert not call.done()
+        call.cancel()
+        while await dispatcher.value(HELD):
+            pass
+    await fleet.work()
+    await _run_again(dispatcher, 1)
+    await _work_of_active(dispatcher, fleet)
+    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.3))
+    assert await refusal(dispatcher.dags.CutOverDag(over)) == "NOT_CAUGHT_UP", "the active version shows it already"
+    await fleet.work()
+    assert state((await dispatcher.dags.CutOverDag(over)).deployment) == "active"
 
 
 async def test_a_cutover_by_hand_waits_for_what_was_run_again(

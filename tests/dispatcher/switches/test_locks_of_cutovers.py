@@ -6,9 +6,9 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from dispatcher.db.pool import Pool
+from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import barrier, cutover, levelling, progress, stages
+from dispatcher.deploy import barrier, cutover, holding, levelling, progress, stages
 from dispatcher.deploy.progress import StagedJobRow
 from dispatcher.deploy.readiness import Waiver
 from dispatcher.deploy.stages import Standing
@@ -94,6 +94,8 @@ async def test_what_is_known_to_be_done_is_seen_under_the_locks(
 ) -> None:
     """The task that is in work came after the barrier: that was found before."""
     building = await _built(dispatcher, source, fleet)
+    async with transaction(dispatcher.pool) as connection:
+        await holding.hold(connection, building.deployment_id, "somebody", cutover.HELD_RELEASES)
     await dispatcher.run(AWAITED, building.deployment_id)
     await dispatcher.run("update task set created_at = clock_timestamp() where state = 'queued'")
     assert await cutover.cut_over(dispatcher.pool, building.deployment_id, "user:tester") is None
