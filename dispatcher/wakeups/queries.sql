@@ -73,7 +73,8 @@ order by job.job_version_id, k.origin;
 
 -- name: release
 -- RELEASE: queued to released, so many of each job and class as were dealt out, in scope order. Other replicas' picks are skipped. The
--- conditions are those of job_lines. Index task_queued.
+-- conditions are those of job_lines. Whether releases are held is asked again: who sees a task that was accepted after a barrier sees the
+-- hold that came with it. Index task_queued, primary keys.
 with picked as (
     select c.task_id
     from unnest(
@@ -88,6 +89,14 @@ with picked as (
         limit p.tasks
         for no key update of t skip locked
     ) c
+    where not exists (
+        select 1
+        from job_version j
+        join dag d using (dag)
+        where j.job_version_id = p.job_version_id and j.kind <> 'source' and d.releases_held_until > clock_timestamp() and not exists (
+            select 1 from dag_version_job n where n.dag_version_id = d.staged_version_id and n.job_version_id = j.job_version_id
+        )
+    )
 )
 update task
 set state = 'released', released_at = clock_timestamp()

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from dispatcher.db.pool import transaction
-from dispatcher.db.rows import Connection
-from dispatcher.deploy import cutover, holding, readiness
+from dispatcher.db.rows import Connection, rows
+from dispatcher.deploy import barrier, cutover, holding, readiness
 from dispatcher.deploy.advancing import advance
 from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, state, watch
@@ -68,6 +68,33 @@ async def test_the_hold_of_a_build_that_has_a_dead_task_ends(dispatcher: InProce
     assert not await dispatcher.value(HELD)
 
 
+@pytest.mark.races
+async def test_a_round_of_releases_that_began_before_a_barrier_releases_nothing_from_after_it(
+    dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has counted what may go when the barrier is taken and another event comes, whose scope is the first."""
+    await source.publish([1], watermark=False)
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED)
+    while await dispatcher.replay():
+        pass
+    await fleet.work()
+    await barrier.note_passed(dispatcher.pool, building.deployment_id)
+    await source.publish([5], watermark=False)
+
+    async def counted(connection: Connection, statement: str, kind: type[object], **values: object) -> list[object]:
+        found = await rows(connection, statement, kind, **values)
+        monkeypatch.setattr(COUNTING, rows)
+        assert await barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES)
+        await source.publish([4], watermark=False)
+        return found
+
+    monkeypatch.setattr(COUNTING, counted)
+    await dispatcher.release()
+    assert await dispatcher.value(HELD)
+    assert await dispatcher.rows(RELEASED_OF_ACTIVE) == []
+
+
 async def test_a_source_is_never_held(dispatcher: InProcess, source: Source, fleet: Fleet) -> None:
     """One that is about to go, and whose worker was restarted."""
     building = (await deploy(dispatcher, PIPELINE.replace("/data/blocks.csv", "/data/other.csv"))).deployment_id
@@ -79,6 +106,11 @@ async def test_a_source_is_never_held(dispatcher: InProcess, source: Source, fle
     assert await dispatcher.value(RUN) == "released"
 
 
+COUNTING = "dispatcher.wakeups.release.rows"
+RELEASED_OF_ACTIVE = """
+select t.task_id from task t join job_version j using (job_version_id) join job_version_run r using (job_version_id)
+where j.job = 'copies' and r.run_state = 'running' and t.state = 'released'
+"""
 RUN = """
 select t.state::text from task t join job_version_run r using (job_version_id)
 where t.origin = 'source_run' and r.run_state = 'running'
