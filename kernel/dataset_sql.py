@@ -9,6 +9,7 @@ This module parses and never binds or executes. It is no security gate: a caller
 
 import json
 import os
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,7 @@ _PARSER_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "memory_limit": "512MB",
 }
 _PAGE_LETTERS = 65_536
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,14 @@ def scope_columns(cursor_type: str) -> dict[str, str]:
     return {"first": cursor_type, "last": cursor_type, "unit_count": "uint64", "revision": "uint64"}
 
 
+def folded(identifier: str) -> str:
+    """The identifier as DuckDB compares them: of letters, those of ASCII alone lose their case.
+
+    Python's `lower` would take more for equal: the Kelvin sign and `k`, `Ä` and `ä`.
+    """
+    return identifier.lower() if identifier.isascii() else identifier.translate(_ASCII_LOWER)
+
+
 def quoted(identifier: str) -> str:
     """The identifier as SQL writes it whatever its characters."""
     return '"' + identifier.replace('"', '""') + '"'
@@ -263,7 +273,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
             pending.extend(reversed(value))
 
 
-def _base_tables(value: Any, defined: frozenset[str]) -> Iterator[tuple[tuple[str, ...], int]]:
+def _base_tables(value: Any, defined: frozenset[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], int]]:
     """Names and byte offsets of the relations below `value` that no WITH clause around them defines.
 
     A common table expression is visible in those after it and in the body, but not in itself:
@@ -277,19 +287,22 @@ def _base_tables(value: Any, defined: frozenset[str]) -> Iterator[tuple[tuple[st
         return
     if value.get("type") == "BASE_TABLE":
         parts = tuple(value["qualified_name"]["path"])
-        plain = parts[-1].lower() if len(parts) == 1 or parts[:-1] == ("recurring",) else None
-        if plain not in defined:
+        if tuple(map(folded, parts)) not in defined:
             yield parts, _offset(value)
         return
     if "cte_map" in value:
         for entry in value["cte_map"]["map"]:
             yield from _base_tables(entry["value"], defined)
-            defined |= {str(entry["key"]).lower()}
+            defined |= {(folded(str(entry["key"])),)}
     for key, child in value.items():
         if key == "cte_map":
             continue
-        recursive = value.get("type") == "RECURSIVE_CTE_NODE" and key != "left"
-        yield from _base_tables(child, defined | {str(value["cte_name"]).lower()} if recursive else defined)
+        if value.get("type") == "RECURSIVE_CTE_NODE" and key != "left":
+            # Within its own second half, `recurring.t` is the union so far of the recursive expression `t`.
+            name = folded(str(value["cte_name"]))
+            yield from _base_tables(child, defined | {(name,), ("recurring", name)})
+        else:
+            yield from _base_tables(child, defined)
 
 
 def _offset(node: dict[str, Any]) -> int:

@@ -17,8 +17,9 @@ from typing import Any
 
 import duckdb
 
-from kernel.dataset_sql import TableName, line_and_column
+from kernel.dataset_sql import TableName, folded, line_and_column
 from queryd.allowed import FUNCTIONS, TABLE_FUNCTIONS, TYPES
+from queryd.shapes import KNOWN, OPERATORS, PARTS, QUERY_NODES
 from queryd.terms import Constant, Mentions, mentions
 
 _MOST_NAMES = 1000  # as DatasetService.PinDatasets takes
@@ -26,88 +27,12 @@ _LONGEST_NAME = 255
 _MOST_PARAMETERS = 1000
 _NO_VALUES: Mapping[str, Constant] = {}
 
-_PLACE = frozenset({"query_location", "query_location_length"})
-_EXPRESSION = _PLACE | {"class", "type", "alias"}
-_TABLE = _PLACE | {"type", "alias", "sample"}
-_QUERY = frozenset({"type", "modifiers", "cte_map"})
-_CALL = _EXPRESSION | {"function_name", "schema", "catalog", "qualified_name", "arguments", "distinct"}
+Scope = frozenset[tuple[str, ...]]
+"""What names of relations mean a common table expression, by their parts, folded as the engine folds them.
 
-# Query nodes, relations and modifiers by `type`; expressions by `class`. Each with all the fields that it may have.
-_KNOWN: dict[str, frozenset[str]] = {
-    # query nodes
-    "SELECT_NODE": _QUERY
-    | {"select_list", "from_table", "where_clause", "group_expressions", "group_sets", "aggregate_handling"}
-    | {"having", "sample", "qualify"},
-    "SET_OPERATION_NODE": _QUERY | {"setop_type", "left", "right", "setop_all", "children"},
-    "RECURSIVE_CTE_NODE": _QUERY | {"cte_name", "union_all", "left", "right", "aliases", "key_targets"},
-    # relations
-    "BASE_TABLE": _TABLE
-    | {"schema_name", "table_name", "catalog_name", "column_name_alias", "at_clause", "qualified_name"},
-    "SUBQUERY_TABLE": _TABLE | {"subquery", "column_name_alias"},
-    "JOIN": _TABLE
-    | {"left", "right", "condition", "join_type", "ref_type", "using_columns", "delim_flipped", "is_implicit"}
-    | {"duplicate_eliminated_columns", "ranking_expression", "nearest_count", "nearest_order_type", "nearest_approx"},
-    "TABLE_FUNCTION": _TABLE | {"function", "column_name_alias", "with_ordinality"},
-    "EXPRESSION_LIST": _TABLE | {"expected_names", "expected_types", "values"},
-    "EMPTY": _TABLE,
-    "PIVOT": _TABLE
-    | {"source", "aggregates", "unpivot_names", "pivots", "groups", "column_name_alias", "include_nulls"},
-    # modifiers
-    "LIMIT_MODIFIER": frozenset({"type", "limit", "offset", "limit_type"}),
-    "ORDER_MODIFIER": frozenset({"type", "orders"}),
-    "DISTINCT_MODIFIER": frozenset({"type", "distinct_on_targets"}),
-    "ORDER_DEFAULT": frozenset({"type", "null_order", "expression"}),
-    "ASCENDING": frozenset({"type", "null_order", "expression"}),
-    "DESCENDING": frozenset({"type", "null_order", "expression"}),
-    # expressions
-    "BETWEEN": _EXPRESSION | {"input", "lower", "upper"},
-    "CASE": _EXPRESSION | {"case_checks", "else_expr"},
-    "CAST": _EXPRESSION | {"child", "try_cast", "type_expr"},
-    "COLLATE": _EXPRESSION | {"child", "collation"},
-    "COLUMN_REF": _EXPRESSION | {"column_names"},
-    "COMPARISON": _EXPRESSION | {"left", "right"},
-    "CONJUNCTION": _EXPRESSION | {"children"},
-    "CONSTANT": _EXPRESSION | {"literal"},
-    "FUNCTION": _CALL | {"filter", "order_bys", "is_operator", "export_state"},
-    "LAMBDA": _EXPRESSION | {"lhs", "expr", "syntax_type"},
-    "OPERATOR": _EXPRESSION | {"children"},
-    "PARAMETER": _EXPRESSION | {"identifier"},
-    "POSITIONAL_REFERENCE": _EXPRESSION | {"index"},
-    "STAR": _EXPRESSION
-    | {"relation_name", "exclude_list", "replace_list", "columns", "expr", "qualified_exclude_list", "rename_list"},
-    "SUBQUERY": _EXPRESSION | {"subquery_type", "subquery", "child", "comparison_type"},
-    "TYPE": _EXPRESSION | {"catalog", "schema", "type_name", "children", "qualified_name"},
-    "WINDOW": _CALL
-    | {"partitions", "orders", "ignore_nulls", "has_ignore_nulls", "filter_expr", "exclude_clause", "arg_orders"}
-    | {"start", "end", "start_expr", "end_expr", "offset_expr", "default_expr"},
-}
-_QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE"})
-_OPERATORS = frozenset(
-    {
-        *("ARRAY_CONSTRUCTOR", "ARRAY_EXTRACT", "ARRAY_SLICE", "STRUCT_EXTRACT", "COMPARE_IN", "COMPARE_NOT_IN"),
-        *("GROUPING_FUNCTION", "OPERATOR_COALESCE", "OPERATOR_NULLIF", "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL"),
-        *("OPERATOR_NOT", "OPERATOR_TRY", "OPERATOR_UNPACK"),
-    }
-)
-# Parts of nodes that carry no type of their own: one set of fields each.
-_PARTS = frozenset(
-    {
-        frozenset({"map"}),
-        frozenset({"key", "value"}),
-        frozenset({"aliases", "materialized", "key_targets", "payload_aggregates", "query_node"}),
-        frozenset({"node", "named_param_map"}),
-        frozenset({"expression", "name"}),
-        frozenset({"kind", "text"}),
-        frozenset({"path"}),
-        frozenset({"when_expr", "then_expr"}),
-        frozenset({"alias", "star_expr", "values"}),
-        frozenset({"entries", "pivot_enum", "pivot_expressions", "unpivot_names"}),
-        frozenset({"sample_size", "is_percentage", "method", "seed", "repeatable", "sample_rate"}),
-        frozenset({"type", "is_null", "value"}),
-        frozenset({"id", "type_info"}),
-        frozenset({"catalog", "schema", "table", "column"}),
-    }
-)
+It must never hold more than the engine's own scope does: a name that the engine does not find there is one of a file.
+"""
+
 # What kinds that people do write are called, for the message.
 _WORDS = {
     "SHOW_REF": "DESCRIBE, SHOW and SUMMARIZE look at the engine, not at data: select from a dataset instead",
@@ -181,13 +106,13 @@ def parsed(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
 
 @dataclass(slots=True)
 class _Walk:
-    """One pass over a tree. `scope` is the names of the common table expressions that are visible, in lower case."""
+    """One pass over a tree."""
 
     sql: str
     names: dict[tuple[str, ...], TableName] = field(default_factory=dict)
     parameters: set[str] = field(default_factory=set)
 
-    def visit(self, value: Any, scope: frozenset[str], offset: int) -> None:
+    def visit(self, value: Any, scope: Scope, offset: int) -> None:
         if isinstance(value, list):
             for item in value:
                 self.visit(item, scope, offset)
@@ -196,25 +121,25 @@ class _Walk:
             kind = value.get("type")
             if isinstance(kind, str):
                 self._check(value, kind, scope, offset)
-            elif frozenset(value) not in _PARTS and not any(frozenset(value) < part for part in _PARTS):
+            elif frozenset(value) not in PARTS and not any(frozenset(value) < part for part in PARTS):
                 raise self._refused(
                     f"the gate does not know a construct with the fields {', '.join(sorted(value))}", offset
                 )
             self._descend(value, kind if isinstance(kind, str) else "", scope, offset)
 
-    def _check(self, node: dict[str, Any], kind: str, scope: frozenset[str], offset: int) -> None:
+    def _check(self, node: dict[str, Any], kind: str, scope: Scope, offset: int) -> None:
         name = str(node.get("class", kind))
-        known = _KNOWN.get("SUBQUERY_TABLE" if kind == "SUBQUERY" and "class" not in node else name)
+        known = KNOWN.get("SUBQUERY_TABLE" if kind == "SUBQUERY" and "class" not in node else name)
         if known is None:
             raise self._refused(_WORDS.get(name) or f"{_word(name)} is not allowed: a query only reads", offset)
         if unknown := sorted(set(node) - known):
             raise self._refused(f"the gate does not know {_word(name)} with the field {unknown[0]}", offset)
         if name in ("FUNCTION", "WINDOW"):
             self._check_call(node, offset)
-        elif name == "OPERATOR" and kind not in _OPERATORS:
+        elif name == "OPERATOR" and kind not in OPERATORS:
             raise self._refused(f"the gate does not know the operator {kind}", offset)
-        elif name == "TYPE" and str(node["type_name"]).lower() not in TYPES:
-            raise self._refused(f"the type {node['type_name']} is not one that a query may name", offset)
+        elif name == "TYPE" and (path := _path(node)) and (len(path) != 1 or folded(path[0]) not in TYPES):
+            raise self._refused(f"the type {'.'.join(path)} is not one that a query may name", offset)
         elif name == "PARAMETER":
             self._add_parameter(str(node["identifier"]), offset)
         elif kind == "BASE_TABLE":
@@ -229,24 +154,23 @@ class _Walk:
         self.parameters.add(identifier)
 
     def _check_call(self, node: dict[str, Any], offset: int) -> None:
-        path = node["qualified_name"]["path"]
-        if len(path) != 1 or str(node["function_name"]).lower() not in FUNCTIONS or node.get("export_state"):
+        path = _path(node)
+        if len(path) != 1 or folded(path[0]) not in FUNCTIONS or node.get("export_state"):
             raise self._refused(f"the function {'.'.join(path)} is not one that a query may call", offset)
 
     def _check_table_function(self, node: dict[str, Any], offset: int) -> None:
-        path = node.get("qualified_name", {}).get("path", [])
-        if node.get("class") != "FUNCTION" or len(path) != 1 or path[0].lower() not in TABLE_FUNCTIONS:
-            known = ", ".join(sorted(TABLE_FUNCTIONS))
-            what = ".".join(map(str, path))
+        if node["class"] != "FUNCTION" or set(node) - KNOWN["FUNCTION"]:
+            raise self._refused("the gate does not know a table function of this form", offset)
+        path = _path(node)
+        if len(path) != 1 or folded(path[0]) not in TABLE_FUNCTIONS:
+            known, what = ", ".join(sorted(TABLE_FUNCTIONS)), ".".join(path)
             raise self._refused(f"the table function {what} is not one of {known}: read a dataset by its name", offset)
 
-    def _check_relation(self, node: dict[str, Any], scope: frozenset[str], offset: int) -> None:
+    def _check_relation(self, node: dict[str, Any], scope: Scope, offset: int) -> None:
         if node.get("at_clause") is not None:
             raise self._refused("AT is not offered: give the query a state to read instead (as_of)", offset)
-        parts = tuple(str(part) for part in node["qualified_name"]["path"])
-        # `recurring.t` is the union so far of the recursive expression `t`.
-        inner = parts[1:] if len(parts) == 2 and parts[0].lower() == "recurring" else parts
-        if (len(inner) == 1 and inner[0].lower() in scope) or parts in self.names:
+        parts = _path(node)
+        if tuple(map(folded, parts)) in scope or parts in self.names:
             return
         place = self._place(offset)
         name = TableName(parts, place.line, place.column)
@@ -258,24 +182,26 @@ class _Walk:
         if len(self.names) > _MOST_NAMES:
             raise self._refused(f"a query names at most {_MOST_NAMES} datasets", offset)
 
-    def _descend(self, node: dict[str, Any], kind: str, scope: frozenset[str], offset: int) -> None:
+    def _descend(self, node: dict[str, Any], kind: str, scope: Scope, offset: int) -> None:
         """Visits what is below. A common table expression is seen by those after it and by the body, not by itself."""
-        if kind in _QUERY_NODES:
+        if kind in QUERY_NODES:
             for entry in node["cte_map"].get("map", []):
                 self._check_common_table(entry, offset)
                 self.visit(entry, scope, offset)
-                scope |= {str(entry["key"]).lower()}
+                scope |= {(folded(str(entry["key"])),)}
         for key, child in node.items():
             if kind == "RECURSIVE_CTE_NODE" and key == "right":
-                self.visit(child, scope | {str(node["cte_name"]).lower()}, offset)
+                # Within its own second half, `recurring.t` is the union so far of the recursive expression `t`.
+                name = folded(str(node["cte_name"]))
+                self.visit(child, scope | {(name,), ("recurring", name)}, offset)
             elif kind == "TABLE_FUNCTION" and key == "function":
-                self.visit(child.get("arguments", []), scope, offset)  # the call itself was held against its own list
-            elif key != "cte_map" or kind not in _QUERY_NODES:
+                self.visit(list(child.values()), scope, offset)  # the call itself was held against a list of its own
+            elif key != "cte_map" or kind not in QUERY_NODES:
                 self.visit(child, scope, offset)
 
     def _check_common_table(self, entry: dict[str, Any], offset: int) -> None:
         node = entry["value"]["query_node"]
-        if node["type"] not in _QUERY_NODES:
+        if node["type"] not in QUERY_NODES:
             raise self._refused(f"{_word(node['type'])} is not allowed in WITH: a query only reads", offset)
 
     def _refused(self, message: str, offset: int) -> GateError:
@@ -289,6 +215,11 @@ def _offset(node: dict[str, Any], outer: int) -> int:
     """Where a node stands, in bytes; the largest uint64 stands for "nowhere", as in nodes that the parser adds."""
     offset = node.get("query_location")
     return offset if isinstance(offset, int) and 0 <= offset < 2**63 else outer
+
+
+def _path(node: dict[str, Any]) -> tuple[str, ...]:
+    """A name with what qualifies it."""
+    return tuple(map(str, node["qualified_name"]["path"]))
 
 
 def _word(kind: str) -> str:

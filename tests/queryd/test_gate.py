@@ -91,6 +91,8 @@ def test_names_come_once_for_each_spelling_with_their_first_place(connection: du
         ("with t as (select 1) (with t as (from t) from t) union all from t", []),
         ("select * from a limit (select count(*) from b)", ["a", "b"]),
         ("select * from a join b on exists (from c where a.x = c.x)", ["a", "b", "c"]),
+        ("with recursive t as (select 1 n union select n + 1 from recurring.T where n < 3) from t", []),
+        ("with recursive t as (select 1 n union select n from (with t as (select 2) from recurring.t)) from t", []),
     ],
 )
 def test_names_follow_the_scope_of_common_table_expressions(
@@ -104,6 +106,29 @@ def test_names_follow_the_scope_of_common_table_expressions(
                 engine.execute(f"explain {sql}")
             engine.execute(f"create table {name} (a int, n int, x int)")
         engine.execute(f"explain {sql}")
+
+
+@pytest.mark.parametrize(
+    ("sql", "file"),
+    [
+        ("with csv as (select 1) from recurring.csv", "recurring.csv"),
+        ("with recursive csv as (select 1 n union select n from csv) from csv, recurring.csv", "recurring.csv"),
+        (
+            "with recursive csv as (select 1 n union select n from csv), t as (from recurring.csv) from t",
+            "recurring.csv",
+        ),
+        ('with "k.csv" as (select 1) from "\u212a.csv"', "\u212a.csv"),
+        ('with "ä.csv" as (select 1) from "Ä.csv"', "Ä.csv"),
+    ],
+)
+def test_what_the_engine_would_read_from_a_file_is_never_taken_for_a_common_table_expression(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str, file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(file).write_text("a\nsecret\n")
+    with duckdb.connect() as engine:
+        assert "secret" in str(engine.sql(sql).fetchall())
+    assert [name for name, _, _ in _names(connection, sql)] == [file]
 
 
 def test_every_hostile_text_is_refused_or_names_what_no_dataset_is(connection: duckdb.DuckDBPyConnection) -> None:
@@ -133,7 +158,7 @@ def test_a_tree_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         {"node": {**node, "select_list": [{"new": 1}]}, "named_param_map": []},
         {"node": {"type": "SELECT_NODE"}, "named_param_map": []},
     ):
-        monkeypatch.setattr(gate, "_parsed", lambda connection, sql, tree=tree: tree)
+        monkeypatch.setattr(gate, "parsed", lambda connection, sql, tree=tree: tree)
         with pytest.raises(GateError) as caught, duckdb.connect() as connection:
             check(connection, "select 1")
         assert caught.value.kind == "refused"
