@@ -37,13 +37,17 @@ venv: ## Make .venv with the pinned packages (PYTHON=... chooses the interpreter
 node: ## Install the TypeScript client's packages and the tests' SQS server, where node is there
 	@tools/node_modules.sh
 
+.PHONY: extensions
+extensions: venv ## Install the DuckDB with extensions that tests of queries need
+	@tools/other_venv.sh extensions
+
 .PHONY: lock
 lock: venv ## Resolve the dependencies into requirements/*.txt (UPGRADE=1, or UPGRADE=package, for newer versions)
 	@tools/lock.sh
 
 .PHONY: clean
 clean: ## Remove what builds and tests leave behind, .venv and node_modules too
-	rm -rf .venv .venv-bench clients/typescript/node_modules clients/typescript/dist bench/out build dist
+	rm -rf .venv .venv-bench .venv-extensions clients/typescript/node_modules clients/typescript/dist bench/out build dist
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find $(PYTHON_FOLDERS) gen -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -81,7 +85,7 @@ verify: venv node ## Check that what is generated is what the generators make no
 	@$(BIN)/python -m tools.verify
 
 .PHONY: pytest
-pytest: venv node ## Run the tests (ARGS="tests/kernel -k scopes" chooses)
+pytest: venv node extensions ## Run the tests (ARGS="tests/kernel -k scopes" chooses)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 ##@ Proving
@@ -112,7 +116,7 @@ bench-million: venv ## A source of 10^6 events through an aggregator and a sql j
 
 .PHONY: bench-dispatch
 bench-dispatch: venv ## How fast tasks are delivered, beside other queues (ARGS="--quick --only noop")
-	@tools/bench_venv.sh
+	@tools/other_venv.sh bench
 	@$(BIN)/python -m bench.dispatch $(ARGS)
 
 .PHONY: bench-deploy

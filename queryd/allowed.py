@@ -13,11 +13,11 @@ Made from `duckdb_functions()` of DuckDB 2.0.0: every scalar function, macro, ag
 A test holds this list and the engine's equal but for what it names as left out, so an upgrade cannot go unseen.
 """
 
-_OPERATORS = """
+OPERATORS = """
 != !__postfix !~~ !~~* % & && * ** + - ->> / // < <-> << <= <=> <@ = > >= >> @ @> ^ ^@ | || ~ ~~ ~~* ~~~
 """
 
-_SCALAR = """
+SCALARS = """
 abs acos acosh add age aggregate ago alias apply array_aggr array_aggregate array_append array_apply array_cat
 array_concat array_contains array_cosine_distance array_cosine_similarity array_cross_product array_distance
 array_distinct array_dot_product array_extract array_filter array_grade_up array_has array_has_all array_has_any
@@ -70,7 +70,7 @@ variant_exists variant_extract variant_extract_string variant_keys variant_type 
 weekday weekofyear weighted_avg xor year yearweek
 """
 
-_AGGREGATE = """
+AGGREGATES = """
 any_value approx_count_distinct approx_quantile approx_top_k arbitrary arg_max arg_max_null arg_max_nulls_last arg_min
 arg_min_null arg_min_nulls_last argmax argmin array_agg avg bit_and bit_or bit_xor bitstring_agg bool_and bool_or corr
 count count_if count_star countif covar_pop covar_samp decimal_average entropy favg first fsum group_concat histogram
@@ -80,11 +80,11 @@ regr_sxy regr_syy reservoir_quantile sem skewness stddev stddev_pop stddev_samp 
 sumkahan var_pop var_samp variance
 """
 
-_WINDOW = """
+WINDOWS = """
 cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense row_number
 """
 
-FUNCTIONS = frozenset(f"{_OPERATORS} {_SCALAR} {_AGGREGATE} {_WINDOW}".split())
+FUNCTIONS = frozenset(f"{OPERATORS} {SCALARS} {AGGREGATES} {WINDOWS}".split())
 
 # Table functions that read nothing but their arguments. Others reach files, settings, or tables by a name as data.
 TABLE_FUNCTIONS = frozenset({"generate_series", "range", "unnest"})

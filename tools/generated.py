@@ -42,6 +42,7 @@ GENERATED = (
     ),
     Generated("errors", ("docs/reference/errors.md",), ("python", "-m", "tools.errors_page", "{out}")),
     Generated("states", ("docs/reference/task_states.md",), ("python", "-m", "tools.states_page", "{out}")),
+    Generated("sql", ("docs/reference/sql.md",), ("python", "-m", "tools.sql_page", "{out}")),
     Generated("settings", ("docs/reference/settings.md",), ("python", "-m", "tools.settings_page", "{out}")),
     Generated("tracectl", ("docs/reference/tracectl.md",), ("python", "-m", "ctl.reference", "{out}")),
 )

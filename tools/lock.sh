@@ -1,8 +1,8 @@
 #!/bin/sh
-# `make lock`: resolves pyproject.toml's dependencies into requirements/runtime.txt, requirements/dev.in into dev.txt and
-# bench.in into bench.txt, with the hashes of every wheel for every platform and every Python from 3.11 on. Versions already
-# locked stay; UPGRADE=1 takes the newest, UPGRADE=name that of one package. The resolver is not part of the lock: it gets an
-# environment for the moment.
+# `make lock`: resolves pyproject.toml's dependencies into requirements/runtime.txt, requirements/dev.in into dev.txt, and
+# those of the other environments, bench.in and extensions.in, into bench.txt and extensions.txt, with the hashes of every
+# wheel for every platform and every Python from 3.11 on. Versions already locked stay; UPGRADE=1 takes the newest,
+# UPGRADE=name that of one package. The resolver is not part of the lock: it gets an environment for the moment.
 set -eu
 cd "$(dirname "$0")/.."
 resolver=uv==0.13.9
@@ -25,6 +25,7 @@ lock() {
 lock pyproject.toml runtime.txt
 lock requirements/dev.in dev.txt
 lock requirements/bench.in bench.txt
+lock requirements/extensions.in extensions.txt
 
 if grep -nE '://|^-i |--(extra-)?index-url|--find-links' requirements/*.txt; then
     echo "make lock: an address got into a lock (above): a lock names packages and hashes, never a place" >&2

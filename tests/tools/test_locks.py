@@ -21,7 +21,7 @@ def pins(name: str) -> dict[str, str]:
     return {match["name"]: match["version"] for match in REQUIREMENT.finditer(lock(name))}
 
 
-@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt", "bench.txt"])
+@pytest.mark.parametrize("name", ["runtime.txt", "dev.txt", "bench.txt", "extensions.txt"])
 def test_every_line_is_a_hashed_pin_or_a_comment(name: str) -> None:
     left = REQUIREMENT.sub("", lock(name))
     assert [line for line in left.splitlines() if line and not line.lstrip().startswith("#")] == []
