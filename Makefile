@@ -127,6 +127,10 @@ bench-deploy: venv ## Cutovers and rollbacks: how long, what they hold up, and t
 bench-query: venv ## How fast rows come to a client, and how soon a tiny query is answered (ARGS="--quick --only tiny")
 	@$(BIN)/python -m bench.query $(ARGS)
 
+.PHONY: bench-gate
+bench-gate: venv extensions ## What the gate lets through of 10^5 mutated attacks, and what it costs (ARGS="--mutants 1000")
+	@$(BIN)/python -m bench.gate $(ARGS)
+
 .PHONY: bench-churn
 bench-churn: venv ## Whether the hot tables stay flat while 2*10^6 tasks come and go (ARGS="--tasks 200000")
 	@$(BIN)/python -m bench.churn $(ARGS)

@@ -10,8 +10,10 @@ The gate is one of three walls. Behind it stand the engine's own locks (queryd/e
 (queryd/engine/sandbox.py).
 """
 
+import gc
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,16 +73,29 @@ class Checked:
 def check(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Constant] = _NO_VALUES) -> Checked:
     """What one SELECT asks for; `values` are those of its parameters, where they are known. Raises GateError."""
     try:
-        walk = _Walk(sql)
-        tree = parsed(connection, sql)
-        walk.visit(tree, frozenset(), 0)
-        found = mentions(tree, values)
+        with _no_collections():
+            walk = _Walk(sql)
+            tree = parsed(connection, sql)
+            walk.visit(tree, frozenset(), 0)
+            found = mentions(tree, values)
     except (RecursionError, MemoryError):
         raise GateError("refused", "the text is nested too deeply or too long; split it", Place(1, 1)) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # a tree of another shape than the one reviewed
         raise GateError("refused", "the gate does not know a construct of this text", Place(1, 1)) from error
     names = sorted(walk.names.values(), key=lambda name: (name.line, name.column))
     return Checked(names, sorted(walk.parameters), found)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """A tree is many objects and no cycles: looking for these while it grows took a seventh of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def parsed(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
