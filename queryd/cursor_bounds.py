@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 from typing import Any
 
+from kernel.dataset_sql import folded
 from queryd.terms import Constant, Term
 from traceapi.types.v1.dag_pb2 import CursorSpec
 from traceapi.types.v1.dataset_pb2 import CursorBounds
@@ -37,7 +38,7 @@ def cursor_bounds(mentions: Sequence[Sequence[Term]], cursor: CursorSpec) -> Cur
     convert = _CONVERT.get(cursor.type)
     if convert is None or not mentions:
         return None
-    column = cursor.column.lower()
+    column = folded(cursor.column)
     ranges = [_range([term for term in terms if term.column == column], convert) for terms in mentions]
     lowers, uppers = [lower for lower, _ in ranges], [upper for _, upper in ranges]
     bounds = CursorBounds()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
+from kernel.dataset_sql import folded
 from queryd.outputs import Node
 from queryd.terms import Terms, mentions
 
@@ -39,11 +40,6 @@ def passed_on(named: Demands, statements: Mapping[str, Node], known: Mapping[str
     except CycleError:  # of names that common table expressions have, too
         return {}
     return found
-
-
-def folded(name: str) -> str:
-    """A name as the engine compares it: names that differ in ASCII case alone are one."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def _common_tables(value: object) -> set[str]:

@@ -9,9 +9,11 @@ DuckDB's parse tree.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kernel.dataset_sql import folded
+
 Node = Mapping[str, Any]
 Column = tuple[str | None, str]
-"""The relation by which it is qualified, or None; its name. In lower case."""
+"""The relation by which it is qualified, or None; its name. Folded as the engine folds them."""
 
 # Expressions that are never called by the name of a column in them, where they have no alias.
 _OWN_NAMES = frozenset({"CONSTANT", "FUNCTION", "CASE", "COMPARISON", "CONJUNCTION", "BETWEEN"})
@@ -38,10 +40,10 @@ def _items(select_list: list[Node]) -> Iterator[tuple[str | None, Column | None]
         kind = item.get("class")
         if kind == "STAR":
             continue
-        parts = [str(part).lower() for part in item["column_names"]] if kind == "COLUMN_REF" else []
+        parts = [folded(str(part)) for part in item["column_names"]] if kind == "COLUMN_REF" else []
         column = (parts[0] if len(parts) == 2 else None, parts[-1]) if len(parts) in (1, 2) else None
         if item.get("alias"):
-            yield str(item["alias"]).lower(), column
+            yield folded(str(item["alias"])), column
         elif column is not None:
             yield column[1], column
         else:
@@ -51,9 +53,9 @@ def _items(select_list: list[Node]) -> Iterator[tuple[str | None, Column | None]
 def _of_star(star: Node, name: str) -> Column | None:
     left_out = [*(star.get("exclude_list") or ()), *(star.get("qualified_exclude_list") or ())]
     changes = (star.get(key) for key in ("replace_list", "rename_list", "columns", "expr"))
-    if any(changes) or any(not isinstance(item, str) or item.lower() == name for item in left_out):
+    if any(changes) or any(not isinstance(item, str) or folded(item) == name for item in left_out):
         return None
-    return str(star.get("relation_name") or "").lower() or None, name
+    return folded(str(star.get("relation_name") or "")) or None, name
 
 
 def _keeps_rows_apart(select: Node) -> bool:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import grpc
 import pyarrow as pa
 
+from kernel.dataset_sql import folded
 from kernel.errors import TraceError, from_rpc_error
 from queryd.cursor_bounds import cursor_bounds
-from queryd.demands import Demands, folded
+from queryd.demands import Demands
 from queryd.scopes import scope_rows, scope_schema
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub

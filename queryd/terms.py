@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from kernel.dataset_sql import folded
 from queryd.outputs import Node, origin
 
 # By `type` of a comparison: as it stands, and with its sides exchanged.
@@ -37,7 +38,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A row counts only where its `column` (lower case) is `>=` or `<=` the one value, or `in` the values."""
+    """A row counts only where its `column` (folded) is `>=` or `<=` the one value, or `in` the values."""
 
     column: str
     operator: str
@@ -118,7 +119,7 @@ class _Reader:
         constants = [self._constant(value) for value in values]
         known = tuple(constant for constant in constants if constant is not None)
         if len(names) in (1, 2) and len(known) == len(constants):
-            yield names[0].lower() if len(names) == 2 else None, Term(names[-1].lower(), operator, known)
+            yield folded(names[0]) if len(names) == 2 else None, Term(folded(names[-1]), operator, known)
 
     def _constant(self, node: Node) -> Constant | None:
         if node.get("class") == "CONSTANT":
@@ -154,4 +155,4 @@ def _is_of(qualifier: str | None, table: Node, *, alone: bool) -> bool:
     if qualifier is None:
         return alone
     path = table["qualified_name"]["path"] if table["type"] == "BASE_TABLE" else [""]
-    return str(table.get("alias") or path[-1]).lower() == qualifier
+    return folded(str(table.get("alias") or path[-1])) == qualifier

@@ -5,8 +5,9 @@ The parser sees hostile text too, so it works in the cell, under the limits of t
 
 from collections.abc import Sequence
 
+from kernel.dataset_sql import folded
 from queryd import failures
-from queryd.demands import Demands, folded
+from queryd.demands import Demands
 from queryd.engine import messages
 from queryd.engine.messages import CheckedText, Kind, Name, ProtocolError, VirtualTexts
 from queryd.engine.process import CellProcess

@@ -169,3 +169,12 @@ def test_files_that_are_left_out_have_no_row_that_counts(
         engine.execute(f"create or replace view t as select * from whole where {rows}")  # noqa: S608
         answers.append(sorted(engine.sql(sql).fetchall(), key=str))
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ['select * from t where "\u212a" = 5', 'select * from t k, u "\u212a" where "\u212a".k = 5 and "\u212a".x = k.x'],
+)
+def test_names_that_only_python_takes_for_equal_are_two(sql: str) -> None:
+    """The Kelvin sign is `k` in lower case, to Python; to the engine it is another column."""
+    assert _ends(_bounds(sql, CursorSpec(column="k", type=CURSOR_TYPE_INT64))) == (None, None)

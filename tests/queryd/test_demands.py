@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel.dataset_sql import folded
 from queryd import demands
 from queryd.cursor_bounds import cursor_bounds
-from queryd.demands import folded, passed_on
+from queryd.demands import passed_on
 from queryd.gate import check, parsed
 from traceapi.types.v1.dag_pb2 import CursorSpec
 from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64
