@@ -77,6 +77,7 @@ def test_each_attack_on_the_network_reaches_it_from_an_engine_that_has_httpfs(tm
     assert not failures
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", classes())
 def test_the_gate_refuses_each_attack_but_those_that_only_take_much(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path, kind: str
