@@ -9,44 +9,91 @@ hold may begin again, as long after the last one as a hold lasts.
 A barrier is taken under the DAG's locks, so that what is accepted is before it or after it. From then on what its jobs
 emit by tasks from before counts as replayed, all the way down. So it stays as it is, however much comes later, and is
 passed in the time that the jobs take; once passed it stays passed, because no task from before comes back. It is good
-then for as long as releases have been held since: what is active does nothing that came after it. One that takes
-longer than a hold lasts is good for as long as it took: a version whose tasks take minutes gets there too.
+then for as long as releases have been held since: what is active does nothing that came after it. Only one that
+outlived the longest hold is good for as long as it took: a version whose tasks take minutes gets there too.
 
 A version whose tasks take longer than those that it replaces is behind by so much at every moment. It gets level where
 what is active stands still for as long. So the next hold is twice as long as the last barrier took, within bounds.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.db.rows import Connection, one_row, rows
+from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
 from dispatcher.deploy import holding, stages
 
 _sql = Statements.load("dispatcher.deploy", "barrier.sql")
 
-LONG = timedelta(seconds=30)
-"""A barrier that takes longer may be passed after its hold."""
 MOST_HELD = timedelta(seconds=120)
 """Longest hold of releases, of a build whose tasks take that long."""
+_AS_LONG = MOST_HELD - timedelta(seconds=1)
+"""The longest hold begins a moment before its barrier, and ends as much earlier."""
 
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """`passed`: it is known that all from before is done. `retaken`: it is not the staging's, which was passed before.
-    `good`: it was retaken, and was not passed yet, or what is active has done nothing from after it since."""
+    """A build's, at the moment `now` of the database. `retaken`: it is not the staging's, which was passed before.
+    `held_since`, `held_until`: when releases were held last, or are."""
 
     barrier_at: datetime
-    passed: bool
+    passed_at: datetime | None
     retaken: bool
-    good: bool
+    waits_for_person: bool
+    held_since: datetime | None
+    held_until: datetime | None
+    now: datetime
+
+    @property
+    def passed(self) -> bool:
+        """It is known that all from before is done."""
+        return self.passed_at is not None
+
+    @property
+    def took(self) -> timedelta:
+        """To be passed; so far, where it was not."""
+        return (self.passed_at or self.now) - self.barrier_at
+
+    @property
+    def good(self) -> bool:
+        """It was retaken, and was not passed yet, or what is active has done nothing from after it since. Of one that
+        outlived the longest hold nobody can wait for that."""
+        return self.retaken and (self.passed_at is None or self._held or self._outlived)
+
+    @property
+    def _held(self) -> bool:
+        """Releases, without a moment in between."""
+        if self.held_since is None or self.held_until is None:
+            return False
+        return self.held_since <= self.barrier_at and self.now < self.held_until
+
+    @property
+    def _outlived(self) -> bool:
+        if self.passed_at is None or self.held_until is None:
+            return False
+        longest_at = self.barrier_at + _AS_LONG
+        return self.passed_at > longest_at and self.held_until > longest_at and self.now < self.passed_at + self.took
+
+    def may_be_retaken(self, held: timedelta, *, asked: bool) -> bool:
+        """Where it is passed. For a person only where it is good no more: of two that try at once the second finds the
+        first one's. Where nobody asked, when releases may be `held` again, as long after the last hold as this one is
+        to last, and only of what does not wait for a person."""
+        if not self.passed:
+            return False
+        if asked:
+            return not self.good
+        return not self.waits_for_person and (self.held_until is None or self.held_until < self.now - held)
+
+    def hold(self, least: timedelta) -> timedelta:
+        """How long releases are to be held for it: twice as long as the last one took, within bounds. The staging's
+        took as long as the build, which says nothing."""
+        return max(least, min(MOST_HELD, 2 * self.took)) if self.retaken else least
 
 
 async def get(connection: Connection, dag_version_id: str) -> Barrier | None:
-    """None where the version is not staged."""
-    found = await rows(connection, _sql.get_barrier, Barrier, dag_version_id=dag_version_id, least=LONG)
+    """None where the version is not being built."""
+    found = await rows(connection, _sql.get_barrier, Barrier, dag_version_id=dag_version_id)
     return found[0] if found else None
 
 
@@ -65,9 +112,8 @@ async def note_passed(pool: Pool, dag_version_id: str) -> None:
 
 async def held_for(connection: Connection, dag_version_id: str, least: timedelta) -> timedelta:
     """How long releases are to be held for it: `least`, or for so much longer as its tasks take, at most MOST_HELD."""
-    values = {"dag_version_id": dag_version_id, "least": least, "most": MOST_HELD}
-    held: timedelta = (await one_row(connection, _sql.held_for, values))[0]
-    return held
+    barrier = await get(connection, dag_version_id)
+    return least if barrier is None else barrier.hold(least)
 
 
 async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta) -> bool:
@@ -89,18 +135,20 @@ async def take_for(pool: Pool, dag: str, dag_version_id: str, call: str, held: t
 async def _retake(
     connection: Connection, dag: str, dag_version_id: str, holder: str, held: timedelta, *, asked: bool
 ) -> bool:
-    values = {"dag_version_id": dag_version_id, "least": LONG, "held": held, "asked": asked}
-    if not await _may_retake(connection, values):  # then acceptance need not wait for it
+    if not await _may_retake(connection, dag_version_id, held, asked=asked):  # then acceptance need not wait for it
         return False
     standing = await stages.own(connection, dag)
-    if standing.staged_version_id != dag_version_id or not await _may_retake(connection, values):
+    if standing.staged_version_id != dag_version_id:
+        return False
+    if not await _may_retake(connection, dag_version_id, held, asked=asked):
         return False
     await holding.hold(connection, dag_version_id, holder, held)  # first: what comes after the barrier is held
-    await connection.execute(_sql.retake_barrier, values)
-    await connection.execute(_sql.bar_jobs, values)
+    await connection.execute(_sql.retake_barrier, {"dag_version_id": dag_version_id})
+    await connection.execute(_sql.bar_jobs, {"dag_version_id": dag_version_id})
     return True
 
 
-async def _may_retake(connection: Connection, values: Mapping[str, object]) -> bool:
-    cursor = await connection.execute(_sql.may_retake, values)
-    return await cursor.fetchone() == (True,)
+async def _may_retake(connection: Connection, dag_version_id: str, held: timedelta, *, asked: bool) -> bool:
+    """Decides only under the DAG's locks."""
+    barrier = await get(connection, dag_version_id)
+    return barrier is not None and barrier.may_be_retaken(held, asked=asked)

@@ -1,18 +1,12 @@
 -- The barrier of a build: everything that was accepted before it is done before the version may take over (MECHANICS 19).
 
 -- name: get_barrier
--- Of a version that is staged; before the first look of this release there is none but the staging. `good` as in `may_retake`. Primary keys.
-select coalesce(v.barrier_at, v.staged_at) as barrier_at, v.barrier_passed_at is not null as passed, v.barrier_retaken as retaken,
-    v.barrier_retaken and (
-        v.barrier_passed_at is null or (d.releases_held_since <= v.barrier_at and clock_timestamp() < d.releases_held_until) is true
-        or (
-            v.barrier_passed_at - v.barrier_at > %(least)s::interval
-            and clock_timestamp() < v.barrier_passed_at + (v.barrier_passed_at - v.barrier_at)
-        )
-    ) as good
+-- Of what is being built; before the first look of this release there is none but the staging. Primary keys.
+select coalesce(v.barrier_at, v.staged_at) as barrier_at, v.barrier_passed_at as passed_at, v.barrier_retaken as retaken,
+    v.hold as waits_for_person, d.releases_held_since as held_since, d.releases_held_until as held_until, clock_timestamp() as now
 from dag_version v
-join dag d using (dag)
-where v.dag_version_id = %(dag_version_id)s and v.staged_at is not null;
+join dag d on d.dag = v.dag and d.staged_version_id = v.dag_version_id
+where v.dag_version_id = %(dag_version_id)s;
 
 -- name: before_barrier
 -- Whether anything is left to do of what was caused before the barrier. What comes of it is replayed, all the way down. All that the jobs have
@@ -50,37 +44,6 @@ select exists (
 update dag_version
 set barrier_at = %(barrier_at)s, barrier_passed_at = clock_timestamp()
 where dag_version_id = %(dag_version_id)s and coalesce(barrier_at, staged_at) = %(barrier_at)s and barrier_passed_at is null;
-
--- name: held_for
--- How long releases are to be held: twice as long as the last barrier took to be passed, or has taken so far. The staging's took as long as the
--- build, which says nothing. Primary key.
-select case when barrier_retaken
-    then greatest(%(least)s::interval, least(%(most)s::interval, 2 * (coalesce(barrier_passed_at, clock_timestamp()) - barrier_at)))
-    else %(least)s::interval
-end
-from dag_version
-where dag_version_id = %(dag_version_id)s;
-
--- name: may_retake
--- Where the last one is passed. For a person only where it is good no more: of two that try at once the second finds the first one's. It is
--- good for as long as releases have been held since; one that took longer than a hold lasts, for as long as it took. Where nobody asked, when
--- releases may be held again, as long after the last hold as this one is to last, and only of what does not wait for a person. Decides only
--- under the DAG's locks. Primary keys.
-select v.barrier_passed_at is not null and case when %(asked)s::boolean
-    then not (
-        v.barrier_retaken and (
-            (d.releases_held_since <= v.barrier_at and clock_timestamp() < d.releases_held_until) is true
-            or (
-                v.barrier_passed_at - v.barrier_at > %(least)s::interval
-                and clock_timestamp() < v.barrier_passed_at + (v.barrier_passed_at - v.barrier_at)
-            )
-        )
-    )
-    else not v.hold and (d.releases_held_until is null or d.releases_held_until < clock_timestamp() - %(held)s::interval)
-end
-from dag_version v
-join dag d on d.dag = v.dag and d.staged_version_id = v.dag_version_id
-where v.dag_version_id = %(dag_version_id)s;
 
 -- name: retake_barrier
 -- The caller owns the DAG. Primary key.

@@ -11,43 +11,20 @@ from dispatcher.db.pool import transaction
 from dispatcher.deploy import barrier, cutover, holding, progress
 from dispatcher.deploy.advancing import advance
 from kernel.errors import from_rpc_error
-from kernel.ids import new_id
-from tests.dispatcher.builders import int64
 from tests.dispatcher.changing import Fleet, deploy, served, state, watch
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from tests.dispatcher.refusals import refusal
-from tests.dispatcher.switches.builds import CHANGED, HELD, READER, built
+from tests.dispatcher.switches.builds import CHANGED, HELD, OPEN, READER, built, run_again, work_of_active
 from traceapi.control.v1 import dag_service_pb2 as pb
-from traceapi.control.v1 import source_service_pb2 as sources
 from traceapi.control.v1.deployment_pb2 import Deployment
-from traceapi.types.v1.scope_pb2 import CursorRange
 
 HELD_UNTIL = "update dag set releases_held_until = clock_timestamp() - %s::interval where dag = 'chain'"
 BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
-OPEN = """
-select j.job, count(*)
-from task t join job_version j using (job_version_id) join job_version_run r using (job_version_id)
-where t.state in ('queued', 'released', 'running', 'backoff') and t.origin <> 'source_run' and r.run_state = %s
-group by 1 order by 1
-"""
 
 
 async def _advance(dispatcher: InProcess, building: Deployment) -> str:
     await advance(dispatcher.pool, lambda: None)
     return state((await watch(dispatcher, building)).deployment)
-
-
-async def _work_of_active(dispatcher: InProcess, fleet: Fleet) -> None:
-    """The staged jobs are slower."""
-    await dispatcher.run("update job_version_run set run_state = 'retired' where run_state = 'staged'")
-    await fleet.work()
-    await dispatcher.run("update job_version_run set run_state = 'staged' where run_state = 'retired'")
-
-
-async def _run_again(dispatcher: InProcess, number: int) -> None:
-    scopes = CursorRange(first=int64(number), last=int64(number))
-    request = sources.BackfillJobRequest(dag="chain", job="copies", range=scopes, request_id=new_id())
-    await dispatcher.sources.BackfillJob(request)
 
 
 async def _work_one_of_staged(dispatcher: InProcess, fleet: Fleet, job: str) -> None:
@@ -65,8 +42,8 @@ async def _work_one_of_staged(dispatcher: InProcess, fleet: Fleet, job: str) -> 
 
 async def test_a_cutover_waits_for_what_was_run_again_upstream(dispatcher: InProcess, fleet: Fleet) -> None:
     _, building = await built(dispatcher, fleet)
-    await _run_again(dispatcher, 1)
-    await _work_of_active(dispatcher, fleet)
+    await run_again(dispatcher, 1)
+    await work_of_active(dispatcher, fleet)
     assert await dispatcher.rows(OPEN, "staged") == [("sums", 1)], "what is active shows the scope as it is now"
     assert await _advance(dispatcher, building) == "building"
     assert (await watch(dispatcher, building)).waiting_for == "sums still to catch up"
@@ -81,7 +58,7 @@ async def test_a_cutover_waits_for_inputs_of_which_no_watermark_tells(dispatcher
     source, building = await built(dispatcher, fleet, watermark=False)
     await source.publish([3], watermark=False)
     await fleet.work("copies")
-    await _work_of_active(dispatcher, fleet)
+    await work_of_active(dispatcher, fleet)
     assert await _advance(dispatcher, building) == "building"
     await fleet.work()
     assert await _advance(dispatcher, building) == "active"
@@ -126,8 +103,8 @@ async def test_no_barrier_comes_without_a_hold(dispatcher: InProcess, fleet: Fle
     assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
     assert (await watch(dispatcher, building)).waiting_for == "what came last is still to be done"
     await fleet.work()
-    await _run_again(dispatcher, 1)
-    await _work_of_active(dispatcher, fleet)
+    await run_again(dispatcher, 1)
+    await work_of_active(dispatcher, fleet)
     assert await _advance(dispatcher, building) == "building"
     await dispatcher.run(HELD_UNTIL, "31 s")
     assert await _advance(dispatcher, building) == "building"
@@ -181,22 +158,6 @@ async def test_once_they_go_on_another_one_is_needed(dispatcher: InProcess, flee
     assert await _advance(dispatcher, building) == "active"
 
 
-@pytest.mark.parametrize(("ago", "becomes"), [(20, "active"), (50, "building")])
-async def test_one_that_took_longer_than_a_hold_is_good_for_as_long_as_it_took(
-    dispatcher: InProcess, fleet: Fleet, ago: int, becomes: str
-) -> None:
-    building = await _passed(dispatcher, fleet)
-    await dispatcher.run(
-        "update dag_version set barrier_passed_at = clock_timestamp() - %s * interval '1 s',"
-        " barrier_at = clock_timestamp() - (%s + 45) * interval '1 s' where dag_version_id = %s",
-        ago,
-        ago,
-        building.deployment_id,
-    )
-    await dispatcher.run(HELD_UNTIL, "1 s")
-    assert await _advance(dispatcher, building) == becomes
-
-
 async def test_a_call_that_is_given_up_leaves_no_barrier_that_is_good_without_its_hold(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,22 +173,22 @@ async def test_a_call_that_is_given_up_leaves_no_barrier_that_is_good_without_it
         while await dispatcher.value(HELD):
             pass
     await fleet.work()
-    await _run_again(dispatcher, 1)
-    await _work_of_active(dispatcher, fleet)
+    await run_again(dispatcher, 1)
+    await work_of_active(dispatcher, fleet)
     monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.3))
     assert await refusal(dispatcher.dags.CutOverDag(over)) == "NOT_CAUGHT_UP", "the active version shows it already"
     await fleet.work()
     assert state((await dispatcher.dags.CutOverDag(over)).deployment) == "active"
 
 
-async def test_a_cutover_by_hand_waits_for_what_was_run_again(
+async def test_a_cutover_by_hand_waits_for_what_wasrun_again(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For as long as a hold lasts; and the barrier stays, so that the next call need not begin again."""
     _, building = await built(dispatcher, fleet, hold=True)
     assert await _advance(dispatcher, building) == "held"
-    await _run_again(dispatcher, 1)
-    await _work_of_active(dispatcher, fleet)
+    await run_again(dispatcher, 1)
+    await work_of_active(dispatcher, fleet)
     monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.3))
     over = pb.CutOverDagRequest(deployment_id=building.deployment_id)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -241,8 +202,8 @@ async def test_a_cutover_by_hand_waits_for_what_was_run_again(
 
 async def test_who_waives_the_last_scopes_waits_for_no_barrier(dispatcher: InProcess, fleet: Fleet) -> None:
     _, building = await built(dispatcher, fleet, hold=True)
-    await _run_again(dispatcher, 1)
-    await _work_of_active(dispatcher, fleet)
+    await run_again(dispatcher, 1)
+    await work_of_active(dispatcher, fleet)
     await _advance(dispatcher, building)
     over = pb.CutOverDagRequest(deployment_id=building.deployment_id, watermarks_may_go_back=True)
     assert state((await dispatcher.dags.CutOverDag(over)).deployment) == "active"

@@ -14,18 +14,10 @@ from dispatcher.deploy.advancing import advance
 from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, Fleet, InWork, deploy, state, watch
 from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.switches.builds import older
 
 STEP = 10
 """Seconds between two events."""
-OLDER = (
-    "update dag set releases_held_until = releases_held_until - %s * interval '1 s'",
-    "update dag_version set staged_at = x.at, barrier_at = barrier_at - (staged_at - x.at),"
-    " barrier_passed_at = barrier_passed_at - (staged_at - x.at)"
-    " from (select dag_version_id, staged_at - %s * interval '1 s' as at from dag_version) x"
-    " where x.dag_version_id = dag_version.dag_version_id and staged_at is not null",
-    "update task set created_at = created_at - %s * interval '1 s'",
-    "update job_version_run set changed_at = changed_at - %s * interval '1 s'",
-)
 SERVED = """
 select coalesce(min(w.cursor_key), '')
 from pointer p left join watermark w using (dataset_version_id)
@@ -50,8 +42,7 @@ class SlowFleet:
 
     async def step(self) -> None:
         """Time goes on; what is done by then ends, and what may go begins."""
-        for statement in OLDER:
-            await self.dispatcher.run(statement, STEP)
+        await older(self.dispatcher, STEP)
         self.now += STEP
         fleet = Fleet(self.dispatcher)
         for task in [task for at in sorted(self._in_work) if at <= self.now for task in self._in_work.pop(at)]:

@@ -1,0 +1,75 @@
+"""Barriers that were passed after the hold of releases that came with them: how long they are good, and for whom."""
+
+import pytest
+
+from dispatcher.deploy import barrier
+from dispatcher.deploy.advancing import advance
+from tests.dispatcher.builders import Source
+from tests.dispatcher.changing import Fleet, state, watch
+from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.switches.builds import HELD, OPEN, built, older, run_again, work_of_active
+from traceapi.control.v1.deployment_pb2 import Deployment
+
+# What a reader of `sums` sees of scope 1: its newest revision.
+SEEN = """
+select max(e.revision) from event e join pointer p using (dataset_version_id)
+where p.dataset_id = 'sums' and e.scope_first = (select min(scope_first) from event)
+"""
+LONGER = "update dag set releases_held_until = releases_held_until + %s * interval '1 s'"
+
+
+async def _advance(dispatcher: InProcess, building: Deployment) -> str:
+    await advance(dispatcher.pool, lambda: None)
+    return state((await watch(dispatcher, building)).deployment)
+
+
+async def _took(dispatcher: InProcess, fleet: Fleet, seconds: int, *, held: int, ago: int) -> tuple[Source, Deployment]:
+    """A barrier that one task kept for so long, such as in a backoff, and that was passed so long ago. Releases were
+    held for a part of it."""
+    source, building = await built(dispatcher, fleet)
+    await source.publish([3])
+    await fleet.work("copies")
+    assert await _advance(dispatcher, building) == "building"
+    assert await dispatcher.value(HELD)
+    await dispatcher.run(LONGER, held - 30)
+    await older(dispatcher, seconds)
+    await fleet.work("sums", "last")
+    await barrier.note_passed(dispatcher.pool, building.deployment_id)
+    await older(dispatcher, ago)
+    assert not await dispatcher.value(HELD)
+    return source, building
+
+
+async def test_one_that_took_longer_than_its_hold_is_not_good_without_a_hold(
+    dispatcher: InProcess, fleet: Fleet
+) -> None:
+    """Tasks are short, so a longer hold would do: what is active has shown scope 1 as it was run again meanwhile."""
+    _, building = await _took(dispatcher, fleet, 600, held=30, ago=300)
+    await run_again(dispatcher, 1)
+    await work_of_active(dispatcher, fleet)
+    assert await dispatcher.value(SEEN) == 1
+    assert await dispatcher.rows(OPEN, "staged") == [("sums", 1)]
+    assert await _advance(dispatcher, building) == "building"
+    assert await dispatcher.value(HELD), "another barrier comes with a hold"
+    await fleet.work()
+    assert await _advance(dispatcher, building) == "active"
+    assert await dispatcher.value(SEEN) == 1
+
+
+@pytest.mark.parametrize(
+    ("took", "ago", "becomes"),
+    [
+        pytest.param(300, 250, "active", id="outlived the longest hold"),
+        pytest.param(300, 350, "building", id="and was passed long ago"),
+        pytest.param(100, 50, "building", id="was passed while they were held"),
+    ],
+)
+async def test_one_that_outlived_the_longest_hold_is_good_for_as_long_as_it_took(
+    dispatcher: InProcess, fleet: Fleet, took: int, ago: int, becomes: str
+) -> None:
+    """A version whose tasks take that long would never take over else."""
+    source, building = await _took(dispatcher, fleet, took, held=120, ago=ago)
+    await source.publish([4], watermark=False)
+    await fleet.work("copies")
+    assert await dispatcher.rows(OPEN, "staged"), "it has something in work"
+    assert await _advance(dispatcher, building) == becomes
