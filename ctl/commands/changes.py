@@ -70,9 +70,10 @@ def cut_over(
 ) -> None:
     """Puts the version that was built in the place of the active one, in one transaction.
 
-    Needed after `dag deploy --hold`, and where cursors changed their type; otherwise it happens by itself once the
-    version has caught up. Waits up to 30 s for the last scopes, or two minutes where tasks take long, and holds back
-    those of the active version meanwhile. Asked for twice at once, both wait for the same.
+    Needed after `dag deploy --hold`, where cursors changed their type, and where a source changed that has no
+    watermark; otherwise it happens by itself once the version has caught up. Waits up to 30 s for the last scopes, or
+    two minutes where tasks take long, and holds back those of the active version meanwhile. Asked for twice at once,
+    both wait for the same.
 
     \b
     Examples:

@@ -53,8 +53,9 @@ def _deploy(details: Details) -> list[str]:
 def _cut_over(details: Details) -> list[str]:
     back = "though watermarks went back" if details.get("watermarks_may_go_back") else ""
     differ = "though cursors have another type" if details.get("cursors_may_differ") else ""
+    underway = "while a source of it was under way" if details.get("underway") else ""
     unwaited = "without waiting for what came last" if details.get("unwaited") else ""
-    return [_number(details), _by_itself(details), back, differ, unwaited]
+    return [_number(details), _by_itself(details), back, differ, underway, unwaited]
 
 
 def _paused(details: Details) -> list[str]:

@@ -84,6 +84,7 @@ async def cut_over(pool: Pool, dag_version_id: str, actor: str, waiver: Waiver =
             "by_itself": by_itself,
             "watermarks_may_go_back": bool(lacking.behind),
             "cursors_may_differ": bool(whole.incomparable),
+            "underway": bool(whole.underway),
             "unwaited": not lacking.nothing and bool(lacking.last or lacking.unfinished or lacking.awaited),
         }
         await record_switch(

@@ -33,13 +33,20 @@ class StagedJobRow:
 
 @dataclass(frozen=True, slots=True)
 class StagedWatermarkRow:
-    """A dataset that would get another version; its watermark there, and the one that is served."""
+    """A dataset that would get another version; its watermark there, and the one that is served: None where that has
+    none, but events. `reading`: it comes of a source that only the staged version has, and that goes on."""
 
     dataset_id: str
     cursor_type: int
     former_cursor_type: int
     cursor_key: bytes | None
-    former_key: bytes
+    former_key: bytes | None
+    reading: bool
+
+    @property
+    def retyped(self) -> bool:
+        """Its cursors have another type than those that are served."""
+        return self.cursor_type != self.former_cursor_type
 
 
 async def staged_jobs(connection: Connection, dag_version_id: str, *, locked: bool = False) -> list[StagedJobRow]:

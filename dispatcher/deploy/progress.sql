@@ -86,17 +86,45 @@ where not exists (
 order by j.job;
 
 -- name: staged_watermarks
--- Where a cutover would put another version of a dataset in the place of one that has a watermark.
-select n.dataset_id, nv.cursor_type, ov.cursor_type as former_cursor_type, nw.cursor_key, ow.cursor_key as former_key
+-- Where a cutover would put another version of a dataset in the place of one that has a watermark. Of what a source brings that only the staged
+-- version has, and that goes on, also where that one has none, but events. Indexes task_of_source, primary keys, publication by version.
+with recursive fed (job_version_id) as (
+    select j.job_version_id
+    from dag_version v
+    join dag d using (dag)
+    join dag_version_job s using (dag_version_id)
+    join job_version j using (job_version_id)
+    where v.dag_version_id = %(dag_version_id)s and j.kind = 'source' and not exists (
+        select 1 from dag_version_job a where a.dag_version_id = d.active_version_id and a.job_version_id = j.job_version_id
+    ) and exists (
+        select 1 from task t
+        where t.job_version_id = j.job_version_id and t.event_id is null
+            and t.state in ('queued', 'released', 'running', 'backoff', 'dead')
+    )
+    union
+    select b.job_version_id
+    from fed
+    join job_output o using (job_version_id)
+    join input_binding b on b.dag_version_id = %(dag_version_id)s and b.dataset_version_id = o.dataset_version_id
+)
+select n.dataset_id, nv.cursor_type, ov.cursor_type as former_cursor_type, nw.cursor_key, ow.cursor_key as former_key,
+    f.reading is not null as reading
 from dag_version v
 join dag d using (dag)
 join dag_version_dataset n on n.dag_version_id = v.dag_version_id
 join dag_version_dataset o on o.dag_version_id = d.active_version_id and o.dataset_id = n.dataset_id
 join dataset_version nv on nv.dataset_version_id = n.dataset_version_id
 join dataset_version ov on ov.dataset_version_id = o.dataset_version_id
-join watermark ow on ow.dataset_version_id = o.dataset_version_id
+left join watermark ow on ow.dataset_version_id = o.dataset_version_id
 left join watermark nw on nw.dataset_version_id = n.dataset_version_id
-where v.dag_version_id = %(dag_version_id)s and n.dataset_version_id <> o.dataset_version_id and nv.virtual_sql is null
+left join lateral (
+    select true as reading from job_output w join fed using (job_version_id) where w.dataset_version_id = n.dataset_version_id limit 1
+) f on true
+where v.dag_version_id = %(dag_version_id)s and n.dataset_version_id <> o.dataset_version_id and nv.virtual_sql is null and (
+    ow.dataset_version_id is not null or (f.reading and exists (
+        select 1 from publication p where p.dataset_version_id = o.dataset_version_id and p.event_count > 0
+    ))
+)
 order by n.dataset_id;
 
 -- name: owed_events

@@ -3,7 +3,9 @@
 import pytest
 
 from dispatcher.deploy.progress import StagedJobRow, StagedWatermarkRow
-from dispatcher.deploy.readiness import Lack, lack
+from dispatcher.deploy.readiness import Lack, Waiver, lack
+from kernel.scopes import cursor_key
+from tests.dispatcher.builders import int64
 
 
 def job(
@@ -18,8 +20,19 @@ def job(
     return StagedJobRow(name, f"{name}-version", kind, replaying, unfinished, open_, dead)
 
 
-def mark(key: bytes | None, former: bytes = b"5", *, cursor_type: int = 1, former_type: int = 1) -> StagedWatermarkRow:
-    return StagedWatermarkRow("s.sums", cursor_type, former_type, key, former)
+FIVE = cursor_key(int64(5))
+
+
+def mark(
+    number: int | None,
+    former: bytes | None = FIVE,
+    *,
+    cursor_type: int = 1,
+    former_type: int = 1,
+    reading: bool = False,
+) -> StagedWatermarkRow:
+    key = None if number is None else cursor_key(int64(number))
+    return StagedWatermarkRow("s.sums", cursor_type, former_type, key, former, reading)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +67,11 @@ TYPED = (
 @pytest.mark.parametrize(
     ("watermark", "words"),
     [
-        (mark(b"5"), ""),
-        (mark(b"6"), ""),
-        (mark(b"4"), "the watermark of s.sums would go back"),
+        (mark(5), ""),
+        (mark(6), ""),
+        (mark(4), "the watermark of s.sums would go back"),
         (mark(None), "the watermark of s.sums would go back"),
-        (mark(b"9", cursor_type=3), TYPED),
+        (mark(9, cursor_type=3), TYPED),
     ],
 )
 def test_no_watermark_goes_back(watermark: StagedWatermarkRow, words: str) -> None:
@@ -66,9 +79,34 @@ def test_no_watermark_goes_back(watermark: StagedWatermarkRow, words: str) -> No
 
 
 def test_releases_are_held_only_where_that_lets_it_catch_up() -> None:
-    assert lack([job(open_=True)], [mark(b"4")]).chases
-    assert not lack([job()], [mark(b"4")]).chases, "it has nothing to do: its source ends earlier"
-    assert not lack([job(unfinished=True, open_=True)], [mark(b"4")]).chases
-    assert not lack([job(open_=True)], [mark(b"5")]).chases
-    assert not lack([job(open_=True), job("blocks", kind="source", open_=True)], [mark(b"4")]).chases
+    assert lack([job(open_=True)], [mark(4)]).chases
+    assert not lack([job()], [mark(4)]).chases, "it has nothing to do: its source ends earlier"
+    assert not lack([job(unfinished=True, open_=True)], [mark(4)]).chases
+    assert not lack([job(open_=True)], [mark(5)]).chases
+    assert not lack([job(open_=True), job("blocks", kind="source", open_=True)], [mark(4)]).chases
     assert not Lack((), (), ("s.sums",), ("s.others",), working=True).chases
+
+
+UNDERWAY = (
+    "a source of it goes on, and nobody can compare how far it is (s.sums is at {}, what is active at {}): when it has"
+    " what you need, cut over with --watermarks-may-go-back"
+)
+
+
+@pytest.mark.parametrize(
+    ("watermark", "words"),
+    [
+        pytest.param(mark(6, cursor_type=2, former_type=1, reading=True), None, id="another type"),
+        pytest.param(mark(1, None, reading=True), ("1", "no watermark"), id="none is served"),
+        pytest.param(mark(None, None, reading=True), ("no watermark", "no watermark"), id="and none is there"),
+    ],
+)
+def test_what_a_source_of_the_build_goes_on_to_bring_is_for_a_person_to_judge(
+    watermark: StagedWatermarkRow, words: tuple[str, str] | None
+) -> None:
+    lacking = lack([job("blocks", kind="source", open_=True)], [watermark])
+    assert lacking.needs_person
+    assert not lacking.but(Waiver(cursors=True)).allows(Waiver(cursors=True))
+    assert lacking.allows(Waiver(watermarks=True))
+    if words is not None:
+        assert lacking.words() == UNDERWAY.format(*words)

@@ -1,4 +1,5 @@
-"""A build of which a dataset's cursor has another type: a person says that it will do, and all else is waited for."""
+"""A build of which a dataset's cursor has another type: a person says that it will do, and all else is waited for.
+While a source of the build goes on, nobody can tell that all else has come."""
 
 import asyncio
 from datetime import timedelta
@@ -11,7 +12,7 @@ from dispatcher.deploy import cutover
 from dispatcher.deploy.advancing import advance
 from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import Source
-from tests.dispatcher.changing import Fleet, deploy, served, state, watch
+from tests.dispatcher.changing import PIPELINE, Fleet, deploy, served, state, watch
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from tests.dispatcher.refusals import refusal
 from tests.dispatcher.switches.builds import HELD, built
@@ -88,3 +89,51 @@ async def test_a_cutover_that_lets_cursors_differ_waits_for_the_barrier_like_any
     request = change_pb2.ListDagChangesRequest(dag="chain")
     newest = (await dispatcher.dags.ListDagChanges(request)).changes[0]
     assert newest.note == "deploy number 2; though cursors have another type"
+
+
+async def _stays(dispatcher: InProcess, building: Deployment, said: str) -> None:
+    """It waits for a person, who has to say that the last scopes may be missing."""
+    before = await served(dispatcher)
+    await advance(dispatcher.pool, lambda: None)
+    now = await watch(dispatcher, building)
+    assert (state(now.deployment), now.waiting_for) == ("held", said)
+    for cursors in (False, True):
+        over = pb.CutOverDagRequest(deployment_id=building.deployment_id, cursors_may_differ=cursors)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await dispatcher.dags.CutOverDag(over)
+        error = from_rpc_error(raised.value)
+        assert (error.reason_name, said in error.message) == ("NOT_CAUGHT_UP", True)
+    assert await served(dispatcher) == before
+    over = pb.CutOverDagRequest(deployment_id=building.deployment_id, watermarks_may_go_back=True)
+    assert state((await dispatcher.dags.CutOverDag(over)).deployment) == "active"
+
+
+UNDERWAY = (
+    "a source of it goes on, and nobody can compare how far it is (blocks is at {}, what is active at {} and 3 more):"
+    " when it has what you need, cut over with --watermarks-may-go-back"
+)
+
+
+async def test_a_source_that_has_just_begun_is_not_taken_for_all_else(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    """Its cursors have another type, so nobody can tell that it is at the first of 50 scopes."""
+    await source.publish(list(range(1, 51)))
+    await fleet.work()
+    await dispatcher.derive()
+    building = await deploy(dispatcher, RETYPED)
+    await dispatcher.run(
+        "insert into watermark (dataset_version_id, cursor_key) select s.dataset_version_id, '\\x8000000000000001'"
+        " from dag_version_dataset s where s.dag_version_id = %s on conflict do nothing",
+        building.deployment_id,
+    )
+    await _stays(dispatcher, building, UNDERWAY.format("1970-01-01T00:00:00.000001Z", "50"))
+
+
+async def test_a_source_without_a_watermark_is_not_replaced_by_itself_by_one_that_has_read_nothing(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    await source.publish([1, 2], watermark=False)
+    await fleet.work()
+    building = await deploy(dispatcher, PIPELINE.replace("/data/blocks.csv", "/data/other.csv"))
+    await _stays(dispatcher, building, UNDERWAY.format("no watermark", "no watermark"))

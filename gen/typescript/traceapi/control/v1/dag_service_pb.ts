@@ -664,7 +664,8 @@ export type CutOverDagRequest = Message<"traceapi.control.v1.CutOverDagRequest">
   watermarksMayGoBack: boolean;
 
   /**
-   * Also where cursors of datasets have another type than before, which nobody can compare. All else is waited for.
+   * Also where cursors of datasets have another type than before, which nobody can compare. All else is waited for. While a source that only
+   * this version has goes on to bring such datasets, nobody can tell what that is: then it takes `watermarks_may_go_back`.
    *
    * @generated from field: bool cursors_may_differ = 3;
    */
