@@ -7,7 +7,7 @@ present; but where the rest goes on for longer than five seconds, it begins with
 
 A look that fails is a look too: all who waited for it hear of it, and whoever asks again at once, as clients do of a
 database that is away, waits until it is rested from: for as long as it took, since it may be back by then. So is one
-that was cut off, because who took it has left; of that nobody hears.
+that was cut off, because who took it has left; of that nobody hears, and nobody has an answer to make do with.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class Watches(Generic[Answer]):
         except Exception as error:  # noqa: BLE001 - whoever waits for the look raises it
             failed = error
         finally:
-            rest = (_REST if failed is None else 1.0) * (self._now() - began)
+            rest = (1.0 if answer is None else _REST) * (self._now() - began)
             next_at = max(self._now() + rest, began + INTERVAL_SECONDS)
             # Those who have seen an answer wait for the interval; those who have not come again at once.
             watched.rested_at = self._now() + rest if answer is not None else next_at

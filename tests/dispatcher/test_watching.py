@@ -228,11 +228,16 @@ async def test_in_the_rest_of_a_look_that_failed_its_failure_is_told_and_no_long
     assert await anext(watches.looks("a")) == 7
 
 
-async def test_a_look_that_is_cut_off_leaves_the_turn_to_the_next_after_its_rest(clock: Clock) -> None:
+@pytest.mark.parametrize(("took", "after"), [(0.0, watching.INTERVAL_SECONDS), (25.0, 50.0)])
+async def test_a_look_that_is_cut_off_leaves_the_turn_to_the_next_after_its_rest(
+    clock: Clock, took: float, after: float
+) -> None:
+    """A rest of nine times as long is for those who have an answer."""
     failing = Failing(clock, [_hang, _answer])
     watches = Watches(failing.look, lambda: clock.now, clock.sleep)
     (hanging,) = await _next([watches.looks("a")])
     (waiting,) = await _next([watches.looks("a")])
+    clock.now += took
     hanging.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await hanging
@@ -240,4 +245,4 @@ async def test_a_look_that_is_cut_off_leaves_the_turn_to_the_next_after_its_rest
     assert not waiting.done()
     clock.go_on()
     assert await waiting == 7
-    assert failing.began == [STARTED, STARTED + watching.INTERVAL_SECONDS]
+    assert failing.began == [STARTED, STARTED + after]
