@@ -57,8 +57,18 @@ async def _advance(pool: Pool, build: StagedDagRow) -> bool:
         async with transaction(pool) as connection:
             await holding.end_hold(connection, build.dag_version_id, build.dag_version_id)
     if lacking.only_last or lacking.chases:
-        return await barrier.take(pool, build.dag, build.dag_version_id, cutover.HELD_RELEASES)
+        return await _take_barrier(pool, build)
     return lacking.nothing and await _cut_over_by_itself(pool, build)
+
+
+async def _take_barrier(pool: Pool, build: StagedDagRow) -> bool:
+    """Not where it could not take over when that is passed: then it is on record."""
+    try:
+        return await barrier.take(pool, build.dag, build.dag_version_id, cutover.HELD_RELEASES)
+    except TraceError as error:
+        if error.reason == ErrorReason.ERROR_REASON_TOO_MANY_ROWS:
+            await _record(pool, build, error.reason_name, error.message)
+        raise
 
 
 async def _cut_over_by_itself(pool: Pool, build: StagedDagRow) -> bool:

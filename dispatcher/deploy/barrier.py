@@ -118,7 +118,7 @@ async def held_for(connection: Connection, dag_version_id: str, least: timedelta
 
 async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta) -> bool:
     """Another barrier, with a hold of releases for so long at least; neither where a hold ended not long ago, or where
-    the version waits for a person by now: False. Raises UNAVAILABLE."""
+    the version waits for a person by now: False. Raises UNAVAILABLE, and TOO_MANY_ROWS where it cannot take over."""
     async with transaction(pool) as connection:
         held = await held_for(connection, dag_version_id, held)
         return await _retake(connection, dag, dag_version_id, dag_version_id, held, asked=False)
@@ -126,7 +126,7 @@ async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta) -> bo
 
 async def take_for(pool: Pool, dag: str, dag_version_id: str, call: str, held: timedelta) -> None:
     """For a person's call, by its id: another barrier where the last one is not good any more, and a hold of releases
-    at any rate. So it waits for the same barrier as another call. Raises UNAVAILABLE."""
+    at any rate. So it waits for the same barrier as another call. Raises as `take`."""
     async with transaction(pool) as connection:
         if not await _retake(connection, dag, dag_version_id, call, held, asked=True):
             await holding.hold(connection, dag_version_id, call, held)
@@ -137,6 +137,7 @@ async def _retake(
 ) -> bool:
     if not await _may_retake(connection, dag_version_id, held, asked=asked):  # then acceptance need not wait for it
         return False
+    await stages.require_takeover(connection, dag, dag_version_id)  # else what is active would be held for nothing
     standing = await stages.own(connection, dag)
     if standing.staged_version_id != dag_version_id:
         return False

@@ -98,9 +98,7 @@ async def cut_over(pool: Pool, dag_version_id: str, actor: str, waiver: Waiver =
 async def require_possible(connection: Connection, dag_version_id: str) -> VersionRow:
     """Where it is not, whatever it lacks: raises DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, TOO_MANY_ROWS."""
     version = await require_building(connection, dag_version_id)
-    if (active := await store.active_version(connection, version.dag)) is not None:
-        # Others may read more of it than when it was staged. Not asked while the acceptance of events waits.
-        await stages.require_switchable(connection, dag_version_id, active.dag_version_id)
+    await stages.require_takeover(connection, version.dag, dag_version_id)
     return version
 
 

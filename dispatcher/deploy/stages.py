@@ -165,6 +165,13 @@ async def require_switchable(connection: Connection, of: str, but: str, *, given
         )
 
 
+async def require_takeover(connection: Connection, dag: str, dag_version_id: str) -> None:
+    """What is being built can take the active one's place: others may read more of that than when it was staged. Not
+    asked while the acceptance of events waits. Raises TOO_MANY_ROWS."""
+    if (active := await store.active_version(connection, dag)) is not None:
+        await require_switchable(connection, dag_version_id, active.dag_version_id)
+
+
 async def free_datasets(connection: Connection, dag: str, dag_version_id: str) -> None:
     """What only this version claimed, which was never active, others may claim."""
     await connection.execute(_sql.free_datasets, {"dag": dag, "dag_version_id": dag_version_id})

@@ -7,7 +7,7 @@ import pytest
 
 from dispatcher.db.pool import transaction
 from dispatcher.db.rows import Connection, rows
-from dispatcher.deploy import barrier, cutover, holding, readiness
+from dispatcher.deploy import barrier, cutover, holding, readiness, stages
 from dispatcher.deploy.advancing import advance
 from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, PIPELINE, Fleet, deploy, state, watch
@@ -42,6 +42,40 @@ async def test_a_hold_for_a_build_that_was_given_up_holds_nothing_for_the_next_o
     assert not await dispatcher.value(HELD)
 
 
+async def _abort(dispatcher: InProcess, building: Deployment) -> None:
+    await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
+
+
+async def _hold(dispatcher: InProcess, dag_version_id: str, holder: str, seconds: int) -> None:
+    async with transaction(dispatcher.pool) as connection:
+        await holding.hold(connection, dag_version_id, holder, timedelta(seconds=seconds))
+
+
+async def _end(dispatcher: InProcess, dag_version_id: str, holder: str) -> float:
+    """Answers how long they are held on."""
+    async with transaction(dispatcher.pool) as connection:
+        await holding.end_hold(connection, dag_version_id, holder)
+    return float(await dispatcher.value(LEFT))
+
+
+async def test_nothing_is_held_for_what_is_not_being_built(dispatcher: InProcess, source: Source) -> None:
+    """What is built instead, by the time that somebody holds releases for it, needs none."""
+    given_up = await deploy(dispatcher, CHANGED)
+    await _abort(dispatcher, given_up)
+    await deploy(dispatcher, OTHER)
+    await _hold(dispatcher, given_up.deployment_id, "somebody", 1_000)
+    assert not await dispatcher.value(HELD)
+
+
+async def test_who_wanted_a_hold_for_one_build_wants_none_for_the_next(dispatcher: InProcess, source: Source) -> None:
+    given_up = await deploy(dispatcher, CHANGED)
+    await _hold(dispatcher, given_up.deployment_id, "somebody", 3_000)
+    await _abort(dispatcher, given_up)
+    building = (await deploy(dispatcher, OTHER)).deployment_id
+    await _hold(dispatcher, building, "another", 1_000)
+    assert await _end(dispatcher, building, "another") <= 0
+
+
 async def _held_by_itself(dispatcher: InProcess, fleet: Fleet) -> Deployment:
     source, building = await built(dispatcher, fleet)
     await source.publish([3])
@@ -66,6 +100,22 @@ async def test_the_hold_of_a_build_that_has_a_dead_task_ends(dispatcher: InProce
     )
     await advance(dispatcher.pool, lambda: None)
     assert not await dispatcher.value(HELD)
+
+
+async def test_a_build_that_cannot_take_over_holds_nothing(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others read so much of what it would replace. It is on record, and no barrier is taken either."""
+    source, building = await built(dispatcher, fleet)
+    await source.publish([3])
+    await fleet.work("copies")
+    monkeypatch.setattr(stages, "MOST_SWITCHED", 1)
+    before = await dispatcher.value(BARRIER, building.deployment_id)
+    await advance(dispatcher.pool, lambda: None)
+    assert not await dispatcher.value(HELD)
+    assert await dispatcher.value(BARRIER, building.deployment_id) == before
+    refused = await dispatcher.rows("select reason, details ->> 'by_itself' from audit where outcome = 'refused'")
+    assert refused == [("TOO_MANY_ROWS", "true")]
 
 
 @pytest.mark.races
@@ -106,6 +156,7 @@ async def test_a_source_is_never_held(dispatcher: InProcess, source: Source, fle
     assert await dispatcher.value(RUN) == "released"
 
 
+BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
 COUNTING = "dispatcher.wakeups.release.rows"
 RELEASED_OF_ACTIVE = """
 select t.task_id from task t join job_version j using (job_version_id) join job_version_run r using (job_version_id)
@@ -121,24 +172,14 @@ LEFT = "select extract(epoch from releases_held_until - clock_timestamp())::floa
 async def test_who_wants_no_hold_any_more_leaves_those_of_others(dispatcher: InProcess, source: Source) -> None:
     """They last as long as the one that lasts longest of those that are left, of the build's own too."""
     building = (await deploy(dispatcher, CHANGED)).deployment_id
-
-    async def hold(holder: str, seconds: int) -> None:
-        async with transaction(dispatcher.pool) as connection:
-            await holding.hold(connection, building, holder, timedelta(seconds=seconds))
-
-    async def end(holder: str) -> float:
-        async with transaction(dispatcher.pool) as connection:
-            await holding.end_hold(connection, building, holder)
-        return float(await dispatcher.value(LEFT))
-
-    await hold(building, 1_000)
-    await hold("first", 3_000)
-    await hold("second", 2_000)
+    await _hold(dispatcher, building, building, 1_000)
+    await _hold(dispatcher, building, "first", 3_000)
+    await _hold(dispatcher, building, "second", 2_000)
     assert 2_900 < await dispatcher.value(LEFT) <= 3_000
-    assert 1_900 < await end("first") <= 2_000
-    assert 1_900 < await end("first") <= 2_000, "repeated, it changes nothing"
-    assert 900 < await end("second") <= 1_000
-    assert await end(building) <= 0
+    assert 1_900 < await _end(dispatcher, building, "first") <= 2_000
+    assert 1_900 < await _end(dispatcher, building, "first") <= 2_000, "repeated, it changes nothing"
+    assert 900 < await _end(dispatcher, building, "second") <= 1_000
+    assert await _end(dispatcher, building, building) <= 0
 
 
 @pytest.mark.races
