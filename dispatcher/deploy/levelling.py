@@ -11,6 +11,7 @@ missing. Between two looks is a rest, whatever came of them.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -83,6 +84,7 @@ class _Wait:
     dag_version_id: str
     call: str
     longest: timedelta = timedelta()
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _deadline: float | None = field(default=None, init=False)
     _idle_since: float | None = field(default=None, init=False)
     _took: float = field(default=0.0, init=False)
@@ -111,7 +113,7 @@ class _Wait:
         if first or (lacking.last and not lacking.awaited):
             held = timedelta(seconds=left)
             await barrier.take_for(self.pool, self.dag, self.dag_version_id, self.call, held)
-        await asyncio.sleep(max(LOOK_SECONDS, self._took))
+        await self.sleep(max(LOOK_SECONDS, self._took))
         return True
 
     def _idle(self, lacking: Lack) -> bool:

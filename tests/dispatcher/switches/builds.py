@@ -54,6 +54,19 @@ async def work_of_active(dispatcher: InProcess, fleet: Fleet) -> None:
     await dispatcher.run("update job_version_run set run_state = 'staged' where run_state = 'retired'")
 
 
+async def work_one_of_staged(dispatcher: InProcess, fleet: Fleet, job: str) -> None:
+    """The first that waits."""
+    await dispatcher.release()
+    await fleet.do(
+        await dispatcher.value(
+            "select t.task_id::text from task t join job_version j using (job_version_id)"
+            " join job_version_run r using (job_version_id)"
+            " where j.job = %s and r.run_state = 'staged' and t.state = 'released' order by t.task_id limit 1",
+            job,
+        )
+    )
+
+
 async def run_again(dispatcher: InProcess, number: int) -> None:
     """Upstream of what changes."""
     scopes = CursorRange(first=int64(number), last=int64(number))

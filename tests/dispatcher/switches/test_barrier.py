@@ -14,7 +14,16 @@ from kernel.errors import from_rpc_error
 from tests.dispatcher.changing import Fleet, deploy, served, state, watch
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from tests.dispatcher.refusals import refusal
-from tests.dispatcher.switches.builds import CHANGED, HELD, OPEN, READER, built, run_again, work_of_active
+from tests.dispatcher.switches.builds import (
+    CHANGED,
+    HELD,
+    OPEN,
+    READER,
+    built,
+    run_again,
+    work_of_active,
+    work_one_of_staged,
+)
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import Deployment
 
@@ -27,19 +36,6 @@ async def _advance(dispatcher: InProcess, building: Deployment) -> str:
     return state((await watch(dispatcher, building)).deployment)
 
 
-async def _work_one_of_staged(dispatcher: InProcess, fleet: Fleet, job: str) -> None:
-    """The first that waits."""
-    await dispatcher.release()
-    await fleet.do(
-        await dispatcher.value(
-            "select t.task_id::text from task t join job_version j using (job_version_id)"
-            " join job_version_run r using (job_version_id)"
-            " where j.job = %s and r.run_state = 'staged' and t.state = 'released' order by t.task_id limit 1",
-            job,
-        )
-    )
-
-
 async def test_a_cutover_waits_for_what_was_run_again_upstream(dispatcher: InProcess, fleet: Fleet) -> None:
     _, building = await built(dispatcher, fleet)
     await run_again(dispatcher, 1)
@@ -47,7 +43,7 @@ async def test_a_cutover_waits_for_what_was_run_again_upstream(dispatcher: InPro
     assert await dispatcher.rows(OPEN, "staged") == [("sums", 1)], "what is active shows the scope as it is now"
     assert await _advance(dispatcher, building) == "building"
     assert (await watch(dispatcher, building)).waiting_for == "sums still to catch up"
-    await _work_one_of_staged(dispatcher, fleet, "sums")
+    await work_one_of_staged(dispatcher, fleet, "sums")
     assert await dispatcher.rows(OPEN, "staged") == [("last", 1)]
     assert await _advance(dispatcher, building) == "building", "nor is what comes of it done"
     await fleet.work()
@@ -77,7 +73,7 @@ async def test_a_build_takes_over_though_there_is_something_in_work_at_every_loo
         assert looks < 5
         await source.publish([3 + looks], watermark=False)
         await fleet.work("copies")
-        await _work_one_of_staged(dispatcher, fleet, "sums" if looks == 1 else "last")
+        await work_one_of_staged(dispatcher, fleet, "sums" if looks == 1 else "last")
         assert await dispatcher.rows(OPEN, "staged"), "never is all of it done"
     assert looks == 2
     assert dict(await dispatcher.rows(OPEN, "superseded"))["sums"] >= looks

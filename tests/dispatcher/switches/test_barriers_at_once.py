@@ -1,10 +1,10 @@
 """A barrier is taken only where it still may be once the locks are there: of several who try, one does."""
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dispatcher.db.pool import transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import barrier, cutover, stages
 from dispatcher.deploy.stages import Standing
@@ -126,11 +126,23 @@ async def test_a_call_that_joins_a_barrier_takes_no_locks(
 
 TOOK = """
 update dag_version
-set barrier_retaken = %s, barrier_at = clock_timestamp() - %s * interval '1 s' - interval '5 s',
-    barrier_passed_at = case when %s then clock_timestamp() - interval '5 s' end
+set barrier_retaken = true, barrier_at = clock_timestamp() - interval '50 s',
+    barrier_passed_at = clock_timestamp() - interval '5 s'
 where dag_version_id = %s
 """
-HELD_UNTIL = "select extract(epoch from releases_held_until - clock_timestamp())::float from dag where dag = 'chain'"
+LENGTH = "select round(extract(epoch from releases_held_until - releases_held_since))::int from dag where dag = 'chain'"
+
+
+async def test_a_hold_lasts_as_long_as_the_last_barrier_says_that_tasks_take(
+    dispatcher: InProcess, fleet: Fleet
+) -> None:
+    building = await _about_to_take(dispatcher, fleet)
+    await dispatcher.run(TOOK, building.deployment_id)
+    assert await _take(dispatcher, building)
+    assert await dispatcher.value(LENGTH) == 90
+
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +155,8 @@ HELD_UNTIL = "select extract(epoch from releases_held_until - clock_timestamp())
         pytest.param(False, 600, True, 30, id="of the staging, which took as long as the build"),
     ],
 )
-async def test_a_hold_lasts_as_long_as_the_last_barrier_says_that_tasks_take(
-    dispatcher: InProcess, fleet: Fleet, retaken: bool, took: int, passed: bool, held: int
-) -> None:
-    building = await _about_to_take(dispatcher, fleet)
-    await dispatcher.run(TOOK, retaken, took, passed, building.deployment_id)
-    async with transaction(dispatcher.pool) as connection:
-        length = await barrier.held_for(connection, building.deployment_id, cutover.HELD_RELEASES)
-    assert held <= length.total_seconds() < held + 15
-    if passed:
-        assert await _take(dispatcher, building)
-        assert held - 15 < await dispatcher.value(HELD_UNTIL) <= held
+def test_a_hold_is_twice_as_long_as_the_last_barrier_took(retaken: bool, took: int, passed: bool, held: int) -> None:
+    passed_at = AT + timedelta(seconds=took)
+    now = passed_at + timedelta(seconds=5)
+    last = barrier.Barrier(AT, passed_at if passed else None, retaken, False, None, None, now)
+    assert last.hold(cutover.HELD_RELEASES) == timedelta(seconds=held)

@@ -11,9 +11,10 @@ from psycopg.errors import LockNotAvailable
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import cutover, holding
 from kernel.errors import from_rpc_error
+from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import Fleet, served, state
 from tests.dispatcher.in_process import DEADLINE, InProcess
-from tests.dispatcher.switches.builds import HELD, built
+from tests.dispatcher.switches.builds import HELD, built, work_one_of_staged
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import Deployment
 
@@ -23,12 +24,18 @@ Call = asyncio.Task[pb.CutOverDagResponse]
 
 
 @pytest_asyncio.fixture
-async def building(dispatcher: InProcess, fleet: Fleet) -> Deployment:
-    """It waits for a person, and has something in work that came after its staging."""
+async def fed(dispatcher: InProcess, fleet: Fleet) -> tuple[Source, Deployment]:
+    """What `building` is, with its source."""
     source, building = await built(dispatcher, fleet, hold=True)
     await source.publish([3])
     await fleet.work("copies")
-    return building
+    return source, building
+
+
+@pytest.fixture
+def building(fed: tuple[Source, Deployment]) -> Deployment:
+    """It waits for a person, and has something in work that came after its staging."""
+    return fed[1]
 
 
 async def _call(dispatcher: InProcess, building: Deployment, *, waiting: int) -> Call:
@@ -77,6 +84,26 @@ async def test_a_call_that_is_given_up_leaves_the_hold_of_another_one(
     third.cancel()
     await _until(dispatcher, 0)
     assert not await dispatcher.value(HELD)
+
+
+async def test_a_call_whose_barrier_is_good_no_more_takes_another_one(
+    dispatcher: InProcess, fleet: Fleet, fed: tuple[Source, Deployment]
+) -> None:
+    """Its hold was ended, such as by a clock that was set, and what is active goes on."""
+    source, building = fed
+    call = await _call(dispatcher, building, waiting=1)
+    before = await dispatcher.value(BARRIER, building.deployment_id)
+    await source.publish([4], watermark=False)
+    await fleet.work("copies")
+    await dispatcher.run("update dag set releases_held_until = clock_timestamp() - interval '1 s'")
+    for job in ("sums", "last"):
+        await work_one_of_staged(dispatcher, fleet, job)
+    async with asyncio.timeout(DEADLINE):
+        while await dispatcher.value(BARRIER, building.deployment_id) == before:
+            assert not call.done()
+    assert await dispatcher.value(HELD)
+    await fleet.work()
+    assert state((await call).deployment) == "active"
 
 
 async def test_a_call_that_has_cut_over_says_so_though_a_hold_cannot_be_ended(

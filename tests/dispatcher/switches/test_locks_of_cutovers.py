@@ -10,7 +10,7 @@ from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import barrier, cutover, holding, levelling, progress, stages
 from dispatcher.deploy.progress import StagedJobRow
-from dispatcher.deploy.readiness import Waiver
+from dispatcher.deploy.readiness import Lack, Waiver
 from dispatcher.deploy.stages import Standing
 from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import Source
@@ -114,7 +114,9 @@ async def test_a_cutover_that_waits_takes_the_locks_twice(
     call = asyncio.ensure_future(dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id)))
     async with asyncio.timeout(DEADLINE):
         while steps.count("long look") < 4:
-            assert await dispatcher.value(HELD) or not call.done()
+            assert not call.done()
+            await asyncio.sleep(0)
+    assert await dispatcher.value(HELD)
     assert steps.count("locks") == 1
     await fleet.work()
     assert state((await call).deployment) == "active"
@@ -143,3 +145,27 @@ async def test_a_version_that_is_refused_under_the_locks_is_tried_again_after_a_
         await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
     assert from_rpc_error(raised.value).reason_name == "NOT_CAUGHT_UP"
     assert 1 <= tries <= 4
+
+
+async def test_a_call_rests_for_as_long_as_its_look_took(
+    dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that with many tasks no more than half of a connection is its own."""
+    building = await _built(dispatcher, source, fleet)
+    now = 100.0
+    rests: list[float] = []
+    look = cutover.look
+
+    async def long_look(connection: Connection, dag_version_id: str, *, locked: bool = False) -> Lack:
+        nonlocal now
+        now += 3.0
+        return await look(connection, dag_version_id, locked=locked)
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(cutover, "look", long_look)
+    monkeypatch.setattr(levelling, "_now", lambda: now)
+    wait = levelling._Wait(dispatcher.pool, "chain", building.deployment_id, "call", sleep=rest)
+    assert await wait.rest(await wait.look())
+    assert rests == [3.0]
