@@ -19,6 +19,8 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Refusal
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.deploy import barrier, cutover, holding
@@ -29,6 +31,7 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _log = structlog.get_logger(__name__)
 
+_AWAY = (psycopg.Error, DatabaseError, PoolTimeout)
 LOOK_SECONDS = 0.1
 IDLE_SECONDS = 5.0
 """A version that has nothing to do and is behind all the same will not get there: its watermarks would have moved."""
@@ -53,12 +56,30 @@ async def cut_over_level(pool: Pool, dag_version_id: str, actor: str, call: str,
 
 
 async def _wait_for(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
-    """What was held is given back where it did not take over."""
+    """What was held is given back where it did not take over. Who leaves has held it too, and is on record."""
     try:
         return await _once_level(wait, actor, waiver)
-    except BaseException:
+    except BaseException as error:
         await wait.end()
+        if isinstance(error, asyncio.CancelledError) and wait.has_held:
+            await _record_left(wait, actor)
         raise
+
+
+async def _record_left(wait: "_Wait", actor: str) -> None:
+    """Not of what is final by then, which has an entry of its own (ADR 38)."""
+    try:
+        async with transaction(wait.pool) as connection:
+            version = await cutover.deployed(connection, wait.dag_version_id)
+    except (TraceError, *_AWAY) as error:
+        _log.warning("a cutover that was given up was not recorded", dag=wait.dag, error=str(error))
+        return
+    if not version.being_built:
+        return
+    reason = ErrorReason.Name(ErrorReason.ERROR_REASON_NOT_CAUGHT_UP).removeprefix("ERROR_REASON_")
+    message = "whoever asked did not wait for it; releases of what is active were held meanwhile"
+    refusal = Refusal(Action.CUT_OVER, actor, reason, message, dag=wait.dag, to_version_id=wait.dag_version_id)
+    await audit.record_refusal(wait.pool, refusal)
 
 
 async def _once_level(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
@@ -124,6 +145,11 @@ class _Wait:
         self._idle_since = self._idle_since or _now()
         return _now() - self._idle_since > IDLE_SECONDS
 
+    @property
+    def has_held(self) -> bool:
+        """Releases, or was about to."""
+        return self._deadline is not None
+
     async def end(self) -> None:
         """Of a version that is not being built by now it changes nothing. Where the database does not let it be done,
         the hold ends by itself, and what the wait came to is told."""
@@ -132,7 +158,7 @@ class _Wait:
         try:
             async with transaction(self.pool) as connection:
                 await holding.end_hold(connection, self.dag_version_id, self.call)
-        except (psycopg.Error, DatabaseError, PoolTimeout) as error:
+        except _AWAY as error:
             _log.warning("a hold of releases ends at its time", dag=self.dag, error=str(error))
 
 

@@ -20,6 +20,8 @@ from traceapi.control.v1.deployment_pb2 import Deployment
 
 WAITING = "select count(*) from dag cross join lateral jsonb_object_keys(releases_held_by) where dag = 'chain'"
 BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
+REFUSED = "select actor, reason, to_version, details ->> 'message' from audit where outcome = 'refused'"
+LEFT = "whoever asked did not wait for it; releases of what is active were held meanwhile"
 Call = asyncio.Task[pb.CutOverDagResponse]
 
 
@@ -84,6 +86,16 @@ async def test_a_call_that_is_given_up_leaves_the_hold_of_another_one(
     third.cancel()
     await _until(dispatcher, 0)
     assert not await dispatcher.value(HELD)
+
+
+async def test_a_call_that_is_given_up_is_on_record(dispatcher: InProcess, building: Deployment) -> None:
+    """It has held up what is active."""
+    call = await _call(dispatcher, building, waiting=1)
+    call.cancel()
+    async with asyncio.timeout(DEADLINE):
+        while not (newest := await dispatcher.rows(REFUSED)):
+            pass
+    assert newest == [("user:tester", "NOT_CAUGHT_UP", 2, LEFT)]
 
 
 async def test_a_call_whose_barrier_is_good_no_more_takes_another_one(

@@ -63,6 +63,7 @@ def _between_30_and_60(run_state: str, number: int) -> int:
 @pytest.mark.parametrize(
     "takes",
     [
+        # This one gets there by holds of 30 s too; the others need longer ones.
         pytest.param(_between_30_and_60, id="both between 30 s and 60 s"),
         pytest.param(lambda run_state, number: 45 if run_state == "running" else 60, id="the new one 60 s"),
         pytest.param(
