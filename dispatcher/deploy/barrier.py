@@ -30,6 +30,8 @@ MOST_HELD = timedelta(seconds=120)
 """Longest hold of releases, of a build whose tasks take that long."""
 _AS_LONG = MOST_HELD - timedelta(seconds=1)
 """The longest hold begins a moment before its barrier, and ends as much earlier."""
+_SOON = timedelta(seconds=30)
+"""Whoever was refused asks again within this time, or waits for another barrier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,13 @@ class Barrier:
 
     @property
     def _outlived(self) -> bool:
-        if self.passed_at is None or self.held_until is None:
+        """The longest hold; or one for which somebody asked again as soon as that had ended. Not a short one, long
+        after which another one began."""
+        if self.passed_at is None or self.held_since is None or self.held_until is None:
             return False
         longest_at = self.barrier_at + _AS_LONG
-        return self.passed_at > longest_at and self.held_until > longest_at and self.now < self.passed_at + self.took
+        at_once = self.held_since < longest_at + _SOON
+        return at_once and longest_at < min(self.passed_at, self.held_until) and self.now < self.passed_at + self.took
 
     def may_be_retaken(self, held: timedelta, *, asked: bool) -> bool:
         """Where it is passed. For a person only where it is good no more: of two that try at once the second finds the

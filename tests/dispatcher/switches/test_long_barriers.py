@@ -1,5 +1,7 @@
 """Barriers that were passed after the hold of releases that came with them: how long they are good, and for whom."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from dispatcher.deploy import barrier
@@ -73,3 +75,19 @@ async def test_one_that_outlived_the_longest_hold_is_good_for_as_long_as_it_took
     await fleet.work("copies")
     assert await dispatcher.rows(OPEN, "staged"), "it has something in work"
     assert await _advance(dispatcher, building) == becomes
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "good"),
+    [
+        pytest.param(-1, 119.5, True, id="held for as long as can be"),
+        pytest.param(-1, 30, False, id="held for a short time"),
+        pytest.param(300, 420, False, id="and long after that again"),
+        pytest.param(125, 245, True, id="asked for again at once"),
+    ],
+)
+def test_what_a_barrier_outlives_is_the_longest_hold(since: float, until: float, good: bool) -> None:
+    def at(seconds: float) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+    assert barrier.Barrier(at(0), at(600), True, False, at(since), at(until), at(900)).good is good
