@@ -15,7 +15,7 @@ def committed_before(right: Callable[..., Awaitable[Any]]) -> Callable[..., Awai
 
 
 def lacks_nothing(_right: Any) -> Callable[..., Awaitable[Lack]]:
-    async def look(*_arguments: Any) -> Lack:
+    async def look(*_arguments: Any, **_options: Any) -> Lack:
         return Lack((), (), (), ())
 
     return look
