@@ -17,6 +17,7 @@ from traceapi.types.v1.dataset_pb2 import CursorBounds
 from traceapi.types.v1.scope_pb2 import CursorType, CursorValue
 
 _INT64 = range(-(2**63), 2**63)
+_MOST_DIGITS = 19
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _TIMESTAMP = re.compile(
@@ -69,6 +70,8 @@ def _integers(constant: Constant) -> tuple[Any, Any] | None:
         return None
     try:
         number = Decimal(constant.text)
+        if number.adjusted() > _MOST_DIGITS:
+            return None  # as an integer it would have as many digits as its exponent says, and take as long to make
         floor, ceiling = (int(number.to_integral_value(rounding)) for rounding in (ROUND_FLOOR, ROUND_CEILING))
     except (InvalidOperation, OverflowError, ValueError):
         return None
