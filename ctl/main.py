@@ -16,6 +16,7 @@ from ctl.commands import (
     pauses,
     queries,
     query,
+    query_history,
     queue,
     reruns,
     retention,
@@ -95,6 +96,8 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(queue.app, name="queue")
 command(app, "backfill")(reruns.backfill)
 command(app, "query")(query.query)
+command(queries.app, "history")(query_history.history)
+command(queries.app, "show")(query_history.show)
 app.add_typer(queries.app, name="queries")
 command(app, "gc")(retention.gc)
 command(app, "why")(why.why)

@@ -66,6 +66,8 @@ class DispatcherConfig:
     """How long a task that has ended stays in the tables of live ones, before it is moved to those of finished ones."""
     finished_days: Annotated[int, Range(0)] = 30
     """How many days finished tasks and their attempts are kept; 0 for ever. Events, files and counts stay."""
+    query_record_days: Annotated[int, Range(0)] = 90
+    """How many days queries stay on record; 0 for ever."""
     orphan_grace_seconds: Annotated[float, Range(0)] = 86_400.0
     """How long a file that nobody names, left by a lost attempt, stays in the artifact store. A day; far longer than
     any clock is off."""

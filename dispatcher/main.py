@@ -14,6 +14,7 @@ import psycopg
 import uvloop
 from psycopg_pool import PoolTimeout
 
+from dispatcher.audit.keeping import TEND_SECONDS, QueryRecordKeeper
 from dispatcher.collecting.collector import Collector
 from dispatcher.collecting.collector import Duties as CollectorDuties
 from dispatcher.collecting.reach import Retention
@@ -74,10 +75,15 @@ CONTROL_POLICY = AccessPolicy(
         Role.QUERYD: frozenset(
             {
                 f"{DATASETS}/{name}"
-                for name in ("ListDatasets", "PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin")
+                for name in (
+                    *("ListDatasets", "PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin"),
+                    "RecordQueries",
+                )
             }
         ),
-    }
+    },
+    # Nobody else may say what was asked.
+    kept_from={Role.USER: frozenset({f"{DATASETS}/RecordQueries"})},
 )
 INTERNAL_POLICY = AccessPolicy({Role.WORKER: frozenset({"/traceapi.worker.v1."})})
 
@@ -189,6 +195,10 @@ def build_collecting(config: DispatcherConfig, collector: Collector) -> list[Dut
     ]
 
 
+def build_records(config: DispatcherConfig, pool: Pool) -> Duty:
+    return Duty("keep-query-records", QueryRecordKeeper(pool, config.query_record_days).run_once, every(TEND_SECONDS))
+
+
 def build_control(config: DispatcherConfig, pool: Pool, artifacts: ArtifactStore, hot: HotPath) -> AioServer:
     verifier = TokenVerifier({Role.USER: config.user_token_sha256, Role.QUERYD: config.queryd_token_sha256})
     tls = listener_tls(config.tls_certificate, config.tls_key)
@@ -227,7 +237,7 @@ async def serve(config: DispatcherConfig) -> None:
         hot = build_hot_path(config, pool)
         batching = group.create_task(hot.batcher.run(), name="batcher")
         collecting = build_collecting(config, build_collector(config, pool, artifacts))
-        duties = group.create_task(run_duties([*hot.duties, *collecting]), name="duties")
+        duties = group.create_task(run_duties([*hot.duties, *collecting, build_records(config, pool)]), name="duties")
         control = build_control(config, pool, artifacts, hot)
         internal = build_internal(config, pool, artifacts, hot)
         addresses = {"control": await control.start(), "internal": await internal.start()}

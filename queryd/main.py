@@ -34,6 +34,7 @@ from queryd.flight.metadata import Metadata
 from queryd.flight.queries import FlightQueries
 from queryd.flight.registration import add_flight_service
 from queryd.flight.service import FlightService
+from queryd.recording import Recorder, sender
 from queryd.resolve import Resolver
 from queryd.rpc.query_service import QueryService
 from queryd.run_query import QueryRunner
@@ -142,8 +143,11 @@ def build_server(
 ) -> SyncServer:
     """The listener for users; what is to be closed after it joins the parts."""
     queries = RunningQueries(config.query_slots, config.query_waiting)
-    resolver = Resolver(DatasetServiceStub(channel), config.query_lease_seconds)
-    runner = QueryRunner(resolver, pool, files, queries, config.query_max_rows, Watcher(resolver))
+    stub = DatasetServiceStub(channel)
+    resolver, recorder = Resolver(stub, config.query_lease_seconds), Recorder(sender(stub))
+    parts.callback(recorder.close)
+    watcher = Watcher(resolver)
+    runner = QueryRunner(resolver, pool, files, queries, config.query_max_rows, watcher, recorder.record, new_id)
     server = sync_server(
         listen=config.query_listen,
         verifier=TokenVerifier({Role.USER: config.user_token_sha256}),

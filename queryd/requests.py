@@ -1,5 +1,6 @@
 """From a QueryRequest to the query that is run: what is not said gets its default."""
 
+from queryd.callers import Caller
 from queryd.resolve import AsOf
 from queryd.run_query import QueryText
 from traceapi.query.v1.query_service_pb2 import ExplainQueryRequest, QueryRequest
@@ -7,12 +8,12 @@ from traceapi.query.v1.query_service_pb2 import ExplainQueryRequest, QueryReques
 _DEFAULT_SECONDS = 60.0
 
 
-def query_text(request: QueryRequest, actor: str) -> QueryText:
+def query_text(request: QueryRequest, caller: Caller) -> QueryText:
     """The request has been checked against its contract, and has a query_id."""
     return QueryText(
         sql=request.sql,
         query_id=request.query_id,
-        actor=actor,
+        caller=caller,
         timeout=request.timeout.ToMilliseconds() / 1000 if request.HasField("timeout") else _DEFAULT_SECONDS,
         max_rows=request.max_rows,
         as_of=_as_of(request),
@@ -21,10 +22,10 @@ def query_text(request: QueryRequest, actor: str) -> QueryText:
     )
 
 
-def explained_text(request: ExplainQueryRequest, query_id: str, actor: str) -> QueryText:
+def explained_text(request: ExplainQueryRequest, query_id: str, caller: Caller) -> QueryText:
     """A text that is only looked at."""
     return QueryText(
-        request.sql, query_id, actor, _DEFAULT_SECONDS, as_of=_as_of(request), parameters=request.parameters
+        request.sql, query_id, caller, _DEFAULT_SECONDS, as_of=_as_of(request), parameters=request.parameters
     )
 
 

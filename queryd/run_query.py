@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from kernel.errors import TraceError
+from kernel.ids import IdSource
 from kernel.telemetry import get_logger
-from queryd import failures, texts
+from queryd import failures, records, texts
+from queryd.callers import Caller
 from queryd.engine import messages
 from queryd.engine.messages import CheckedText, Job, Kind, Name, ProtocolError
 from queryd.engine.pool import CellPool, CellUnavailableError
@@ -23,9 +25,10 @@ from queryd.files import PinnedFiles
 from queryd.plan_text import plan_text
 from queryd.relations import relations
 from queryd.resolve import AsOf, ResolvedDataset, Resolver
-from queryd.running import QueryIdentity, RunningQueries, RunningQuery
+from queryd.running import QueryIdentity, RunningQueries, RunningQuery, canceled
 from queryd.watch import Watcher
 from queryd.watermarks import missing_watermark
+from traceapi.control.v1 import query_record_pb2 as record_pb
 from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
 from traceapi.types.v1.dataset_pb2 import Pin
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -35,6 +38,9 @@ _log = get_logger("queryd.query")
 _CELL_SECONDS = 15.0
 # Between two looks at watermarks: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+Record = Callable[[record_pb.QueryRecord], None]
+"""Puts an ended query on record. Returns at once."""
 
 OnStart = Callable[[RunningQuery], Callable[[], object]]
 """Hears of a query once it has its place; answers how a call is ended whose client does not read."""
@@ -49,7 +55,7 @@ class QueryText:
 
     sql: str
     query_id: str
-    actor: str
+    caller: Caller
     timeout: float
     max_rows: int = 0
     as_of: AsOf = field(default_factory=AsOf)
@@ -123,6 +129,8 @@ class QueryRunner:
     queries: RunningQueries
     max_rows: int
     watcher: Watcher
+    record: Record
+    new_id: IdSource
     clock: Callable[[], float] = field(default=time.monotonic)
 
     def run(self, text: QueryText, on_start: OnStart) -> Generator[Started | ArrowPart | Finished, None, None]:
@@ -136,12 +144,12 @@ class QueryRunner:
             prepared = self._prepare(query, text, held)
             prepared.cell.send(Kind.RUN, b"")
             yield _started(prepared)
-            arrow_bytes = len(prepared.schema)
+            query.arrow_bytes = len(prepared.schema)
             for part in self._parts(query, prepared):
-                arrow_bytes += len(part.data)
+                query.arrow_bytes += len(part.data)
                 yield part
             query.check()
-            yield Finished(query.row_count, arrow_bytes, self.clock() - begin)
+            yield Finished(query.row_count, query.arrow_bytes, self.clock() - begin)
 
     def explain(self, text: QueryText, on_start: OnStart) -> Explained:
         """What the query would read, without running it. Raises TraceError."""
@@ -161,31 +169,34 @@ class QueryRunner:
     @contextmanager
     def _place(self, text: QueryText, begin: float, on_start: OnStart) -> Iterator[RunningQuery]:
         """Everything that a query holds is given back when the block is left, however it is left."""
-        identity = QueryIdentity(text.query_id, text.actor, text.sql, datetime.now(UTC))
+        identity = QueryIdentity(text.query_id, text.caller, text.sql, _as_of(text.as_of), datetime.now(UTC))
         query = RunningQuery(identity, begin + text.timeout)
-        outcome = "ABANDONED"
+        failure: TraceError | None = TraceError(ErrorReason.ERROR_REASON_INTERNAL, "a defect")
         with self.watcher.watching(query, text.timeout, on_start(query)), self.queries.admitted(query):
             try:
                 yield query
-                outcome = "OK"
+                failure = None
             except (TraceError, CellEndedError, ProtocolError, CellUnavailableError) as error:
                 failure = query.stopped or _failure(error)
-                outcome = failure.reason_name
                 raise failure from error
+            except GeneratorExit:
+                failure = query.stopped or canceled("its answer is not read any more")
+                raise
             finally:
-                if query.stopped is not None:
-                    outcome = query.stopped.reason_name
                 query.end()
                 self._release(query.pin_id)
-                elapsed = round(self.clock() - begin, 3)
-                _log.info(
-                    "query ended",
-                    query_id=identity.query_id,
-                    actor=identity.actor,
-                    outcome=outcome,
-                    row_count=query.row_count,
-                    elapsed_seconds=elapsed,
-                )
+                self._ended(query, failure, self.clock() - begin)
+
+    def _ended(self, query: RunningQuery, failure: TraceError | None, elapsed: float) -> None:
+        _log.info(
+            "query ended",
+            query_id=query.identity.query_id,
+            actor=query.identity.caller.actor,
+            outcome="OK" if failure is None else failure.reason_name,
+            row_count=query.row_count,
+            elapsed_seconds=round(elapsed, 3),
+        )
+        self.record(records.record(self.new_id(), query, failure, elapsed))
 
     def _prepare(self, query: RunningQuery, text: QueryText, held: ExitStack) -> _Prepared:
         cell = self.pool.take(min(_CELL_SECONDS, text.timeout))
@@ -220,6 +231,7 @@ class QueryRunner:
             query.pin_id = pinned.pin.pin_id
             missing = missing_watermark(pinned, text.min_watermarks)
             if missing is None:
+                query.pin = pinned.pin
                 return pinned
             self._release(query.pin_id)
             query.pin_id = ""
@@ -262,6 +274,12 @@ class QueryRunner:
                 self.resolver.release(pin_id)
             except TraceError as error:  # it ends by itself, a minute later
                 _log.warning("a pin could not be released", pin_id=pin_id, reason=error.reason_name)
+
+
+def _as_of(asked: AsOf) -> record_pb.QueryAsOf.ValueType:
+    if asked.pin is not None:
+        return record_pb.QUERY_AS_OF_PIN
+    return record_pb.QUERY_AS_OF_NOW if asked.deploy_number is None else record_pb.QUERY_AS_OF_DEPLOY
 
 
 def _started(prepared: _Prepared) -> Started:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kernel.errors import TraceError, Violation
+from queryd.callers import Caller
 from queryd.engine.process import CellProcess
+from traceapi.control.v1.query_record_pb2 import QueryAsOf
+from traceapi.types.v1.dataset_pb2 import Pin
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 # How soon a query that waits for a place hears that it was stopped.
@@ -24,8 +27,9 @@ class QueryIdentity:
     """What is known of a query before it runs."""
 
     query_id: str
-    actor: str
+    caller: Caller
     sql: str
+    as_of: QueryAsOf.ValueType
     started: datetime
 
 
@@ -37,7 +41,9 @@ class RunningQuery:
         self.identity = identity
         self.deadline = deadline
         self.row_count = 0
+        self.arrow_bytes = 0
         self.pin_id = ""
+        self.pin: Pin | None = None
         self.ended = threading.Event()
         self._lock = threading.Lock()
         self._stopped: TraceError | None = None

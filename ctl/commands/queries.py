@@ -1,4 +1,4 @@
-"""`tracectl queries`: the queries that run now, and how to stop one."""
+"""`tracectl queries`: the queries that run now, and how to stop one; those that have ended are in query_history.py."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -13,7 +13,9 @@ from ctl.render import console, machine
 from ctl.render import queries as rendered
 from traceapi.query.v1 import query_service_pb2 as api
 
-app = typer.Typer(help="Queries that run now: who runs what, since when; and how to stop one.", no_args_is_help=True)
+app = typer.Typer(
+    help="Queries: those that run, and how to stop one; those that have ended, on record.", no_args_is_help=True
+)
 
 
 @command(app, "ls")

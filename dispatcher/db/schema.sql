@@ -55,6 +55,32 @@ CREATE TYPE public.late_scopes AS ENUM (
     'skip'
 );
 
+-- Name: query_as_of; Type: TYPE; Schema: public
+
+CREATE TYPE public.query_as_of AS ENUM (
+    'now',
+    'deploy',
+    'pin'
+);
+
+-- Name: query_call; Type: TYPE; Schema: public
+
+CREATE TYPE public.query_call AS ENUM (
+    'query',
+    'explain',
+    'flight',
+    'flight_describe'
+);
+
+-- Name: query_outcome; Type: TYPE; Schema: public
+
+CREATE TYPE public.query_outcome AS ENUM (
+    'succeeded',
+    'canceled',
+    'refused',
+    'failed'
+);
+
 -- Name: run_state; Type: TYPE; Schema: public
 
 CREATE TYPE public.run_state AS ENUM (
@@ -108,6 +134,28 @@ begin
     end loop;
 end $$;
 
+-- Name: add_query_day(date); Type: FUNCTION; Schema: public
+
+CREATE FUNCTION public.add_query_day(day date) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    part text := 'query_record_' || to_char(day, 'YYYYMMDD');
+begin
+    if to_regclass(part) is null then
+        execute format('create table %I (like query_record including all)', part);
+        execute format(
+            'create trigger query_record_append_only before update or delete or truncate on %I '
+            'for each statement execute function refuse_change_of_query_record()', part
+        );
+        execute format('alter table %I enable always trigger query_record_append_only', part);
+        execute format(
+            'alter table query_record attach partition %I for values from (%L) to (%L)', part,
+            day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC'
+        );
+    end if;
+end $$;
+
 -- Name: drop_finished_day(date); Type: FUNCTION; Schema: public
 
 CREATE FUNCTION public.drop_finished_day(day date) RETURNS void
@@ -118,6 +166,15 @@ begin
     execute format('drop table if exists %I', 'finished_attempt_' || to_char(day, 'YYYYMMDD'));
 end $$;
 
+-- Name: drop_query_day(date); Type: FUNCTION; Schema: public
+
+CREATE FUNCTION public.drop_query_day(day date) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    execute format('drop table if exists %I', 'query_record_' || to_char(day, 'YYYYMMDD'));
+end $$;
+
 -- Name: refuse_change_of_audit(); Type: FUNCTION; Schema: public
 
 CREATE FUNCTION public.refuse_change_of_audit() RETURNS trigger
@@ -126,6 +183,16 @@ CREATE FUNCTION public.refuse_change_of_audit() RETURNS trigger
 begin
     raise exception 'audit is append-only: % is refused', lower(tg_op)
     using errcode = 'insufficient_privilege', hint = 'What was recorded stays; what corrects it is another row.';
+end $$;
+
+-- Name: refuse_change_of_query_record(); Type: FUNCTION; Schema: public
+
+CREATE FUNCTION public.refuse_change_of_query_record() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception 'query_record is append-only: % is refused', lower(tg_op)
+    using errcode = 'insufficient_privilege', hint = 'What was recorded stays until its day is no longer kept (query_record_days).';
 end $$;
 
 -- Name: activation; Type: TABLE; Schema: public
@@ -775,6 +842,52 @@ CREATE TABLE public.publication (
     event_count integer DEFAULT 0 NOT NULL
 );
 
+-- Name: query_record_number; Type: SEQUENCE; Schema: public
+
+CREATE SEQUENCE public.query_record_number
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+-- Name: query_record; Type: TABLE; Schema: public
+
+CREATE TABLE public.query_record (
+    record_number bigint DEFAULT nextval('public.query_record_number'::regclass) NOT NULL,
+    record_id uuid NOT NULL,
+    query_id uuid NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    recorded_by text NOT NULL,
+    actor text NOT NULL,
+    call public.query_call NOT NULL,
+    client text NOT NULL,
+    sql_sha256 bytea NOT NULL,
+    as_of public.query_as_of NOT NULL,
+    deploy_number bigint,
+    dataset_ids text[] NOT NULL,
+    dataset_version_ids uuid[] NOT NULL,
+    publication_numbers bigint[] NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    elapsed interval NOT NULL,
+    row_count bigint NOT NULL,
+    arrow_bytes bigint NOT NULL,
+    outcome public.query_outcome NOT NULL,
+    reason text,
+    CONSTRAINT query_record_pins CHECK (((cardinality(dataset_ids) = cardinality(dataset_version_ids)) AND (cardinality(dataset_ids) = cardinality(publication_numbers)))),
+    CONSTRAINT query_record_reason CHECK (((outcome = 'succeeded'::public.query_outcome) = (reason IS NULL))),
+    CONSTRAINT query_record_sql_sha256_check CHECK ((length(sql_sha256) = 32))
+)
+PARTITION BY RANGE (recorded_at);
+
+-- Name: query_day; Type: VIEW; Schema: public
+
+CREATE VIEW public.query_day AS
+ SELECT to_date("right"((c.relname)::text, 8), 'YYYYMMDD'::text) AS day
+   FROM (pg_inherits i
+     JOIN pg_class c ON ((c.oid = i.inhrelid)))
+  WHERE (i.inhparent = ('public.query_record'::regclass)::oid);
+
 -- Name: queue_report; Type: TABLE; Schema: public
 
 CREATE TABLE public.queue_report (
@@ -1121,6 +1234,11 @@ ALTER TABLE ONLY public.publication
 ALTER TABLE ONLY public.publication
     ADD CONSTRAINT publication_pkey PRIMARY KEY (publication_id, dataset_version_id);
 
+-- Name: query_record query_record_pkey; Type: CONSTRAINT; Schema: public
+
+ALTER TABLE ONLY public.query_record
+    ADD CONSTRAINT query_record_pkey PRIMARY KEY (record_number, recorded_at);
+
 -- Name: queue_report queue_report_pkey; Type: CONSTRAINT; Schema: public
 
 ALTER TABLE ONLY public.queue_report
@@ -1242,6 +1360,22 @@ CREATE INDEX pin_expiry ON public.pin USING btree (expires_at);
 
 CREATE INDEX plan_age ON public.plan USING btree (created_at);
 
+-- Name: query_record_actor; Type: INDEX; Schema: public
+
+CREATE INDEX query_record_actor ON ONLY public.query_record USING btree (actor, record_number);
+
+-- Name: query_record_dataset; Type: INDEX; Schema: public
+
+CREATE INDEX query_record_dataset ON ONLY public.query_record USING gin (dataset_ids) WITH (fastupdate=off);
+
+-- Name: query_record_id; Type: INDEX; Schema: public
+
+CREATE INDEX query_record_id ON ONLY public.query_record USING btree (record_id);
+
+-- Name: query_record_query; Type: INDEX; Schema: public
+
+CREATE INDEX query_record_query ON ONLY public.query_record USING btree (query_id);
+
 -- Name: rerun_page_age; Type: INDEX; Schema: public
 
 CREATE INDEX rerun_page_age ON public.rerun_page USING btree (answered_at);
@@ -1303,6 +1437,12 @@ CREATE INDEX task_released ON public.task USING btree (released_at) WHERE (state
 CREATE TRIGGER audit_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.audit FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change_of_audit();
 
 ALTER TABLE public.audit ENABLE ALWAYS TRIGGER audit_append_only;
+
+-- Name: query_record query_record_append_only; Type: TRIGGER; Schema: public
+
+CREATE TRIGGER query_record_append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON public.query_record FOR EACH STATEMENT EXECUTE FUNCTION public.refuse_change_of_query_record();
+
+ALTER TABLE public.query_record ENABLE ALWAYS TRIGGER query_record_append_only;
 
 -- Name: activation activation_dag_fkey; Type: FK CONSTRAINT; Schema: public
 

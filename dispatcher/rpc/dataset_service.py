@@ -23,11 +23,13 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.naming import named_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
+from dispatcher.rpc.query_records import list_query_records, record_queries
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.scopes import ScopeKey, cursor_key, cursor_value, scope_key
 from kernel.servers import current_actor
 from traceapi.control.v1 import dataset_service_pb2 as pb
+from traceapi.control.v1 import query_record_pb2 as record_pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 from traceapi.types.v1 import dataset_pb2, event_pb2, scope_pb2
 from traceapi.types.v1.dag_pb2 import OutputSpec, Storage
@@ -196,6 +198,16 @@ class DatasetService(DatasetServiceServicer):
             async with transaction(self._pool) as connection:
                 await store.release_pin(connection, request.pin_id)
         return pb.ReleasePinResponse()
+
+    async def RecordQueries(
+        self, request: record_pb.RecordQueriesRequest, context: Context
+    ) -> record_pb.RecordQueriesResponse:
+        return await record_queries(self._pool, request)
+
+    async def ListQueryRecords(
+        self, request: record_pb.ListQueryRecordsRequest, context: Context
+    ) -> record_pb.ListQueryRecordsResponse:
+        return await list_query_records(self._pool, request)
 
 
 def _key(dataset: DatasetRow | None, scope: scope_pb2.Scope) -> ScopeKey:

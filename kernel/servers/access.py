@@ -30,26 +30,34 @@ def set_current_actor(actor: Actor | None) -> None:
 
 
 class AccessPolicy:
-    """Which methods each role may call. Nothing is allowed that is not listed.
+    """Which methods each role may call. Nothing is allowed that is not listed, nor what is listed in `kept_from` too.
 
     An entry is a method (`/traceapi.control.v1.DatasetService/PinDatasets`), a service
     (`/traceapi.control.v1.DatasetService`), a package (`/traceapi.control.v1.`), or `/` for everything.
     """
 
-    def __init__(self, allowed: Mapping[Role, frozenset[str]]) -> None:
-        for role, entries in allowed.items():
-            for entry in entries:
-                if not entry.startswith("/"):
-                    raise ValueError(f"access policy of role {role.value}: {entry!r} does not begin with '/'")
-        self._allowed = {
-            # An entry ends at a border of the name, or one service would open another whose name begins like it.
-            role: tuple(entry if entry.endswith(("/", ".")) else f"{entry}/" for entry in sorted(entries))
-            for role, entries in allowed.items()
-        }
+    def __init__(
+        self, allowed: Mapping[Role, frozenset[str]], kept_from: Mapping[Role, frozenset[str]] | None = None
+    ) -> None:
+        self._allowed, self._kept_from = _beginnings(allowed), _beginnings(kept_from or {})
 
     def allows(self, role: Role, method: str) -> bool:
         """Whether the role may call the method, by its full name such as `/package.Service/Method`."""
-        return f"{method}/".startswith(self._allowed.get(role, ()))
+        name = f"{method}/"
+        return name.startswith(self._allowed.get(role, ())) and not name.startswith(self._kept_from.get(role, ()))
+
+
+def _beginnings(listed: Mapping[Role, frozenset[str]]) -> dict[Role, tuple[str, ...]]:
+    """How the names begin that are listed. Raises ValueError for an entry that is no name."""
+    for role, entries in listed.items():
+        for entry in entries:
+            if not entry.startswith("/"):
+                raise ValueError(f"access policy of role {role.value}: {entry!r} does not begin with '/'")
+    return {
+        # An entry ends at a border of the name, or one service would open another whose name begins like it.
+        role: tuple(entry if entry.endswith(("/", ".")) else f"{entry}/" for entry in sorted(entries))
+        for role, entries in listed.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

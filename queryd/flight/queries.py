@@ -11,11 +11,13 @@ from google.protobuf import json_format
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.servers import current_actor
+from queryd.callers import caller
 from queryd.flight import call_options, wire
 from queryd.flight.held import HeldQueries, HeldQuery, Tie
 from queryd.flight.tickets import ticket_of
 from queryd.requests import query_text
 from queryd.run_query import ArrowPart, Description, QueryRunner, Started
+from traceapi.control.v1.query_record_pb2 import QUERY_CALL_FLIGHT, QUERY_CALL_FLIGHT_DESCRIBE
 from traceapi.query.v1.query_service_pb2 import QueryRequest
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -68,14 +70,16 @@ class FlightQueries:
         """What the answer will look like. Raises TraceError."""
         request.query_id = self.new_id()
         call_options.apply(context.invocation_metadata(), request)
-        return self.runner.describe(query_text(request, str(current_actor())), Tie(context).start)
+        return self.runner.describe(
+            query_text(request, caller(context, QUERY_CALL_FLIGHT_DESCRIBE)), Tie(context).start
+        )
 
     def _begun(self, request: QueryRequest, context: grpc.ServicerContext) -> HeldQuery:
-        actor, tie = str(current_actor()), Tie(context)
-        parts = self.runner.run(query_text(request, actor), tie.start)
+        asking, tie = caller(context, QUERY_CALL_FLIGHT), Tie(context)
+        parts = self.runner.run(query_text(request, asking), tie.start)
         started = next(parts)
         assert isinstance(started, Started)  # noqa: S101 - the first part of every answer
-        return HeldQuery(request.query_id, actor, started, parts, tie)
+        return HeldQuery(request.query_id, asking.actor, started, parts, tie)
 
 
 def _messages(query: HeldQuery) -> Iterator[bytes]:

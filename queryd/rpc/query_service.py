@@ -7,11 +7,13 @@ import grpc
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.servers import current_actor
+from queryd.callers import caller
 from queryd.engine.arrow_messages import END_OF_STREAM
 from queryd.requests import explained_text, query_text
 from queryd.resolve import ResolvedDataset
 from queryd.run_query import ArrowPart, Finished, OnStart, QueryRunner, Started
 from queryd.running import RunningQueries, RunningQuery, canceled
+from traceapi.control.v1.query_record_pb2 import QUERY_CALL_EXPLAIN, QUERY_CALL_QUERY
 from traceapi.query.v1 import query_service_pb2 as pb
 from traceapi.query.v1.query_service_pb2_grpc import QueryServiceServicer
 
@@ -28,7 +30,7 @@ class QueryService(QueryServiceServicer):
 
     def Query(self, request: pb.QueryRequest, context: grpc.ServicerContext) -> Iterator[pb.QueryResponse]:
         request.query_id = request.query_id or self._new_id()
-        text = query_text(request, str(current_actor()))
+        text = query_text(request, caller(context, QUERY_CALL_QUERY))
         try:
             for part in self._runner.run(text, _ends_with(context)):
                 yield from _responses(text.query_id, part)
@@ -37,7 +39,7 @@ class QueryService(QueryServiceServicer):
                 raise  # else nobody is there to hear it
 
     def ExplainQuery(self, request: pb.ExplainQueryRequest, context: grpc.ServicerContext) -> pb.ExplainQueryResponse:
-        text = explained_text(request, self._new_id(), str(current_actor()))
+        text = explained_text(request, self._new_id(), caller(context, QUERY_CALL_EXPLAIN))
         explained = self._runner.explain(text, _ends_with(context))
         return pb.ExplainQueryResponse(datasets=map(_dataset, explained.datasets), plan=explained.plan)
 
@@ -95,7 +97,7 @@ def _dataset(dataset: ResolvedDataset) -> pb.ExplainedDataset:
 def _running(query: RunningQuery) -> pb.RunningQuery:
     running = pb.RunningQuery(
         query_id=query.identity.query_id,
-        actor=query.identity.actor,
+        actor=query.identity.caller.actor,
         sql=query.identity.sql[:_SHOWN_CHARACTERS],
         row_count=query.row_count,
     )

@@ -8,7 +8,14 @@ import grpc
 from grpc_status import rpc_status
 
 from kernel.errors import TraceError, to_status
-from traceapi.control.v1 import change_pb2, dag_service_pb2, deployment_pb2, rerun_pb2, task_service_pb2
+from traceapi.control.v1 import (
+    change_pb2,
+    dag_service_pb2,
+    deployment_pb2,
+    query_record_pb2,
+    rerun_pb2,
+    task_service_pb2,
+)
 from traceapi.control.v1.deployment_pb2 import DeployedJob, Deployment, TaskCount
 from traceapi.types.v1 import scope_pb2, task_pb2
 
@@ -80,6 +87,7 @@ class Canned:
     actors: list[str] = field(default_factory=list)
     queries_cancelled: threading.Event = field(default_factory=threading.Event)
     running_queries: dict[str, str] = field(default_factory=dict)
+    query_records: list[query_record_pb2.QueryRecord] = field(default_factory=list)
 
     def asked(self, kind: type[Any]) -> Any:
         """The last request of that kind."""

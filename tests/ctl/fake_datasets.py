@@ -9,6 +9,7 @@ from tests.ctl.canned import SPEC, Canned, int64, int64_range, page, refuse, tas
 from traceapi.control.v1 import (
     dataset_service_pb2,
     dataset_service_pb2_grpc,
+    query_record_pb2,
     retention_service_pb2,
     retention_service_pb2_grpc,
 )
@@ -28,6 +29,14 @@ class FakeDatasets(dataset_service_pb2_grpc.DatasetServiceServicer):
             if dataset.dataset_id == request.dataset_id:
                 return dataset_service_pb2.GetDatasetResponse(dataset=dataset)
         return refuse(context, errors_pb2.ERROR_REASON_DATASET_NOT_FOUND, f"no dataset {request.dataset_id!r}")
+
+    def ListQueryRecords(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
+        found = [record for record in self._canned.query_records if request.query_id in ("", record.query_id)]
+        if not found and request.query_id:
+            return refuse(context, errors_pb2.ERROR_REASON_QUERY_NOT_FOUND, f"no query {request.query_id} is on record")
+        page_of, token = page(found, request.page_size, request.page_token)
+        return query_record_pb2.ListQueryRecordsResponse(records=page_of, next_page_token=token)
 
     def GetLineage(self, request: Any, context: Any) -> Any:
         self._canned.requests.append(request)

@@ -28,7 +28,7 @@ INTERNAL = [
     for service in worker_service_pb2.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
-QUERYD_MAY = {"ListDatasets", "PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin"}
+QUERYD_MAY = {"ListDatasets", "PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin", "RecordQueries"}
 
 
 async def _reason(address: str, token: str | None, call: tuple[str, str, bool, bool]) -> str:
@@ -74,11 +74,12 @@ async def test_only_a_workers_credential_is_one_of_the_internal_listener(dispatc
     assert set(found.values()) == {"UNAUTHENTICATED"}, found
 
 
-async def test_queryd_may_pin_and_resolve_and_nothing_else(dispatcher: InProcess) -> None:
+async def test_queryd_may_pin_resolve_and_record_and_nothing_else(dispatcher: InProcess) -> None:
     found = {call[1]: await _reason(dispatcher.addresses["control"], QUERYD, call) for call in CONTROL}
     assert {name for name, reason in found.items() if reason != "PERMISSION_DENIED"} == QUERYD_MAY
 
 
-async def test_a_user_may_call_everything_of_the_control_listener(dispatcher: InProcess) -> None:
+async def test_a_user_may_call_everything_of_the_control_listener_but_say_what_was_asked(dispatcher: InProcess) -> None:
     found = {call[1]: await _reason(dispatcher.addresses["control"], USER, call) for call in CONTROL}
+    assert found.pop("RecordQueries") == "PERMISSION_DENIED"
     assert not {"UNAUTHENTICATED", "PERMISSION_DENIED", "INTERNAL"} & set(found.values()), found

@@ -222,3 +222,11 @@ def test_an_entry_that_is_no_method_is_refused() -> None:
 def test_there_is_no_actor_outside_of_a_call() -> None:
     with pytest.raises(LookupError):
         current_actor()
+
+
+def test_a_role_is_kept_from_a_method_of_a_package_that_it_may_call() -> None:
+    packages = {Role.USER: frozenset({"/traceapi."}), Role.QUERYD: frozenset({"/traceapi."})}
+    policy = AccessPolicy(packages, kept_from={Role.USER: frozenset({f"{SERVICE}/Attach"})})
+    assert not policy.allows(Role.USER, f"{SERVICE}/Attach")
+    assert policy.allows(Role.USER, f"{SERVICE}/Attached")
+    assert policy.allows(Role.QUERYD, f"{SERVICE}/Attach")

@@ -20,6 +20,13 @@ from kernel.likeness import nearest
 from kernel.scopes import parse_cursor
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceServicer
+from traceapi.control.v1.query_record_pb2 import (
+    ListQueryRecordsRequest,
+    ListQueryRecordsResponse,
+    QueryRecord,
+    RecordQueriesRequest,
+    RecordQueriesResponse,
+)
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.dag_pb2 import CursorSpec, OutputSpec, Storage
 from traceapi.types.v1.dataset_pb2 import CursorBounds, Dataset, DatasetPin, Pin
@@ -77,6 +84,9 @@ class FakeDatasets(DatasetServiceServicer):
         self.renewed: list[str] = []
         self.resolved: list[pb.ResolveItem] = []
         self.lost_pins: set[str] = set()
+        self.records: list[QueryRecord] = []
+        self.unrecorded: list[list[str]] = []
+        self.refuse_records = False
         self.changed = Condition()
 
     # What a test arranges.
@@ -153,7 +163,27 @@ class FakeDatasets(DatasetServiceServicer):
         with self.changed:
             assert self.changed.wait_for(lambda: not self.leases, timeout), self.leases
 
+    def recorded(self, query_id: str, timeout: float = 20) -> QueryRecord:
+        """The one record of a query, once it is there."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: self._records_of(query_id), timeout), self.records
+            (record,) = self._records_of(query_id)
+            return record
+
+    def _records_of(self, query_id: str) -> list[QueryRecord]:
+        return [record for record in self.records if record.query_id == query_id]
+
     # The service.
+
+    def RecordQueries(self, request: RecordQueriesRequest, context: grpc.ServicerContext) -> RecordQueriesResponse:
+        with self.changed:
+            if self.refuse_records:
+                self.unrecorded.append([record.record_id for record in request.records])
+                self.changed.notify_all()
+                raise TraceError(ErrorReason.ERROR_REASON_INTERNAL, "the database does not answer")
+            self.records += request.records
+            self.changed.notify_all()
+            return RecordQueriesResponse()
 
     def PinDatasets(self, request: pb.PinDatasetsRequest, context: grpc.ServicerContext) -> pb.PinDatasetsResponse:
         with self.changed:
@@ -235,6 +265,11 @@ class FakeDatasets(DatasetServiceServicer):
     def ListDatasetVersions(
         self, request: pb.ListDatasetVersionsRequest, context: grpc.ServicerContext
     ) -> pb.ListDatasetVersionsResponse:
+        raise NotImplementedError
+
+    def ListQueryRecords(
+        self, request: ListQueryRecordsRequest, context: grpc.ServicerContext
+    ) -> ListQueryRecordsResponse:
         raise NotImplementedError
 
     def GetLineage(self, request: pb.GetLineageRequest, context: grpc.ServicerContext) -> pb.GetLineageResponse:

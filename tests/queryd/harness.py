@@ -33,7 +33,8 @@ _SERVICE = "/traceapi.control.v1.DatasetService/"
 _POLICY = AccessPolicy(
     {
         Role.QUERYD: frozenset(
-            _SERVICE + name for name in ("ListDatasets", "PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin")
+            _SERVICE + name
+            for name in ("ListDatasets", "PinDatasets", "ResolveDatasets", "RenewPin", "ReleasePin", "RecordQueries")
         )
     }
 )

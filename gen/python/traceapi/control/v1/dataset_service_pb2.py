@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from traceapi.control.v1 import query_record_pb2 as traceapi_dot_control_dot_v1_dot_query__record__pb2
 from traceapi.types.v1 import artifact_pb2 as traceapi_dot_types_dot_v1_dot_artifact__pb2
 from traceapi.types.v1 import dataset_pb2 as traceapi_dot_types_dot_v1_dot_dataset__pb2
 from traceapi.types.v1 import errors_pb2 as traceapi_dot_types_dot_v1_dot_errors__pb2
@@ -32,7 +33,7 @@ from traceapi.types.v1 import event_pb2 as traceapi_dot_types_dot_v1_dot_event__
 from traceapi.types.v1 import scope_pb2 as traceapi_dot_types_dot_v1_dot_scope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)traceapi/control/v1/dataset_service.proto\x12\x13traceapi.control.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a traceapi/types/v1/artifact.proto\x1a\x1ftraceapi/types/v1/dataset.proto\x1a\x1etraceapi/types/v1/errors.proto\x1a\x1dtraceapi/types/v1/event.proto\x1a\x1dtraceapi/types/v1/scope.proto\">\n\x11GetDatasetRequest\x12)\n\ndataset_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05 \x01(\xff\x01R\tdatasetId\"\x85\x01\n\x12GetDatasetResponse\x12\x34\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1a.traceapi.types.v1.DatasetR\x07\x64\x61taset\x12\x39\n\tartifacts\x18\x02 \x03(\x0b\x32\x1b.traceapi.types.v1.ArtifactR\tartifacts\"m\n\x13ListDatasetsRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x10\n\x03\x64\x61g\x18\x03 \x01(\tR\x03\x64\x61g\"v\n\x14ListDatasetsResponse\x12\x36\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1a.traceapi.types.v1.DatasetR\x08\x64\x61tasets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8a\x01\n\x1aListDatasetVersionsRequest\x12&\n\ndataset_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\tdatasetId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x84\x01\n\x1bListDatasetVersionsResponse\x12=\n\x08versions\x18\x01 \x03(\x0b\x32!.traceapi.types.v1.DatasetVersionR\x08versions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"Z\n\x11GetLineageRequest\x12&\n\ndataset_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\tdatasetId\x12\x1d\n\x05\x64\x65pth\x18\x02 \x01(\rB\x07\xbaH\x04*\x02\x18\x64R\x05\x64\x65pth\"L\n\x12GetLineageResponse\x12\x36\n\x05\x65\x64ges\x18\x01 \x03(\x0b\x32 .traceapi.control.v1.LineageEdgeR\x05\x65\x64ges\"\xc7\x01\n\x0bLineageEdge\x12&\n\x0f\x66rom_dataset_id\x18\x01 \x01(\tR\rfromDatasetId\x12\"\n\rto_dataset_id\x18\x02 \x01(\tR\x0btoDatasetId\x12\x10\n\x03\x64\x61g\x18\x03 \x01(\tR\x03\x64\x61g\x12\x10\n\x03job\x18\x04 \x01(\tR\x03job\x12\x1a\n\x08outdated\x18\x05 \x01(\x08R\x08outdated\x12,\n\x12passed_scope_count\x18\x06 \x01(\x04R\x10passedScopeCount\"\xb2\x01\n\x11ListEventsRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01R\tdatasetId\x12.\n\x05scope\x18\x02 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeR\x05scope\x12%\n\tpage_size\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"n\n\x12ListEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.traceapi.types.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf0\x01\n\x12PinDatasetsRequest\x12*\n\x05names\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\xe8\x07\"\x07r\x05 \x01(\xff\x01R\x05names\x12%\n\rdeploy_number\x18\x02 \x01(\x04H\x00R\x0c\x64\x65ployNumber\x12*\n\x03pin\x18\x03 \x01(\x0b\x32\x16.traceapi.types.v1.PinH\x00R\x03pin\x12R\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01R\rleaseDurationB\x07\n\x05\x61s_of\"\x7f\n\x13PinDatasetsResponse\x12(\n\x03pin\x18\x01 \x01(\x0b\x32\x16.traceapi.types.v1.PinR\x03pin\x12>\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\".traceapi.control.v1.PinnedDatasetR\x08\x64\x61tasets\"\xc6\x01\n\rPinnedDataset\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12/\n\x03pin\x18\x02 \x01(\x0b\x32\x1d.traceapi.types.v1.DatasetPinR\x03pin\x12\x34\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x1a.traceapi.types.v1.DatasetR\x07\x64\x61taset\x12:\n\twatermark\x18\x04 \x01(\x0b\x32\x1c.traceapi.types.v1.WatermarkR\twatermark\"]\n\x16ResolveDatasetsRequest\x12\x43\n\x05items\x18\x01 \x03(\x0b\x32 .traceapi.control.v1.ResolveItemB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x05items\"\x7f\n\x0bResolveItem\x12\x37\n\x03pin\x18\x01 \x01(\x0b\x32\x1d.traceapi.types.v1.DatasetPinB\x06\xbaH\x03\xc8\x01\x01R\x03pin\x12\x37\n\x06\x62ounds\x18\x02 \x01(\x0b\x32\x1f.traceapi.types.v1.CursorBoundsR\x06\x62ounds\"\xed\x01\n\x17ResolveDatasetsResponse\x12\x1d\n\nitem_index\x18\x01 \x01(\rR\titemIndex\x12\x39\n\tartifacts\x18\x02 \x03(\x0b\x32\x1b.traceapi.types.v1.ArtifactR\tartifacts\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x18.traceapi.types.v1.EventR\x06\x65vents\x12\x12\n\x04last\x18\x04 \x01(\x08R\x04last\x12\x32\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1c.traceapi.types.v1.ItemErrorR\x05\x65rror\"\x86\x01\n\x0fRenewPinRequest\x12\x1f\n\x06pin_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x05pinId\x12R\n\x0elease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01R\rleaseDuration\"Q\n\x10RenewPinResponse\x12=\n\x0c\x65xpires_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\"4\n\x11ReleasePinRequest\x12\x1f\n\x06pin_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x05pinId\"\x14\n\x12ReleasePinResponse2\x96\x07\n\x0e\x44\x61tasetService\x12]\n\nGetDataset\x12&.traceapi.control.v1.GetDatasetRequest\x1a\'.traceapi.control.v1.GetDatasetResponse\x12\x63\n\x0cListDatasets\x12(.traceapi.control.v1.ListDatasetsRequest\x1a).traceapi.control.v1.ListDatasetsResponse\x12x\n\x13ListDatasetVersions\x12/.traceapi.control.v1.ListDatasetVersionsRequest\x1a\x30.traceapi.control.v1.ListDatasetVersionsResponse\x12]\n\nGetLineage\x12&.traceapi.control.v1.GetLineageRequest\x1a\'.traceapi.control.v1.GetLineageResponse\x12]\n\nListEvents\x12&.traceapi.control.v1.ListEventsRequest\x1a\'.traceapi.control.v1.ListEventsResponse\x12`\n\x0bPinDatasets\x12\'.traceapi.control.v1.PinDatasetsRequest\x1a(.traceapi.control.v1.PinDatasetsResponse\x12n\n\x0fResolveDatasets\x12+.traceapi.control.v1.ResolveDatasetsRequest\x1a,.traceapi.control.v1.ResolveDatasetsResponse0\x01\x12W\n\x08RenewPin\x12$.traceapi.control.v1.RenewPinRequest\x1a%.traceapi.control.v1.RenewPinResponse\x12]\n\nReleasePin\x12&.traceapi.control.v1.ReleasePinRequest\x1a\'.traceapi.control.v1.ReleasePinResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)traceapi/control/v1/dataset_service.proto\x12\x13traceapi.control.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&traceapi/control/v1/query_record.proto\x1a traceapi/types/v1/artifact.proto\x1a\x1ftraceapi/types/v1/dataset.proto\x1a\x1etraceapi/types/v1/errors.proto\x1a\x1dtraceapi/types/v1/event.proto\x1a\x1dtraceapi/types/v1/scope.proto\">\n\x11GetDatasetRequest\x12)\n\ndataset_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05 \x01(\xff\x01R\tdatasetId\"\x85\x01\n\x12GetDatasetResponse\x12\x34\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1a.traceapi.types.v1.DatasetR\x07\x64\x61taset\x12\x39\n\tartifacts\x18\x02 \x03(\x0b\x32\x1b.traceapi.types.v1.ArtifactR\tartifacts\"m\n\x13ListDatasetsRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x10\n\x03\x64\x61g\x18\x03 \x01(\tR\x03\x64\x61g\"v\n\x14ListDatasetsResponse\x12\x36\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1a.traceapi.types.v1.DatasetR\x08\x64\x61tasets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8a\x01\n\x1aListDatasetVersionsRequest\x12&\n\ndataset_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\tdatasetId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"\x84\x01\n\x1bListDatasetVersionsResponse\x12=\n\x08versions\x18\x01 \x03(\x0b\x32!.traceapi.types.v1.DatasetVersionR\x08versions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"Z\n\x11GetLineageRequest\x12&\n\ndataset_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02 \x01R\tdatasetId\x12\x1d\n\x05\x64\x65pth\x18\x02 \x01(\rB\x07\xbaH\x04*\x02\x18\x64R\x05\x64\x65pth\"L\n\x12GetLineageResponse\x12\x36\n\x05\x65\x64ges\x18\x01 \x03(\x0b\x32 .traceapi.control.v1.LineageEdgeR\x05\x65\x64ges\"\xc7\x01\n\x0bLineageEdge\x12&\n\x0f\x66rom_dataset_id\x18\x01 \x01(\tR\rfromDatasetId\x12\"\n\rto_dataset_id\x18\x02 \x01(\tR\x0btoDatasetId\x12\x10\n\x03\x64\x61g\x18\x03 \x01(\tR\x03\x64\x61g\x12\x10\n\x03job\x18\x04 \x01(\tR\x03job\x12\x1a\n\x08outdated\x18\x05 \x01(\x08R\x08outdated\x12,\n\x12passed_scope_count\x18\x06 \x01(\x04R\x10passedScopeCount\"\xb2\x01\n\x11ListEventsRequest\x12\'\n\ndataset_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01R\tdatasetId\x12.\n\x05scope\x18\x02 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeR\x05scope\x12%\n\tpage_size\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"n\n\x12ListEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.traceapi.types.v1.EventR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf0\x01\n\x12PinDatasetsRequest\x12*\n\x05names\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\xe8\x07\"\x07r\x05 \x01(\xff\x01R\x05names\x12%\n\rdeploy_number\x18\x02 \x01(\x04H\x00R\x0c\x64\x65ployNumber\x12*\n\x03pin\x18\x03 \x01(\x0b\x32\x16.traceapi.types.v1.PinH\x00R\x03pin\x12R\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01R\rleaseDurationB\x07\n\x05\x61s_of\"\x7f\n\x13PinDatasetsResponse\x12(\n\x03pin\x18\x01 \x01(\x0b\x32\x16.traceapi.types.v1.PinR\x03pin\x12>\n\x08\x64\x61tasets\x18\x02 \x03(\x0b\x32\".traceapi.control.v1.PinnedDatasetR\x08\x64\x61tasets\"\xc6\x01\n\rPinnedDataset\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12/\n\x03pin\x18\x02 \x01(\x0b\x32\x1d.traceapi.types.v1.DatasetPinR\x03pin\x12\x34\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x1a.traceapi.types.v1.DatasetR\x07\x64\x61taset\x12:\n\twatermark\x18\x04 \x01(\x0b\x32\x1c.traceapi.types.v1.WatermarkR\twatermark\"]\n\x16ResolveDatasetsRequest\x12\x43\n\x05items\x18\x01 \x03(\x0b\x32 .traceapi.control.v1.ResolveItemB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x05items\"\x7f\n\x0bResolveItem\x12\x37\n\x03pin\x18\x01 \x01(\x0b\x32\x1d.traceapi.types.v1.DatasetPinB\x06\xbaH\x03\xc8\x01\x01R\x03pin\x12\x37\n\x06\x62ounds\x18\x02 \x01(\x0b\x32\x1f.traceapi.types.v1.CursorBoundsR\x06\x62ounds\"\xed\x01\n\x17ResolveDatasetsResponse\x12\x1d\n\nitem_index\x18\x01 \x01(\rR\titemIndex\x12\x39\n\tartifacts\x18\x02 \x03(\x0b\x32\x1b.traceapi.types.v1.ArtifactR\tartifacts\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x18.traceapi.types.v1.EventR\x06\x65vents\x12\x12\n\x04last\x18\x04 \x01(\x08R\x04last\x12\x32\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1c.traceapi.types.v1.ItemErrorR\x05\x65rror\"\x86\x01\n\x0fRenewPinRequest\x12\x1f\n\x06pin_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x05pinId\x12R\n\x0elease_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x04\x08\x80\xa3\x05\x32\x02\x08\x01R\rleaseDuration\"Q\n\x10RenewPinResponse\x12=\n\x0c\x65xpires_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\"4\n\x11ReleasePinRequest\x12\x1f\n\x06pin_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x05pinId\"\x14\n\x12ReleasePinResponse2\xef\x08\n\x0e\x44\x61tasetService\x12]\n\nGetDataset\x12&.traceapi.control.v1.GetDatasetRequest\x1a\'.traceapi.control.v1.GetDatasetResponse\x12\x63\n\x0cListDatasets\x12(.traceapi.control.v1.ListDatasetsRequest\x1a).traceapi.control.v1.ListDatasetsResponse\x12x\n\x13ListDatasetVersions\x12/.traceapi.control.v1.ListDatasetVersionsRequest\x1a\x30.traceapi.control.v1.ListDatasetVersionsResponse\x12]\n\nGetLineage\x12&.traceapi.control.v1.GetLineageRequest\x1a\'.traceapi.control.v1.GetLineageResponse\x12]\n\nListEvents\x12&.traceapi.control.v1.ListEventsRequest\x1a\'.traceapi.control.v1.ListEventsResponse\x12`\n\x0bPinDatasets\x12\'.traceapi.control.v1.PinDatasetsRequest\x1a(.traceapi.control.v1.PinDatasetsResponse\x12n\n\x0fResolveDatasets\x12+.traceapi.control.v1.ResolveDatasetsRequest\x1a,.traceapi.control.v1.ResolveDatasetsResponse0\x01\x12W\n\x08RenewPin\x12$.traceapi.control.v1.RenewPinRequest\x1a%.traceapi.control.v1.RenewPinResponse\x12]\n\nReleasePin\x12&.traceapi.control.v1.ReleasePinRequest\x1a\'.traceapi.control.v1.ReleasePinResponse\x12\x66\n\rRecordQueries\x12).traceapi.control.v1.RecordQueriesRequest\x1a*.traceapi.control.v1.RecordQueriesResponse\x12o\n\x10ListQueryRecords\x12,.traceapi.control.v1.ListQueryRecordsRequest\x1a-.traceapi.control.v1.ListQueryRecordsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -69,48 +70,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWPINREQUEST'].fields_by_name['lease_duration']._serialized_options = b'\272H\r\252\001\n\"\004\010\200\243\0052\002\010\001'
   _globals['_RELEASEPINREQUEST'].fields_by_name['pin_id']._loaded_options = None
   _globals['_RELEASEPINREQUEST'].fields_by_name['pin_id']._serialized_options = b'\272H\005r\003\260\001\001'
-  _globals['_GETDATASETREQUEST']._serialized_start=321
-  _globals['_GETDATASETREQUEST']._serialized_end=383
-  _globals['_GETDATASETRESPONSE']._serialized_start=386
-  _globals['_GETDATASETRESPONSE']._serialized_end=519
-  _globals['_LISTDATASETSREQUEST']._serialized_start=521
-  _globals['_LISTDATASETSREQUEST']._serialized_end=630
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=632
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=750
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=753
-  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=891
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=894
-  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=1026
-  _globals['_GETLINEAGEREQUEST']._serialized_start=1028
-  _globals['_GETLINEAGEREQUEST']._serialized_end=1118
-  _globals['_GETLINEAGERESPONSE']._serialized_start=1120
-  _globals['_GETLINEAGERESPONSE']._serialized_end=1196
-  _globals['_LINEAGEEDGE']._serialized_start=1199
-  _globals['_LINEAGEEDGE']._serialized_end=1398
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1401
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1579
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1581
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1691
-  _globals['_PINDATASETSREQUEST']._serialized_start=1694
-  _globals['_PINDATASETSREQUEST']._serialized_end=1934
-  _globals['_PINDATASETSRESPONSE']._serialized_start=1936
-  _globals['_PINDATASETSRESPONSE']._serialized_end=2063
-  _globals['_PINNEDDATASET']._serialized_start=2066
-  _globals['_PINNEDDATASET']._serialized_end=2264
-  _globals['_RESOLVEDATASETSREQUEST']._serialized_start=2266
-  _globals['_RESOLVEDATASETSREQUEST']._serialized_end=2359
-  _globals['_RESOLVEITEM']._serialized_start=2361
-  _globals['_RESOLVEITEM']._serialized_end=2488
-  _globals['_RESOLVEDATASETSRESPONSE']._serialized_start=2491
-  _globals['_RESOLVEDATASETSRESPONSE']._serialized_end=2728
-  _globals['_RENEWPINREQUEST']._serialized_start=2731
-  _globals['_RENEWPINREQUEST']._serialized_end=2865
-  _globals['_RENEWPINRESPONSE']._serialized_start=2867
-  _globals['_RENEWPINRESPONSE']._serialized_end=2948
-  _globals['_RELEASEPINREQUEST']._serialized_start=2950
-  _globals['_RELEASEPINREQUEST']._serialized_end=3002
-  _globals['_RELEASEPINRESPONSE']._serialized_start=3004
-  _globals['_RELEASEPINRESPONSE']._serialized_end=3024
-  _globals['_DATASETSERVICE']._serialized_start=3027
-  _globals['_DATASETSERVICE']._serialized_end=3945
+  _globals['_GETDATASETREQUEST']._serialized_start=361
+  _globals['_GETDATASETREQUEST']._serialized_end=423
+  _globals['_GETDATASETRESPONSE']._serialized_start=426
+  _globals['_GETDATASETRESPONSE']._serialized_end=559
+  _globals['_LISTDATASETSREQUEST']._serialized_start=561
+  _globals['_LISTDATASETSREQUEST']._serialized_end=670
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=672
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=790
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_start=793
+  _globals['_LISTDATASETVERSIONSREQUEST']._serialized_end=931
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_start=934
+  _globals['_LISTDATASETVERSIONSRESPONSE']._serialized_end=1066
+  _globals['_GETLINEAGEREQUEST']._serialized_start=1068
+  _globals['_GETLINEAGEREQUEST']._serialized_end=1158
+  _globals['_GETLINEAGERESPONSE']._serialized_start=1160
+  _globals['_GETLINEAGERESPONSE']._serialized_end=1236
+  _globals['_LINEAGEEDGE']._serialized_start=1239
+  _globals['_LINEAGEEDGE']._serialized_end=1438
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1441
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1619
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1621
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1731
+  _globals['_PINDATASETSREQUEST']._serialized_start=1734
+  _globals['_PINDATASETSREQUEST']._serialized_end=1974
+  _globals['_PINDATASETSRESPONSE']._serialized_start=1976
+  _globals['_PINDATASETSRESPONSE']._serialized_end=2103
+  _globals['_PINNEDDATASET']._serialized_start=2106
+  _globals['_PINNEDDATASET']._serialized_end=2304
+  _globals['_RESOLVEDATASETSREQUEST']._serialized_start=2306
+  _globals['_RESOLVEDATASETSREQUEST']._serialized_end=2399
+  _globals['_RESOLVEITEM']._serialized_start=2401
+  _globals['_RESOLVEITEM']._serialized_end=2528
+  _globals['_RESOLVEDATASETSRESPONSE']._serialized_start=2531
+  _globals['_RESOLVEDATASETSRESPONSE']._serialized_end=2768
+  _globals['_RENEWPINREQUEST']._serialized_start=2771
+  _globals['_RENEWPINREQUEST']._serialized_end=2905
+  _globals['_RENEWPINRESPONSE']._serialized_start=2907
+  _globals['_RENEWPINRESPONSE']._serialized_end=2988
+  _globals['_RELEASEPINREQUEST']._serialized_start=2990
+  _globals['_RELEASEPINREQUEST']._serialized_end=3042
+  _globals['_RELEASEPINRESPONSE']._serialized_start=3044
+  _globals['_RELEASEPINRESPONSE']._serialized_end=3064
+  _globals['_DATASETSERVICE']._serialized_start=3067
+  _globals['_DATASETSERVICE']._serialized_end=4202
 # @@protoc_insertion_point(module_scope)

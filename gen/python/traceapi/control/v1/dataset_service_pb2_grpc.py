@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from traceapi.control.v1 import dataset_service_pb2 as traceapi_dot_control_dot_v1_dot_dataset__service__pb2
+from traceapi.control.v1 import query_record_pb2 as traceapi_dot_control_dot_v1_dot_query__record__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -80,6 +81,16 @@ class DatasetServiceStub:
                 request_serializer=traceapi_dot_control_dot_v1_dot_dataset__service__pb2.ReleasePinRequest.SerializeToString,
                 response_deserializer=traceapi_dot_control_dot_v1_dot_dataset__service__pb2.ReleasePinResponse.FromString,
                 _registered_method=True)
+        self.RecordQueries = channel.unary_unary(
+                '/traceapi.control.v1.DatasetService/RecordQueries',
+                request_serializer=traceapi_dot_control_dot_v1_dot_query__record__pb2.RecordQueriesRequest.SerializeToString,
+                response_deserializer=traceapi_dot_control_dot_v1_dot_query__record__pb2.RecordQueriesResponse.FromString,
+                _registered_method=True)
+        self.ListQueryRecords = channel.unary_unary(
+                '/traceapi.control.v1.DatasetService/ListQueryRecords',
+                request_serializer=traceapi_dot_control_dot_v1_dot_query__record__pb2.ListQueryRecordsRequest.SerializeToString,
+                response_deserializer=traceapi_dot_control_dot_v1_dot_query__record__pb2.ListQueryRecordsResponse.FromString,
+                _registered_method=True)
 
 
 class DatasetServiceServicer:
@@ -150,6 +161,21 @@ class DatasetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordQueries(self, request, context):
+        """Puts queries that have ended on record, all or none of a request. For the `queryd` role alone: nobody else may say what was asked.
+        Repeatable, by record_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQueryRecords(self, request, context):
+        """Queries on record, the latest first. DATASET_NOT_FOUND where there neither is such a dataset nor a record of it; QUERY_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatasetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -197,6 +223,16 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.ReleasePin,
                     request_deserializer=traceapi_dot_control_dot_v1_dot_dataset__service__pb2.ReleasePinRequest.FromString,
                     response_serializer=traceapi_dot_control_dot_v1_dot_dataset__service__pb2.ReleasePinResponse.SerializeToString,
+            ),
+            'RecordQueries': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordQueries,
+                    request_deserializer=traceapi_dot_control_dot_v1_dot_query__record__pb2.RecordQueriesRequest.FromString,
+                    response_serializer=traceapi_dot_control_dot_v1_dot_query__record__pb2.RecordQueriesResponse.SerializeToString,
+            ),
+            'ListQueryRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQueryRecords,
+                    request_deserializer=traceapi_dot_control_dot_v1_dot_query__record__pb2.ListQueryRecordsRequest.FromString,
+                    response_serializer=traceapi_dot_control_dot_v1_dot_query__record__pb2.ListQueryRecordsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -443,6 +479,60 @@ class DatasetService:
             '/traceapi.control.v1.DatasetService/ReleasePin',
             traceapi_dot_control_dot_v1_dot_dataset__service__pb2.ReleasePinRequest.SerializeToString,
             traceapi_dot_control_dot_v1_dot_dataset__service__pb2.ReleasePinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordQueries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/traceapi.control.v1.DatasetService/RecordQueries',
+            traceapi_dot_control_dot_v1_dot_query__record__pb2.RecordQueriesRequest.SerializeToString,
+            traceapi_dot_control_dot_v1_dot_query__record__pb2.RecordQueriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQueryRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/traceapi.control.v1.DatasetService/ListQueryRecords',
+            traceapi_dot_control_dot_v1_dot_query__record__pb2.ListQueryRecordsRequest.SerializeToString,
+            traceapi_dot_control_dot_v1_dot_query__record__pb2.ListQueryRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,7 +62,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_EVENT_NOT_FOUND: _ErrorReason.ValueType  # 17
     """No such event."""
     ERROR_REASON_QUERY_NOT_FOUND: _ErrorReason.ValueType  # 18
-    """No running query has this id."""
+    """No query with this id runs or, where records are asked for, is on record."""
     ERROR_REASON_PLAN_NOT_FOUND: _ErrorReason.ValueType  # 19
     """No such plan."""
     ERROR_REASON_DOCUMENT_CHANGED: _ErrorReason.ValueType  # 20
@@ -192,7 +192,7 @@ ERROR_REASON_DEPLOYMENT_NOT_FOUND: ErrorReason.ValueType  # 16
 ERROR_REASON_EVENT_NOT_FOUND: ErrorReason.ValueType  # 17
 """No such event."""
 ERROR_REASON_QUERY_NOT_FOUND: ErrorReason.ValueType  # 18
-"""No running query has this id."""
+"""No query with this id runs or, where records are asked for, is on record."""
 ERROR_REASON_PLAN_NOT_FOUND: ErrorReason.ValueType  # 19
 """No such plan."""
 ERROR_REASON_DOCUMENT_CHANGED: ErrorReason.ValueType  # 20
