@@ -28,6 +28,9 @@ _FETCHES_AT_ONCE = 16
 _CHUNK_BYTES = 1 << 20
 # Between two looks at whether the wish still stands.
 _LOOK_SECONDS = 0.2
+# What closing waits for what is under way: between two chunks a fetch sees that it is to end, but not within one, and a
+# store that is away keeps it waiting for minutes.
+_CLOSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class FileCache:
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
         self._threads = ThreadPoolExecutor(_FETCHES_AT_ONCE, thread_name_prefix="fetch")
+        self._closing = threading.Event()
 
     @contextmanager
     def held(self, wanted: Collection[WantedFile], check: Callable[[], None]) -> Iterator[Mapping[bytes, Path]]:
@@ -96,8 +100,12 @@ class FileCache:
         return True
 
     def close(self) -> None:
-        """Fetches nothing more; returns when nothing is under way."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """Fetches nothing more. A fetch that hangs is left to the end of the process."""
+        self._closing.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._changed:
+            under_way = [copy.fetched for copy in self._copies.values() if copy.fetched is not None]
+        wait(under_way, _CLOSE_SECONDS)
 
     def _take(self, wanted: Mapping[bytes, WantedFile], check: Callable[[], None]) -> list[_Copy]:
         total = sum(file.size_bytes for file in wanted.values())
@@ -193,7 +201,7 @@ class FileCache:
         with self._store.open(wanted.key) as source, target.open("xb") as file:
             while chunk := source.read(_CHUNK_BYTES):
                 left -= len(chunk)
-                if left < 0:
+                if left < 0 or self._closing.is_set():
                     break
                 digest.update(chunk)
                 file.write(chunk)

@@ -21,7 +21,9 @@ from kernel.servers import AccessPolicy, SyncServer, sync_server
 from kernel.servers.listening import ListenError
 from kernel.telemetry import configure_logging, get_logger
 from kernel.tls import client_tls, listener_tls
+from queryd.aftermath import Aftermath
 from queryd.config import QuerydConfig
+from queryd.ending import end_within, leave
 from queryd.engine import sandbox
 from queryd.engine.messages import CellLimits
 from queryd.engine.pool import CellPool, CellUnavailableError
@@ -49,6 +51,8 @@ _USERS = AccessPolicy(
 )
 # How long a query of Flight, once begun, waits for the call that reads it.
 _HELD_SECONDS = 5.0
+# After the drain, how long all that is left may take to end.
+_END_SECONDS = 30.0
 # A query keeps a thread while it waits, and while its client reads. These stay for health, cancel and list, and for
 # saying OVERLOADED.
 _THREADS_BESIDE_QUERIES = 16
@@ -65,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         with build_channel(config) as channel:
-            return serve(config, channel, stop)
+            code = serve(config, channel, stop)
+        return leave(code)
     except (CredentialError, ListenError) as error:
         _log.error("cannot serve", error=str(error))
         return 1
@@ -97,6 +102,7 @@ def serve(config: QuerydConfig, channel: grpc.Channel, stop: threading.Event) ->
         write_ready_file(config.ready_file, {"query": address})
         _log.info("serving queries", address=address, sandbox=chosen.name)
         stop.wait()
+        end_within(config.drain_seconds + _END_SECONDS, scratch.remove)
         server.stop(config.drain_seconds)
     return 0
 
@@ -126,7 +132,7 @@ def build_pool(config: QuerydConfig, store: ArtifactStore, folder: Path) -> Cell
             made.mkdir(parents=True, exist_ok=True)
     sandboxes: list[Sandbox] = []
     if config.query_sandbox != "plain":
-        sandboxes.append(sandbox.bubblewrap(root, limits))
+        sandboxes += [sandbox.forked(root, limits), sandbox.bubblewrap(root, limits)]
     if config.query_sandbox != "bubblewrap":
         sandboxes.append(sandbox.plain(root, limits))
     return CellPool(sandboxes, config.query_warm_cells, cells)
@@ -146,8 +152,12 @@ def build_server(
     stub = DatasetServiceStub(channel)
     resolver, recorder = Resolver(stub, config.query_lease_seconds), Recorder(sender(stub))
     parts.callback(recorder.close)
-    watcher = Watcher(resolver)
-    runner = QueryRunner(resolver, pool, files, queries, config.query_max_rows, watcher, recorder.record, new_id)
+    aftermath = Aftermath(resolver.release)
+    parts.callback(aftermath.close)
+    runner = QueryRunner(
+        *(resolver, pool, files, queries, config.query_max_rows),
+        *(Watcher(resolver), aftermath, recorder.record, new_id),
+    )
     server = sync_server(
         listen=config.query_listen,
         verifier=TokenVerifier({Role.USER: config.user_token_sha256}),

@@ -4,9 +4,10 @@ A query is pinned once, at its start. Nothing that happens in the dispatcher lat
 asks the dispatcher and keeps nothing; `queryd/run_query.py` decides when.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import pyarrow as pa
@@ -108,9 +109,11 @@ class Resolver:
         with _translated():
             self._stub.ReleasePin(pb.ReleasePinRequest(pin_id=pin_id), timeout=_CALL_SECONDS)
 
-    def resolve(self, pinned: pb.PinDatasetsResponse, demands: Demands, timeout: float) -> list[ResolvedDataset]:
-        """The files and scopes of all datasets that may have rows that count, each dataset once. PIN_COLLECTED,
-        NOT_IMPLEMENTED (its storage)."""
+    def resolve(
+        self, pinned: pb.PinDatasetsResponse, demands: Demands, timeout: float, begun: Callable[[Any], None]
+    ) -> list[ResolvedDataset]:
+        """The files and scopes of all datasets that may have rows that count, each dataset once. `begun` hears of the
+        call, which may take all the time there is, and may cancel it. PIN_COLLECTED, NOT_IMPLEMENTED (its storage)."""
         found: dict[str, pb.PinnedDataset] = {}
         spellings: dict[str, list[str]] = {}
         for dataset in pinned.datasets:
@@ -126,19 +129,25 @@ class Resolver:
             bounds = cursor_bounds(demands.get(dataset.dataset.dataset_id, ()), dataset.dataset.spec.cursor)
             if bounds is not None:
                 item.bounds.CopyFrom(bounds)
-        answers = self._pages(stored, items, timeout) if stored else {}
+        answers = self._pages(stored, items, timeout, begun) if stored else {}
         return [
             _resolved(dataset, spellings[dataset_id], answers.get(dataset_id)) for dataset_id, dataset in found.items()
         ]
 
     def _pages(
-        self, stored: Sequence[pb.PinnedDataset], items: Sequence[pb.ResolveItem], timeout: float
+        self,
+        stored: Sequence[pb.PinnedDataset],
+        items: Sequence[pb.ResolveItem],
+        timeout: float,
+        begun: Callable[[Any], None],
     ) -> dict[str, _Answer]:
         request = pb.ResolveDatasetsRequest(items=items)
         answers = [_Answer() for _ in stored]
         scope_count = 0
         with _translated():
-            for page in self._stub.ResolveDatasets(request, timeout=timeout):
+            call = self._stub.ResolveDatasets(request, timeout=timeout)
+            begun(call)
+            for page in call:
                 dataset, answer = stored[page.item_index], answers[page.item_index]
                 if page.HasField("error"):
                     raise TraceError(page.error.reason, page.error.message, metadata=dict(page.error.metadata))

@@ -16,6 +16,7 @@ from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.telemetry import get_logger
 from queryd import failures, records, texts
+from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
 from queryd.engine.messages import CheckedText, Job, Kind, Name, ProtocolError
@@ -129,6 +130,7 @@ class QueryRunner:
     queries: RunningQueries
     max_rows: int
     watcher: Watcher
+    aftermath: Aftermath
     record: Record
     new_id: IdSource
     clock: Callable[[], float] = field(default=time.monotonic)
@@ -139,8 +141,7 @@ class QueryRunner:
         The engine begins when what is read has been told, and does as much as can wait to be read.
         """
         begin = self.clock()
-        # The files are let go of last, when the cell that reads them is gone.
-        with ExitStack() as held, self._place(text, begin, on_start) as query:
+        with ExitStack() as held, self._place(text, begin, on_start, held) as query:
             prepared = self._prepare(query, text, held)
             prepared.cell.send(Kind.RUN, b"")
             yield _started(prepared)
@@ -153,7 +154,7 @@ class QueryRunner:
 
     def explain(self, text: QueryText, on_start: OnStart) -> Explained:
         """What the query would read, without running it. Raises TraceError."""
-        with ExitStack() as held, self._place(text, self.clock(), on_start) as query:
+        with ExitStack() as held, self._place(text, self.clock(), on_start, held) as query:
             prepared = self._prepare(query, text, held)
             prepared.cell.send(Kind.EXPLAIN, b"")
             payload = self._expect(prepared.cell, prepared.datasets, Kind.PLAN)
@@ -162,13 +163,14 @@ class QueryRunner:
 
     def describe(self, text: QueryText, on_start: OnStart) -> Description:
         """What the answer will look like, and what the text's parameters are called. Raises TraceError."""
-        with ExitStack() as held, self._place(text, self.clock(), on_start) as query:
+        with ExitStack() as held, self._place(text, self.clock(), on_start, held) as query:
             prepared = self._prepare(query, text, held)
             return Description(prepared.schema, prepared.checked.parameters)
 
     @contextmanager
-    def _place(self, text: QueryText, begin: float, on_start: OnStart) -> Iterator[RunningQuery]:
-        """Everything that a query holds is given back when the block is left, however it is left."""
+    def _place(self, text: QueryText, begin: float, on_start: OnStart, held: ExitStack) -> Iterator[RunningQuery]:
+        """Everything that a query holds is given back when the block is left, however it is left; what is `held` last,
+        when the cell that reads it is gone."""
         identity = QueryIdentity(text.query_id, text.caller, text.sql, _as_of(text.as_of), datetime.now(UTC))
         query = RunningQuery(identity, begin + text.timeout)
         failure: TraceError | None = TraceError(ErrorReason.ERROR_REASON_INTERNAL, "a defect")
@@ -183,8 +185,7 @@ class QueryRunner:
                 failure = query.stopped or canceled("its answer is not read any more")
                 raise
             finally:
-                query.end()
-                self._release(query.pin_id)
+                self.aftermath.take(Remains(query.end(), held.pop_all(), query.pin_id))
                 self._ended(query, failure, self.clock() - begin)
 
     def _ended(self, query: RunningQuery, failure: TraceError | None, elapsed: float) -> None:
@@ -211,7 +212,8 @@ class QueryRunner:
             except TraceError as error:
                 raise failures.at_name(error, checked.names) from error
             demands = texts.demands(cell, pinned, checked.names)
-            datasets = self.resolver.resolve(pinned, demands, max(query.deadline - self.clock(), 0.001))
+            seconds = max(query.deadline - self.clock(), 0.001)
+            datasets = self.resolver.resolve(pinned, demands, seconds, query.asks)
             held.enter_context(self.files.provided(datasets, cell.files, query.check))
         made, tables = relations(datasets, cell.store)
         for table in tables:
@@ -233,7 +235,7 @@ class QueryRunner:
             if missing is None:
                 query.pin = pinned.pin
                 return pinned
-            self._release(query.pin_id)
+            self.aftermath.release(query.pin_id)
             query.pin_id = ""
             if text.as_of != AsOf() or self.clock() + pause > query.deadline:
                 raise TraceError(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, missing)
@@ -267,13 +269,6 @@ class QueryRunner:
             # The engine's word for a damaged file is no word for people.
             self.files.check_contents(datasets, None if failure.kind == "files" else failure.message)
         return failures.of_failure(failure, cell.store)
-
-    def _release(self, pin_id: str) -> None:
-        if pin_id:
-            try:
-                self.resolver.release(pin_id)
-            except TraceError as error:  # it ends by itself, a minute later
-                _log.warning("a pin could not be released", pin_id=pin_id, reason=error.reason_name)
 
 
 def _as_of(asked: AsOf) -> record_pb.QueryAsOf.ValueType:

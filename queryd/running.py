@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from kernel.errors import TraceError, Violation
 from queryd.callers import Caller
@@ -33,6 +34,12 @@ class QueryIdentity:
     started: datetime
 
 
+class Cancellable(Protocol):
+    """A call under way."""
+
+    def cancel(self) -> object: ...
+
+
 class RunningQuery:
     """One query between its admission and its end. All methods may be called from any thread."""
 
@@ -48,15 +55,27 @@ class RunningQuery:
         self._lock = threading.Lock()
         self._stopped: TraceError | None = None
         self._cell: CellProcess | None = None
+        self._call: Cancellable | None = None
 
     def stop(self, error: TraceError) -> None:
         """Ends the query with this error, unless it was stopped or has ended before."""
         with self._lock:
             if self._stopped is None and not self.ended.is_set():
                 self._stopped = error
-            cell = self._cell
+            cell, call = self._cell, self._call
         if cell is not None:
             cell.kill()
+        if call is not None:
+            call.cancel()
+
+    def asks(self, call: Cancellable) -> None:
+        """From now on, stopping cancels this call to another program. Raises where it was stopped already."""
+        with self._lock:
+            self._call = call
+            stopped = self._stopped
+        if stopped is not None:
+            call.cancel()
+            raise stopped
 
     def attach(self, cell: CellProcess) -> None:
         """From now on, stopping kills this cell. Raises where the query was stopped already."""
@@ -76,13 +95,14 @@ class RunningQuery:
         if error is not None:
             raise error
 
-    def end(self) -> None:
-        """Nothing of it runs any more. Can be repeated."""
+    def end(self) -> CellProcess | None:
+        """Nothing of it runs any more. Can be repeated; the first one gets its cell, killed, to close it."""
         with self._lock:
             self.ended.set()
             cell, self._cell = self._cell, None
         if cell is not None:
-            cell.close()
+            cell.kill()
+        return cell
 
 
 def canceled(message: str) -> TraceError:

@@ -14,7 +14,7 @@ from dispatcher.datasets.rows import (
     PinnedRow,
     Totals,
 )
-from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.pool import Pool, transaction, unflushed_transaction
 from dispatcher.events import store as events_store
 from dispatcher.events.rows import (
     EventQuery,
@@ -154,7 +154,8 @@ class DatasetService(DatasetServiceServicer):
         deploy_number = request.deploy_number if request.HasField("deploy_number") else None
         wish = PinWish(list(request.names), lease, deploy_number, given)
         with translated():
-            async with transaction(self._pool) as connection:
+            # What a crash of the database may undo is a lease: its holder hears so when it renews it, and stops.
+            async with unflushed_transaction(self._pool) as connection:
                 pinned = await pin_datasets(connection, wish, str(current_actor()), self._new_id())
         return _pin_response(list(request.names), pinned)
 
@@ -195,7 +196,7 @@ class DatasetService(DatasetServiceServicer):
 
     async def ReleasePin(self, request: pb.ReleasePinRequest, context: Context) -> pb.ReleasePinResponse:
         with translated():
-            async with transaction(self._pool) as connection:
+            async with unflushed_transaction(self._pool) as connection:  # or it ends by itself
                 await store.release_pin(connection, request.pin_id)
         return pb.ReleasePinResponse()
 

@@ -1,4 +1,5 @@
-"""A cell: the process of one query. queryd keeps some ready, gives each one text, and kills it to stop it.
+"""A cell: the process of one query. queryd keeps some ready, gives each one text, and kills it to stop it. It is
+started from here, or forked of a process that has loaded all this (queryd/engine/zygote.py).
 
 It has no environment, no network, no credential, and sees the artifact store read-only (queryd/engine/sandbox.py).
 Its life: ready; the text is held against the gate; the relations come, and it says what the answer will look like; the
@@ -6,12 +7,13 @@ answer is streamed; the process ends.
 Nothing of a query survives in it for another one.
 """
 
+import io
 import os
 import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import NoReturn
 
 import duckdb
 import pyarrow as pa
@@ -34,15 +36,30 @@ _FAILURES = (
 
 def main() -> None:
     limits = messages.unpack_limits(sys.argv[1])
-    # Whatever code prints must not mix into the frames.
+    requests, answers = streams()
+    limit(limits)
+    serve(prepared(limits, Path.cwd()), requests, answers)
+
+
+def prepared(limits: CellLimits, scratch: Path) -> duckdb.DuckDBPyConnection:
+    """A session that has done before what the first text would have to wait for."""
+    sys.setrecursionlimit(_DEEPEST)
+    connection = session.open_session(limits, scratch)
+    check(connection, "SELECT 1")  # loads the parser
+    return connection
+
+
+def streams() -> tuple[io.BufferedReader, io.BufferedWriter]:
+    """The pipes from and to queryd. Whatever code prints from now on does not mix into the frames."""
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)
-    _limit(limits)
-    sys.setrecursionlimit(_DEEPEST)
-    connection = session.open_session(limits, Path.cwd())
-    check(connection, "SELECT 1")  # loads the parser
+    return requests, answers
+
+
+def serve(connection: duckdb.DuckDBPyConnection, requests: io.BufferedReader, answers: io.BufferedWriter) -> NoReturn:
+    """One query; then the process ends."""
     messages.write_frame(answers, Kind.READY, b"")
     cell = _Cell(connection, answers)
     try:
@@ -54,7 +71,7 @@ def main() -> None:
         os._exit(0)  # nothing is worth a tidy end: all is in memory or in the private folder
 
 
-def _limit(limits: CellLimits) -> None:
+def limit(limits: CellLimits) -> None:
     """RLIMIT_DATA makes a failed allocation a clean error of the engine; RLIMIT_AS crashes it."""
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.scratch_bytes, limits.scratch_bytes))
@@ -64,7 +81,7 @@ def _limit(limits: CellLimits) -> None:
 class _Cell:
     """What the process keeps between two frames. One text after the other may be checked; one is described and run."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, answers: BinaryIO) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, answers: io.BufferedWriter) -> None:
         self._connection = connection
         self._answers = answers
         self._tables: list[pa.Table] = []

@@ -5,12 +5,13 @@ cell is not trusted once it has run a text: queryd takes lengths only up to a li
 data.
 """
 
+import io
 import json
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any, BinaryIO
+from typing import Any
 
 from queryd.demands import Demands
 from queryd.terms import Constant, Term, Terms
@@ -125,14 +126,14 @@ class CellLimits:
     scratch_bytes: int
 
 
-def write_frame(stream: BinaryIO, kind: Kind, payload: bytes) -> None:
+def write_frame(stream: io.RawIOBase | io.BufferedIOBase, kind: Kind, payload: bytes) -> None:
     """Writes one frame and flushes. Blocks while the other side does not read: that is the back-pressure."""
     stream.write(_HEADER.pack(kind.value, len(payload)))
     stream.write(payload)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO, max_bytes: int) -> tuple[Kind, bytes] | None:
+def read_frame(stream: io.BufferedIOBase, max_bytes: int) -> tuple[Kind, bytes] | None:
     """The next frame, or None where the stream ended between two. Raises ProtocolError."""
     header = stream.read(_HEADER.size)
     if not header:
@@ -151,7 +152,7 @@ def read_frame(stream: BinaryIO, max_bytes: int) -> tuple[Kind, bytes] | None:
         raise ProtocolError(f"a frame of the unknown kind {letter!r}") from error
 
 
-def write_arrow(stream: BinaryIO, row_count: int, message: memoryview) -> None:
+def write_arrow(stream: io.BufferedIOBase, row_count: int, message: memoryview) -> None:
     """One IPC message in its encapsulated form, with the rows that it and those before it hold."""
     for start in range(0, len(message), MAX_ARROW_BYTES):
         part = message[start : start + MAX_ARROW_BYTES]

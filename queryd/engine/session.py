@@ -24,6 +24,14 @@ _BATCH_ROWS = 32_768
 _ENGINE_ERROR = re.compile(r"^(?P<title>[A-Z][A-Za-z ]*) Error: (?P<text>.*)$", re.DOTALL)
 # What the engine calls its trouble with a file, often without naming it.
 _DAMAGE = ("IO", "Invalid", "Serialization")
+# Which each connection has for itself.
+_OWN_SETTINGS: Mapping[str, str | int | bool] = {
+    "TimeZone": "UTC",
+    "errors_as_json": True,
+    "python_enable_replacements": False,
+    "python_scan_all_frames": False,
+    "enable_progress_bar": False,
+}
 _PLAN = "EXPLAIN "
 # No dataset's id holds a control character, so no view meets these names.
 _SCOPES = "\x01scopes"
@@ -42,33 +50,53 @@ class TooManyRowsError(Exception):
 
 def open_session(limits: CellLimits, scratch: Path) -> duckdb.DuckDBPyConnection:
     """A database in memory, with its limits, before it is locked."""
-    connection = duckdb.connect(":memory:")
-    settings: dict[str, str | int | bool] = {
-        "temp_directory": str(scratch / "spill"),
-        "max_temp_directory_size": f"{limits.scratch_bytes}B",
-        "memory_limit": f"{int(limits.memory_bytes * _ENGINE_SHARE)}B",
-        "threads": limits.threads,
-        "TimeZone": "UTC",
-        "errors_as_json": True,
-        "python_enable_replacements": False,
-        "python_scan_all_frames": False,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "allow_community_extensions": False,
-        "allow_persistent_secrets": False,
-        "enable_progress_bar": False,
-    }
+    connection = duckdb.connect(":memory:", config={"threads": limits.threads, "async_threads": 0})
+    _set(
+        connection,
+        {
+            "temp_directory": str(scratch / "spill"),
+            "max_temp_directory_size": f"{limits.scratch_bytes}B",
+            "memory_limit": f"{int(limits.memory_bytes * _ENGINE_SHARE)}B",
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "allow_persistent_secrets": False,
+            **_OWN_SETTINGS,
+        },
+    )
+    return connection
+
+
+def forked_session(opened: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """The session of a fork, in the database that was opened, with one thread, before it.
+
+    A connection of its own: what one draws by chance follows from what the first ones drew.
+    """
+    connection = opened.cursor()
+    _set(connection, _OWN_SETTINGS)
+    return connection
+
+
+def use_threads(connection: duckdb.DuckDBPyConnection, threads: int) -> None:
+    """So many, and starts them."""
+    _set(connection, {"threads": threads})
+
+
+def _set(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str | int | bool]) -> None:
     for name, value in settings.items():
         connection.execute(f"SET {name} = {_literal(value)}")
-    return connection
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, job: Job, tables: list[pa.Table]) -> None:
     """Locks the database to the job's files and makes its relations. Raises RelationError."""
     paths = [path for relation in job.relations for path in relation.paths]
-    connection.execute(f"SET allowed_paths = [{', '.join(map(_literal, paths))}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
+    allowed = f"SET allowed_paths = [{', '.join(map(_literal, paths))}]"
+    connection.execute(f"{allowed}; SET enable_external_access = false; SET lock_configuration = true")
+    relate(connection, job, tables)
+
+
+def relate(connection: duckdb.DuckDBPyConnection, job: Job, tables: list[pa.Table]) -> None:
+    """Makes the job's relations. Raises RelationError."""
     for relation in _in_order(connection, job.relations):
         try:
             _make(connection, relation, tables)

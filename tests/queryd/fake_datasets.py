@@ -1,5 +1,6 @@
 """A DatasetService as the contract has it, over datasets that a test makes: real Parquet files, pins that end."""
 
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,6 +88,9 @@ class FakeDatasets(DatasetServiceServicer):
         self.records: list[QueryRecord] = []
         self.unrecorded: list[list[str]] = []
         self.refuse_records = False
+        self.resolving = threading.Event()  # while it is not set, no resolution is answered
+        self.resolving.set()
+        self.resolving_calls = 0
         self.changed = Condition()
 
     # What a test arranges.
@@ -214,6 +218,10 @@ class FakeDatasets(DatasetServiceServicer):
     def ResolveDatasets(
         self, request: pb.ResolveDatasetsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.ResolveDatasetsResponse]:
+        with self.changed:
+            self.resolving_calls += 1
+            self.changed.notify_all()
+        self.resolving.wait(300)
         by_id = {version.version_id: version for version in self.versions.values()}
         for index, item in enumerate(request.items):
             version = by_id.get(item.pin.dataset_version_id)

@@ -14,6 +14,7 @@ from kernel.artifacts import LocalArtifactStore
 from kernel.errors import TraceError
 from queryd.file_cache import FileCache, WantedFile
 from tests.queryd.harness import reason
+from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _SECONDS = 30.0
 
@@ -274,3 +275,30 @@ def test_many_readers_at_once_find_what_they_want_within_the_limit(store: GatedS
             one.result(_SECONDS * 2)
     cache.close()
     assert len(store.asked) > len(files)
+
+
+def test_closing_leaves_a_fetch_that_hangs_behind(store: GatedStore, tmp_path: Path) -> None:
+    """A store that is away may keep it waiting for minutes."""
+    cache = FileCache(store, tmp_path / "copies", 30)
+    file, gone = store.add("a"), threading.Event()
+    store.shut.add(file.key)
+
+    def ask() -> None:
+        with pytest.raises(TraceError), cache.held([file], check):
+            pass
+
+    def check() -> None:
+        if gone.is_set():
+            raise TraceError(ErrorReason.ERROR_REASON_QUERY_CANCELED, "nobody waits for it")
+
+    asking, closing = threading.Thread(target=ask), threading.Thread(target=cache.close)
+    asking.start()
+    store.wait_until_asked(file)
+    gone.set()
+    asking.join(_SECONDS)
+    closing.start()
+    closing.join(_SECONDS / 2)
+    closed = not closing.is_alive()
+    store.release(file)
+    closing.join(_SECONDS)
+    assert closed

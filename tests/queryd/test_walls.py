@@ -16,11 +16,11 @@ from queryd.engine import messages
 from queryd.engine.messages import CellLimits, Failure, Job, Kind, Relation
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
-from queryd.engine.sandbox import CellFolder, Sandbox, bubblewrap, plain
+from queryd.engine.sandbox import CellFolder, Sandbox, bubblewrap, forked, plain
 from queryd.engine.scratch import ScratchFolder
 
 _LIMITS = CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=64 << 20)
-_MAKERS = {"bubblewrap": bubblewrap, "plain": plain}
+_MAKERS = {"forked": forked, "bubblewrap": bubblewrap, "plain": plain}
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def cells(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["bubblewrap", "plain"])
+@pytest.fixture(params=["forked", "bubblewrap", "plain"])
 def pool(request: pytest.FixtureRequest, store: Path, cells: Path) -> Iterator[CellPool]:
-    if request.param == "bubblewrap":
+    if request.param != "plain":
         _need_namespaces(store)
     made = CellPool([_MAKERS[request.param](store, _LIMITS)], warm=1, folder=cells)
     made.start()
@@ -117,7 +117,7 @@ def test_a_pinned_file_cannot_be_overwritten_even_by_a_text_that_passed(store: P
         _run(pool, f"with x as (copy (select 6) to '{target}' (format parquet, use_tmp_file false)) from x")  # noqa: S608
         outcomes[name] = (folder / "data" / "pinned.parquet").read_bytes() == content
         pool.close()
-    assert outcomes == {"bubblewrap": True, "plain": False}
+    assert outcomes == {"forked": True, "bubblewrap": True, "plain": False}
 
 
 def _in_sandbox(sandbox: Sandbox, folder: CellFolder, code: str) -> str:

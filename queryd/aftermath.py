@@ -1,0 +1,76 @@
+"""What is left of a query once its answer is given: its process, its files, its pin. Nobody waits for that any more.
+
+The process is killed by whoever ends the query; here it is waited for, and its folder removed; then the files that it
+read are let go of, and last the pin is released, by another thread, for that is a call that may not be answered.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from kernel.errors import TraceError
+from kernel.telemetry import get_logger
+from queryd.engine.process import CellProcess
+
+_log = get_logger("queryd.aftermath")
+# When closing, what pins may take together; those that are left end by themselves, a minute later.
+_LAST_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """`held` are the files, and whatever else the process used. An empty pin is none."""
+
+    cell: CellProcess | None
+    held: ExitStack
+    pin_id: str
+
+
+class Aftermath:
+    """One for each queryd, with a thread for processes and one for pins."""
+
+    def __init__(self, release: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        """`release` ends a pin's lease; it raises TraceError."""
+        self._release = release
+        self._clock = clock
+        self._end: float | None = None
+        self._cells = ThreadPoolExecutor(1, "aftermath")
+        self._pins = ThreadPoolExecutor(1, "pins")
+
+    def take(self, remains: Remains) -> None:
+        """Returns at once; of one that comes after the end it is done here."""
+        try:
+            self._cells.submit(self._clear, remains)
+        except RuntimeError:
+            self._clear(remains)
+
+    def release(self, pin_id: str) -> None:
+        """Ends a pin's lease; where that is not to be had it ends by itself."""
+        if self._end is not None and self._clock() >= self._end:
+            return
+        try:
+            self._release(pin_id)
+        except TraceError as error:
+            _log.warning("a pin could not be released", pin_id=pin_id, reason=error.reason_name)
+
+    def close(self) -> None:
+        """Does what is left. Can be repeated."""
+        self._cells.shutdown(wait=True)
+        if self._end is None:
+            self._end = self._clock() + _LAST_SECONDS
+        self._pins.shutdown(wait=True)
+
+    def _clear(self, remains: Remains) -> None:
+        try:
+            if remains.cell is not None:
+                remains.cell.close()
+        except Exception:  # noqa: BLE001 - a defect of one must not keep the others'
+            _log.exception("a cell could not be closed")
+        remains.held.close()
+        if remains.pin_id:
+            try:
+                self._pins.submit(self.release, remains.pin_id)
+            except RuntimeError:
+                self.release(remains.pin_id)

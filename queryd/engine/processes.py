@@ -1,0 +1,103 @@
+"""A cell's process as its starter left it: how it is killed, and with what it ended."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from queryd.engine.sandbox import CellFolder, Sandbox
+
+
+class Process(Protocol):
+    """For one thread, but `kill`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def kill(self) -> None:
+        """At once, whatever it does. Nothing where it has ended. Not after `close`."""
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code, the negative number of its signal, or None where it has not ended in time."""
+
+    def close(self) -> None:
+        """Lets go of what is known of it."""
+
+
+Start = Callable[[CellFolder, int, int, int], Process]
+"""Starts a cell with this folder, whose standard streams are these descriptors; the caller keeps and closes its own
+copies of them. Raises OSError."""
+
+
+class FreshProcess:
+    """Started from its program; everything in it is loaded anew."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> int | None:
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def close(self) -> None:
+        return None
+
+
+def fresh(sandbox: Sandbox) -> Start:
+    """A program for each cell."""
+
+    def start(folder: CellFolder, requests: int, answers: int, stderr: int) -> Process:
+        return FreshProcess(
+            subprocess.Popen(
+                sandbox.command(folder),
+                stdin=requests,
+                stdout=answers,
+                stderr=stderr,
+                cwd=folder.scratch,
+                env={},
+                close_fds=True,
+                start_new_session=True,
+            )
+        )
+
+    return start
+
+
+@dataclass(slots=True)
+class ForkedProcess:
+    """A fork of another one's child: known by a descriptor of the process, and by a pipe that tells its end."""
+
+    pid: int
+    descriptor: int
+    status: int
+    _code: int | None = None
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> int | None:
+        if self._code is None and select.select([self.status], [], [], seconds)[0]:
+            told = os.read(self.status, 16)
+            # Who should have told it is gone; then so is the process.
+            self._code = os.waitstatus_to_exitcode(int(told)) if told else -signal.SIGKILL
+        return self._code
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        os.close(self.status)

@@ -1,0 +1,87 @@
+"""The wall around a fork: namespaces of its own, its own folder, nothing else that can be written, no capability.
+
+It is raised by the fork itself before it is given anything, within the sandbox of the process that it was forked of
+(queryd/engine/zygote.py). There the system and the code are read-only, and so is the store where it is on disk. Here it
+loses the sight of other cells' folders and of /proc, gets process, network and IPC namespaces of its own, and then,
+with the user namespace's capabilities, the means to undo any of it.
+
+Linux only, by ctypes: Python has no mount(2), no capset(2), and before 3.12 no unshare(2).
+"""
+
+import ctypes
+import os
+from pathlib import Path
+
+STORE, SCRATCH, CELLS, NOTHING = "/artifacts", "/scratch", "/cells", "/nothing"
+"""Where a cell sees the store and its own folder to write into; where the process that forks it sees all cells'
+folders; an empty folder."""
+
+_NEW_NAMESPACES = {
+    "user": 0x10000000,
+    "mount": 0x00020000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+    "ipc": 0x08000000,
+    "uts": 0x04000000,
+}
+_READ_ONLY, _NO_SUID, _NO_DEVICES, _REMOUNT, _BIND = 1, 2, 4, 32, 4096
+_SET_PARENT_DEATH_SIGNAL, _SET_NO_NEW_PRIVILEGES, _DROP_BOUNDING = 1, 38, 24
+_CAPABILITY_VERSION_3 = 0x20080522
+_KILL = 9
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def leave_namespaces(uid: int, gid: int) -> None:
+    """The process, of one thread, leaves those that it shares with others; its next fork is the first process of new
+    ones. `uid` and `gid` are its own. Raises OSError."""
+    flags = 0
+    for flag in _NEW_NAMESPACES.values():
+        flags |= flag
+    _call("unshare", flags)
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+
+
+def raise_wall(name: str, *, own_files: bool) -> None:
+    """Of the fork: it sees its own folder, and the files in it as the store where `own_files`. Raises OSError."""
+    folder = f"{CELLS}/{name}"
+    _call("mount", _bytes(f"{folder}/scratch"), _bytes(SCRATCH), None, _BIND, None)
+    if own_files:
+        _call("mount", _bytes(f"{folder}/files"), _bytes(STORE), None, _BIND, None)
+        read_only = _BIND | _REMOUNT | _READ_ONLY | _NO_SUID | _NO_DEVICES
+        _call("mount", None, _bytes(STORE), None, read_only, None)
+    for hidden in (CELLS, "/proc"):
+        _call("mount", _bytes(NOTHING), _bytes(hidden), None, _BIND, None)
+    _drop_capabilities()
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Raises OSError."""
+    _call("prctl", _SET_PARENT_DEATH_SIGNAL, _KILL, 0, 0, 0)
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+def _drop_capabilities() -> None:
+    """All, and for good: not even a program with rights of its own could bring them back."""
+    _call("prctl", _SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    for capability in range(64):
+        if _libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) != 0:
+            break  # the kernel knows no more
+    header, none = _Header(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    _call("capset", ctypes.byref(header), none)
+
+
+def _bytes(path: str) -> bytes:
+    return os.fsencode(path)
+
+
+def _call(name: str, *arguments: object) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")

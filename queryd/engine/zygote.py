@@ -1,0 +1,140 @@
+"""The process that cells are forked of: it has loaded Python's modules and the engine, and opened a database.
+
+To load them takes a fifth of a second of CPU, to fork a few milliseconds. What makes forking safe: it has one thread,
+for ever (the engine starts its own only when a database may use several, which is said in the fork); it is alone in its
+sandbox; it knows nothing of any query, and a fork serves one and ends. It is asked over a socket: a message names the
+cell's folder and brings its standard streams and a pipe for its end; the answer brings a descriptor of the process.
+
+Each cell is two forks. The first leaves the namespaces of this process, so that the second is the first process of new
+ones; it stays to tell how the second one ended.
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import duckdb
+
+from queryd.engine import cell, messages, session, wall
+from queryd.engine.arrow_messages import MessageWriter
+from queryd.engine.messages import CellLimits, Job, Relation
+from queryd.gate import check
+
+LONGEST_NAME = LONGEST_WORD = 255
+DESCRIPTORS = 4
+"""Of a request: the cell's standard input, output and error, and where its end is told."""
+_REHEARSAL_FILE = f"{wall.CELLS}/rehearsal.parquet"
+_REHEARSAL = "SELECT s, count(*) AS c, sum(n) AS t FROM rehearsal WHERE n > 3 GROUP BY s ORDER BY s LIMIT 3"
+
+
+def main() -> None:
+    limits = messages.unpack_limits(sys.argv[1])
+    # For all forks, and before anything is loaded: Arrow's allocator takes a gibibyte of address space if it may.
+    cell.limit(limits)
+    # Before the database: the engine would keep a thread for each further one.
+    alone = CellLimits(limits.memory_bytes, 1, limits.scratch_bytes)
+    opened = cell.prepared(alone, Path(wall.SCRATCH))
+    opened.execute("COPY (SELECT range AS n, 'a' AS s FROM range(10)) TO '" + _REHEARSAL_FILE + "' (FORMAT parquet)")  # noqa: S608 - a constant
+    with session.forked_session(opened) as rehearsed:
+        _rehearse(rehearsed)
+    if (threads := len(list(Path("/proc/self/task").iterdir()))) != 1:
+        raise SystemExit(f"a process with {threads} threads cannot be forked")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the first forks
+    gc.collect()
+    gc.freeze()  # or the first collection of each fork would copy all pages
+    asked = socket.socket(fileno=int(sys.argv[2]))
+    asked.send(b"ready")
+    _Zygote(asked, opened, limits, own_files=sys.argv[3] == "own").serve()
+
+
+def _rehearse(connection: duckdb.DuckDBPyConnection) -> None:
+    """Does what a query does, over a file of ten rows: what is loaded and made at the first time is then there."""
+    job = Job(_REHEARSAL, (Relation(("rehearsal",), paths=(_REHEARSAL_FILE,)),), 10)
+    check(connection, job.sql)
+    session.relate(connection, job, [])
+    session.schema(connection, job.sql, [])
+    reader = session.batches(connection, job.sql, [])
+    writer = MessageWriter(reader.schema)
+    for batch in reader:
+        list(writer.messages(batch))
+    connection.execute("DROP VIEW rehearsal")
+
+
+@dataclass(frozen=True, slots=True)
+class _Zygote:
+    """`opened` is a database with one thread, in which nothing is."""
+
+    asked: socket.socket
+    opened: duckdb.DuckDBPyConnection
+    limits: CellLimits
+    own_files: bool
+
+    def serve(self) -> None:
+        """Until queryd has gone."""
+        while True:
+            name, descriptors, _, _ = socket.recv_fds(self.asked, LONGEST_NAME, DESCRIPTORS)
+            if not name:
+                return
+            if os.fork() == 0:
+                self._fork(name.decode(), descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _fork(self, name: str, descriptors: Sequence[int]) -> NoReturn:
+        """The first fork. No fork ever goes back into the loop."""
+        code = 1
+        try:
+            self._begin(name, descriptors)
+            code = 0
+        except OSError as error:
+            self.asked.send(str(error).encode()[:LONGEST_WORD])
+        finally:
+            os._exit(code)
+
+    def _begin(self, name: str, descriptors: Sequence[int]) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        wall.die_with_parent()
+        wall.leave_namespaces(os.getuid(), os.getgid())
+        *streams, told = descriptors
+        pid = os.fork()
+        if pid == 0:
+            self._become_cell(name, streams)
+        for stream in streams:
+            os.close(stream)
+        descriptor = os.pidfd_open(pid)
+        socket.send_fds(self.asked, [b"forked"], [descriptor])
+        os.close(descriptor)
+        _, status = os.waitpid(pid, 0)
+        os.write(told, str(status).encode())
+
+    def _become_cell(self, name: str, streams: Sequence[int]) -> NoReturn:
+        """The second fork."""
+        try:
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+            os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))
+            os.setsid()
+            # Also here: a page that a fork writes to for the first time is copied then, and no query is to wait for it.
+            connection = session.forked_session(self.opened)
+            _rehearse(connection)
+            wall.raise_wall(name, own_files=self.own_files)
+            os.chdir(wall.SCRATCH)
+            requests, answers = cell.streams()
+            # They have what the wall has left to the one that starts them.
+            session.use_threads(connection, self.limits.threads)
+            cell.serve(connection, requests, answers)
+        except BaseException:  # noqa: BLE001 - its last words, whatever it is
+            sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()
+        finally:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
