@@ -1,9 +1,10 @@
 """What goes on record of a query: told to the dispatcher in batches, beside the queries and never on their way.
 
 A query leaves its record in a queue and goes on. One thread sends what is there, some hundred milliseconds' worth at a
-time, and sends it again until the dispatcher has it; each record has an identity, by which it is written once. What is
-not sent yet when the process is killed is lost; so is what the queue has no room for while no dispatcher can be
-reached, and that is counted and logged.
+time, and sends it again until the dispatcher has it; each record has an identity, by which it is written once. A batch
+that is refused goes again in halves, so that one record at fault is in the end alone, and is lost alone. What is not
+sent yet when the process is killed is lost; so is what the queue has no room for while no dispatcher can be reached.
+What is lost is counted and logged.
 """
 
 import threading
@@ -11,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import grpc
 
@@ -22,8 +24,10 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _log = get_logger("queryd.recording")
 _CALL_SECONDS = 10.0
-# Sent again, these would be answered the same.
-_FINAL = frozenset({ErrorReason.ERROR_REASON_INVALID_REQUEST, ErrorReason.ERROR_REASON_PERMISSION_DENIED})
+# Sent again, the same batch would be answered the same.
+_FINAL = frozenset({ErrorReason.ERROR_REASON_INVALID_REQUEST, ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE})
+# No word on the records: for these none is lost.
+_AWAY = frozenset({ErrorReason.ERROR_REASON_UNAVAILABLE, ErrorReason.ERROR_REASON_OVERLOADED})
 
 Send = Callable[[Sequence[QueryRecord], float], None]
 """Puts records on record, within so many seconds. Raises TraceError."""
@@ -31,7 +35,7 @@ Send = Callable[[Sequence[QueryRecord], float], None]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Times in seconds, sizes in records."""
+    """Times in seconds, sizes in records where they do not say bytes."""
 
     gather: float = 0.3
     """From the first record of a batch to its sending."""
@@ -40,7 +44,11 @@ class Pace:
     last: float = 5.0
     """What closing may take."""
     batch: int = 500
+    batch_bytes: int = 4 << 20
+    """Only a record that is larger itself makes a larger batch."""
     room: int = 20_000
+    tries: int = 5
+    """Of a record that is alone, before it is lost; of a batch, before it is halved while no dispatcher is there."""
 
 
 class Recorder:
@@ -55,6 +63,8 @@ class Recorder:
         self._closing = threading.Event()
         self._end = 0.0
         self._lost = 0
+        # Of the thread alone: what a batch has at most by now, and how often the one at hand has failed.
+        self._size, self._tries = self._pace.batch, 0
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
         self._thread.start()
 
@@ -88,19 +98,41 @@ class Recorder:
             try:
                 self._send(batch, self._seconds())
             except TraceError as error:
-                if error.reason in _FINAL:
-                    self._lose(len(batch), error.message)
-                elif not self._closing.is_set() or self._clock() + self._pace.again < self._end:
-                    _log.warning("queries are not on record yet", count=len(batch), reason=error.reason_name)
-                    self._closing.wait(self._pace.again)
-                    continue
-                else:
+                if error.reason not in _FINAL and not self._has_time():
                     break
-            with self._changed:
-                for _ in batch:
-                    self._queue.popleft()
+                self._refused(batch, error)
+            else:
+                self._done(len(batch))
+                self._size = min(2 * self._size, self._pace.batch)
         if self._queue:
             self._lose(len(self._queue), "no dispatcher took them before this process ended")
+
+    def _refused(self, batch: Sequence[QueryRecord], error: TraceError) -> None:
+        """Halves the batch, or loses the one that is alone, or leaves it as it is; then waits where that may help.
+
+        A single record that cannot be stored would otherwise keep all behind it, or all beside it, off the record.
+        """
+        self._tries += 1
+        final, away, spent = error.reason in _FINAL, error.reason in _AWAY, self._tries >= self._pace.tries
+        if len(batch) == 1 and (final or (spent and not away)):
+            self._done(1)
+            self._lose(1, error.message, query_id=batch[0].query_id, actor=batch[0].actor, reason=error.reason_name)
+            return
+        _log.warning("queries are not on record yet", count=len(batch), reason=error.reason_name)
+        if len(batch) > 1 and (spent or not away):
+            self._size, self._tries = len(batch) // 2, 0
+        if not final:
+            self._closing.wait(self._pace.again)
+
+    def _done(self, count: int) -> None:
+        """The first of the queue are on record, or never will be."""
+        self._tries = 0
+        with self._changed:
+            for _ in range(count):
+                self._queue.popleft()
+
+    def _has_time(self) -> bool:
+        return not self._closing.is_set() or self._clock() + self._pace.again < self._end
 
     def _next(self) -> list[QueryRecord]:
         """What is to be sent, once there is something and more has had time to come; nothing at the end."""
@@ -110,16 +142,25 @@ class Recorder:
         with self._changed:
             if self._closing.is_set() and self._clock() >= self._end:
                 return []
-            return [self._queue[index] for index in range(min(len(self._queue), self._pace.batch))]
+            return self._first()
+
+    def _first(self) -> list[QueryRecord]:
+        batch, size = list[QueryRecord](), 0
+        for record in islice(self._queue, self._size):
+            size += record.ByteSize()
+            if batch and size > self._pace.batch_bytes:
+                break
+            batch.append(record)
+        return batch
 
     def _seconds(self) -> float:
         return max(0.1, min(_CALL_SECONDS, self._end - self._clock())) if self._closing.is_set() else _CALL_SECONDS
 
-    def _lose(self, count: int, why: str) -> None:
+    def _lose(self, count: int, why: str, **facts: str) -> None:
         with self._changed:
             self._lost += count
             lost = self._lost
-        _log.error("queries will not be on record", count=count, lost=lost, why=why)
+        _log.error("queries will not be on record", count=count, lost=lost, why=why, **facts)
 
 
 def sender(stub: DatasetServiceStub) -> Send:

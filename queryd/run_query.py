@@ -118,6 +118,7 @@ class _Prepared:
     datasets: tuple[ResolvedDataset, ...]
     checked: CheckedText
     schema: bytes
+    max_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ class QueryRunner:
         max_rows = min(text.max_rows or self.max_rows, self.max_rows)
         cell.send(Kind.DESCRIBE, messages.pack_job(Job(text.sql, made, max_rows)))
         schema = self._expect(cell, datasets, Kind.SCHEMA)
-        return _Prepared(cell, pinned, tuple(datasets), checked, schema)
+        return _Prepared(cell, pinned, tuple(datasets), checked, schema, max_rows)
 
     def _pin(self, query: RunningQuery, text: QueryText, names: Sequence[Name]) -> PinDatasetsResponse:
         """Pins once; where the caller waits for watermarks, the first pin that has reached them."""
@@ -250,7 +251,7 @@ class QueryRunner:
                 return
             if kind not in (Kind.ARROW, Kind.ARROW_PART):
                 raise self._unexpected(prepared.cell, prepared.datasets, kind, payload)
-            query.row_count, data = messages.unpack_arrow(payload)
+            query.row_count, data = messages.unpack_arrow(payload, query.row_count, prepared.max_rows)
             yield ArrowPart(data, kind is Kind.ARROW)
 
     def _expect(self, cell: CellProcess, datasets: Sequence[ResolvedDataset], wanted: Kind) -> bytes:

@@ -162,10 +162,17 @@ def write_arrow(stream: io.BufferedIOBase, row_count: int, message: memoryview) 
     stream.flush()
 
 
-def unpack_arrow(payload: bytes) -> tuple[int, bytes]:
+def unpack_arrow(payload: bytes, rows_before: int, max_rows: int) -> tuple[int, bytes]:
+    """The rows up to here, and the bytes. ProtocolError for rows that become fewer, or are more than a cell gives.
+
+    The count goes on record, where a number that cannot be stored would keep the record out.
+    """
     if not _ROWS.size <= len(payload) <= _ROWS.size + MAX_ARROW_BYTES:
         raise ProtocolError(f"{len(payload)} bytes of Arrow in one frame")
-    return _ROWS.unpack_from(payload)[0], payload[_ROWS.size :]
+    (row_count,) = _ROWS.unpack_from(payload)
+    if not rows_before <= row_count <= max_rows:
+        raise ProtocolError(f"{row_count} rows, after {rows_before} and of {max_rows} at most")
+    return row_count, payload[_ROWS.size :]
 
 
 def pack_checked(checked: CheckedText) -> bytes:

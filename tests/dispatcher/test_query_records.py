@@ -125,6 +125,19 @@ async def test_one_that_breaks_a_rule_keeps_its_request_off_the_record(
     assert await dispatcher.value(_COUNT) == 0
 
 
+@pytest.mark.parametrize("field", ["deploy_number", "row_count", "arrow_bytes"])
+async def test_a_number_that_cannot_be_stored_breaks_a_rule(
+    dispatcher: InProcess, queryd: "DatasetServiceAsyncStub", field: str
+) -> None:
+    most = (1 << 63) - 1
+    await _record_all(queryd, _record(**{field: most}))
+    (found,) = (await dispatcher.datasets.ListQueryRecords(pb.ListQueryRecordsRequest())).records
+    assert getattr(found, field) == most
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await _record_all(queryd, _record(**{field: most + 1}))
+    assert [violation.field for violation in from_rpc_error(caught.value).violations] == [f"records[0].{field}"]
+
+
 async def test_queries_are_found_by_actor_dataset_time_and_id(
     dispatcher: InProcess, queryd: "DatasetServiceAsyncStub"
 ) -> None:

@@ -184,7 +184,7 @@ class FakeDatasets(DatasetServiceServicer):
             if self.refuse_records:
                 self.unrecorded.append([record.record_id for record in request.records])
                 self.changed.notify_all()
-                raise TraceError(ErrorReason.ERROR_REASON_INTERNAL, "the database does not answer")
+                raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "the database does not answer")
             self.records += request.records
             self.changed.notify_all()
             return RecordQueriesResponse()

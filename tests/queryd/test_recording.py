@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import pytest
+
 from kernel.errors import TraceError
 from queryd.recording import Pace, Recorder
 from traceapi.control.v1.query_record_pb2 import QueryRecord
@@ -14,26 +16,32 @@ _FAST = Pace(gather=0.0, again=0.0)
 
 
 class Dispatcher:
-    """Takes records, or not. While `held`, a call waits, and gives up as an unanswered one does."""
+    """Takes records, or not: `failure` is of all batches, `at_fault` of those with such a record in them.
+
+    While it is not `answering`, a call waits, and gives up as an unanswered one does.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.tried: list[list[str]] = []
         self.failure: TraceError | None = None
+        self.at_fault: dict[str, TraceError] = {}
         self.changed = threading.Condition()
         self.answering = threading.Event()
         self.answering.set()
 
     def send(self, records: Sequence[QueryRecord], seconds: float) -> None:
         with self.changed:
-            self.tried.append([record.record_id for record in records])
+            ids = [record.record_id for record in records]
+            self.tried.append(ids)
+            failure = next((self.at_fault[name] for name in ids if name in self.at_fault), self.failure)
             self.changed.notify_all()
         if not self.answering.wait(seconds):
             raise TraceError(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, "no answer")
-        if self.failure is not None:
-            raise self.failure
+        if failure is not None:
+            raise failure
         with self.changed:
-            self.batches.append([record.record_id for record in records])
+            self.batches.append(ids)
             self.changed.notify_all()
 
     def wait(self, *, tried: int = 0, taken: int = 0) -> None:
@@ -58,6 +66,15 @@ def _record(recorder: Recorder, *names: str) -> None:
         recorder.record(QueryRecord(record_id=name))
 
 
+def _record_together(dispatcher: Dispatcher, recorder: Recorder, *names: str) -> None:
+    """So that they are in one batch: the one before it, of "first" alone, is answered when they are all there."""
+    dispatcher.answering.clear()
+    _record(recorder, "first")
+    dispatcher.wait(tried=1)
+    _record(recorder, *names)
+    dispatcher.answering.set()
+
+
 def test_what_comes_while_a_batch_is_sent_goes_in_the_next_one() -> None:
     dispatcher = Dispatcher()
     dispatcher.answering.clear()
@@ -80,6 +97,71 @@ def test_a_batch_has_so_many_records_at_most() -> None:
         dispatcher.answering.set()
         dispatcher.wait(taken=4)
     assert dispatcher.batches == [["a"], ["b", "c"], ["d"]]
+
+
+def test_a_batch_has_so_many_bytes_at_most_and_a_larger_record_goes_alone() -> None:
+    dispatcher = Dispatcher()
+    with _recorder(dispatcher, Pace(gather=0.0, again=0.0, batch_bytes=10)) as recorder:
+        _record_together(dispatcher, recorder, "aaa", "bbb", "c" * 20, "ddd")
+        dispatcher.wait(taken=5)
+    assert dispatcher.batches == [["first"], ["aaa", "bbb"], ["c" * 20], ["ddd"]]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        ErrorReason.ERROR_REASON_INVALID_REQUEST,
+        ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE,
+        ErrorReason.ERROR_REASON_PERMISSION_DENIED,
+        ErrorReason.ERROR_REASON_INTERNAL,
+        ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,
+    ],
+    ids=ErrorReason.Name,
+)
+def test_of_a_batch_that_is_refused_only_the_record_at_fault_is_lost(reason: ErrorReason.ValueType) -> None:
+    dispatcher, names = Dispatcher(), [f"{number}" for number in range(10)]
+    dispatcher.at_fault["6"] = TraceError(reason, "it is at fault")
+    with _recorder(dispatcher) as recorder:
+        _record_together(dispatcher, recorder, *names)
+        dispatcher.wait(taken=10)
+        assert recorder.lost == 1
+    taken = [name for batch in dispatcher.batches for name in batch]
+    assert taken == ["first", "0", "1", "2", "3", "4", "5", "7", "8", "9"]
+
+
+def test_a_record_that_is_alone_is_tried_several_times() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.at_fault["a"] = TraceError(ErrorReason.ERROR_REASON_INTERNAL, "a defect")
+    with _recorder(dispatcher, Pace(gather=0.0, again=0.0, tries=3)) as recorder:
+        _record(recorder, "a")
+        dispatcher.wait(tried=3)
+        _record(recorder, "b")
+        dispatcher.wait(taken=1)
+        assert recorder.lost == 1
+    assert [batch[0] for batch in dispatcher.tried].count("a") >= 3
+    assert dispatcher.batches == [["b"]]
+
+
+def test_while_no_dispatcher_is_there_batches_become_smaller_and_nothing_is_lost() -> None:
+    dispatcher = Dispatcher()
+    with _recorder(dispatcher, Pace(gather=0.0, again=0.0, tries=2)) as recorder:
+        dispatcher.at_fault["a"] = TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "nobody is there")
+        _record_together(dispatcher, recorder, "a", "b", "c", "d")
+        dispatcher.wait(tried=20)
+        dispatcher.at_fault.clear()
+        dispatcher.wait(taken=5)
+        assert recorder.lost == 0
+    together = ["a", "b", "c", "d"]
+    assert dispatcher.tried[1:6] == [together, together, together[:2], together[:2], together[:1]]
+
+
+def test_batches_grow_again_once_they_are_taken() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.at_fault["a"] = TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, "a rule is broken")
+    with _recorder(dispatcher) as recorder:
+        _record_together(dispatcher, recorder, "a", *"bcdefgh")
+        dispatcher.wait(taken=8)
+    assert dispatcher.batches == [["first"], ["b"], ["c", "d"], ["e", "f", "g", "h"]]
 
 
 def test_what_was_not_taken_is_sent_again_as_it_was() -> None:

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from traceapi.types.v1 import dataset_pb2 as traceapi_dot_types_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&traceapi/control/v1/query_record.proto\x12\x13traceapi.control.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftraceapi/types/v1/dataset.proto\"\xdc\x06\n\x0bQueryRecord\x12%\n\trecord_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08recordId\x12#\n\x08query_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07queryId\x12 \n\x05\x61\x63tor\x18\x03 \x01(\tB\n\xbaH\x07r\x05 \x01(\xff\x01R\x05\x61\x63tor\x12>\n\x04\x63\x61ll\x18\x04 \x01(\x0e\x32\x1e.traceapi.control.v1.QueryCallB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04\x63\x61ll\x12 \n\x06\x63lient\x18\x05 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01R\x06\x63lient\x12&\n\nsql_sha256\x18\x06 \x01(\x0c\x42\x07\xbaH\x04z\x02h R\tsqlSha256\x12?\n\x05\x61s_of\x18\x07 \x01(\x0e\x32\x1e.traceapi.control.v1.QueryAsOfB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04\x61sOf\x12(\n\rdeploy_number\x18\x08 \x01(\x04H\x00R\x0c\x64\x65ployNumber\x88\x01\x01\x12\x39\n\x08\x64\x61tasets\x18\t \x03(\x0b\x32\x1d.traceapi.types.v1.DatasetPinR\x08\x64\x61tasets\x12\x45\n\x0cstarted_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0bstartedTime\x12L\n\x10\x65lapsed_duration\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01R\x0f\x65lapsedDuration\x12\x1b\n\trow_count\x18\x0c \x01(\x04R\x08rowCount\x12\x1f\n\x0b\x61rrow_bytes\x18\r \x01(\x04R\narrowBytes\x12G\n\x07outcome\x18\x0e \x01(\x0e\x32!.traceapi.control.v1.QueryOutcomeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x07outcome\x12\x1f\n\x06reason\x18\x0f \x01(\tB\x07\xbaH\x04r\x02(dR\x06reason\x12?\n\rrecorded_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0crecordedTime\x12\x1f\n\x0brecorded_by\x18\x11 \x01(\tR\nrecordedByB\x10\n\x0e_deploy_number\"_\n\x14RecordQueriesRequest\x12G\n\x07records\x18\x01 \x03(\x0b\x32 .traceapi.control.v1.QueryRecordB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x07records\"\x17\n\x15RecordQueriesResponse\"\x8b\x02\n\x17ListQueryRecordsRequest\x12\x1e\n\x05\x61\x63tor\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01R\x05\x61\x63tor\x12\'\n\ndataset_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01R\tdatasetId\x12\x39\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tsinceTime\x12&\n\x08query_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x07queryId\x12%\n\tpage_size\x18\x05 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x06 \x01(\tR\tpageToken\"~\n\x18ListQueryRecordsResponse\x12:\n\x07records\x18\x01 \x03(\x0b\x32 .traceapi.control.v1.QueryRecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x8c\x01\n\tQueryCall\x12\x1a\n\x16QUERY_CALL_UNSPECIFIED\x10\x00\x12\x14\n\x10QUERY_CALL_QUERY\x10\x01\x12\x16\n\x12QUERY_CALL_EXPLAIN\x10\x02\x12\x15\n\x11QUERY_CALL_FLIGHT\x10\x03\x12\x1e\n\x1aQUERY_CALL_FLIGHT_DESCRIBE\x10\x04*j\n\tQueryAsOf\x12\x1b\n\x17QUERY_AS_OF_UNSPECIFIED\x10\x00\x12\x13\n\x0fQUERY_AS_OF_NOW\x10\x01\x12\x16\n\x12QUERY_AS_OF_DEPLOY\x10\x02\x12\x13\n\x0fQUERY_AS_OF_PIN\x10\x03*\x9b\x01\n\x0cQueryOutcome\x12\x1d\n\x19QUERY_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17QUERY_OUTCOME_SUCCEEDED\x10\x01\x12\x1a\n\x16QUERY_OUTCOME_CANCELED\x10\x02\x12\x19\n\x15QUERY_OUTCOME_REFUSED\x10\x03\x12\x18\n\x14QUERY_OUTCOME_FAILED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&traceapi/control/v1/query_record.proto\x12\x13traceapi.control.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftraceapi/types/v1/dataset.proto\"\x8f\x07\n\x0bQueryRecord\x12%\n\trecord_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x08recordId\x12#\n\x08query_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07queryId\x12 \n\x05\x61\x63tor\x18\x03 \x01(\tB\n\xbaH\x07r\x05 \x01(\xff\x01R\x05\x61\x63tor\x12>\n\x04\x63\x61ll\x18\x04 \x01(\x0e\x32\x1e.traceapi.control.v1.QueryCallB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04\x63\x61ll\x12 \n\x06\x63lient\x18\x05 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01R\x06\x63lient\x12&\n\nsql_sha256\x18\x06 \x01(\x0c\x42\x07\xbaH\x04z\x02h R\tsqlSha256\x12?\n\x05\x61s_of\x18\x07 \x01(\x0e\x32\x1e.traceapi.control.v1.QueryAsOfB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04\x61sOf\x12\x39\n\rdeploy_number\x18\x08 \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fH\x00R\x0c\x64\x65ployNumber\x88\x01\x01\x12\x39\n\x08\x64\x61tasets\x18\t \x03(\x0b\x32\x1d.traceapi.types.v1.DatasetPinR\x08\x64\x61tasets\x12\x45\n\x0cstarted_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\x0bstartedTime\x12L\n\x10\x65lapsed_duration\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01R\x0f\x65lapsedDuration\x12,\n\trow_count\x18\x0c \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fR\x08rowCount\x12\x30\n\x0b\x61rrow_bytes\x18\r \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\xff\xff\xff\xff\xff\xff\xff\xff\x7fR\narrowBytes\x12G\n\x07outcome\x18\x0e \x01(\x0e\x32!.traceapi.control.v1.QueryOutcomeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x07outcome\x12\x1f\n\x06reason\x18\x0f \x01(\tB\x07\xbaH\x04r\x02(dR\x06reason\x12?\n\rrecorded_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0crecordedTime\x12\x1f\n\x0brecorded_by\x18\x11 \x01(\tR\nrecordedByB\x10\n\x0e_deploy_number\"_\n\x14RecordQueriesRequest\x12G\n\x07records\x18\x01 \x03(\x0b\x32 .traceapi.control.v1.QueryRecordB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07R\x07records\"\x17\n\x15RecordQueriesResponse\"\x8b\x02\n\x17ListQueryRecordsRequest\x12\x1e\n\x05\x61\x63tor\x18\x01 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01R\x05\x61\x63tor\x12\'\n\ndataset_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01R\tdatasetId\x12\x39\n\nsince_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tsinceTime\x12&\n\x08query_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x07queryId\x12%\n\tpage_size\x18\x05 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\x1d\n\npage_token\x18\x06 \x01(\tR\tpageToken\"~\n\x18ListQueryRecordsResponse\x12:\n\x07records\x18\x01 \x03(\x0b\x32 .traceapi.control.v1.QueryRecordR\x07records\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x8c\x01\n\tQueryCall\x12\x1a\n\x16QUERY_CALL_UNSPECIFIED\x10\x00\x12\x14\n\x10QUERY_CALL_QUERY\x10\x01\x12\x16\n\x12QUERY_CALL_EXPLAIN\x10\x02\x12\x15\n\x11QUERY_CALL_FLIGHT\x10\x03\x12\x1e\n\x1aQUERY_CALL_FLIGHT_DESCRIBE\x10\x04*j\n\tQueryAsOf\x12\x1b\n\x17QUERY_AS_OF_UNSPECIFIED\x10\x00\x12\x13\n\x0fQUERY_AS_OF_NOW\x10\x01\x12\x16\n\x12QUERY_AS_OF_DEPLOY\x10\x02\x12\x13\n\x0fQUERY_AS_OF_PIN\x10\x03*\x9b\x01\n\x0cQueryOutcome\x12\x1d\n\x19QUERY_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17QUERY_OUTCOME_SUCCEEDED\x10\x01\x12\x1a\n\x16QUERY_OUTCOME_CANCELED\x10\x02\x12\x19\n\x15QUERY_OUTCOME_REFUSED\x10\x03\x12\x18\n\x14QUERY_OUTCOME_FAILED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,10 +49,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYRECORD'].fields_by_name['sql_sha256']._serialized_options = b'\272H\004z\002h '
   _globals['_QUERYRECORD'].fields_by_name['as_of']._loaded_options = None
   _globals['_QUERYRECORD'].fields_by_name['as_of']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_QUERYRECORD'].fields_by_name['deploy_number']._loaded_options = None
+  _globals['_QUERYRECORD'].fields_by_name['deploy_number']._serialized_options = b'\272H\0142\n\030\377\377\377\377\377\377\377\377\177'
   _globals['_QUERYRECORD'].fields_by_name['started_time']._loaded_options = None
   _globals['_QUERYRECORD'].fields_by_name['started_time']._serialized_options = b'\272H\003\310\001\001'
   _globals['_QUERYRECORD'].fields_by_name['elapsed_duration']._loaded_options = None
   _globals['_QUERYRECORD'].fields_by_name['elapsed_duration']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_QUERYRECORD'].fields_by_name['row_count']._loaded_options = None
+  _globals['_QUERYRECORD'].fields_by_name['row_count']._serialized_options = b'\272H\0142\n\030\377\377\377\377\377\377\377\377\177'
+  _globals['_QUERYRECORD'].fields_by_name['arrow_bytes']._loaded_options = None
+  _globals['_QUERYRECORD'].fields_by_name['arrow_bytes']._serialized_options = b'\272H\0142\n\030\377\377\377\377\377\377\377\377\177'
   _globals['_QUERYRECORD'].fields_by_name['outcome']._loaded_options = None
   _globals['_QUERYRECORD'].fields_by_name['outcome']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_QUERYRECORD'].fields_by_name['reason']._loaded_options = None
@@ -67,20 +73,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTQUERYRECORDSREQUEST'].fields_by_name['query_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_LISTQUERYRECORDSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTQUERYRECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
-  _globals['_QUERYCALL']._serialized_start=1574
-  _globals['_QUERYCALL']._serialized_end=1714
-  _globals['_QUERYASOF']._serialized_start=1716
-  _globals['_QUERYASOF']._serialized_end=1822
-  _globals['_QUERYOUTCOME']._serialized_start=1825
-  _globals['_QUERYOUTCOME']._serialized_end=1980
+  _globals['_QUERYCALL']._serialized_start=1625
+  _globals['_QUERYCALL']._serialized_end=1765
+  _globals['_QUERYASOF']._serialized_start=1767
+  _globals['_QUERYASOF']._serialized_end=1873
+  _globals['_QUERYOUTCOME']._serialized_start=1876
+  _globals['_QUERYOUTCOME']._serialized_end=2031
   _globals['_QUERYRECORD']._serialized_start=191
-  _globals['_QUERYRECORD']._serialized_end=1051
-  _globals['_RECORDQUERIESREQUEST']._serialized_start=1053
-  _globals['_RECORDQUERIESREQUEST']._serialized_end=1148
-  _globals['_RECORDQUERIESRESPONSE']._serialized_start=1150
-  _globals['_RECORDQUERIESRESPONSE']._serialized_end=1173
-  _globals['_LISTQUERYRECORDSREQUEST']._serialized_start=1176
-  _globals['_LISTQUERYRECORDSREQUEST']._serialized_end=1443
-  _globals['_LISTQUERYRECORDSRESPONSE']._serialized_start=1445
-  _globals['_LISTQUERYRECORDSRESPONSE']._serialized_end=1571
+  _globals['_QUERYRECORD']._serialized_end=1102
+  _globals['_RECORDQUERIESREQUEST']._serialized_start=1104
+  _globals['_RECORDQUERIESREQUEST']._serialized_end=1199
+  _globals['_RECORDQUERIESRESPONSE']._serialized_start=1201
+  _globals['_RECORDQUERIESRESPONSE']._serialized_end=1224
+  _globals['_LISTQUERYRECORDSREQUEST']._serialized_start=1227
+  _globals['_LISTQUERYRECORDSREQUEST']._serialized_end=1494
+  _globals['_LISTQUERYRECORDSRESPONSE']._serialized_start=1496
+  _globals['_LISTQUERYRECORDSRESPONSE']._serialized_end=1622
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,88 @@
+"""What a cell says of the rows that it gave is believed only where it can be so: it goes on record."""
+
+import io
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pytest
+
+from kernel.errors import TraceError
+from kernel.ids import new_id
+from queryd.aftermath import Aftermath
+from queryd.callers import Caller
+from queryd.engine import messages
+from queryd.engine.messages import CheckedText, Kind
+from queryd.resolve import Resolver
+from queryd.run_query import Finished, QueryRunner, QueryText
+from queryd.running import RunningQueries
+from queryd.watch import Watcher
+from traceapi.control.v1 import query_record_pb2 as record_pb
+
+_MOST = 100
+
+
+class LyingCell:
+    """Answers a text of no datasets, with what it pleases for the rows of each of its messages."""
+
+    def __init__(self, *row_counts: int) -> None:
+        frames = io.BytesIO()
+        messages.write_frame(frames, Kind.CHECKED, messages.pack_checked(CheckedText((), ())))
+        messages.write_frame(frames, Kind.SCHEMA, pa.schema([]).serialize().to_pybytes())
+        for row_count in row_counts:
+            messages.write_arrow(frames, row_count, memoryview(b"a message"))
+        messages.write_frame(frames, Kind.FINISHED, b"")
+        self._frames = io.BytesIO(frames.getvalue())
+        self.store = self.files = Path("/")
+
+    def send(self, kind: Kind, payload: bytes) -> None: ...
+
+    def receive(self) -> tuple[Kind, bytes]:
+        frame = messages.read_frame(self._frames, 1 << 20)
+        assert frame is not None
+        return frame
+
+    def kill(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class OneCell:
+    """A pool of one cell."""
+
+    def __init__(self, cell: LyingCell) -> None:
+        self._cell = cell
+
+    def take(self, seconds: float) -> LyingCell:
+        return self._cell
+
+
+def _asked(*row_counts: int) -> tuple[list[str], record_pb.QueryRecord]:
+    """How the call ended, and the record."""
+    aftermath, told = Aftermath(lambda pin_id: None), list[record_pb.QueryRecord]()
+    nothing = cast("Any", None)
+    resolver = Resolver(nothing, 60)
+    runner = QueryRunner(
+        *(resolver, cast("Any", OneCell(LyingCell(*row_counts))), nothing, RunningQueries(1), _MOST),
+        *(Watcher(resolver), aftermath, told.append, new_id),
+    )
+    text = QueryText("select 1", new_id(), Caller("user:alice", record_pb.QUERY_CALL_QUERY), timeout=30.0)
+    try:
+        parts = list(runner.run(text, lambda query: lambda: None))
+        ends = [str(part.row_count) for part in parts if isinstance(part, Finished)]
+    except TraceError as error:
+        ends = [error.reason_name]
+    finally:
+        aftermath.close()
+    return ends, told[0]
+
+
+def test_rows_that_can_be_so_are_on_record() -> None:
+    ends, record = _asked(0, 7, 7, _MOST)
+    assert (ends, record.row_count, record.outcome) == ([str(_MOST)], _MOST, record_pb.QUERY_OUTCOME_SUCCEEDED)
+
+
+@pytest.mark.parametrize("last", [_MOST + 1, 1 << 63, (1 << 64) - 1, 6, 0])
+def test_rows_that_become_fewer_or_are_more_than_a_cell_gives_end_the_query(last: int) -> None:
+    ends, record = _asked(7, last)
+    assert (ends, record.row_count, record.outcome) == (["QUERY_FAILED"], 7, record_pb.QUERY_OUTCOME_FAILED)
