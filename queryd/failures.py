@@ -1,5 +1,6 @@
 """What a cell's complaint, or its end, means to the caller: a reason of the table of errors, and no path."""
 
+import re
 from collections.abc import Sequence
 
 from kernel.errors import TraceError
@@ -20,6 +21,12 @@ _REASONS = {
 # Signals by which a process ends that was refused memory, or took too much of the machine's.
 _MEMORY_SIGNALS = (6, 9)
 _FILE_SIZE_SIGNAL = 25
+# In a traceback: its heading, its frames, which are indented, and the exception's class.
+_RAISED = re.compile(
+    r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*"
+    r"([A-Za-z_][\w.]{0,80}(?:Error|Exception|Interrupt|Exit))(?:: |$)",
+    re.MULTILINE | re.ASCII,
+)
 
 
 def of_failure(failure: Failure, root: str) -> TraceError:
@@ -27,6 +34,15 @@ def of_failure(failure: Failure, root: str) -> TraceError:
     reason = _REASONS.get(failure.kind, ErrorReason.ERROR_REASON_QUERY_FAILED)
     metadata = {"limit": failure.kind} if reason == ErrorReason.ERROR_REASON_QUERY_LIMIT else {}
     return _placed(reason, failure.message.replace(f"{root}/", "").strip(), failure.line, failure.column, metadata)
+
+
+def raised(stderr: str) -> str:
+    """The class of the exception that the first traceback in a process's last words tells of; empty where none does.
+
+    No more of them is for a log: an exception's message and a frame's line may quote a text, or values.
+    """
+    found = _RAISED.search(stderr)
+    return found[1] if found else ""
 
 
 def of_end(error: CellEndedError) -> TraceError:

@@ -293,7 +293,7 @@ def _failure(error: TraceError | CellEndedError | ProtocolError | CellUnavailabl
     if isinstance(error, TraceError):
         return error
     if isinstance(error, CellEndedError):
-        _log.warning("a cell ended without an answer", signal=error.signal_number, stderr=error.stderr[-1000:])
+        _log.warning("a cell ended without an answer", signal=error.signal_number, raised=failures.raised(error.stderr))
         return failures.of_end(error)
     return failures.of_defect(error)
 

@@ -24,6 +24,7 @@ from dispatcher.rpc.faults import translated
 from dispatcher.rpc.naming import named_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
 from dispatcher.rpc.query_records import list_query_records, record_queries
+from kernel.credentials import Role
 from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.scopes import ScopeKey, cursor_key, cursor_value, scope_key
@@ -154,9 +155,12 @@ class DatasetService(DatasetServiceServicer):
         deploy_number = request.deploy_number if request.HasField("deploy_number") else None
         wish = PinWish(list(request.names), lease, deploy_number, given)
         with translated():
-            # What a crash of the database may undo is a lease: its holder hears so when it renews it, and stops.
-            async with unflushed_transaction(self._pool) as connection:
-                pinned = await pin_datasets(connection, wish, str(current_actor()), self._new_id())
+            # What a crash of the database may undo is a lease: queryd hears so when it renews it, and stops the query.
+            # Who pins for a day need not renew it before.
+            actor = current_actor()
+            begin = unflushed_transaction if actor.role is Role.QUERYD else transaction
+            async with begin(self._pool) as connection:
+                pinned = await pin_datasets(connection, wish, str(actor), self._new_id())
         return _pin_response(list(request.names), pinned)
 
     async def ResolveDatasets(

@@ -7,10 +7,12 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from kernel.channels import aio_channel
 from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import CHAIN, Source, int64, start_source
-from tests.dispatcher.in_process import InProcess
+from tests.dispatcher.in_process import QUERYD, InProcess
 from traceapi.control.v1 import dataset_service_pb2 as pb
+from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.types.v1 import dataset_pb2
 
 VIRTUAL = """\
@@ -139,3 +141,18 @@ async def test_a_pin_is_a_lease(dispatcher: InProcess, source: Source) -> None:
 async def test_a_pin_records_who_holds_it(dispatcher: InProcess, source: Source) -> None:
     await _pin(dispatcher, "blocks")
     assert await dispatcher.rows("select actor from pin") == [("user:tester",)]
+
+
+async def test_only_pins_of_queryd_do_not_wait_for_the_disk(dispatcher: InProcess, source: Source) -> None:
+    """It renews them within a minute, and hears of one that a crash has undone."""
+    await dispatcher.run("create table waits (actor text, commit text)")
+    await dispatcher.run(
+        "create function note_wait() returns trigger language plpgsql as $$ begin"
+        " insert into waits values (new.actor, current_setting('synchronous_commit')); return new; end $$"
+    )
+    await dispatcher.run("create trigger note_wait after insert on pin for each row execute function note_wait()")
+    await _pin(dispatcher, "blocks")
+    async with aio_channel(dispatcher.addresses["control"], token=QUERYD, actor_name="one") as channel:
+        await DatasetServiceStub(channel).PinDatasets(pb.PinDatasetsRequest(names=["blocks"]))
+    found = await dispatcher.rows("select actor, commit from waits order by actor")
+    assert found == [("queryd:one", "off"), ("user:tester", "on")]
