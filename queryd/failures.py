@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from kernel.errors import TraceError
 from queryd.engine.messages import Failure, Name, ProtocolError
 from queryd.engine.pool import CellUnavailableError
-from queryd.engine.process import CellEndedError
+from queryd.engine.process import CellEndedError, CellForsakenError
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _REASONS = {
@@ -47,6 +47,9 @@ def raised(stderr: str) -> str:
 
 def of_end(error: CellEndedError) -> TraceError:
     """A process that ended without an answer."""
+    if isinstance(error, CellForsakenError):
+        message = "queryd lost the process that those of queries are forked of, and this one with it"
+        return TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, message, retry_after=1.0)
     if error.signal_number in _MEMORY_SIGNALS:
         message, limit = "the query took more memory than there is, and its process was ended", "memory"
     elif error.signal_number == _FILE_SIZE_SIGNAL:

@@ -10,11 +10,15 @@ from pathlib import Path
 from queryd.engine.processes import ForkedProcess, Process
 from queryd.engine.sandbox import CellFolder, Sandbox
 
-_LONGEST_WORD = 255
+_LONGEST_ANSWER = 512
 _START_SECONDS = 30.0
 _FORK_SECONDS = 10.0
 _END_SECONDS = 10.0
 _STDERR_TAIL = 500
+
+
+class ZygoteLostError(OSError):
+    """It has ended, or does not answer as it should: nothing more can be asked of it. Its cells may go on."""
 
 
 class Zygote:
@@ -24,41 +28,55 @@ class Zygote:
     def __init__(self, sandbox: Sandbox, folder: Path) -> None:
         """Starts it; `folder` has the cells' folders. It is not ready before `wait_ready` returns. Raises OSError."""
         assert sandbox.zygote is not None  # noqa: S101 - who makes one has looked
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with it
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                sandbox.zygote(folder, theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=self._stderr,
-                stderr=self._stderr,
-                cwd="/",
-                env={},
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+        with contextlib.ExitStack() as undo:
+            self._stderr = undo.enter_context(tempfile.TemporaryFile())
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.enter_context(self._socket)
+            with theirs:
+                self._process = subprocess.Popen(
+                    sandbox.zygote(folder, theirs.fileno()),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._stderr,
+                    stderr=self._stderr,
+                    cwd="/",
+                    env={},
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            self._left = undo.pop_all()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def wait_ready(self) -> None:
         """Returns when it has loaded everything. Raises OSError, with its last words."""
         try:
-            self._expect(b"ready", _START_SECONDS, descriptors=0)
+            self._hear(b"", b"ready", _START_SECONDS, descriptors=0)
         except OSError as error:
             self._stderr.seek(0)
             said = self._stderr.read()[-_STDERR_TAIL:].decode(errors="replace")
             raise OSError(f"the process that cells are forked of did not start: {error}; {said}") from error
 
     def start(self, folder: CellFolder, requests: int, answers: int, stderr: int) -> Process:
-        """As queryd.engine.processes.Start."""
-        status, told = os.pipe2(os.O_CLOEXEC)
-        try:
-            socket.send_fds(self._socket, [folder.root.name.encode()], [requests, answers, stderr, told])
-            (descriptor,) = self._expect(b"forked", _FORK_SECONDS, descriptors=1)
-        except OSError:
-            os.close(status)
-            raise
-        finally:
-            os.close(told)
-        return ForkedProcess(_pid_of(descriptor), descriptor, status)
+        """As queryd.engine.processes.Start. ZygoteLostError is the end of this one, any other OSError of the cell."""
+        name = folder.root.name.encode()
+        with contextlib.ExitStack() as undo:
+            status, told = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, status)
+            with contextlib.ExitStack() as theirs:
+                theirs.callback(os.close, told)
+                self._ask(name, [requests, answers, stderr, told])
+                (descriptor,) = self._hear(name, b"forked", _FORK_SECONDS, descriptors=1)
+            undo.callback(os.close, descriptor)
+            process = ForkedProcess(_pid_of(descriptor), descriptor, status)
+            undo.pop_all()
+            return process
+
+    def retire(self) -> None:
+        """It is asked nothing more, and ends by itself once its last cell has."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
         """With all cells that were forked of it. A thread that waits for it goes on."""
@@ -71,17 +89,96 @@ class Zygote:
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
-        self._socket.close()
-        self._stderr.close()
+        self._left.close()
 
-    def _expect(self, word: bytes, seconds: float, descriptors: int) -> list[int]:
+    def _ask(self, name: bytes, descriptors: list[int]) -> None:
+        self._socket.settimeout(_FORK_SECONDS)
+        try:
+            socket.send_fds(self._socket, [name], descriptors)
+        except (ConnectionError, TimeoutError) as error:
+            raise ZygoteLostError(f"it cannot be asked: {error}") from error
+
+    def _hear(self, name: bytes, word: bytes, seconds: float, descriptors: int) -> list[int]:
+        """What comes with this word on this cell."""
         self._socket.settimeout(seconds)
-        said, found, _, _ = socket.recv_fds(self._socket, _LONGEST_WORD, descriptors)
-        if said == word and len(found) == descriptors:
+        try:
+            answer, found, _, _ = socket.recv_fds(self._socket, _LONGEST_ANSWER, descriptors)
+        except OSError as error:
+            raise ZygoteLostError(f"it does not answer: {error}") from error
+        about, _, said = answer.partition(b"\0")
+        if (about, said) == (name, word) and len(found) == descriptors:
             return found
         for descriptor in found:
             os.close(descriptor)
-        raise ConnectionError(said.decode(errors="replace") if said else "it has ended")
+        if not answer or about != name:
+            raise ZygoteLostError("it answers for another cell" if answer else "it has ended")
+        if said == word:
+            raise OSError("no descriptor was left for the process")
+        raise OSError(said.decode(errors="replace"))
+
+
+class Zygotes:
+    """The one that is asked for cells, begun when the first is wanted, and those before it, until their last cells have
+    gone: what befalls one cell, or the one that is asked, is no end of the queries that run.
+
+    `kill` may be called from any thread; all else belongs to one, with whose end all of them end.
+    """
+
+    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+        """As those of Zygote."""
+        self._sandbox, self._folder = sandbox, folder
+        self._asked: Zygote | None = None
+        self._retired: list[Zygote] = []
+        self._killed = False
+
+    def start(self, folder: CellFolder, requests: int, answers: int, stderr: int) -> Process:
+        """As queryd.engine.processes.Start."""
+        if self._asked is not None and self._asked.has_ended:
+            self.retire()
+        asked = self._asked or self._begin()
+        try:
+            return asked.start(folder, requests, answers, stderr)
+        except ZygoteLostError:
+            self.retire()
+            raise
+
+    def retire(self) -> None:
+        """The next cell is forked of a new one."""
+        if self._asked is not None:
+            self._asked.retire()
+            self._retired.append(self._asked)
+            self._asked = None
+        for zygote in [zygote for zygote in self._retired if zygote.has_ended]:
+            self._retired.remove(zygote)
+            zygote.close()
+
+    def kill(self) -> None:
+        """All that were begun, with their cells, and each that is begun after this."""
+        self._killed = True
+        for zygote in (self._asked, *self._retired):
+            if zygote is not None:
+                zygote.kill()
+
+    def close(self) -> None:
+        """Kills those that still run."""
+        with contextlib.ExitStack() as left:
+            for zygote in (self._asked, *self._retired):
+                if zygote is not None:
+                    left.callback(zygote.close)
+            self._asked = None
+            self._retired.clear()
+
+    def _begin(self) -> Zygote:
+        zygote = self._asked = Zygote(self._sandbox, self._folder)
+        if self._killed:  # who killed them may have looked before there was this one
+            zygote.kill()
+        try:
+            zygote.wait_ready()
+        except OSError:
+            self._asked = None
+            zygote.close()
+            raise
+        return zygote
 
 
 def _pid_of(descriptor: int) -> int:

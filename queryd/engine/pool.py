@@ -2,12 +2,14 @@
 and an engine that have to be loaded, a third of a second."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from kernel.telemetry import get_logger
-from queryd.engine.forking import Zygote
+from queryd.engine.forking import Zygotes
 from queryd.engine.messages import ProtocolError
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.engine.processes import Start, fresh
@@ -44,7 +46,7 @@ class CellPool:
         self._folder = folder
         self._thread = threading.Thread(target=self._run, name="cells", daemon=True)
         self.sandbox: Sandbox | None = None
-        self._zygote: Zygote | None = None
+        self._zygotes: Zygotes | None = None
         self._starting: CellProcess | None = None
 
     def start(self) -> Sandbox:
@@ -57,6 +59,29 @@ class CellPool:
 
     def take(self, timeout: float) -> CellProcess:
         """A cell of one's own, to be closed after one query. Raises CellUnavailableError."""
+        deadline = time.monotonic() + timeout
+        while (cell := self._next(deadline - time.monotonic())).has_ended:  # while it waited
+            cell.close()
+        return cell
+
+    def close(self) -> None:
+        """Ends the cells that wait, and the one that is being started, however long that would take.
+
+        Those that were taken belong to who took them.
+        """
+        self._stopping.set()
+        for started in (self._starting, self._zygotes):
+            if started is not None:
+                started.kill()
+        with self._changed:
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+        with ExitStack() as left:
+            while self._ready:
+                left.callback(self._ready.popleft().close)
+
+    def _next(self, timeout: float) -> CellProcess:
         with self._changed:
             self._waiting += 1
             self._changed.notify_all()
@@ -70,22 +95,6 @@ class CellPool:
             finally:
                 self._waiting -= 1
                 self._changed.notify_all()
-
-    def close(self) -> None:
-        """Ends the cells that wait, and the one that is being started, however long that would take.
-
-        Those that were taken belong to who took them.
-        """
-        self._stopping.set()
-        for started in (self._starting, self._zygote):
-            if started is not None:
-                started.kill()
-        with self._changed:
-            self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
-        while self._ready:
-            self._ready.popleft().close()
 
     def _run(self) -> None:
         try:
@@ -105,7 +114,7 @@ class CellPool:
                     if self._ready:  # the next query need not wait, so this one is not hindered
                         self._changed.wait_for(self._is_pressed, _GIVE_WAY_SECONDS)
         finally:
-            self._end_zygote()
+            self._end_zygotes()
 
     def _is_short(self) -> bool:
         return self._stopping.is_set() or len(self._ready) < max(self._warm, self._waiting)
@@ -120,28 +129,34 @@ class CellPool:
                 self._ready.append(cell)
                 self.sandbox = sandbox
                 return
-            self._end_zygote()
+            self._end_zygotes()
 
     def _start_cell(self, sandbox: Sandbox) -> CellProcess | None:
+        """None where that fails, in whatever way: the thread goes on, for nobody else starts cells."""
         try:
-            cell = CellProcess(sandbox, self._folder, self._start_of(sandbox))
-        except OSError as error:
-            self._end_zygote()  # the next one may be better
-            if not self._stopping.is_set():
-                _log.warning("a cell could not be started", sandbox=sandbox.name, error=str(error))
+            return self._ready_cell(sandbox)
+        except Exception as error:  # noqa: BLE001 - as said above
+            if self._stopping.is_set():
+                return None
+            said = error.stderr[-500:] if isinstance(error, CellEndedError) else ""
+            _log.warning(
+                "a cell could not be started",
+                sandbox=sandbox.name,
+                error=str(error),
+                said=said,
+                exc_info=not isinstance(error, OSError | CellEndedError | ProtocolError),
+            )
             return None
-        self._starting = cell
+
+    def _ready_cell(self, sandbox: Sandbox) -> CellProcess:
+        cell = self._starting = CellProcess(sandbox, self._folder, self._start_of(sandbox))
         try:
             if self._stopping.is_set():  # who closes the pool may have looked before there was anything to kill
                 cell.kill()
             cell.wait_ready()
-        except (CellEndedError, ProtocolError) as error:
+        except Exception:
             cell.close()
-            if self._stopping.is_set():
-                return None
-            said = error.stderr[-500:] if isinstance(error, CellEndedError) else ""
-            _log.warning("a cell did not become ready", sandbox=sandbox.name, error=str(error), said=said)
-            return None
+            raise
         finally:
             self._starting = None
         return cell
@@ -149,14 +164,13 @@ class CellPool:
     def _start_of(self, sandbox: Sandbox) -> Start:
         if sandbox.zygote is None:
             return fresh(sandbox)
-        if self._zygote is None:
-            self._zygote = Zygote(sandbox, self._folder)
+        if self._zygotes is None:
+            self._zygotes = Zygotes(sandbox, self._folder)
             if self._stopping.is_set():  # as above
-                self._zygote.kill()
-            self._zygote.wait_ready()
-        return self._zygote.start
+                self._zygotes.kill()
+        return self._zygotes.start
 
-    def _end_zygote(self) -> None:
-        if (zygote := self._zygote) is not None:
-            self._zygote = None
-            zygote.close()
+    def _end_zygotes(self) -> None:
+        if (zygotes := self._zygotes) is not None:
+            self._zygotes = None
+            zygotes.close()

@@ -30,31 +30,37 @@ class CellEndedError(Exception):
         self.signal_number, self.stderr = signal_number, stderr
 
 
+class CellForsakenError(CellEndedError):
+    """It ended with the process that it was forked of, through nothing that its query did."""
+
+
 class CellProcess:
     """One cell. `kill` may be called from any thread at any time, and again; all else belongs to one thread."""
 
     def __init__(self, sandbox: Sandbox, folder: Path, start: Start | None = None) -> None:
         """Starts the process. It is not ready before `wait_ready` returns. Raises OSError."""
-        self._folder = CellFolder(Path(tempfile.mkdtemp(dir=folder)))
-        self._folder.scratch.mkdir()
-        self._folder.files.mkdir()
-        self.store = sandbox.store(self._folder)
         self._lock = threading.Lock()
         self._closed = False
-        self._wake = Wake()
-        with contextlib.ExitStack() as theirs:
-            requests, mine = _pipe()
-            theirs.callback(os.close, requests)
-            self._stdin = PipeEnd.writer(mine, self._wake)
-            mine, answers = _pipe()
-            theirs.callback(os.close, answers)
-            self._stdout = PipeEnd.reader(mine, self._wake)
-            stderr = theirs.enter_context(self._folder.stderr.open("wb")).fileno()
-            try:
+        with contextlib.ExitStack() as undo:
+            self._folder = CellFolder(Path(tempfile.mkdtemp(dir=folder)))
+            undo.callback(shutil.rmtree, self._folder.root, ignore_errors=True)
+            self._folder.scratch.mkdir()
+            self._folder.files.mkdir()
+            self.store = sandbox.store(self._folder)
+            self._wake = Wake()
+            undo.callback(self._wake.close)
+            with contextlib.ExitStack() as theirs:
+                requests, mine = _pipe()
+                theirs.callback(os.close, requests)
+                self._stdin = undo.enter_context(PipeEnd.writer(mine, self._wake))
+                mine, answers = _pipe()
+                theirs.callback(os.close, answers)
+                self._stdout = undo.enter_context(PipeEnd.reader(mine, self._wake))
+                stderr = theirs.enter_context(self._folder.stderr.open("wb")).fileno()
                 self._process: Process = (start or fresh(sandbox))(self._folder, requests, answers, stderr)
-            except OSError:
-                self._let_go()
-                raise
+                undo.callback(self._process.close)
+                undo.callback(self._end)
+            self._left = undo.pop_all()
 
     @property
     def files(self) -> Path:
@@ -64,6 +70,10 @@ class CellProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.wait(0) is not None
 
     def wait_ready(self) -> None:
         """Returns when the cell has loaded the engine. Raises CellEndedError."""
@@ -96,31 +106,32 @@ class CellProcess:
                 self._process.kill()
 
     def close(self) -> None:
-        """Kills it where it still runs, and removes what it left. Can be repeated."""
-        self.kill()
+        """Kills it where it still runs, and removes what it left: each step, whatever the one before has raised, which
+        is raised in the end. Can be repeated."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+        self._left.close()
+
+    def _end(self) -> None:
+        self._wake()
+        self._process.kill()
         if self._process.wait(_END_SECONDS) is None:
             _log.warning("a cell has not ended though it was killed", pid=self.pid)
-        self._process.close()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        self._stdin.close()
-        self._stdout.close()
-        self._wake.close()
-        shutil.rmtree(self._folder.root, ignore_errors=True)
 
     def _ended(self) -> CellEndedError:
         self.kill()
         code = self._process.wait(_END_SECONDS)
         code = -signal.SIGKILL if code is None else code
+        ended = CellForsakenError if self._process.forsaken else CellEndedError
+        return ended(-code if code < 0 else 0, self._last_words())
+
+    def _last_words(self) -> str:
         with contextlib.suppress(OSError), self._folder.stderr.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _STDERR_TAIL, 0))
-            return CellEndedError(-code if code < 0 else 0, file.read().decode(errors="replace"))
-        return CellEndedError(0, "")
+            return file.read().decode(errors="replace")
+        return ""
 
 
 def _pipe() -> tuple[int, int]:

@@ -18,6 +18,10 @@ class Process(Protocol):
     @property
     def pid(self) -> int: ...
 
+    @property
+    def forsaken(self) -> bool:
+        """Whether, as far as `wait` has heard, it ended because the one that it was forked of did."""
+
     def kill(self) -> None:
         """At once, whatever it does. Nothing where it has ended. Not after `close`."""
 
@@ -42,6 +46,10 @@ class FreshProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def forsaken(self) -> bool:
+        return False
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -85,6 +93,7 @@ class ForkedProcess:
     pid: int
     descriptor: int
     status: int
+    forsaken: bool = False
     _code: int | None = None
 
     def kill(self) -> None:
@@ -92,12 +101,17 @@ class ForkedProcess:
             signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
 
     def wait(self, seconds: float) -> int | None:
-        if self._code is None and select.select([self.status], [], [], seconds)[0]:
+        if self._code is None and self._is_told(seconds):
             told = os.read(self.status, 16)
-            # Who should have told it is gone; then so is the process.
+            self.forsaken = not told  # who should have told it is gone; then so is the process
             self._code = os.waitstatus_to_exitcode(int(told)) if told else -signal.SIGKILL
         return self._code
 
     def close(self) -> None:
         os.close(self.descriptor)
         os.close(self.status)
+
+    def _is_told(self, seconds: float) -> bool:
+        poll = select.poll()  # select(2) knows no descriptor from 1,024 on
+        poll.register(self.status, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))

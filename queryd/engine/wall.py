@@ -28,6 +28,7 @@ _READ_ONLY, _NO_SUID, _NO_DEVICES, _REMOUNT, _BIND = 1, 2, 4, 32, 4096
 _SET_PARENT_DEATH_SIGNAL, _SET_NO_NEW_PRIVILEGES, _DROP_BOUNDING = 1, 38, 24
 _CAPABILITY_VERSION_3 = 0x20080522
 _KILL = 9
+_OUT_OF_MEMORY_SCORE = "500"  # as if half of the machine's memory were its own
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,6 +62,12 @@ def raise_wall(name: str, *, own_files: bool) -> None:
 def die_with_parent() -> None:
     """Raises OSError."""
     _call("prctl", _SET_PARENT_DEATH_SIGNAL, _KILL, 0, 0, 0)
+
+
+def die_first() -> None:
+    """Where the machine's memory is short: before queryd, and before the process that others are forked of too. While
+    /proc is there. Raises OSError."""
+    Path("/proc/self/oom_score_adj").write_text(_OUT_OF_MEMORY_SCORE)
 
 
 class _Header(ctypes.Structure):

@@ -3,12 +3,14 @@
 To load them takes a fifth of a second of CPU, to fork a few milliseconds. What makes forking safe: it has one thread,
 for ever (the engine starts its own only when a database may use several, which is said in the fork); it is alone in its
 sandbox; it knows nothing of any query, and a fork serves one and ends. It is asked over a socket: a message names the
-cell's folder and brings its standard streams and a pipe for its end; the answer brings a descriptor of the process.
+cell's folder and brings its standard streams and a pipe for its end; the answer names it again, and brings a descriptor
+of the process or says what is amiss with this one cell. Once nobody asks it any more it ends, after its last cell.
 
 Each cell is two forks. The first leaves the namespaces of this process, so that the second is the first process of new
 ones; it stays to tell how the second one ended.
 """
 
+import contextlib
 import gc
 import os
 import signal
@@ -26,7 +28,7 @@ from queryd.engine.arrow_messages import MessageWriter
 from queryd.engine.messages import CellLimits, Job, Relation
 from queryd.gate import check
 
-LONGEST_NAME = LONGEST_WORD = 255
+LONGEST_NAME = LONGEST_WORD = 255  # bytes
 DESCRIPTORS = 4
 """Of a request: the cell's standard input, output and error, and where its end is told."""
 _REHEARSAL_FILE = f"{wall.CELLS}/rehearsal.parquet"
@@ -49,7 +51,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # or the first collection of each fork would copy all pages
     asked = socket.socket(fileno=int(sys.argv[2]))
-    asked.send(b"ready")
+    _answer(asked, b"", b"ready")
     _Zygote(asked, opened, limits, own_files=sys.argv[3] == "own").serve()
 
 
@@ -76,42 +78,51 @@ class _Zygote:
     own_files: bool
 
     def serve(self) -> None:
-        """Until queryd has gone."""
+        """Until queryd asks no more; then until the last cell has gone, for they end with this process."""
         while True:
             name, descriptors, _, _ = socket.recv_fds(self.asked, LONGEST_NAME, DESCRIPTORS)
             if not name:
-                return
-            if os.fork() == 0:
-                self._fork(name.decode(), descriptors)
+                break
+            try:
+                if os.fork() == 0:
+                    self._fork(name, descriptors)
+            except OSError as error:
+                _answer(self.asked, name, str(error).encode())
             for descriptor in descriptors:
                 os.close(descriptor)
+        with contextlib.suppress(ChildProcessError):
+            os.wait()  # as SIGCHLD is ignored, for all of them
 
-    def _fork(self, name: str, descriptors: Sequence[int]) -> NoReturn:
+    def _fork(self, name: bytes, descriptors: Sequence[int]) -> NoReturn:
         """The first fork. No fork ever goes back into the loop."""
-        code = 1
         try:
-            self._begin(name, descriptors)
-            code = 0
-        except OSError as error:
-            self.asked.send(str(error).encode()[:LONGEST_WORD])
+            *streams, told = descriptors
+            with self.asked:  # what befalls this process later is no answer to a later request
+                pid = self._begin(name, streams)
+            _, status = os.waitpid(pid, 0)
+            os.write(told, str(status).encode())
         finally:
-            os._exit(code)
+            os._exit(0)
 
-    def _begin(self, name: str, descriptors: Sequence[int]) -> None:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        wall.die_with_parent()
-        wall.leave_namespaces(os.getuid(), os.getgid())
-        *streams, told = descriptors
-        pid = os.fork()
-        if pid == 0:
-            self._become_cell(name, streams)
-        for stream in streams:
-            os.close(stream)
-        descriptor = os.pidfd_open(pid)
-        socket.send_fds(self.asked, [b"forked"], [descriptor])
+    def _begin(self, name: bytes, streams: Sequence[int]) -> int:
+        """The second fork's number. Whatever is in its way is told."""
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            wall.die_with_parent()
+            wall.die_first()
+            wall.leave_namespaces(os.getuid(), os.getgid())
+            pid = os.fork()
+            if pid == 0:
+                self._become_cell(name.decode(), streams)
+            for stream in streams:
+                os.close(stream)
+            descriptor = os.pidfd_open(pid)
+        except Exception as error:
+            _answer(self.asked, name, str(error).encode())
+            raise
+        _answer(self.asked, name, b"forked", [descriptor])
         os.close(descriptor)
-        _, status = os.waitpid(pid, 0)
-        os.write(told, str(status).encode())
+        return pid
 
     def _become_cell(self, name: str, streams: Sequence[int]) -> NoReturn:
         """The second fork."""
@@ -134,6 +145,12 @@ class _Zygote:
             sys.stderr.flush()
         finally:
             os._exit(1)
+
+
+def _answer(asked: socket.socket, name: bytes, word: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Nobody may be there to hear it: that is for the next look at the socket to find."""
+    with contextlib.suppress(ConnectionError):
+        socket.send_fds(asked, [name, b"\0", word[:LONGEST_WORD]], descriptors)
 
 
 if __name__ == "__main__":

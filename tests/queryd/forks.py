@@ -12,7 +12,7 @@ from queryd.engine.sandbox import CellFolder, Sandbox
 
 _SERVES_ANOTHER = """
 import os, sys
-import queryd.engine.cell, queryd.engine.zygote
+import queryd.engine.cell
 
 def serve(connection, requests, answers):
     sys.stdout = os.fdopen(answers.fileno(), "w")
@@ -23,19 +23,24 @@ def serve(connection, requests, answers):
         os._exit(0)
 
 queryd.engine.cell.serve = serve
-queryd.engine.zygote.main()
 """
+_MAIN = "\nimport queryd.engine.zygote\nqueryd.engine.zygote.main()\n"
 
 
 def running(sandbox: Sandbox, code: str) -> Sandbox:
     """The same sandbox, in which every fork runs this code instead of serving a query."""
+    return altered(sandbox, _SERVES_ANOTHER.format(code=code))
+
+
+def altered(sandbox: Sandbox, code: str) -> Sandbox:
+    """The same sandbox, in which the process that forks runs this code before it begins."""
     zygote = sandbox.zygote
     assert zygote is not None
 
     def words(cells: Path, socket: int) -> list[str]:
         made = zygote(cells, socket)
         at = made.index("-m")
-        return [*made[:at], "-c", _SERVES_ANOTHER.format(code=code), *made[at + 2 :]]
+        return [*made[:at], "-c", code + _MAIN, *made[at + 2 :]]
 
     return replace(sandbox, zygote=words)
 

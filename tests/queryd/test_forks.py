@@ -1,20 +1,20 @@
 """Cells that are forked of a process which has loaded everything: each is as shut in as one that was started alone, and
 knows nothing of another one."""
 
-import os
-import select
 import socket
 from pathlib import Path
 from textwrap import indent
 
 import pytest
 
+from queryd import failures
 from queryd.engine import messages
 from queryd.engine.messages import CellLimits, Job, Kind
 from queryd.engine.pool import CellPool, CellUnavailableError
-from queryd.engine.process import CellEndedError, CellProcess
+from queryd.engine.process import CellForsakenError, CellProcess
 from queryd.engine.sandbox import forked
 from tests.queryd.forks import Fork, running, said_by, zygote_of
+from traceapi.types.v1.errors_pb2 import ErrorReason
 
 pytestmark = pytest.mark.needs_namespaces
 _LIMITS = CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=64 << 20)
@@ -209,28 +209,21 @@ def _answer(pool: CellPool, sql: str) -> bytes:
 
 
 def test_all_end_with_the_process_that_they_were_forked_of(store: Path, cells: Path) -> None:
+    """And their queries are told that this is why, not that they took too much."""
     with zygote_of(forked(store, _LIMITS), cells) as zygote:
         cell = CellProcess(forked(store, _LIMITS), cells, zygote.start)
         cell.wait_ready()
         zygote.kill()
-        with pytest.raises(CellEndedError):
+        with pytest.raises(CellForsakenError) as caught:
             cell.receive()
         cell.close()
+    assert failures.of_end(caught.value).reason == ErrorReason.ERROR_REASON_UNAVAILABLE
 
 
-def test_a_pool_whose_process_to_fork_of_has_died_starts_another_one(store: Path, cells: Path) -> None:
-    pool = CellPool([forked(store, _LIMITS)], warm=1, folder=cells)
-    pool.start()
-    try:
-        first = pool.take(_SECONDS)
-        pool.take(_SECONDS).close()
-        watched = os.pidfd_open(first.pid)
-        assert pool._zygote is not None
-        pool._zygote.kill()
-        assert select.select([watched], [], [], _SECONDS)[0]
-        os.close(watched)
-        first.close()
-        for _ in range(3):
-            pool.take(_SECONDS).close()
-    finally:
-        pool.close()
+def test_where_memory_is_short_it_ends_before_the_process_that_it_was_forked_of(store: Path, cells: Path) -> None:
+    with zygote_of(forked(store, _LIMITS), cells) as zygote:
+        cell = CellProcess(forked(store, _LIMITS), cells, zygote.start)
+        cell.wait_ready()
+        own, others = (int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (cell.pid, "self"))
+        cell.close()
+    assert own > others
