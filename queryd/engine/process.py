@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -14,6 +13,7 @@ from queryd.engine import messages
 from queryd.engine.messages import Kind
 from queryd.engine.pipes import PipeEnd, Wake
 from queryd.engine.processes import Process, Start, fresh
+from queryd.engine.removal import remove_tree
 from queryd.engine.sandbox import CellFolder, Sandbox
 
 _log = get_logger("queryd.cell")
@@ -43,7 +43,7 @@ class CellProcess:
         self._closed = False
         with contextlib.ExitStack() as undo:
             self._folder = CellFolder(Path(tempfile.mkdtemp(dir=folder)))
-            undo.callback(shutil.rmtree, self._folder.root, ignore_errors=True)
+            undo.callback(remove_tree, self._folder.root)
             self._folder.scratch.mkdir()
             self._folder.files.mkdir()
             self.store = sandbox.store(self._folder)

@@ -2,9 +2,10 @@
 
 import fcntl
 import os
-import shutil
 import tempfile
 from pathlib import Path
+
+from queryd.engine.removal import remove_tree
 
 _PREFIX = "trace-queryd-"
 
@@ -22,7 +23,7 @@ class ScratchFolder:
 
     def remove(self) -> None:
         """Can be repeated."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -46,7 +47,7 @@ def _remove_stale(folder: Path) -> None:
     except OSError:
         return
     if lock is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         os.close(lock)
 
 

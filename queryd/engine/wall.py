@@ -75,7 +75,8 @@ class _Header(ctypes.Structure):
 
 
 def _drop_capabilities() -> None:
-    """All, and for good: not even a program with rights of its own could bring them back."""
+    """All of this user namespace: no program with rights of its own brings them back. In a user namespace that it
+    makes itself the fork has capabilities again, over what is in that one alone."""
     _call("prctl", _SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     for capability in range(64):
         if _libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) != 0:

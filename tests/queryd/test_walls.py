@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
 from queryd.engine import messages
 from queryd.engine.messages import CellLimits, Failure, Job, Kind, Relation
@@ -224,6 +225,34 @@ def test_folders_of_killed_queryds_are_removed_and_those_in_use_are_not(tmp_path
     used.remove()
     other.remove()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_a_query_has_nested_as_deep_as_it_likes_is_removed(tmp_path: Path) -> None:
+    """By a path it could not even be named, and its folders have rights that hinder."""
+    left = tmp_path / "trace-queryd-left"
+    left.mkdir()
+    code = (
+        "import os\nfor depth in range(3000):\n os.mkdir('nested'); os.chdir('nested')\n"
+        "open('file', 'w').close(); os.symlink('/', 'root'); os.chmod('.', 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=left, timeout=60, check=True)
+    ScratchFolder(tmp_path).remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_removed_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "trace-queryd-left"
+    (left / "kept").mkdir(parents=True)
+
+    def rmdir(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with capture_logs() as logs:
+        monkeypatch.setattr(Path, "rmdir", rmdir)
+        folder = ScratchFolder(tmp_path)
+        monkeypatch.undo()
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    folder.remove()
 
 
 def test_frames_that_break_the_rules_are_errors(tmp_path: Path) -> None:
