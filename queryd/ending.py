@@ -1,6 +1,8 @@
 """The end of the process, which comes in time, whatever hangs."""
 
 import os
+import signal
+import socket
 import sys
 import threading
 import traceback
@@ -10,6 +12,26 @@ from kernel.telemetry import get_logger
 
 _log = get_logger("queryd.ending")
 _FRAMES = 4
+
+
+def stop_at_signals(stop: threading.Event) -> None:
+    """Sets it at the first SIGTERM or SIGINT. From the main thread.
+
+    A handler in Python runs in the main thread, and a signal that another thread took does not wake that one: it waited
+    on. So the signal is told by a socket, to which whichever thread took it writes, and which a thread for that reads.
+    """
+    told, tells = socket.socketpair()
+    tells.setblocking(False)
+    signal.set_wakeup_fd(tells.detach())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+    def wait() -> None:
+        with told:
+            told.recv(1)
+        stop.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 def end_within(seconds: float, clean_up: Callable[[], object]) -> None:

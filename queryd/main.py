@@ -1,6 +1,5 @@
 """queryd: wiring only. `python -m queryd.main [--config FILE]`."""
 
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from kernel.telemetry import configure_logging, get_logger
 from kernel.tls import client_tls, listener_tls
 from queryd.aftermath import Aftermath
 from queryd.config import QuerydConfig
-from queryd.ending import end_within, leave
+from queryd.ending import end_within, leave, stop_at_signals
 from queryd.engine import sandbox
 from queryd.engine.messages import CellLimits
 from queryd.engine.pool import CellPool, CellUnavailableError
@@ -65,8 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     configure_logging("queryd", level=config.log_level)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop_at_signals(stop)
     try:
         with build_channel(config) as channel:
             code = serve(config, channel, stop)

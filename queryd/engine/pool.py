@@ -18,6 +18,8 @@ from queryd.engine.sandbox import Sandbox
 _log = get_logger("queryd.pool")
 # After a cell that could not start: the next one may fail in the same way.
 _PAUSE_SECONDS = 1.0
+# A cell that is not ready by then never will be: the one thread that starts them would wait for it for ever.
+_READY_SECONDS = 30.0
 # From the taking of a cell to the start of the next one: about as long as a small query takes.
 _GIVE_WAY_SECONDS = 0.02
 
@@ -29,15 +31,18 @@ class CellUnavailableError(Exception):
 class CellPool:
     """`warm` cells wait; each one that is taken is replaced. `sandboxes` are tried in order when the pool starts.
 
-    `folder` is where the cells' own folders are made.
+    `folder` is where the cells' own folders are made. A cell is killed that is not ready in `ready_seconds`.
 
     One thread starts all cells, and lives as long as the pool: a cell dies with the thread that started it, for that is
     what "die with the parent" means to Linux.
     """
 
-    def __init__(self, sandboxes: Sequence[Sandbox], warm: int, folder: Path) -> None:
+    def __init__(
+        self, sandboxes: Sequence[Sandbox], warm: int, folder: Path, ready_seconds: float = _READY_SECONDS
+    ) -> None:
         self._sandboxes = sandboxes
         self._warm = warm
+        self._ready_seconds = ready_seconds
         self._ready: deque[CellProcess] = deque()
         self._waiting = 0
         self._changed = threading.Condition()
@@ -150,7 +155,10 @@ class CellPool:
 
     def _ready_cell(self, sandbox: Sandbox) -> CellProcess:
         cell = self._starting = CellProcess(sandbox, self._folder, self._start_of(sandbox))
+        too_late = threading.Timer(self._ready_seconds, cell.kill)
+        too_late.daemon = True
         try:
+            too_late.start()
             if self._stopping.is_set():  # who closes the pool may have looked before there was anything to kill
                 cell.kill()
             cell.wait_ready()
@@ -158,6 +166,7 @@ class CellPool:
             cell.close()
             raise
         finally:
+            too_late.cancel()
             self._starting = None
         return cell
 

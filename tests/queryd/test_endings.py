@@ -115,6 +115,18 @@ def test_a_process_that_hangs_is_ended_and_says_at_what() -> None:
     assert "in hang" in done.stderr or " hang" in done.stderr
 
 
+def test_a_signal_that_another_thread_took_is_heard() -> None:
+    code = (
+        "import signal, threading; from queryd.ending import stop_at_signals\n"
+        "stop = threading.Event(); stop_at_signals(stop)\n"
+        "other = threading.Thread(target=threading.Event().wait, daemon=True); other.start()\n"
+        "threading.Timer(0.5, lambda: signal.pthread_kill(other.ident, signal.SIGTERM)).start()\n"
+        "stop.wait(); print('stopped', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "stopped\n")
+
+
 def test_threads_that_wait_for_somebody_elsewhere_do_not_keep_the_process() -> None:
     code = (
         "import sys, threading; from queryd.ending import leave\n"

@@ -236,8 +236,11 @@ def test_a_folder_that_a_query_has_nested_as_deep_as_it_likes_is_removed(tmp_pat
         "open('file', 'w').close(); os.symlink('/', 'root'); os.chmod('.', 0)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=left, timeout=60, check=True)
-    ScratchFolder(tmp_path).remove()
-    assert not list(tmp_path.iterdir())
+    try:
+        ScratchFolder(tmp_path).remove()
+        assert not list(tmp_path.iterdir())
+    finally:
+        subprocess.run(["/bin/rm", "-rf", left], timeout=60, check=True)
 
 
 def test_a_folder_that_cannot_be_removed_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

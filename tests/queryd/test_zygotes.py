@@ -247,3 +247,12 @@ def test_a_pool_goes_on_after_a_defect(odd: Sandbox, cells: Path) -> None:
             pool.take(_SECONDS).close()
     finally:
         pool.close()
+
+
+def test_a_cell_that_is_never_ready_is_not_waited_for(cells: Path) -> None:
+    never = Sandbox("never", str, lambda folder: ["/bin/sleep", "600"])
+    pool = CellPool([never, plain(None, _LIMITS)], warm=1, folder=cells, ready_seconds=8.0)
+    try:
+        assert pool.start().name == "plain"
+    finally:
+        pool.close()
