@@ -514,6 +514,7 @@ CREATE TABLE public.dag_version (
     barrier_at timestamp with time zone,
     barrier_passed_at timestamp with time zone,
     barrier_retaken boolean DEFAULT false NOT NULL,
+    barriers_by_itself integer DEFAULT 0 NOT NULL,
     CONSTRAINT dag_version_check CHECK (((state = ANY (ARRAY['active'::public.deployment_state, 'replaced'::public.deployment_state, 'rolled_back'::public.deployment_state])) = (active_at IS NOT NULL))),
     CONSTRAINT dag_version_spec_digest_check CHECK ((octet_length(spec_digest) = 32)),
     CONSTRAINT dag_version_version_check CHECK ((version >= 1))

@@ -4,7 +4,7 @@ The first one is the staging itself. But a build takes hours, and meanwhile scop
 cursor go on, of which no watermark tells. So when it has caught up otherwise, and still has something in work, the try
 to cut over takes another barrier, and holds releases of the jobs that are about to go: of what is accepted later these
 do nothing either, for as long as the hold lasts. There is no such barrier without a hold: by itself it is taken when a
-hold may begin again, as long after the last one as a hold lasts.
+hold may begin again, as long after the last one as a hold lasts, and twice as long for each that came to nothing.
 
 A barrier is taken under the DAG's locks, so that what is accepted is before it or after it. From then on what its jobs
 emit by tasks from before counts as replayed, all the way down. So it stays as it is, however much comes later, and is
@@ -26,8 +26,12 @@ from dispatcher.deploy import holding, stages
 
 _sql = Statements.load("dispatcher.deploy", "barrier.sql")
 
+LEAST_HELD = timedelta(seconds=30)
+"""A hold of releases, of a build whose tasks do not take longer."""
 MOST_HELD = timedelta(seconds=120)
 """Longest hold of releases, of a build whose tasks take that long."""
+MOST_PAUSED = timedelta(hours=1)
+"""Longest pause between two holds that a build takes by itself."""
 _AS_LONG = MOST_HELD - timedelta(seconds=1)
 """The longest hold begins a moment before its barrier, and ends as much earlier."""
 _SOON = timedelta(seconds=30)
@@ -37,12 +41,14 @@ _SOON = timedelta(seconds=30)
 @dataclass(frozen=True, slots=True)
 class Barrier:
     """A build's, at the moment `now` of the database. `retaken`: it is not the staging's, which was passed before.
-    `held_since`, `held_until`: when releases were held last, or are."""
+    `by_itself`: so many were taken that nobody asked for. `held_since`, `held_until`: when releases were held
+    last, or are."""
 
     barrier_at: datetime
     passed_at: datetime | None
     retaken: bool
     waits_for_person: bool
+    by_itself: int
     held_since: datetime | None
     held_until: datetime | None
     now: datetime
@@ -82,13 +88,28 @@ class Barrier:
 
     def may_be_retaken(self, held: timedelta, *, asked: bool) -> bool:
         """Where it is passed. For a person only where it is good no more: of two that try at once the second finds the
-        first one's. Where nobody asked, when releases may be `held` again, as long after the last hold as this one is
-        to last, and only of what does not wait for a person."""
+        first one's. Where nobody asked, when releases may be `held` again, and only of what does not wait for a
+        person."""
         if not self.passed:
             return False
         if asked:
             return not self.good
-        return not self.waits_for_person and (self.held_until is None or self.held_until < self.now - held)
+        return not self.waits_for_person and (self.held_until is None or self.held_until < self.now - self.pause(held))
+
+    def pause(self, held: timedelta) -> timedelta:
+        """Before the next hold by itself: as long as that is to last, and twice as long for each that came to nothing
+        after the first, MOST_PAUSED at most. What cannot get there does not halve what is active for ever."""
+        longest = held
+        for _ in range(min(self.by_itself - 1, 10)):
+            longest *= 2
+        return max(held, min(MOST_PAUSED, longest))
+
+    @property
+    def again_at(self) -> datetime | None:
+        """When releases may be held again by itself; None where that did not come to nothing yet."""
+        if not self.by_itself or self.waits_for_person or self.held_until is None or self.now < self.held_until:
+            return None
+        return self.held_until + self.pause(self.hold(LEAST_HELD))
 
     def hold(self, least: timedelta) -> timedelta:
         """How long releases are to be held for it: twice as long as the last one took, within bounds. The staging's
@@ -149,7 +170,7 @@ async def _retake(
     if not await _may_retake(connection, dag_version_id, held, asked=asked):
         return False
     await holding.hold(connection, dag_version_id, holder, held)  # first: what comes after the barrier is held
-    await connection.execute(_sql.retake_barrier, {"dag_version_id": dag_version_id})
+    await connection.execute(_sql.retake_barrier, {"dag_version_id": dag_version_id, "asked": asked})
     await connection.execute(_sql.bar_jobs, {"dag_version_id": dag_version_id})
     return True
 

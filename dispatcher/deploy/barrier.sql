@@ -3,7 +3,7 @@
 -- name: get_barrier
 -- Of what is being built; before the first look of this release there is none but the staging. Primary keys.
 select coalesce(v.barrier_at, v.staged_at) as barrier_at, v.barrier_passed_at as passed_at, v.barrier_retaken as retaken,
-    v.hold as waits_for_person, d.releases_held_since as held_since, d.releases_held_until as held_until, clock_timestamp() as now
+    v.hold as waits_for_person, v.barriers_by_itself as by_itself, d.releases_held_since as held_since, d.releases_held_until as held_until, clock_timestamp() as now
 from dag_version v
 join dag d on d.dag = v.dag and d.staged_version_id = v.dag_version_id
 where v.dag_version_id = %(dag_version_id)s;
@@ -48,7 +48,8 @@ where dag_version_id = %(dag_version_id)s and coalesce(barrier_at, staged_at) = 
 -- name: retake_barrier
 -- The caller owns the DAG. Primary key.
 update dag_version
-set barrier_at = clock_timestamp(), barrier_passed_at = null, barrier_retaken = true
+set barrier_at = clock_timestamp(), barrier_passed_at = null, barrier_retaken = true,
+    barriers_by_itself = barriers_by_itself + case when %(asked)s then 0 else 1 end
 where dag_version_id = %(dag_version_id)s;
 
 -- name: bar_jobs

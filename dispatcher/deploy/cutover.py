@@ -9,7 +9,6 @@ both versions have go on undisturbed.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 
 from dispatcher.audit import store as audit
 from dispatcher.audit.entries import Action, Entry
@@ -23,7 +22,7 @@ from kernel.crash import crash
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
-HELD_RELEASES = timedelta(seconds=30)
+HELD_RELEASES = barrier.LEAST_HELD
 """How long releases of jobs that are about to go may be held, so that those that take their place catch up."""
 DISPATCHER = "dispatcher"
 """The actor of what happens by itself."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from dispatcher.deploy.barrier import Barrier
 from dispatcher.deploy.progress import StagedJobRow, StagedWatermarkRow
@@ -36,7 +37,8 @@ class Lack:
     yet to do what others have brought, and no source of its own goes on, which would have to catch up first. `reading`:
     one does. `last`: its jobs have something in work, and nobody has taken a barrier yet to wait for what came before
     this try. `retaken`: one was taken, so what came before the staging is done. `awaited`: they have something in work,
-    and it is not known yet that the barrier that there is was passed.
+    and it is not known yet that the barrier that there is was passed. `again_at`: holds of releases came to nothing,
+    and the next one begins then at the earliest.
     """
 
     unfinished: tuple[str, ...]
@@ -49,6 +51,7 @@ class Lack:
     last: bool = False
     retaken: bool = False
     awaited: bool = False
+    again_at: datetime | None = None
 
     @property
     def nothing(self) -> bool:
@@ -122,6 +125,9 @@ class Lack:
             parts.append(f"the cursors of {names} have another type, which nobody can compare: {_REMEDY}")
         if not parts and (self.last or self.awaited):
             parts.append("what came last is still to be done")
+        if self.again_at is not None and (self.last or self.chases) and not (self.unfinished or self.dead):
+            at = self.again_at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            parts.append(f"holding releases of what is active was not enough, which is done again at {at}")
         return "; ".join(parts)
 
 
@@ -154,6 +160,7 @@ def lack(
         last=barrier is not None and not barrier.good and in_work,
         retaken=barrier is not None and barrier.retaken,
         awaited=barrier is not None and not barrier.passed and in_work,
+        again_at=None if barrier is None else barrier.again_at,
     )
 
 

@@ -135,7 +135,7 @@ where s.dag_version_id = %(of)s and j.kind = 'source' and not exists (
 
 -- name: stage_version
 update dag_version
-set staged_at = now.at, barrier_at = now.at, base_version_id = %(base)s, hold = %(hold)s
+set staged_at = now.at, barrier_at = now.at, base_version_id = %(base)s, hold = %(hold)s, barriers_by_itself = 0
 from (select clock_timestamp() as at) now
 where dag_version_id = %(dag_version_id)s;
 

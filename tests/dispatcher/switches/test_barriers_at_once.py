@@ -158,5 +158,5 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 def test_a_hold_is_twice_as_long_as_the_last_barrier_took(retaken: bool, took: int, passed: bool, held: int) -> None:
     passed_at = AT + timedelta(seconds=took)
     now = passed_at + timedelta(seconds=5)
-    last = barrier.Barrier(AT, passed_at if passed else None, retaken, False, None, None, now)
+    last = barrier.Barrier(AT, passed_at if passed else None, retaken, False, 0, None, None, now)
     assert last.hold(cutover.HELD_RELEASES) == timedelta(seconds=held)

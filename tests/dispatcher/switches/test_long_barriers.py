@@ -17,6 +17,7 @@ SEEN = """
 select max(e.revision) from event e join pointer p using (dataset_version_id)
 where p.dataset_id = 'sums' and e.scope_first = (select min(scope_first) from event)
 """
+TAKEN = "select barriers_by_itself from dag_version where dag_version_id = %s"
 LONGER = "update dag set releases_held_until = releases_held_until + %s * interval '1 s'"
 
 
@@ -90,4 +91,39 @@ def test_what_a_barrier_outlives_is_the_longest_hold(since: float, until: float,
     def at(seconds: float) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
 
-    assert barrier.Barrier(at(0), at(600), True, False, at(since), at(until), at(900)).good is good
+    assert barrier.Barrier(at(0), at(600), True, False, 0, at(since), at(until), at(900)).good is good
+
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("by_itself", "pause"), [(0, 30), (1, 30), (2, 60), (3, 120), (4, 240), (7, 1_920), (8, 3_600), (100, 3_600)]
+)
+def test_each_hold_that_came_to_nothing_doubles_the_pause_before_the_next_one(by_itself: int, pause: int) -> None:
+    """What takes longer than any hold would halve what is active for ever."""
+    held = timedelta(seconds=30)
+    for late, may in ((-1, False), (1, True)):
+        now = AT + timedelta(seconds=pause + late)
+        last = barrier.Barrier(AT - held, AT, True, False, by_itself, AT - held, AT, now)
+        assert last.may_be_retaken(held, asked=False) is may
+        assert last.may_be_retaken(held, asked=True) is True, "a person need not wait for that"
+
+
+async def test_a_build_that_did_not_get_there_says_when_releases_are_held_again(
+    dispatcher: InProcess, fleet: Fleet
+) -> None:
+    source, building = await _took(dispatcher, fleet, 60, held=30, ago=0)
+    await source.publish([4], watermark=False)
+    await fleet.work("copies")
+    assert await _advance(dispatcher, building) == "building"
+    said = (
+        "what came last is still to be done; holding releases of what is active was not enough, which is done again at "
+    )
+    assert (await watch(dispatcher, building)).waiting_for.startswith(said)
+    await older(dispatcher, 120)
+    assert await _advance(dispatcher, building) == "building"
+    assert await dispatcher.value(HELD)
+    assert await dispatcher.value(TAKEN, building.deployment_id) == 2
+    await fleet.work("sums", "last")
+    assert await _advance(dispatcher, building) == "active"
