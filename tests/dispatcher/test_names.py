@@ -78,8 +78,8 @@ LATER: list[Message] = [
     sources.TriggerSourceRequest(dag="chian", job="blocks", request_id=new_id()),
     sources.EmitExternalEventsRequest(dag="chian", job="blocks", request_id=new_id()),
 ]
-NOT_LOOKED_UP = {"SetQueue"}
-"""A queue needs not be made: setting one makes it known."""
+NOT_LOOKED_UP = {"SetQueue", "ListQueryRecords"}
+"""A queue needs not be made: setting one makes it known. Records are of datasets that need not be there any more."""
 
 
 def _method(request: Message) -> MethodDescriptor:
