@@ -596,9 +596,7 @@ class CutOverDagRequest(_message.Message):
     watermarks_may_go_back: _builtins.bool
     """Also where watermarks would go back or cannot be compared, or its jobs have yet to do what was accepted since the build began."""
     cursors_may_differ: _builtins.bool
-    """Also where cursors of datasets have another type than before, which nobody can compare. All else is waited for. While a source that only
-    this version has goes on to bring such datasets, nobody can tell what that is: then it takes `watermarks_may_go_back`.
-    """
+    """Also where cursors changed their type. All else is waited for; where a source of this version goes on, that takes the field above too."""
     def __init__(
         self,
         *,

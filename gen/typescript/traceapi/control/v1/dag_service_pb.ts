@@ -664,8 +664,7 @@ export type CutOverDagRequest = Message<"traceapi.control.v1.CutOverDagRequest">
   watermarksMayGoBack: boolean;
 
   /**
-   * Also where cursors of datasets have another type than before, which nobody can compare. All else is waited for. While a source that only
-   * this version has goes on to bring such datasets, nobody can tell what that is: then it takes `watermarks_may_go_back`.
+   * Also where cursors changed their type. All else is waited for; where a source of this version goes on, that takes the field above too.
    *
    * @generated from field: bool cursors_may_differ = 3;
    */
