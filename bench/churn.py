@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.settings import Settings
 from bench.sql_floor import BATCH, Job, connected, new_job, run_batch
 from bench.stack import Database, Stack, running_stack, wait_until
 from bench.table import Measure, report
@@ -23,6 +24,7 @@ from dispatcher.tasks.finished import ALONE
 
 _sql = Statements.load("bench")
 
+TASKS = 2_000_000
 ROTATIONS = 5
 _LIVE_SECONDS = 5
 _SETTLE_SECONDS = 1_200.0
@@ -101,14 +103,25 @@ def _row(database: Database, statement: str, **values: object) -> tuple[Any, ...
     return row
 
 
+def measure_alone(_stack: Stack | None, settings: Settings) -> Sequence[Measure]:
+    """On a stack of its own, whose tables nothing else has filled."""
+    return _alone(settings.scaled(TASKS, 20_000))
+
+
+def _alone(tasks: int) -> Sequence[Measure]:
+    os.environ["TRACE_FINISHED_LIVE_SECONDS"] = str(_LIVE_SECONDS)  # else each rotation would wait for a minute
+    try:
+        with tempfile.TemporaryDirectory(prefix="churn-") as folder, running_stack(Path(folder)) as stack:
+            return measure(stack, tasks)
+    finally:
+        del os.environ["TRACE_FINISHED_LIVE_SECONDS"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.churn", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=2_000_000, help="in all rotations together")
+    parser.add_argument("--tasks", type=int, default=TASKS, help="in all rotations together")
     arguments = parser.parse_args()
-    os.environ["TRACE_FINISHED_LIVE_SECONDS"] = str(_LIVE_SECONDS)  # else each rotation would wait for a minute
-    with tempfile.TemporaryDirectory(prefix="churn-") as folder, running_stack(Path(folder)) as stack:
-        measures = measure(stack, arguments.tasks)
-    return 0 if report("churn", measures, seed=0) else 1
+    return 0 if report("churn", _alone(arguments.tasks), seed=0) else 1
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import bad_items, behind, fan_out, idle, invariants, latency, noop, sqs
+from bench import bad_items, behind, churn, fan_out, idle, invariants, latency, noop, sqs
 from bench.fsync import probe
 from bench.peer_runs import PeerFailed
 from bench.settings import Settings
@@ -28,10 +28,11 @@ MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "latency": latency.measure,
     "idle": idle.measure,
     "bad-items": bad_items.measure,
-    "invariants": invariants.measure,
     "fan-out": fan_out.measure,
     "behind": behind.measure,
+    "invariants": invariants.measure,
     "sqs": sqs.measure,
+    "churn": churn.measure_alone,
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from bench import invariants
 from bench.life import BUILT_IN, live
 from bench.settings import Settings
 from bench.stack import Stack, running_stack
@@ -46,11 +47,14 @@ def measure(_stack: Stack, settings: Settings) -> Sequence[Measure]:
             for name in names:
                 rates.append(live(stack, database, name, BUILT_IN, tasks, _LIMIT_SECONDS).rate)
                 best.append(_at_best(server, tasks))
+            server.make_queue("bench", "audited")
+            broken = invariants.broken(stack, settings, "sqs: ")
     ratios = [ours / at_best for ours, at_best in zip(rates, best, strict=True)]
     return [
         Measure("sqs: tasks a second", median(rates), "1/s", "", tuple(rates)),
         Measure("sqs: messages a second of the server at best", median(best), "1/s", "", tuple(best)),
         Measure("sqs: ours to the server at best", median(ratios), "x", ">= 0.8", tuple(ratios)),
+        *broken,
     ]
 
 

@@ -200,7 +200,7 @@ class _Rounds:
         return await advance(self.pool, self.switched)
 
     async def report(self) -> int:
-        async with transaction(self.pool) as connection:
+        async with single_statements(self.pool) as connection:
             await report_queues(connection, self.dispatcher_id, self.releaser.watched())
         return 0
 

@@ -42,16 +42,24 @@ async def look(connection: Connection, dag_version_id: str, *, locked: bool = Fa
     )
 
 
-async def activate(
+async def switch_jobs(
     connection: Connection, standing: Standing, to: str, *, left: str = "replaced", actor: str
-) -> VersionRow:
-    """The one step: another version is active. `left` is the state of the one that was: replaced or rolled_back."""
+) -> None:
+    """The first part of the one step, which is half of its rows: what only one version has may run, or may not, once it
+    is committed. Acceptance need not wait meanwhile. `left` is the state of what was active: replaced or
+    rolled_back."""
     former = standing.active_version_id
     if former is not None:
-        stopped = "superseded" if left == "replaced" else left
-        await stages.stop_jobs(connection, former, to, stopped, actor)
-        await stages.set_state(connection, former, left)
+        await stages.stop_jobs(connection, former, to, "superseded" if left == "replaced" else left, actor)
     await stages.start_jobs(connection, to, former, "running", actor)
+
+
+async def activate(connection: Connection, standing: Standing, to: str, *, left: str = "replaced") -> VersionRow:
+    """The second part, while acceptance waits: another version is active."""
+    former = standing.active_version_id
+    if former is not None:
+        await stages.unsubscribe(connection, former, to)
+        await stages.set_state(connection, former, left)
     version = await store.activate(connection, standing.dag, to)
     await following.follow_pointers(connection, standing.dag)
     return version
@@ -64,21 +72,34 @@ async def cut_over(pool: Pool, dag_version_id: str, actor: str, waiver: Waiver =
 
     It is for versions that a look without locks found ready: acceptance waits while they are looked at again.
     """
+    try:
+        return await _cut_over(pool, dag_version_id, actor, waiver)
+    except _FoundLacking:
+        return None
+
+
+class _FoundLacking(Exception):  # noqa: N818 - no error: what was written already is undone
+    """Under the locks."""
+
+
+async def _cut_over(pool: Pool, dag_version_id: str, actor: str, waiver: Waiver) -> VersionRow:
     async with transaction(pool) as connection:
         version = await require_possible(connection, dag_version_id)
-        standing = await stages.own(connection, version.dag)
+        standing = await stages.own_versions(connection, version.dag)
         if standing.staged_version_id != dag_version_id:
             raise _final(await deployed(connection, dag_version_id))
         by_itself = actor == DISPATCHER  # then it is done for whoever deployed it
         if by_itself and await stages.waits_for_person(connection, dag_version_id):
             raise Held
+        await switch_jobs(connection, standing, dag_version_id, actor=actor)
+        await stages.stop_acceptance(connection, version.dag)
         await stages.lock_watermarks(connection, version.dag)
         whole = await look(connection, dag_version_id, locked=True)
         lacking = whole.but(waiver)
         if not lacking.allows(waiver):
-            return None
+            raise _FoundLacking
         await stages.unstage(connection, version.dag)
-        active = await activate(connection, standing, dag_version_id, actor=actor)
+        active = await activate(connection, standing, dag_version_id)
         details = {
             "by_itself": by_itself,
             "watermarks_may_go_back": bool(lacking.behind),
@@ -139,10 +160,22 @@ async def abort(pool: Pool, dag_version_id: str, actor: str) -> VersionRow:
 
 async def retire(connection: Connection, standing: Standing, actor: str) -> None:
     """What is staged ends. The caller owns the DAG."""
+    await stop_staged(connection, standing, actor)
+    await end_staged(connection, standing)
+
+
+async def stop_staged(connection: Connection, standing: Standing, actor: str) -> None:
+    """The part of it for which acceptance need not wait."""
+    if standing.staged_version_id is not None:
+        await stages.stop_jobs(connection, standing.staged_version_id, standing.active_version_id, "retired", actor)
+
+
+async def end_staged(connection: Connection, standing: Standing) -> None:
+    """The other part."""
     staged = standing.staged_version_id
     if staged is None:
         return
-    await stages.stop_jobs(connection, staged, standing.active_version_id, "retired", actor)
+    await stages.unsubscribe(connection, staged, standing.active_version_id)
     await stages.set_state(connection, staged, "aborted")
     await stages.unstage(connection, standing.dag)
     await stages.free_datasets(connection, standing.dag, staged)

@@ -25,7 +25,7 @@ from dispatcher.db.rows import Connection
 from dispatcher.deploy import following, holding, stages, store
 from dispatcher.deploy.building import Build, Overtaken, clear_leftovers, hold, write_version
 from dispatcher.deploy.composition import dataset_rows
-from dispatcher.deploy.cutover import activate, deployed
+from dispatcher.deploy.cutover import activate, deployed, switch_jobs
 from dispatcher.deploy.deployable import Deployable
 from dispatcher.deploy.ownership import require_owned
 from dispatcher.deploy.removing import finish
@@ -166,7 +166,8 @@ async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -
         await stages.stage(connection, deployable.name, build.dag_version_id, build.base, hold=call.hold)
         if at_once:
             await stages.unstage(connection, deployable.name)
-            version = await activate(connection, standing, build.dag_version_id, actor=call.actor)
+            await switch_jobs(connection, standing, build.dag_version_id, actor=call.actor)
+            version = await activate(connection, standing, build.dag_version_id)
         else:
             version = await deployed(connection, build.dag_version_id)
         await _record(connection, call, build, version)

@@ -41,13 +41,14 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
         staged = await _staged(connection, call.dag)
         # What versions have never changes: this need not be asked while the acceptance of events waits.
         await stages.require_switchable(connection, target.dag_version_id, active.dag_version_id, given_up=staged)
-        standing = await stages.own(connection, call.dag, target.dag_version_id)
+        standing = await stages.own_versions(connection, call.dag)
         again, _ = await _target(connection, call)
         _require_still(standing, active.dag_version_id, staged, moved=again.dag_version_id != target.dag_version_id)
         restored = target
         if target.dag_version_id != active.dag_version_id:
             restored = await _restore(connection, standing, target, call.actor)
         elif standing.staged_version_id is not None:
+            await stages.stop_acceptance(connection, call.dag)
             await cutover.retire(connection, standing, call.actor)
             await cutover.record_switch(connection, Action.ROLL_BACK, call.actor, standing, restored)
         if not await store.answer_rollback(
@@ -77,11 +78,13 @@ def _require_still(standing: Standing, active: str | None, staged: str | None, *
 
 
 async def _restore(connection: Connection, standing: Standing, target: VersionRow, actor: str) -> VersionRow:
-    if standing.staged_version_id is not None:
-        await cutover.retire(connection, standing, actor)
+    await cutover.stop_staged(connection, standing, actor)
+    await cutover.switch_jobs(connection, standing, target.dag_version_id, left="rolled_back", actor=actor)
+    await stages.stop_acceptance(connection, target.dag, target.dag_version_id)
+    await cutover.end_staged(connection, standing)
     await following.require_read(connection, target.dag, target.dag_version_id)
     await following.bind_version(connection, target.dag, target.dag_version_id)
-    restored = await cutover.activate(connection, standing, target.dag_version_id, left="rolled_back", actor=actor)
+    restored = await cutover.activate(connection, standing, target.dag_version_id, left="rolled_back")
     await stages.subscribe(connection, target.dag_version_id, standing.active_version_id)
     await cutover.record_switch(connection, Action.ROLL_BACK, actor, standing, restored)
     return restored

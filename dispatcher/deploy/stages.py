@@ -54,17 +54,29 @@ async def staged_dags(connection: Connection) -> list[StagedDagRow]:
 
 
 async def own(connection: Connection, dag: str, other: str | None = None) -> Standing:
-    """Until the end of the transaction no event is accepted that the DAG's versions make or are caused by, those of
-    `other` among them, and nobody else writes of its versions. Raises DAG_NOT_FOUND, and UNAVAILABLE where it changed
+    """Until the end of the transaction nobody else writes of the DAG's versions, and no event is accepted that these
+    make or are caused by, those of `other` among them. Raises DAG_NOT_FOUND, and UNAVAILABLE where it changed
     meanwhile."""
-    found = await rows(connection, _sql.standing, Standing, dag=dag)  # first the row: acceptance does not wait with it
+    standing = await own_versions(connection, dag)
+    await stop_acceptance(connection, dag, other)
+    return standing
+
+
+async def own_versions(connection: Connection, dag: str) -> Standing:
+    """Until the end of the transaction nobody else writes of the DAG's versions. Acceptance does not wait for it: what
+    it need not wait for is written in between. Raises DAG_NOT_FOUND."""
+    found = await rows(connection, _sql.standing, Standing, dag=dag)
     if not found:
         raise await no_dag(connection, dag)
+    return found[0]
+
+
+async def stop_acceptance(connection: Connection, dag: str, other: str | None = None) -> None:
+    """The other half of `own`: after `own_versions`. Raises UNAVAILABLE."""
     dags = await _input_dags(connection, dag, other)
     await store.own_dags(connection, DAG_LOCK_CLASS, [dag, *dags])
     if not dags.issuperset(await _input_dags(connection, dag, other)):
         raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, f"{dag} changed meanwhile", retry_after=RETRY_AFTER)
-    return found[0]
 
 
 async def _input_dags(connection: Connection, dag: str, other: str | None) -> set[str]:
@@ -80,6 +92,10 @@ async def start_jobs(connection: Connection, of: str, but: str | None, run_state
 async def stop_jobs(connection: Connection, of: str, but: str | None, run_state: str, actor: str) -> None:
     """What `of` has and `but` lacks may not run any more, and is fenced."""
     await connection.execute(_sql.stop_jobs, {"of": of, "but": but, "run_state": run_state, "actor": actor})
+
+
+async def unsubscribe(connection: Connection, of: str, but: str | None) -> None:
+    """What `of` has and `but` lacks gets no further events. Acceptance is stopped."""
     await connection.execute(_sql.close_subscriptions, {"of": of, "but": but})
 
 

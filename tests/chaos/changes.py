@@ -16,7 +16,7 @@ import psycopg
 from dispatcher.db.statements import Statements
 from kernel.ids import new_id
 from tests.chaos.cluster import Cluster
-from tests.chaos.people import Answer, Person, Stopped
+from tests.chaos.people import Answer, Person, Stopped, require_end
 from tests.chaos.steps import Step, StepKind
 from tests.chaos.workload import DAG, Shape, Workload
 from traceapi.control.v1 import dag_service_pb2 as dags
@@ -55,7 +55,7 @@ class Changes:
 
     def __exit__(self, *_error: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        require_end(self._thread)
         if self._database is not None:
             self._database.close()
 

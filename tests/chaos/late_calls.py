@@ -19,6 +19,7 @@ import grpc
 from kernel.channels import sync_channel
 from kernel.errors import from_rpc_error
 from tests.chaos.collect_calls import MESSAGES
+from tests.chaos.people import require_end
 from tests.chaos.plan import WRAPPERS
 from tests.chaos.recorder import WORKER_METHODS, History
 from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -56,7 +57,7 @@ class LateCalls:
     def stop(self) -> None:
         """From now on nothing comes late any more. Idempotent."""
         self._stopped.set()
-        self._thread.join()
+        require_end(self._thread)
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()

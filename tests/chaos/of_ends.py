@@ -1,8 +1,11 @@
 """Invariants of how tasks end, and that they do."""
 
+import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from tests.chaos.evidence import Evidence
+from tests.chaos.leases_over_time import LeasesOverTime
 
 _OPEN = frozenset({"queued", "released", "running", "backoff"})
 
@@ -46,11 +49,20 @@ def everything_comes_to_an_end(evidence: Evidence) -> Iterator[str]:
 
 
 def ended_leases_are_noticed(evidence: Evidence) -> Iterator[str]:
-    """L2"""
+    """L2: in the end, and all the time. Where nobody wrote anything of any task there was nobody to notice: such
+    seconds do not count."""
     limit = evidence.now - 2 * evidence.bounds.scan
     for task in evidence.tasks:
         if evidence.drained and task.state == "running" and task.lease_until is not None and task.lease_until < limit:
             yield f"the lease of task {task.task_id} ended {evidence.now - task.lease_until:.1f} s ago"
+    written = sorted({int(change.at) for change in evidence.task_changes})
+    for task_id, changes in LeasesOverTime(evidence).histories().items():
+        for held, ended in itertools.pairwise(changes):
+            if held.state != "running" or held.lease_until is None or ended.state == "running":
+                continue
+            late = bisect_left(written, int(ended.at)) - bisect_right(written, int(held.lease_until))
+            if late > 2 * evidence.bounds.scan + evidence.bounds.slack:
+                yield f"the lease of task {task_id} ended {ended.at - held.lease_until:.1f} s before anybody noticed"
 
 
 def lost_wakeups_are_sent_again(evidence: Evidence) -> Iterator[str]:

@@ -33,8 +33,8 @@ def paused(module: Any, name: str) -> Iterator[Pause]:
     """Stands still after the function, within the transaction."""
     pause, function = Pause(), getattr(module, name)
 
-    async def pausing(*arguments: Any) -> Any:
-        result = await function(*arguments)
+    async def pausing(*arguments: Any, **named: Any) -> Any:
+        result = await function(*arguments, **named)
         await pause.come_by()
         return result
 

@@ -4,6 +4,7 @@ A call whose outcome is unknown is made again, the same one, until somebody answ
 key it is told apart from another one.
 """
 
+import faulthandler
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceStub
 
 _DEADLINE_SECONDS = 4.0
 _AGAIN_SECONDS = 0.1
+_END_SECONDS = 60.0
+"""Far more than a call may take: whoever is not done by then hangs, and so would the run."""
 _UNKNOWN = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -99,3 +102,11 @@ class Person:
         """Raises Stopped."""
         if self._stopped.wait(seconds):
             raise Stopped
+
+
+def require_end(thread: threading.Thread) -> None:
+    """Of whoever was told to end. Raises TimeoutError where they do not, and writes down what every thread does."""
+    thread.join(_END_SECONDS)
+    if thread.is_alive():
+        faulthandler.dump_traceback()
+        raise TimeoutError(f"{thread.name} has not ended {_END_SECONDS:.0f} s after it was told to: see the stacks")

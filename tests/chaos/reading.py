@@ -19,7 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from kernel.artifacts import open_store
 from kernel.artifacts.store import ArtifactMissing
 from tests.chaos.cluster import Cluster
-from tests.chaos.people import Person, Stopped
+from tests.chaos.people import Person, Stopped, require_end
 from tests.chaos.workload import DATASETS, TAGGED
 from traceapi.control.v1 import dataset_service_pb2 as datasets
 from traceapi.types.v1.dataset_pb2 import Pin
@@ -59,7 +59,7 @@ class Reading:
 
     def __exit__(self, *_error: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        require_end(self._thread)
 
     def _run(self) -> None:
         try:

@@ -14,6 +14,7 @@ from tests.chaos.evidence import (
     Evidence,
     StreamChange,
     Subscription,
+    TaskChange,
     WatermarkChange,
     Write,
     Written,
@@ -244,6 +245,16 @@ def _nobody_notices_the_lease(e: Evidence) -> None:
     replaced(e.tasks, lambda t: t.task_id == SECOND, state="running", lease_until=90.0)
 
 
+def _the_lease_is_noticed_late(e: Evidence) -> None:
+    """While others are at work all the time."""
+    replaced(e.task_changes, lambda c: c.seq == 13, at=30.0)
+    job = e.tasks[0].job_version_id
+    e.task_changes += [
+        TaskChange(100 + second, f"other {second}", "", "queued", 0, b"", "", None, None, float(second), 0.0, 1, job)
+        for second in range(4, 30)
+    ]
+
+
 def _nobody_sends_the_wakeup_again(e: Evidence) -> None:
     replaced(e.tasks, lambda t: t.task_id == SECOND, state="released", released_at=80.0)
 
@@ -298,6 +309,7 @@ BAD: list[tuple[str, Bad]] = [
     ("W1", _watermark_went_back),
     ("L1", _never_ends),
     ("L2", _nobody_notices_the_lease),
+    ("L2", _the_lease_is_noticed_late),
     ("L3", _nobody_sends_the_wakeup_again),
 ]
 
@@ -321,6 +333,13 @@ def test_a_stream_that_keeps_its_order_breaks_nothing() -> None:
     evidence = good()
     _ordered(evidence)
     assert list(INVARIANTS["O1"](evidence)) == []
+
+
+def test_a_lease_that_nobody_was_there_to_notice_is_not_late() -> None:
+    evidence = good()
+    replaced(evidence.task_changes, lambda c: c.seq == 11, lease_until=8.5)
+    replaced(evidence.task_changes, lambda c: c.seq == 13, at=30.0)
+    assert list(INVARIANTS["L2"](evidence)) == []
 
 
 def test_what_came_before_a_subscription_is_owed_once_its_replay_is_done() -> None:

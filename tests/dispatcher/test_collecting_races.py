@@ -18,7 +18,7 @@ from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import building, stages
 from dispatcher.deploy import store as deploy_store
-from dispatcher.deploy.cutover import activate
+from dispatcher.deploy.cutover import activate, switch_jobs
 from kernel.call_metadata import AIO_INTERCEPTORS, CallMetadata
 from kernel.errors import from_rpc_error
 from kernel.ids import new_id
@@ -243,7 +243,8 @@ async def test_the_collector_that_waits_for_a_rollback_stays_away(dispatcher: In
         standing = await stages.own(connection, "chain")
         first = await connection.execute("select dag_version_id::text from dag_version where version = 1")
         ((target,),) = await first.fetchall()
-        await activate(connection, standing, target, left="rolled_back", actor="user:tester")
+        await switch_jobs(connection, standing, target, left="rolled_back", actor="user:tester")
+        await activate(connection, standing, target, left="rolled_back")
         condemned = asyncio.create_task(_condemn(dispatcher, former))
         await dispatcher.until_waiting_or_done(condemned)
         assert not condemned.done()

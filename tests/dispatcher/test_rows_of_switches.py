@@ -69,17 +69,17 @@ async def test_what_was_counted_is_what_is_there_under_the_locks(
     """A build is staged after the rows were counted, and with it there are too many: the call comes again by itself,
     and is refused."""
     await _switched(dispatcher)
-    own: Callable[..., Awaitable[stages.Standing]] = stages.own
+    own: Callable[..., Awaitable[stages.Standing]] = stages.own_versions
 
-    async def late(connection: Connection, dag: str, other: str | None = None) -> stages.Standing:
-        monkeypatch.setattr(stages, "own", own)
+    async def late(connection: Connection, dag: str) -> stages.Standing:
+        monkeypatch.setattr(stages, "own_versions", own)
         _limit(monkeypatch, 100)
         await deploy(dispatcher, BUILT, hold=True)
         _limit(monkeypatch, 8)
-        return await own(connection, dag, other)
+        return await own(connection, dag)
 
     _limit(monkeypatch, 8)
-    monkeypatch.setattr(stages, "own", late)
+    monkeypatch.setattr(stages, "own_versions", late)
     error = await _refusal(roll_back(dispatcher))
     assert (error.reason_name, error.metadata["rows"]) == ("TOO_MANY_ROWS", "15")
     assert await dispatcher.value("select staged_version_id from dag") is not None

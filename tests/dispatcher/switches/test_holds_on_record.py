@@ -62,14 +62,14 @@ async def test_a_cutover_that_comes_after_the_hold_is_none(
 ) -> None:
     """It is held between the look at it and the lock."""
     await _built(dispatcher, source, fleet)
-    right = stages.own
+    right = stages.own_versions
 
     async def late(connection: Connection, dag: str) -> Standing:
-        monkeypatch.setattr(stages, "own", right)
+        monkeypatch.setattr(stages, "own_versions", right)
         await deploy(dispatcher, CHANGED, hold=True)
         return await right(connection, dag)
 
-    monkeypatch.setattr(stages, "own", late)
+    monkeypatch.setattr(stages, "own_versions", late)
     await fleet.catch_up()
     assert await _recorded(dispatcher) == ["deploy", "hold"]
     assert await dispatcher.value("select state::text from dag_version where version = 2") == "building"

@@ -11,10 +11,10 @@ from dispatcher.db.rows import Connection
 from dispatcher.deploy import barrier, cutover, holding, levelling, progress, stages
 from dispatcher.deploy.progress import StagedJobRow
 from dispatcher.deploy.readiness import Lack, Waiver
-from dispatcher.deploy.stages import Standing
 from kernel.errors import from_rpc_error
+from tests.chaos.pausing import paused
 from tests.dispatcher.builders import Source
-from tests.dispatcher.changing import CHANGED, Fleet, deploy, state
+from tests.dispatcher.changing import CHANGED, Fleet, deploy, missing, roll_back, run_states, served, state
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from tests.dispatcher.switches.builds import HELD
 from traceapi.control.v1 import dag_service_pb2 as pb
@@ -31,17 +31,17 @@ where dag_version_id = %s
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """When the locks were taken, and whether tasks were read to tell what is from before the barrier."""
     taken: list[str] = []
-    own, staged_jobs = stages.own, progress.staged_jobs
+    stop_acceptance, staged_jobs = stages.stop_acceptance, progress.staged_jobs
 
-    async def noted(connection: Connection, dag: str, other: str | None = None) -> Standing:
+    async def noted(connection: Connection, dag: str, other: str | None = None) -> None:
         taken.append("locks")
-        return await own(connection, dag, other)
+        await stop_acceptance(connection, dag, other)
 
     async def looked(connection: Connection, dag_version_id: str, *, locked: bool = False) -> list[StagedJobRow]:
         taken.append("look" if locked else "long look")
         return await staged_jobs(connection, dag_version_id, locked=locked)
 
-    monkeypatch.setattr(stages, "own", noted)
+    monkeypatch.setattr(stages, "stop_acceptance", noted)
     monkeypatch.setattr(progress, "staged_jobs", looked)
     return taken
 
@@ -122,6 +122,52 @@ async def test_a_cutover_that_waits_takes_the_locks_twice(
     assert state((await call).deployment) == "active"
     assert steps.count("locks") == 2
     assert steps[-2:] == ["locks", "look"]
+
+
+async def test_events_are_accepted_while_a_rollback_switches_its_jobs(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    """That is half of its rows. The version that comes back misses none of these events."""
+    await source.publish([1])
+    await fleet.work()
+    before = await served(dispatcher)
+    await deploy(dispatcher, CHANGED)
+    await fleet.catch_up()
+    with paused(cutover, "switch_jobs") as pause:
+        back = asyncio.create_task(roll_back(dispatcher))
+        await pause.reached()
+        async with asyncio.timeout(DEADLINE):
+            await source.publish([2])
+        assert await served(dispatcher) != before
+        pause.over()
+        await back
+    assert await served(dispatcher) == before
+    await fleet.catch_up()
+    assert await missing(dispatcher) == 0
+
+
+async def test_a_cutover_that_finds_something_new_under_the_locks_leaves_the_jobs_as_they_were(
+    dispatcher: InProcess, source: Source, fleet: Fleet
+) -> None:
+    """What came while its jobs were switched, before acceptance had to wait."""
+    await source.publish([1])
+    await fleet.work()
+    building = await deploy(dispatcher, CHANGED, hold=True)
+    await fleet.catch_up()
+    before = await run_states(dispatcher), await served(dispatcher)
+    await dispatcher.run(AWAITED, building.deployment_id)
+    with paused(cutover, "switch_jobs") as pause:
+        over = asyncio.create_task(cutover.cut_over(dispatcher.pool, building.deployment_id, "user:tester"))
+        await pause.reached()
+        async with asyncio.timeout(DEADLINE):
+            await source.publish([2])
+        pause.over()
+        assert await over is None
+    assert (await run_states(dispatcher), await served(dispatcher)) == before
+    await fleet.work()
+    again = await cutover.cut_over(dispatcher.pool, building.deployment_id, "user:tester")
+    assert again is not None
+    assert again.state == "active"
 
 
 async def test_a_version_that_is_refused_under_the_locks_is_tried_again_after_a_rest(
