@@ -38,7 +38,7 @@ def _accepted_afterwards(
         claim = claims.get((row.task_id, row.attempt))
         if claim is None or row.kind not in ("event", "attempt"):
             continue
-        stop = switches.stop_between(claim.job_version_id, claim.seq, row.seq)
+        stop = switches.stop_between(claim.job_version_id, claim.seq, row.seq, decided=row.kind == "event")
         if stop is None:
             continue
         if row.kind == "event":

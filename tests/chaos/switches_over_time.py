@@ -25,12 +25,17 @@ class SwitchesOverTime:
         index = bisect_left(runs, seq, key=lambda change: change.seq)
         return runs[index - 1] if index else None
 
-    def stop_between(self, job_version_id: str, after: int, before: int) -> RunChange | None:
-        """The first time that it was taken back between the two: whoever had it by then is fenced for ever."""
+    def stop_between(self, job_version_id: str, after: int, before: int, *, decided: bool = False) -> RunChange | None:
+        """The first time that it was taken back between the two: whoever had it by then is fenced for ever. `decided`
+        is when acceptance waited for it; a switch writes down before that which jobs it stops."""
         runs = self._runs.get(job_version_id, [])
         index = bisect_right(runs, after, key=lambda change: change.seq)
-        found = (change for change in runs[index:] if change.seq < before and change.run_state not in RUNNABLE)
-        return next(found, None)
+        stops = (change for change in runs[index:] if change.seq < before and change.run_state not in RUNNABLE)
+        return next((stop for stop in stops if not decided or self._decided(stop) < before), None)
+
+    def _decided(self, stop: RunChange) -> int:
+        switch = self._by_txid.get(stop.txid)
+        return switch.seq if switch is not None else stop.seq
 
     def known_at(self, deploy_number: int) -> float:
         """When somebody had seen that switch: it was committed by then. NEVER where nobody has."""

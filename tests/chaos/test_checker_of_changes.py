@@ -265,3 +265,12 @@ def test_a_claim_that_was_judged_before_the_switch_may_be_written_after_it() -> 
     evidence.task_changes.append(dataclasses.replace(late, seq=159, began=15.45))
     evidence.written = [row for row in evidence.written if row.seq != 140]
     assert list(INVARIANTS["S16"](evidence)) == []
+
+
+def test_what_is_accepted_before_acceptance_waits_for_a_switch_came_before_it() -> None:
+    """A switch writes down first which jobs it stops."""
+    evidence = changed()
+    replaced(evidence.written, lambda row: row.seq == 140, seq=157)
+    assert list(INVARIANTS["S16"](evidence)) == []
+    replaced(evidence.written, lambda row: row.seq == 157, seq=159)
+    assert len(list(INVARIANTS["S16"](evidence))) == 1
