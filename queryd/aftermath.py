@@ -54,6 +54,8 @@ class Aftermath:
             self._release(pin_id)
         except TraceError as error:
             _log.warning("a pin could not be released", pin_id=pin_id, reason=error.reason_name)
+        except Exception:  # noqa: BLE001 - a defect, of which nobody else would hear
+            _log.exception("a pin could not be released", pin_id=pin_id)
 
     def close(self) -> None:
         """Does what is left. Can be repeated."""
@@ -63,14 +65,19 @@ class Aftermath:
         self._pins.shutdown(wait=True)
 
     def _clear(self, remains: Remains) -> None:
-        try:
-            if remains.cell is not None:
-                remains.cell.close()
-        except Exception:  # noqa: BLE001 - a defect of one must not keep the others'
-            _log.exception("a cell could not be closed")
-        remains.held.close()
+        if remains.cell is not None:
+            _attempt(remains.cell.close, "a cell could not be closed")
+        _attempt(remains.held.close, "what a query held could not be let go of")
         if remains.pin_id:
             try:
                 self._pins.submit(self.release, remains.pin_id)
             except RuntimeError:
                 self.release(remains.pin_id)
+
+
+def _attempt(step: Callable[[], object], failure: str) -> None:
+    """One step. A defect in it is logged, and keeps neither the next steps nor other queries' ones."""
+    try:
+        step()
+    except Exception:  # noqa: BLE001 - as said above
+        _log.exception(failure)

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
 from kernel.errors import TraceError
 from queryd.aftermath import Aftermath, Remains
@@ -156,6 +158,39 @@ def test_what_comes_after_the_end_is_cleared_all_the_same() -> None:
     aftermath.close()
     aftermath.take(Remains(None, held, "pin"))
     assert order == ["files", "pin"]
+
+
+class _BrokenCell:
+    """Cannot be closed."""
+
+    def close(self) -> None:
+        raise ValueError("a defect of a cell")
+
+
+def test_a_step_that_fails_is_logged_and_keeps_none_of_the_next_ones() -> None:
+    """What was held is let go of though the cell could not be closed; the pin is released though that failed too."""
+    order = list[str]()
+
+    def release(pin_id: str) -> None:
+        order.append(pin_id)
+        raise ValueError("a defect of a release")
+
+    def let_go() -> None:
+        order.append("files")
+        raise ValueError("a defect of files")
+
+    held = ExitStack()
+    held.callback(let_go)
+    aftermath = Aftermath(release)
+    with capture_logs() as logs:
+        aftermath.take(Remains(cast("Any", _BrokenCell()), held, "pin"))
+        aftermath.close()
+    assert order == ["files", "pin"]
+    assert [(line["event"], line["log_level"]) for line in logs] == [
+        ("a cell could not be closed", "error"),
+        ("what a query held could not be let go of", "error"),
+        ("a pin could not be released", "error"),
+    ]
 
 
 def test_pins_that_no_dispatcher_releases_keep_nothing_from_ending() -> None:
