@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 
+from kernel import seccomp
 from kernel.artifacts import ArtifactStore, open_store, require_usable
 from kernel.channels import sync_channel
 from kernel.command_line import configure
@@ -95,6 +96,8 @@ def serve(config: QuerydConfig, channel: grpc.Channel, stop: threading.Event) ->
             return 1
         if chosen.name == "plain":
             _log.warning("queries run in plain processes, without namespaces of their own", wanted=config.query_sandbox)
+        if without := seccomp.missing():
+            _log.warning("queries run without a filter of system calls", reason=without)
         server = build_server(config, channel, files, pool, parts)
         address = server.start()
         write_ready_file(config.ready_file, {"query": address})

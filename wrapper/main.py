@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from kernel import seccomp
 from kernel.artifacts import ArtifactStore, open_store, require_usable
 from kernel.channels import aio_channel
 from kernel.command_line import configure
@@ -69,6 +70,8 @@ def build_sandbox(config: WrapperConfig) -> Sandbox | SandboxUnavailable:
     if config.sandbox is SandboxChoice.PLAIN:
         _log.warning("TRACE_SANDBOX=plain: the code of `python` operators runs with all rights of this worker")
         return PlainProcess()
+    if without := seccomp.missing():
+        _log.warning("operators run without a filter of system calls", reason=without)
     try:
         return Bubblewrap(hidden=(config.worker_token_file.absolute().parent, config.work_dir.absolute()))
     except SandboxUnavailable as problem:

@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from queryd.demands import Demands, passed_on
-from queryd.engine import messages, session
+from queryd.engine import calls, messages, session
 from queryd.engine.arrow_messages import MessageWriter
 from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Kind, Name, VirtualTexts
 from queryd.engine.parameters import Bound, bound, constants, unbound
@@ -38,7 +38,9 @@ def main() -> None:
     limits = messages.unpack_limits(sys.argv[1])
     requests, answers = streams()
     limit(limits)
-    serve(prepared(limits, Path.cwd()), requests, answers)
+    connection = prepared(limits, Path.cwd())
+    calls.refuse_calls()
+    serve(connection, requests, answers)
 
 
 def prepared(limits: CellLimits, scratch: Path) -> duckdb.DuckDBPyConnection:

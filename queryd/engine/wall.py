@@ -3,7 +3,7 @@
 It is raised by the fork itself before it is given anything, within the sandbox of the process that it was forked of
 (queryd/engine/zygote.py). There the system and the code are read-only, and so is the store where it is on disk. Here it
 loses the sight of other cells' folders and of /proc, gets process, network and IPC namespaces of its own, and then,
-with the user namespace's capabilities, the means to undo any of it.
+with the user namespace's capabilities, the means to undo any of it. Nothing that it writes or is given is run as code.
 
 Linux only, by ctypes: Python has no mount(2), no capset(2), and before 3.12 no unshare(2).
 """
@@ -24,7 +24,7 @@ _NEW_NAMESPACES = {
     "ipc": 0x08000000,
     "uts": 0x04000000,
 }
-_READ_ONLY, _NO_SUID, _NO_DEVICES, _REMOUNT, _BIND = 1, 2, 4, 32, 4096
+_READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_PROGRAMS, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096
 _SET_PARENT_DEATH_SIGNAL, _SET_NO_NEW_PRIVILEGES, _DROP_BOUNDING = 1, 38, 24
 _CAPABILITY_VERSION_3 = 0x20080522
 _KILL = 9
@@ -48,13 +48,13 @@ def leave_namespaces(uid: int, gid: int) -> None:
 def raise_wall(name: str, *, own_files: bool) -> None:
     """Of the fork: it sees its own folder, and the files in it as the store where `own_files`. Raises OSError."""
     folder = f"{CELLS}/{name}"
-    _call("mount", _bytes(f"{folder}/scratch"), _bytes(SCRATCH), None, _BIND, None)
+    _bind(f"{folder}/scratch", SCRATCH)
+    _restrict(SCRATCH)
     if own_files:
-        _call("mount", _bytes(f"{folder}/files"), _bytes(STORE), None, _BIND, None)
-        read_only = _BIND | _REMOUNT | _READ_ONLY | _NO_SUID | _NO_DEVICES
-        _call("mount", None, _bytes(STORE), None, read_only, None)
+        _bind(f"{folder}/files", STORE)
+    _restrict(STORE, _READ_ONLY)
     for hidden in (CELLS, "/proc"):
-        _call("mount", _bytes(NOTHING), _bytes(hidden), None, _BIND, None)
+        _bind(NOTHING, hidden)
     _drop_capabilities()
     die_with_parent()
 
@@ -85,8 +85,14 @@ def _drop_capabilities() -> None:
     _call("capset", ctypes.byref(header), none)
 
 
-def _bytes(path: str) -> bytes:
-    return os.fsencode(path)
+def _bind(source: str, place: str) -> None:
+    _call("mount", os.fsencode(source), os.fsencode(place), None, _BIND, None)
+
+
+def _restrict(place: str, flags: int = 0) -> None:
+    """What lies there is neither run nor loaded as code. Flags that the mount has already must be among these."""
+    flags |= _BIND | _REMOUNT | _NO_SUID | _NO_DEVICES | _NO_PROGRAMS
+    _call("mount", None, os.fsencode(place), None, flags, None)
 
 
 def _call(name: str, *arguments: object) -> None:

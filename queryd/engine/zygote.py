@@ -23,7 +23,7 @@ from typing import NoReturn
 
 import duckdb
 
-from queryd.engine import cell, messages, session, wall
+from queryd.engine import calls, cell, messages, session, wall
 from queryd.engine.arrow_messages import MessageWriter
 from queryd.engine.messages import CellLimits, Job, Relation
 from queryd.gate import check
@@ -135,6 +135,7 @@ class _Zygote:
             connection = session.forked_session(self.opened)
             _rehearse(connection)
             wall.raise_wall(name, own_files=self.own_files)
+            calls.refuse_calls()
             os.chdir(wall.SCRATCH)
             requests, answers = cell.streams()
             # They have what the wall has left to the one that starts them.

@@ -1,4 +1,4 @@
-"""A program of a test in the place of a cell's, behind the very wall that a fork has raised around itself."""
+"""A program of a test in the place of a cell's, behind the very walls that the cell has raised around itself."""
 
 import os
 from collections.abc import Iterator
@@ -6,10 +6,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from queryd.engine.forking import Zygote
-from queryd.engine.processes import Process
+from queryd.engine.pool import CellPool, CellUnavailableError
+from queryd.engine.processes import Process, Start, fresh
 from queryd.engine.sandbox import CellFolder, Sandbox
 
+UNFILTERED = "import queryd.engine.calls\nqueryd.engine.calls.refuse_calls = lambda: None\n"
+"""To be run before: without the wall behind the others, so that these are seen to hold without it."""
 _SERVES_ANOTHER = """
 import os, sys
 import queryd.engine.cell
@@ -24,25 +29,33 @@ def serve(connection, requests, answers):
 
 queryd.engine.cell.serve = serve
 """
-_MAIN = "\nimport queryd.engine.zygote\nqueryd.engine.zygote.main()\n"
 
 
-def running(sandbox: Sandbox, code: str) -> Sandbox:
-    """The same sandbox, in which every fork runs this code instead of serving a query."""
-    return altered(sandbox, _SERVES_ANOTHER.format(code=code))
+def running(sandbox: Sandbox, code: str, before: str = "") -> Sandbox:
+    """The same sandbox, in which every cell runs this code instead of serving a query; `before` as below."""
+    return altered(sandbox, before + _SERVES_ANOTHER.format(code=code))
 
 
 def altered(sandbox: Sandbox, code: str) -> Sandbox:
-    """The same sandbox, in which the process that forks runs this code before it begins."""
-    zygote = sandbox.zygote
-    assert zygote is not None
+    """The same sandbox, in which the process that forks, or a cell that is not forked, runs this code before it
+    begins."""
+    command, zygote = sandbox.command, sandbox.zygote
 
-    def words(cells: Path, socket: int) -> list[str]:
-        made = zygote(cells, socket)
-        at = made.index("-m")
-        return [*made[:at], "-c", code + _MAIN, *made[at + 2 :]]
+    def of_zygote(cells: Path, socket: int) -> list[str]:
+        assert zygote is not None
+        return _after(code, zygote(cells, socket))
 
-    return replace(sandbox, zygote=words)
+    return replace(
+        sandbox,
+        command=lambda folder: _after(code, command(folder)),
+        zygote=None if zygote is None else of_zygote,
+    )
+
+
+def _after(code: str, words: list[str]) -> list[str]:
+    at = words.index("-m")
+    module = words[at + 1]
+    return [*words[:at], "-c", f"{code}\nimport {module}\n{module}.main()\n", *words[at + 2 :]]
 
 
 @contextmanager
@@ -55,17 +68,27 @@ def zygote_of(sandbox: Sandbox, cells: Path) -> Iterator[Zygote]:
         made.close()
 
 
-class Fork:
-    """One fork, with a folder of its own below `cells`."""
+@contextmanager
+def start_of(sandbox: Sandbox, cells: Path) -> Iterator[Start]:
+    """How its cells are started: each is a fork, or begun from its program."""
+    if sandbox.zygote is None:
+        yield fresh(sandbox)
+        return
+    with zygote_of(sandbox, cells) as zygote:
+        yield zygote.start
 
-    def __init__(self, zygote: Zygote, cells: Path, name: str) -> None:
+
+class Fork:
+    """One cell that runs a test's code, with a folder of its own below `cells`."""
+
+    def __init__(self, start: Start, cells: Path, name: str) -> None:
         self.folder = CellFolder(cells / name)
         for part in (self.folder.scratch, self.folder.files):
             part.mkdir(parents=True, exist_ok=True)
         their_requests, self._requests = os.pipe()
         self._answers, their_answers = os.pipe()
         with self.folder.stderr.open("wb") as stderr:
-            self.process: Process = zygote.start(self.folder, their_requests, their_answers, stderr.fileno())
+            self.process: Process = start(self.folder, their_requests, their_answers, stderr.fileno())
         os.close(their_requests)
         os.close(their_answers)
 
@@ -83,7 +106,19 @@ class Fork:
         return said
 
 
-def said_by(sandbox: Sandbox, cells: Path, code: str) -> str:
-    """What this code prints in a fork of its own."""
-    with zygote_of(running(sandbox, code), cells) as zygote:
-        return Fork(zygote, cells, "one").said()
+def said_by(sandbox: Sandbox, cells: Path, code: str, before: str = "") -> str:
+    """What this code prints in a cell of its own; `before` as above."""
+    with start_of(running(sandbox, code, before), cells) as start:
+        return Fork(start, cells, "one").said()
+
+
+def usable(sandbox: Sandbox, cells: Path) -> Sandbox:
+    """The same one; where this machine does not have it, the test is skipped."""
+    probe = CellPool([sandbox], warm=1, folder=cells)
+    try:
+        probe.start()
+    except CellUnavailableError:
+        pytest.skip(f"user namespaces are missing: no cell can be started here in {sandbox.name}")
+    finally:
+        probe.close()
+    return sandbox

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -100,9 +100,11 @@ def _answer(messages: list[pb.QueryResponse]) -> Answer:
 
 
 class QuerydProcess:
-    """`python -m queryd.main` on free ports, with its DatasetService served by the test."""
+    """`python -m queryd.main`, or another program, on free ports, with its DatasetService served by the test."""
 
-    def __init__(self, home: Path, datasets: FakeDatasets, **settings: str) -> None:
+    def __init__(
+        self, home: Path, datasets: FakeDatasets, program: Sequence[str] = ("-m", "queryd.main"), **settings: str
+    ) -> None:
         self.datasets = datasets
         self.home = home
         self.user_token = create_token_file(home / "user.token")
@@ -124,7 +126,7 @@ class QuerydProcess:
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "queryd.main"], env=environment, stderr=log, stdout=subprocess.PIPE
+                [sys.executable, *program], env=environment, stderr=log, stdout=subprocess.PIPE
             )
         self.address = _ready(self.process, ready, self.log)
 

@@ -15,7 +15,7 @@ from queryd.engine.messages import CellLimits, Job, Kind
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellForsakenError, CellProcess
 from queryd.engine.sandbox import forked
-from tests.queryd.forks import Fork, running, said_by, zygote_of
+from tests.queryd.forks import UNFILTERED, Fork, running, said_by, zygote_of
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 pytestmark = pytest.mark.needs_namespaces
@@ -60,7 +60,7 @@ def test_it_has_no_network(store: Path, cells: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         socket.create_connection(("127.0.0.1", port), 5).close()
-        assert said_by(forked(store, _LIMITS), cells, _CONNECT.format(port=port)) == "not reached ['lo']"
+        assert said_by(forked(store, _LIMITS), cells, _CONNECT.format(port=port), UNFILTERED) == "not reached ['lo']"
 
 
 _LISTEN = """
@@ -86,10 +86,10 @@ def test_two_do_not_meet(store: Path, cells: Path) -> None:
     code = f"import os\nif os.path.exists('/scratch/listens'):\n{indent(_LISTEN, ' ')}\nelse:\n{indent(_MEET, ' ')}"
     (cells / "one" / "scratch").mkdir(parents=True)
     (cells / "one" / "scratch" / "listens").touch()
-    with zygote_of(running(forked(store, _LIMITS), code), cells) as zygote:
-        one = Fork(zygote, cells, "one")
+    with zygote_of(running(forked(store, _LIMITS), code, UNFILTERED), cells) as zygote:
+        one = Fork(zygote.start, cells, "one")
         assert one.begun() == "listening"
-        assert Fork(zygote, cells, "two").said() == "ConnectionRefusedError"
+        assert Fork(zygote.start, cells, "two").said() == "ConnectionRefusedError"
         one.said()
 
 
@@ -150,13 +150,38 @@ print([number for number in range(3, 64) if libc.fcntl(number, 1) >= 0 and os.fs
 
 
 def test_it_has_no_means_to_undo_its_wall(store: Path, cells: Path) -> None:
-    said = said_by(forked(store, _LIMITS), cells, _UNDO)
+    said = said_by(forked(store, _LIMITS), cells, _UNDO, UNFILTERED)
     capabilities, bounds, *unmounted, mounted, descriptors = said.splitlines()
     assert capabilities == "[0, 0, 0, 0, 0, 0]"
     assert bounds == "{0} 1"
     assert unmounted == ["-1 1"] * 3
     assert mounted == "-1 1"
     assert descriptors == "[3, 4]"  # the pipes to and from queryd
+
+
+_LOAD = """
+import mmap, os
+def loaded(path):
+    with open(path, "rb") as file:
+        try:
+            mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
+        except PermissionError:
+            return "refused"
+    return "loaded"
+with open("/scratch/code", "w") as file:
+    file.write("code")
+print(loaded("/scratch/code"), loaded("/artifacts/" + {file!r}), loaded(os.__file__))
+"""
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_nothing_that_it_writes_or_is_given_is_loaded_as_code(store: Path, cells: Path, elsewhere: bool) -> None:
+    """Python itself is."""
+    files = cells / "one" / "files"
+    files.mkdir(parents=True)
+    (files / "file").write_text("content")
+    sandbox, file = (forked(None, _LIMITS), "file") if elsewhere else (forked(store, _LIMITS), "data/file")
+    assert said_by(sandbox, cells, _LOAD.format(file=file)) == "refused refused loaded"
 
 
 _LEAVE = """
@@ -169,7 +194,7 @@ connection.execute("create table left_behind as select 1")
 
 def test_nothing_of_one_is_in_another_one(store: Path, cells: Path) -> None:
     with zygote_of(running(forked(store, _LIMITS), _LEAVE), cells) as zygote:
-        assert [Fork(zygote, cells, name).said() for name in ("one", "two")] == ["[]", "[]"]
+        assert [Fork(zygote.start, cells, name).said() for name in ("one", "two")] == ["[]", "[]"]
     assert (cells / "one" / "scratch" / "left").exists()
 
 
@@ -179,7 +204,7 @@ def test_where_the_store_is_elsewhere_it_sees_its_own_files_alone(cells: Path) -
         "try: open('/artifacts/new', 'w')\nexcept OSError as error: print(error.strerror)"
     )
     with zygote_of(running(forked(None, _LIMITS), code), cells) as zygote:
-        one, two = Fork(zygote, cells, "one"), Fork(zygote, cells, "two")
+        one, two = Fork(zygote.start, cells, "one"), Fork(zygote.start, cells, "two")
         for fork, content in ((one, "of one"), (two, "of two")):
             (fork.folder.files / "file").write_text(content)
         said = [fork.said().splitlines() for fork in (one, two)]

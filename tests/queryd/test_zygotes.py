@@ -150,9 +150,9 @@ def test_a_pool_whose_process_to_fork_of_has_died_starts_another_one(sandbox: Sa
 def test_what_befalls_a_first_fork_is_no_answer_to_a_later_request(sandbox: Sandbox, cells: Path) -> None:
     failing = "import os\ndef waitpid(*_): raise OSError('a stray word')\nos.waitpid = waitpid\n"
     with zygote_of(altered(sandbox, failing), cells) as zygote:
-        one = Fork(zygote, cells, "one")
+        one = Fork(zygote.start, cells, "one")
         assert one.process.wait(_SECONDS) == -9
-        Fork(zygote, cells, "two").process.kill()
+        Fork(zygote.start, cells, "two").process.kill()
 
 
 @pytest.mark.needs_namespaces
@@ -164,10 +164,10 @@ def test_a_defect_of_a_first_fork_is_told_of_its_cell_alone(sandbox: Sandbox, ce
     )
     with zygote_of(altered(sandbox, failing), cells) as zygote:
         with pytest.raises(OSError, match="a defect") as caught:
-            Fork(zygote, cells, "one")
+            Fork(zygote.start, cells, "one")
         assert not isinstance(caught.value, ZygoteLostError)
         (cells / "one").rename(cells / "gone")
-        Fork(zygote, cells, "two").process.kill()
+        Fork(zygote.start, cells, "two").process.kill()
 
 
 @pytest.mark.needs_namespaces
@@ -177,7 +177,7 @@ def test_an_answer_for_another_cell_is_taken_for_none(sandbox: Sandbox, cells: P
         "zygote._answer = lambda asked, name, *rest: answer(asked, name and b'another', *rest)\n"
     )
     with zygote_of(altered(sandbox, mistaken), cells) as zygote, pytest.raises(ZygoteLostError):
-        Fork(zygote, cells, "one")
+        Fork(zygote.start, cells, "one")
 
 
 @pytest.mark.needs_namespaces

@@ -22,7 +22,7 @@ from wrapper.sandbox.port import (
     Program,
     SandboxUnavailable,
 )
-from wrapper.sandbox.seccomp import filter_program, open_filter
+from wrapper.sandbox.seccomp import open_filter, operators_filter
 
 _SOCKET_INSIDE = "/run/operator.sock"
 _NOBODY = "65534"
@@ -50,7 +50,7 @@ class Bubblewrap:
 
     def __init__(self, hidden: Iterable[Path] = ()) -> None:
         self._binary = _working_binary()
-        self._filter = filter_program()
+        self._filter = operators_filter()
         self._interpreter = tuple(_interpreter_arguments(tuple(path.resolve() for path in hidden)))
 
     @property
