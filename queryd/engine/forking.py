@@ -2,16 +2,19 @@
 
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from queryd.engine.processes import ForkedProcess, Process
 from queryd.engine.sandbox import CellFolder, Sandbox
 
+START_SECONDS = 30.0
+"""How long it may take to load everything."""
 _LONGEST_ANSWER = 512
-_START_SECONDS = 30.0
 _FORK_SECONDS = 10.0
 _END_SECONDS = 10.0
 _STDERR_TAIL = 500
@@ -44,15 +47,27 @@ class Zygote:
                     start_new_session=True,
                 )
             self._left = undo.pop_all()
+        self._begun = time.monotonic()
+        self.forks = 0
+        """How many it was asked for."""
+        self.has_crashed = False
+        """Whether a cell broke: it ended by a signal other than that by which cells are ended."""
 
     @property
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
-    def wait_ready(self) -> None:
+    @property
+    def is_due(self) -> bool:
+        """Whether `wait_ready` has something to hear: that it is ready, or has ended, or had time enough."""
+        poll = select.poll()  # select(2) knows no descriptor from 1,024 on
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0)) or time.monotonic() - self._begun > START_SECONDS
+
+    def wait_ready(self, seconds: float = START_SECONDS) -> None:
         """Returns when it has loaded everything. Raises OSError, with its last words."""
         try:
-            self._hear(b"", b"ready", _START_SECONDS, descriptors=0)
+            self._hear(b"", b"ready", seconds, descriptors=0)
         except OSError as error:
             self._stderr.seek(0)
             said = self._stderr.read()[-_STDERR_TAIL:].decode(errors="replace")
@@ -61,6 +76,7 @@ class Zygote:
     def start(self, folder: CellFolder, requests: int, answers: int, stderr: int) -> Process:
         """As queryd.engine.processes.Start. ZygoteLostError is the end of this one, any other OSError of the cell."""
         name = folder.root.name.encode()
+        self.forks += 1
         with contextlib.ExitStack() as undo:
             status, told = os.pipe2(os.O_CLOEXEC)
             undo.callback(os.close, status)
@@ -69,7 +85,7 @@ class Zygote:
                 self._ask(name, [requests, answers, stderr, told])
                 (descriptor,) = self._hear(name, b"forked", _FORK_SECONDS, descriptors=1)
             undo.callback(os.close, descriptor)
-            process = ForkedProcess(_pid_of(descriptor), descriptor, status)
+            process = ForkedProcess(_pid_of(descriptor), descriptor, status, self._hear_of_crash)
             undo.pop_all()
             return process
 
@@ -90,6 +106,10 @@ class Zygote:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
         self._left.close()
+
+    def _hear_of_crash(self) -> None:
+        """From any thread."""
+        self.has_crashed = True
 
     def _ask(self, name: bytes, descriptors: list[int]) -> None:
         self._socket.settimeout(_FORK_SECONDS)
@@ -115,70 +135,6 @@ class Zygote:
         if said == word:
             raise OSError("no descriptor was left for the process")
         raise OSError(said.decode(errors="replace"))
-
-
-class Zygotes:
-    """The one that is asked for cells, begun when the first is wanted, and those before it, until their last cells have
-    gone: what befalls one cell, or the one that is asked, is no end of the queries that run.
-
-    `kill` may be called from any thread; all else belongs to one, with whose end all of them end.
-    """
-
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
-        """As those of Zygote."""
-        self._sandbox, self._folder = sandbox, folder
-        self._asked: Zygote | None = None
-        self._retired: list[Zygote] = []
-        self._killed = False
-
-    def start(self, folder: CellFolder, requests: int, answers: int, stderr: int) -> Process:
-        """As queryd.engine.processes.Start."""
-        if self._asked is not None and self._asked.has_ended:
-            self.retire()
-        asked = self._asked or self._begin()
-        try:
-            return asked.start(folder, requests, answers, stderr)
-        except ZygoteLostError:
-            self.retire()
-            raise
-
-    def retire(self) -> None:
-        """The next cell is forked of a new one."""
-        if self._asked is not None:
-            self._asked.retire()
-            self._retired.append(self._asked)
-            self._asked = None
-        for zygote in [zygote for zygote in self._retired if zygote.has_ended]:
-            self._retired.remove(zygote)
-            zygote.close()
-
-    def kill(self) -> None:
-        """All that were begun, with their cells, and each that is begun after this."""
-        self._killed = True
-        for zygote in (self._asked, *self._retired):
-            if zygote is not None:
-                zygote.kill()
-
-    def close(self) -> None:
-        """Kills those that still run."""
-        with contextlib.ExitStack() as left:
-            for zygote in (self._asked, *self._retired):
-                if zygote is not None:
-                    left.callback(zygote.close)
-            self._asked = None
-            self._retired.clear()
-
-    def _begin(self) -> Zygote:
-        zygote = self._asked = Zygote(self._sandbox, self._folder)
-        if self._killed:  # who killed them may have looked before there was this one
-            zygote.kill()
-        try:
-            zygote.wait_ready()
-        except OSError:
-            self._asked = None
-            zygote.close()
-            raise
-        return zygote
 
 
 def _pid_of(descriptor: int) -> int:

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from kernel.telemetry import get_logger
-from queryd.engine.forking import Zygotes
 from queryd.engine.messages import ProtocolError
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.engine.processes import Start, fresh
 from queryd.engine.sandbox import Sandbox
+from queryd.engine.succession import Zygotes
 
 _log = get_logger("queryd.pool")
 # After a cell that could not start: the next one may fail in the same way.

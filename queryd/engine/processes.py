@@ -88,11 +88,15 @@ def fresh(sandbox: Sandbox) -> Start:
 
 @dataclass(slots=True)
 class ForkedProcess:
-    """A fork of another one's child: known by a descriptor of the process, and by a pipe that tells its end."""
+    """A fork of another one's child: known by a descriptor of the process, and by a pipe that tells its end.
+
+    `crashed` is called when it is heard that it broke.
+    """
 
     pid: int
     descriptor: int
     status: int
+    crashed: Callable[[], None]
     forsaken: bool = False
     _code: int | None = None
 
@@ -105,6 +109,8 @@ class ForkedProcess:
             told = os.read(self.status, 16)
             self.forsaken = not told  # who should have told it is gone; then so is the process
             self._code = os.waitstatus_to_exitcode(int(told)) if told else -signal.SIGKILL
+            if self._code < 0 and self._code != -signal.SIGKILL:
+                self.crashed()
         return self._code
 
     def close(self) -> None:

@@ -42,7 +42,9 @@ def main() -> None:
     # Before the database: the engine would keep a thread for each further one.
     alone = CellLimits(limits.memory_bytes, 1, limits.scratch_bytes)
     opened = cell.prepared(alone, Path(wall.SCRATCH))
-    opened.execute("COPY (SELECT range AS n, 'a' AS s FROM range(10)) TO '" + _REHEARSAL_FILE + "' (FORMAT parquet)")  # noqa: S608 - a constant
+    # Made elsewhere and moved there: forks of the process before this one may be reading it.
+    rows = "SELECT range AS n, 'a' AS s FROM range(10)"
+    opened.execute(f"COPY ({rows}) TO '{_REHEARSAL_FILE}' (FORMAT parquet, USE_TMP_FILE true)")
     with session.forked_session(opened) as rehearsed:
         _rehearse(rehearsed)
     if (threads := len(list(Path("/proc/self/task").iterdir()))) != 1:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from queryd.engine import messages
 from queryd.engine.forking import Zygote
+from queryd.engine.messages import Job, Kind
 from queryd.engine.pool import CellPool, CellUnavailableError
+from queryd.engine.process import CellProcess
 from queryd.engine.processes import Process, Start, fresh
 from queryd.engine.sandbox import CellFolder, Sandbox
 
@@ -122,3 +125,16 @@ def usable(sandbox: Sandbox, cells: Path) -> Sandbox:
     finally:
         probe.close()
     return sandbox
+
+
+def ready(sandbox: Sandbox, cells: Path, start: Start) -> CellProcess:
+    """A cell that waits for a query."""
+    cell = CellProcess(sandbox, cells, start)
+    cell.wait_ready()
+    return cell
+
+
+def serves(cell: CellProcess) -> bool:
+    """Whether it says what an answer will look like."""
+    cell.send(Kind.DESCRIBE, messages.pack_job(Job("select 1", (), 10)))
+    return cell.receive()[0] is Kind.SCHEMA

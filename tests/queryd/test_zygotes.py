@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from queryd.engine import messages
-from queryd.engine.forking import ZygoteLostError, Zygotes
-from queryd.engine.messages import CellLimits, Job, Kind
+from queryd.engine.forking import ZygoteLostError
+from queryd.engine.messages import CellLimits
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellProcess
 from queryd.engine.processes import FreshProcess, Process
 from queryd.engine.sandbox import CellFolder, Sandbox, forked, plain
-from tests.queryd.forks import Fork, altered, zygote_of
+from queryd.engine.succession import Zygotes
+from tests.queryd.forks import Fork, altered, ready, serves, zygote_of
 
 _LIMITS = CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=64 << 20)
 _SECONDS = 30.0
@@ -41,11 +41,6 @@ def sandbox(cells: Path) -> Sandbox:
     finally:
         probe.close()
     return forked(None, _LIMITS)
-
-
-def _serves(cell: CellProcess) -> bool:
-    cell.send(Kind.DESCRIBE, messages.pack_job(Job("select 1", (), 10)))
-    return cell.receive()[0] is Kind.SCHEMA
 
 
 # Where a file says so the process, or the first fork, cannot fork: once.
@@ -85,7 +80,7 @@ def test_a_cell_that_cannot_be_started_ends_no_other(
         refuse.touch()
         later = [pool.take(_SECONDS) for _ in range(2)]
         assert not refuse.exists()
-        assert [_serves(cell) for cell in (first, second, *later)] == [True] * 4
+        assert [serves(cell) for cell in (first, second, *later)] == [True] * 4
         for cell in (first, second, *later):
             cell.close()
     finally:
@@ -98,28 +93,22 @@ def test_the_cells_of_a_process_that_is_asked_no_more_go_on_and_it_ends_after_th
 ) -> None:
     zygotes = Zygotes(sandbox, cells)
     try:
-        first = _ready(sandbox, cells, zygotes)
+        first = ready(sandbox, cells, zygotes.start)
         old = zygotes._asked
         assert old is not None
         ended = os.pidfd_open(old._process.pid)
         zygotes.retire()
-        second = _ready(sandbox, cells, zygotes)
+        second = ready(sandbox, cells, zygotes.start)
         assert zygotes._asked is not old
-        assert _serves(first)
+        assert serves(first)
         assert not old.has_ended
         first.close()
         assert select.select([ended], [], [], _SECONDS)[0], "it has outlived its last cell"
         os.close(ended)
-        assert _serves(second)
+        assert serves(second)
         second.close()
     finally:
         zygotes.close()
-
-
-def _ready(sandbox: Sandbox, cells: Path, zygotes: Zygotes) -> CellProcess:
-    cell = CellProcess(sandbox, cells, zygotes.start)
-    cell.wait_ready()
-    return cell
 
 
 @pytest.mark.needs_namespaces
@@ -140,7 +129,7 @@ def test_a_pool_whose_process_to_fork_of_has_died_starts_another_one(sandbox: Sa
         first.close()
         for _ in range(3):
             cell = pool.take(_SECONDS)
-            assert _serves(cell)
+            assert serves(cell)
             cell.close()
     finally:
         pool.close()
@@ -190,8 +179,8 @@ def test_cells_are_held_where_queryd_has_more_than_a_thousand_descriptors(sandbo
             held.callback(os.close, os.open(os.devnull, os.O_RDONLY))
         zygotes = Zygotes(sandbox, cells)
         held.callback(zygotes.close)
-        cell = _ready(sandbox, cells, zygotes)
-        assert _serves(cell)
+        cell = ready(sandbox, cells, zygotes.start)
+        assert serves(cell)
         cell.close()
 
 
