@@ -54,7 +54,8 @@ class QuerydConfig:
     queryd_name: Annotated[str, Rule(check_filled)] = "local"
     """How this process names itself to the dispatcher; its pins carry it."""
     query_slots: Annotated[int, Range(1)] = 8
-    """Queries that run at the same time."""
+    """Queries that run at the same time. With those that have ended and are still being cleared away, process and
+    folder, they may be twice as many; then further ones wait."""
     query_waiting: Annotated[int, Range(0)] = 32
     """Queries that wait for a place among them, in the order of coming; further ones are told to come again."""
     query_warm_cells: Annotated[int, Range(1)] = 3

@@ -175,7 +175,8 @@ class QueryRunner:
         identity = QueryIdentity(text.query_id, text.caller, text.sql, _as_of(text.as_of), datetime.now(UTC))
         query = RunningQuery(identity, begin + text.timeout)
         failure: TraceError | None = TraceError(ErrorReason.ERROR_REASON_INTERNAL, "a defect")
-        with self.watcher.watching(query, text.timeout, on_start(query)), self.queries.admitted(query):
+        with self.watcher.watching(query, text.timeout, on_start(query)), self.queries.admitted(query) as clear:
+            held.callback(clear)  # the first of what is held, so the last to be let go of
             try:
                 yield query
                 failure = None

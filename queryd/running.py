@@ -6,7 +6,7 @@ decides what the client hears; all of them kill the cell, and the thread that re
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -111,7 +111,11 @@ def canceled(message: str) -> TraceError:
 
 
 class RunningQueries:
-    """All of them, up to a number; and, up to another, those that wait for a place, in the order in which they came."""
+    """All of them, up to a number; and, up to another, those that wait for a place, in the order in which they came.
+
+    Nobody waits until a query that has ended is cleared away, its process, files and folder; but with those that run
+    there are never more of them than twice the places. So processes and their disk are bounded, however slowly they go.
+    """
 
     def __init__(self, slots: int, waiting: int = 0, retry_after: float = 1.0) -> None:
         self._slots = slots
@@ -119,31 +123,43 @@ class RunningQueries:
         self._retry_after = retry_after
         self._changed = threading.Condition()
         self._queries: dict[str, RunningQuery] = {}
+        self._left = 0
+        """How many run, or have ended and are not cleared away."""
         self._waiting: deque[RunningQuery] = deque()
 
     @contextmanager
-    def admitted(self, query: RunningQuery) -> Iterator[None]:
+    def admitted(self, query: RunningQuery) -> Iterator[Callable[[], None]]:
         """A place for a query while it runs, once there is one; raises what it is stopped with while it waits.
 
+        What it gives is to be called once, when nothing is left of the query.
         OVERLOADED where too many wait already: each of them holds a thread.
         """
         with self._changed:
             self._enter(query)
             try:
-                while self._waiting[0] is not query or len(self._queries) >= self._slots:
+                while self._waiting[0] is not query or not self._has_place():
                     self._changed.wait(_LOOK_SECONDS)
                     query.check()
             finally:
                 self._waiting.remove(query)
                 self._changed.notify_all()
             self._queries[query.identity.query_id] = query
+            self._left += 1
         try:
-            yield
+            yield self._clear
         finally:
             query.end()
             with self._changed:
                 del self._queries[query.identity.query_id]
                 self._changed.notify_all()
+
+    def _has_place(self) -> bool:
+        return len(self._queries) < self._slots and self._left < 2 * self._slots
+
+    def _clear(self) -> None:
+        with self._changed:
+            self._left -= 1
+            self._changed.notify_all()
 
     def _enter(self, query: RunningQuery) -> None:
         query_id = query.identity.query_id
