@@ -58,9 +58,10 @@ class FreshProcess:
 
     def wait(self, seconds: float) -> int | None:
         try:
-            return self._process.wait(seconds)
+            code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
+        return 128 - code if code > 128 else code  # a sandbox tells signals as shells do
 
     def close(self) -> None:
         return None
@@ -108,7 +109,7 @@ class ForkedProcess:
         if self._code is None and self._is_told(seconds):
             told = os.read(self.status, 16)
             self.forsaken = not told  # who should have told it is gone; then so is the process
-            self._code = os.waitstatus_to_exitcode(int(told)) if told else -signal.SIGKILL
+            self._code = _exit_code(int(told)) if told else -signal.SIGKILL
             if self._code < 0 and self._code != -signal.SIGKILL:
                 self.crashed()
         return self._code
@@ -121,3 +122,9 @@ class ForkedProcess:
         poll = select.poll()  # select(2) knows no descriptor from 1,024 on
         poll.register(self.status, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
+
+
+def _exit_code(status: int) -> int:
+    """As of `Process.wait`. A fork that aborts exits with SIGABRT's number (queryd/engine/wall.py)."""
+    code = os.waitstatus_to_exitcode(status)
+    return -signal.SIGABRT if code == signal.SIGABRT else code

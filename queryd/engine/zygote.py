@@ -133,6 +133,7 @@ class _Zygote:
                 os.dup2(stream, number)
             os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))
             os.setsid()
+            wall.end_at_abort()
             # Also here: a page that a fork writes to for the first time is copied then, and no query is to wait for it.
             connection = session.forked_session(self.opened)
             _rehearse(connection)

@@ -1,0 +1,61 @@
+"""By which signal a cell ended is known however it is started, and so is what the caller hears of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kernel.errors import TraceError
+from queryd import failures
+from queryd.engine.messages import CellLimits
+from queryd.engine.process import CellEndedError, CellForsakenError, CellProcess
+from queryd.engine.sandbox import Sandbox, bubblewrap, forked, plain
+from tests.queryd.forks import running, start_of, usable
+
+_LIMITS = CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=64 << 20)
+_SHUT_IN = pytest.mark.needs_namespaces
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(
+    params=[pytest.param(forked, marks=_SHUT_IN), pytest.param(bubblewrap, marks=_SHUT_IN), plain],
+    ids=["forked", "bubblewrap", "plain"],
+)
+def sandbox(request: pytest.FixtureRequest, cells: Path) -> Sandbox:
+    make: Callable[[Path | None, CellLimits], Sandbox] = request.param
+    return usable(make(None, _LIMITS), cells)
+
+
+def _end(sandbox: Sandbox, cells: Path, code: str) -> tuple[int, TraceError]:
+    """The signal by which a cell ends that runs this code, and what the caller hears."""
+    ending = running(sandbox, code)
+    with start_of(ending, cells) as start:
+        cell = CellProcess(ending, cells, start)
+        with pytest.raises(CellEndedError) as caught:
+            cell.receive()
+        cell.close()
+    assert not isinstance(caught.value, CellForsakenError)
+    return caught.value.signal_number, failures.of_end(caught.value)
+
+
+def test_an_abort_is_told_as_the_end_of_memory(sandbox: Sandbox, cells: Path) -> None:
+    """Which is why an engine aborts. Also of the first process of a namespace, to which no SIGABRT is delivered."""
+    number, error = _end(sandbox, cells, "import os; os.abort()")
+    assert (number, error.reason_name, error.metadata) == (6, "QUERY_LIMIT", {"limit": "memory"})
+
+
+def test_a_crash_is_told_as_one(sandbox: Sandbox, cells: Path) -> None:
+    number, error = _end(sandbox, cells, "import ctypes; ctypes.string_at(0)")
+    assert (number, error.reason_name) == (11, "QUERY_FAILED")
+    assert error.message.endswith("(signal 11)")
+
+
+def test_an_end_without_a_signal_is_none(sandbox: Sandbox, cells: Path) -> None:
+    number, error = _end(sandbox, cells, "pass")
+    assert (number, error.reason_name) == (0, "QUERY_FAILED")
