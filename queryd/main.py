@@ -94,10 +94,7 @@ def serve(config: QuerydConfig, channel: grpc.Channel, stop: threading.Event) ->
         except CellUnavailableError as error:
             _log.error("queries cannot be run here", error=str(error))
             return 1
-        if chosen.name == "plain":
-            _log.warning("queries run in plain processes, without namespaces of their own", wanted=config.query_sandbox)
-        if without := seccomp.missing():
-            _log.warning("queries run without a filter of system calls", reason=without)
+        warn_of(chosen, config)
         server = build_server(config, channel, files, pool, parts)
         address = server.start()
         write_ready_file(config.ready_file, {"query": address})
@@ -106,6 +103,16 @@ def serve(config: QuerydConfig, channel: grpc.Channel, stop: threading.Event) ->
         end_within(config.drain_seconds + _END_SECONDS, scratch.remove)
         server.stop(config.drain_seconds)
     return 0
+
+
+def warn_of(chosen: Sandbox, config: QuerydConfig) -> None:
+    """Of the walls that are missing, for as long as this process runs."""
+    if chosen.name == "plain":
+        _log.warning("queries run in plain processes, without namespaces of their own", wanted=config.query_sandbox)
+    elif chosen.zygote is None:
+        _log.warning("cells cannot be forked here, each query takes the start of a program", sandbox=chosen.name)
+    if without := seccomp.missing():
+        _log.warning("queries run without a filter of system calls", reason=without)
 
 
 def build_channel(config: QuerydConfig) -> grpc.Channel:

@@ -18,6 +18,10 @@ from queryd.engine.succession import Zygotes
 _log = get_logger("queryd.pool")
 # After a cell that could not start: the next one may fail in the same way.
 _PAUSE_SECONDS = 1.0
+# When the pool starts, a sandbox that fails is tried again after these; then the next one is.
+_TRY_AGAIN_SECONDS = (0.2, 1.0)
+# Not one that took longer than this to fail.
+_QUICK_SECONDS = 5.0
 # A cell that is not ready by then never will be: the one thread that starts them would wait for it for ever.
 _READY_SECONDS = 30.0
 # From the taking of a cell to the start of the next one: about as long as a small query takes.
@@ -29,7 +33,8 @@ class CellUnavailableError(Exception):
 
 
 class CellPool:
-    """`warm` cells wait; each one that is taken is replaced. `sandboxes` are tried in order when the pool starts.
+    """`warm` cells wait; each one that is taken is replaced. `sandboxes` are tried in order when the pool starts; the
+    first one that works is chosen for good, so that no trouble later makes the walls lower.
 
     `folder` is where the cells' own folders are made. A cell is killed that is not ready in `ready_seconds`.
 
@@ -129,12 +134,22 @@ class CellPool:
 
     def _choose(self) -> None:
         for sandbox in self._sandboxes:
-            cell = self._start_cell(sandbox)
+            cell = self._first_cell(sandbox)
             if cell is not None:
                 self._ready.append(cell)
                 self.sandbox = sandbox
                 return
             self._end_zygotes()
+
+    def _first_cell(self, sandbox: Sandbox) -> CellProcess | None:
+        """What befell one try, say for want of memory while the machine starts, decides nothing."""
+        end = time.monotonic() + _QUICK_SECONDS
+        cell = self._start_cell(sandbox)
+        for pause in _TRY_AGAIN_SECONDS:
+            if cell is not None or time.monotonic() >= end or self._stopping.wait(pause):
+                break
+            cell = self._start_cell(sandbox)
+        return cell
 
     def _start_cell(self, sandbox: Sandbox) -> CellProcess | None:
         """None where that fails, in whatever way: the thread goes on, for nobody else starts cells."""

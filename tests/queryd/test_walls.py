@@ -200,6 +200,22 @@ def test_a_pool_falls_back_to_what_works(store: Path, cells: Path) -> None:
     hopeless.close()
 
 
+def test_one_try_that_fails_does_not_decide_for_a_pool(store: Path, cells: Path) -> None:
+    """Which would otherwise be without a wall for as long as it lives."""
+    tries = list[CellFolder]()
+    shut = plain(store, _LIMITS)
+
+    def command(folder: CellFolder) -> list[str]:
+        tries.append(folder)
+        return ["/does/not/exist"] if len(tries) < 3 else shut.command(folder)
+
+    pool = CellPool([Sandbox("shut", shut.store, command), plain(store, _LIMITS)], warm=1, folder=cells)
+    try:
+        assert pool.start().name == "shut"
+    finally:
+        pool.close()
+
+
 def test_a_cell_serves_one_query_and_leaves_nothing(store: Path, cells: Path) -> None:
     cell = CellProcess(plain(store, _LIMITS), cells)
     cell.wait_ready()
