@@ -9,7 +9,7 @@ from traceapi.types.v1.dag_pb2 import CursorSpec, ExecutionSpec, JobSpec, LateSc
 
 DEFAULT_QUEUE = "default"
 _DEFAULT_EXECUTION = ExecutionSpec(
-    max_attempts=3,
+    max_attempts=10,
     timeout=Duration(seconds=300),
     queue=DEFAULT_QUEUE,
     retry_backoff=Duration(seconds=1),

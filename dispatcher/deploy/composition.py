@@ -13,9 +13,7 @@ from dispatcher.deploy.rows import (
     SettingsRow,
 )
 from dispatcher.deploy.versions import Identities
-
-MAX_LOST_LEASES = 10
-"""Leases that a task may lose before it is DEAD; they count apart from failed attempts."""
+from dispatcher.tasks.retries import MAX_LOST_LEASES
 
 
 def composition_rows(deployable: Deployable, dag_version_id: str, identities: Identities) -> Iterator[Row]:
@@ -52,7 +50,7 @@ def _settings(job: ResolvedJob, dag_version_id: str, job_version_id: str, detail
         dag_version_id=dag_version_id,
         job_version_id=job_version_id,
         details=details,
-        max_attempts=execution.max_attempts or 3,
+        max_attempts=execution.max_attempts,
         max_lost_leases=MAX_LOST_LEASES,
         timeout=execution.timeout.ToTimedelta() if execution.HasField("timeout") else None,
         max_concurrency=execution.max_concurrency if execution.HasField("max_concurrency") else None,

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from dispatcher.db.rows import Connection
 from dispatcher.tasks import store
 from dispatcher.tasks.leases import LeaseRef, LockedStream, LockedTask, Refusal, StreamRef, lease_refusal
-from dispatcher.tasks.retries import ErrorClass, RetryPolicy, after_failure, after_lost_lease
+from dispatcher.tasks.retries import ErrorClass, Failures, RetryPolicy, after_failure, after_lost_lease
 from dispatcher.tasks.rows import Emitted, Ended
 from dispatcher.tasks.state import TaskEvent, TaskState, after_running
 from kernel.crash import crash
@@ -100,8 +100,15 @@ class AttemptEnder:
     async def complete(self, attempts: Attempts, ops: Sequence[Completion]) -> list[CompletionResult]:
         """One verdict per completion, in order."""
         connection, tasks, emitted = attempts.connection, attempts.tasks, attempts.emitted
-        failing = {op.lease.task_id for op in ops if isinstance(op.outcome, Failed)} & tasks.keys()
+        failing = {
+            op.lease.task_id: op.outcome.error_class
+            for op in ops
+            if isinstance(op.outcome, Failed) and op.lease.task_id in tasks
+        }
         policies = await store.retry_policies(connection, {tasks[task_id].job_version_id for task_id in failing})
+        before = await store.failures_of_class(
+            connection, [(tasks[task_id], error_class) for task_id, error_class in failing.items()]
+        )
         ends: list[Ended] = []
         results: list[CompletionResult] = []
         stale: list[LeaseRef] = []
@@ -116,7 +123,8 @@ class AttemptEnder:
             task = tasks[op.lease.task_id]
             seen.add(task.task_id)
             # Of a run only the first failing task bears the failure; tasks of their own are keys of their own.
-            end = self._end(task, op, policies.get(task.job_version_id), op.key not in blamed)
+            failures = Failures(task.failed_attempts + 1, before.get(task.task_id, 0) + 1)
+            end = self._end(task, op, policies.get(task.job_version_id), failures if op.key not in blamed else None)
             if isinstance(op.outcome, Failed):
                 blamed.add(op.key)
             ends.append(end)
@@ -130,8 +138,9 @@ class AttemptEnder:
         crash("settle.written")
         return await _first_answers(connection, ops, results, stale)
 
-    def _end(self, task: LockedTask, op: Completion, policy: RetryPolicy | None, charged: bool) -> Ended:
-        """`policy` is None where the job version is in no active DAG version: nobody is charged then."""
+    def _end(self, task: LockedTask, op: Completion, policy: RetryPolicy | None, failures: Failures | None) -> Ended:
+        """`policy` is None where the job version is in no active DAG version, `failures` where another task of the run
+        is to blame: nobody is charged then."""
         if task.cancel_reason is not None:
             return _canceled(task, task.cancel_reason, _message(op.outcome), op.usage)
         match op.outcome:
@@ -142,8 +151,8 @@ class AttemptEnder:
                 return Ended(task, after_running(TaskEvent.RETURN), "canceled", message=message, usage=op.usage)
             case Returned(message):
                 return Ended(task, after_running(TaskEvent.RETURN), "returned", message=message, usage=op.usage)
-            case Failed(error_class, message, traceback) if charged and policy is not None:
-                after = after_failure(error_class, task.failed_attempts + 1, policy, self._jitter())
+            case Failed(error_class, message, traceback) if failures is not None and policy is not None:
+                after = after_failure(error_class, failures, policy, self._jitter())
                 return Ended(
                     task,
                     after_running(after.event),

@@ -82,6 +82,21 @@ select s.job_version_id::text, s.max_attempts, s.max_lost_leases, s.retry_backof
 from scheduled_job s
 where s.job_version_id = any(%(job_version_ids)s::uuid[]);
 
+-- name: failures_of_class
+-- How often tasks have failed with a class, of the failures that their rows count: those before a person's retry, or before a source got
+-- on, are not among the last so many. A failure of which another task of the run was to blame left its task queued. Primary key of attempt.
+select f.task_id::text, count(*)::int
+from unnest(%(task_ids)s::uuid[], %(error_classes)s::text[], %(counts)s::int[]) as f (task_id, error_class, counted)
+cross join lateral (
+    select a.error_class::text
+    from attempt a
+    where a.task_id = f.task_id and a.outcome = 'failed' and a.task_state = 'backoff'
+    order by a.attempt desc
+    limit f.counted
+) as c (error_class)
+where c.error_class = f.error_class
+group by f.task_id;
+
 -- name: record_ends
 -- SUCCEED, FAIL, FAIL_FINALLY, YIELD, RETURN, LOSE_LEASE, LOSE_LEASE_FINALLY, CONFIRM_CANCEL: running to what was decided on the locked
 -- row; and the attempt that has ended, as the row knew it until now. With it what the emits before it added, as record_emits would; null

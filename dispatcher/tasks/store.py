@@ -11,7 +11,7 @@ from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
 from dispatcher.tasks.finished import finished_attempts, finished_tasks
 from dispatcher.tasks.leases import LeaseRef, LockedStream, LockedTask, StreamRef
-from dispatcher.tasks.retries import RetryPolicy
+from dispatcher.tasks.retries import ErrorClass, RetryPolicy
 from dispatcher.tasks.rows import (
     Emitted,
     Ended,
@@ -106,6 +106,22 @@ async def retry_policies(connection: Connection, job_version_ids: set[str]) -> d
         return {}
     cursor = await connection.execute(_sql.retry_policies, {"job_version_ids": sorted(job_version_ids)})
     return {row[0]: RetryPolicy(*row[1:]) for row in await cursor.fetchall()}
+
+
+async def failures_of_class(connection: Connection, failing: Sequence[tuple[LockedTask, ErrorClass]]) -> dict[str, int]:
+    """How often each has failed with this class before, by task; nothing of those that never have."""
+    again = [(task, error_class) for task, error_class in failing if task.failed_attempts > 0]
+    if not again:
+        return {}
+    cursor = await connection.execute(
+        _sql.failures_of_class,
+        {
+            "task_ids": [task.task_id for task, _ in again],
+            "error_classes": [error_class.value for _, error_class in again],
+            "counts": [task.failed_attempts for task, _ in again],
+        },
+    )
+    return dict(await cursor.fetchall())
 
 
 async def record_ends(connection: Connection, ends: Sequence[Ended], emitted: Mapping[str, Emitted]) -> None:

@@ -12,7 +12,7 @@ from dispatcher.db import group_commit
 from dispatcher.db.errors import OutcomeUnknown
 from dispatcher.db.pipeline import pipelined
 from dispatcher.tasks.leases import LeaseRef, LockedTask
-from dispatcher.tasks.retries import AfterFailure, ErrorClass, RetryPolicy
+from dispatcher.tasks.retries import AfterFailure, ErrorClass, Failures, RetryPolicy
 from dispatcher.tasks.state import TaskState
 
 _NO_LIMIT = 1_000_000
@@ -63,8 +63,9 @@ def takes_them_as_they_are(_right: Any) -> Callable[..., Awaitable[list[Any]]]:
 
 
 def without_a_limit(right: Callable[..., AfterFailure]) -> Callable[..., AfterFailure]:
-    def after(error_class: ErrorClass, failed_attempts: int, policy: RetryPolicy, jitter: float) -> AfterFailure:
-        return right(error_class, failed_attempts, dataclasses.replace(policy, max_attempts=_NO_LIMIT), jitter)
+    def after(error_class: ErrorClass, failures: Failures, policy: RetryPolicy, jitter: float) -> AfterFailure:
+        first = dataclasses.replace(failures, of_class=1)
+        return right(error_class, first, dataclasses.replace(policy, max_attempts=_NO_LIMIT), jitter)
 
     return after
 

@@ -54,16 +54,40 @@ async def test_failures_wait_longer_each_time_and_then_the_task_is_dead(dispatch
         worker, lease = await _claim(dispatcher, task_id)
         (state,) = await worker.complete(failure(lease, message=f"broke {attempt}", traceback=f"Traceback {attempt}"))
         waits.append(
-            await dispatcher.value("select retry_at - clock_timestamp() from task where task_id = %s", task_id)
+            await dispatcher.value(
+                "select t.retry_at - a.ended_at from task t join attempt a using (task_id, attempt) where task_id = %s",
+                task_id,
+            )
         )
         await dispatcher.end_backoffs()
     assert state == "dead"
     assert waits[2] is None
-    assert waits[1] > waits[0] / 2
+    assert waits[1] > waits[0]  # from 0.5 to 1 s, and from 1 to 2 s
     shown = await _get(dispatcher, task_id)
-    assert shown.task.reason == "3 attempts failed; the last: broke 3"
+    assert shown.task.reason == "3 attempts failed in its code; the last: broke 3"
     assert [attempt.failure.traceback for attempt in shown.attempts] == ["Traceback 1", "Traceback 2", "Traceback 3"]
     assert {attempt.failure.error_class for attempt in shown.attempts} == {ErrorClass.ERROR_CLASS_USER}
+
+
+async def test_failures_are_counted_by_class(dispatcher: InProcess, source: Source, task_id: str) -> None:
+    """Of each class alone, and of all together; from the beginning once a person has retried the task."""
+    await dispatcher.run("update dag_version_job set max_attempts = 5")
+
+    async def states(*classes: str) -> list[str]:
+        found = []
+        for name in classes:
+            worker, lease = await _claim(dispatcher, task_id)
+            found += await worker.complete(failure(lease, error_class=ErrorClass.Value(f"ERROR_CLASS_{name}")))
+            await dispatcher.end_backoffs()
+        return found
+
+    assert await states("USER", "OUT_OF_MEMORY", "USER", "OUT_OF_MEMORY") == ["backoff"] * 3 + ["dead"]
+    await dispatcher.tasks.RetryTasks(tasks.RetryTasksRequest(filter=tasks.TaskFilter(task_ids=[task_id])))
+    assert await states("OUT_OF_MEMORY", "USER", "USER", "USER") == ["backoff"] * 3 + ["dead"]
+    assert (await _get(dispatcher, task_id)).task.reason.startswith("3 attempts failed in its code")
+    await dispatcher.tasks.RetryTasks(tasks.RetryTasksRequest(filter=tasks.TaskFilter(task_ids=[task_id])))
+    assert await states(*["TRANSIENT"] * 5) == ["backoff"] * 4 + ["dead"]
+    assert (await _get(dispatcher, task_id)).task.reason.startswith("5 attempts failed;")
 
 
 async def test_a_dead_task_is_retried_by_filter(dispatcher: InProcess, source: Source, task_id: str) -> None:

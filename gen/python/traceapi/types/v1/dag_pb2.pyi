@@ -615,7 +615,9 @@ class ExecutionSpec(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     MAX_RUN_TASKS_FIELD_NUMBER: _builtins.int
     max_attempts: _builtins.int
-    """Failed attempts after which a task is DEAD. Default 3."""
+    """Failed attempts after which a task is DEAD at the latest, whatever their classes; most classes of error end it sooner, see ErrorClass.
+    Default 10.
+    """
     max_concurrency: _builtins.int
     """Tasks of the job that may be released or running at once. Default: no limit but the queue's window."""
     queue: _builtins.str
@@ -633,11 +635,13 @@ class ExecutionSpec(_message.Message):
 
     @_builtins.property
     def retry_backoff(self) -> _duration_pb2.Duration:
-        """Wait before the second attempt; doubles with each further one, with jitter. Default 1 s."""
+        """Wait before the second attempt, with jitter; it grows with each further failure. Classes of error begin with a part or a multiple of it,
+        see ErrorClass. Default 1 s.
+        """
 
     @_builtins.property
     def max_retry_backoff(self) -> _duration_pb2.Duration:
-        """Upper limit of that wait. Default 60 s."""
+        """Upper limit of that wait, for all classes. Default 60 s."""
 
     def __init__(
         self,

@@ -109,39 +109,46 @@ class _ErrorClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorClass
     ERROR_CLASS_UNSPECIFIED: _ErrorClass.ValueType  # 0
     """Not stated: treated as a user error."""
     ERROR_CLASS_USER: _ErrorClass.ValueType  # 1
-    """The operator's code raised. Counts against max_attempts."""
+    """The operator's code raised. At most 3; waits of 1, 2 `retry_backoff`s."""
     ERROR_CLASS_TRANSIENT: _ErrorClass.ValueType  # 2
-    """Something outside that passes: a network, a store. Counts against max_attempts."""
+    """Something outside that passes: a network, a store. As many as max_attempts says; waits of 0.5, 1.5, 4.5 ... `retry_backoff`s."""
     ERROR_CLASS_OUT_OF_MEMORY: _ErrorClass.ValueType  # 3
-    """The attempt exceeded its memory, or the kernel ended its process when the machine had none left. Counts against max_attempts."""
+    """The attempt exceeded its memory, or the kernel ended its process when the machine had none left. At most 2; a wait of 10
+    `retry_backoff`s.
+    """
     ERROR_CLASS_TIMEOUT: _ErrorClass.ValueType  # 4
-    """The attempt exceeded its timeout."""
+    """The attempt exceeded its timeout. At most 3; waits of 5, 10 `retry_backoff`s."""
     ERROR_CLASS_LOST_LEASE: _ErrorClass.ValueType  # 5
-    """The lease ran out: its worker died or was cut off. Has a limit of its own."""
+    """The lease ran out: its worker died or was cut off. At most 10, not counted against max_attempts; no wait."""
     ERROR_CLASS_CRASH: _ErrorClass.ValueType  # 6
-    """The operator's process ended without an answer."""
+    """The operator's process ended without an answer. At most 5; waits of 1, 2, 4, 8 `retry_backoff`s."""
     ERROR_CLASS_INVALID_OUTPUT: _ErrorClass.ValueType  # 7
-    """The output broke a declaration (schema, scope); repeating does not help, so the task is DEAD at once."""
+    """The output broke a declaration (schema, scope); repeating does not help, so the task is DEAD at once: at most 1."""
 
 class ErrorClass(_ErrorClass, metaclass=_ErrorClassEnumTypeWrapper):
-    """Why an attempt did not succeed. Policies of retry differ by it."""
+    """Why an attempt did not succeed. The policy of retries differs by it: how many failures of the class make the task DEAD, though
+    `max_attempts`, which counts the failures of all classes but ERROR_CLASS_LOST_LEASE, would allow more; and how the waits before the next
+    attempt begin and grow, from the job's `retry_backoff` to its `max_retry_backoff`. Counts begin anew when a person retries the task.
+    """
 
 ERROR_CLASS_UNSPECIFIED: ErrorClass.ValueType  # 0
 """Not stated: treated as a user error."""
 ERROR_CLASS_USER: ErrorClass.ValueType  # 1
-"""The operator's code raised. Counts against max_attempts."""
+"""The operator's code raised. At most 3; waits of 1, 2 `retry_backoff`s."""
 ERROR_CLASS_TRANSIENT: ErrorClass.ValueType  # 2
-"""Something outside that passes: a network, a store. Counts against max_attempts."""
+"""Something outside that passes: a network, a store. As many as max_attempts says; waits of 0.5, 1.5, 4.5 ... `retry_backoff`s."""
 ERROR_CLASS_OUT_OF_MEMORY: ErrorClass.ValueType  # 3
-"""The attempt exceeded its memory, or the kernel ended its process when the machine had none left. Counts against max_attempts."""
+"""The attempt exceeded its memory, or the kernel ended its process when the machine had none left. At most 2; a wait of 10
+`retry_backoff`s.
+"""
 ERROR_CLASS_TIMEOUT: ErrorClass.ValueType  # 4
-"""The attempt exceeded its timeout."""
+"""The attempt exceeded its timeout. At most 3; waits of 5, 10 `retry_backoff`s."""
 ERROR_CLASS_LOST_LEASE: ErrorClass.ValueType  # 5
-"""The lease ran out: its worker died or was cut off. Has a limit of its own."""
+"""The lease ran out: its worker died or was cut off. At most 10, not counted against max_attempts; no wait."""
 ERROR_CLASS_CRASH: ErrorClass.ValueType  # 6
-"""The operator's process ended without an answer."""
+"""The operator's process ended without an answer. At most 5; waits of 1, 2, 4, 8 `retry_backoff`s."""
 ERROR_CLASS_INVALID_OUTPUT: ErrorClass.ValueType  # 7
-"""The output broke a declaration (schema, scope); repeating does not help, so the task is DEAD at once."""
+"""The output broke a declaration (schema, scope); repeating does not help, so the task is DEAD at once: at most 1."""
 Global___ErrorClass: _TypeAlias = ErrorClass  # noqa: Y015
 
 class _AttemptOutcome:
@@ -546,7 +553,7 @@ class Task(_message.Message):
     accepted_event_count: _builtins.int
     """Events accepted from it, over all attempts."""
     failed_attempts: _builtins.int
-    """Attempts that count against max_attempts."""
+    """Failed attempts, which count against max_attempts, since a person retried the task or a source got on."""
     lost_leases: _builtins.int
     """Leases that were lost; limited on their own."""
     nondeterministic: _builtins.bool

@@ -410,7 +410,8 @@ export const CodeSpecSchema: GenMessage<CodeSpec> = /*@__PURE__*/
  */
 export type ExecutionSpec = Message<"traceapi.types.v1.ExecutionSpec"> & {
   /**
-   * Failed attempts after which a task is DEAD. Default 3.
+   * Failed attempts after which a task is DEAD at the latest, whatever their classes; most classes of error end it sooner, see ErrorClass.
+   * Default 10.
    *
    * @generated from field: optional uint32 max_attempts = 1;
    */
@@ -438,14 +439,15 @@ export type ExecutionSpec = Message<"traceapi.types.v1.ExecutionSpec"> & {
   queue?: string;
 
   /**
-   * Wait before the second attempt; doubles with each further one, with jitter. Default 1 s.
+   * Wait before the second attempt, with jitter; it grows with each further failure. Classes of error begin with a part or a multiple of it,
+   * see ErrorClass. Default 1 s.
    *
    * @generated from field: google.protobuf.Duration retry_backoff = 5;
    */
   retryBackoff?: Duration;
 
   /**
-   * Upper limit of that wait. Default 60 s.
+   * Upper limit of that wait, for all classes. Default 60 s.
    *
    * @generated from field: google.protobuf.Duration max_retry_backoff = 6;
    */

@@ -467,7 +467,7 @@ export type Task = Message<"traceapi.types.v1.Task"> & {
   acceptedEventCount: number;
 
   /**
-   * Attempts that count against max_attempts.
+   * Failed attempts, which count against max_attempts, since a person retried the task or a source got on.
    *
    * @generated from field: uint32 failed_attempts = 18;
    */
@@ -641,7 +641,9 @@ export const TaskOriginSchema: GenEnum<TaskOrigin> = /*@__PURE__*/
   enumDesc(file_traceapi_types_v1_task, 1);
 
 /**
- * Why an attempt did not succeed. Policies of retry differ by it.
+ * Why an attempt did not succeed. The policy of retries differs by it: how many failures of the class make the task DEAD, though
+ * `max_attempts`, which counts the failures of all classes but ERROR_CLASS_LOST_LEASE, would allow more; and how the waits before the next
+ * attempt begin and grow, from the job's `retry_backoff` to its `max_retry_backoff`. Counts begin anew when a person retries the task.
  *
  * @generated from enum traceapi.types.v1.ErrorClass
  */
@@ -654,49 +656,50 @@ export enum ErrorClass {
   UNSPECIFIED = 0,
 
   /**
-   * The operator's code raised. Counts against max_attempts.
+   * The operator's code raised. At most 3; waits of 1, 2 `retry_backoff`s.
    *
    * @generated from enum value: ERROR_CLASS_USER = 1;
    */
   USER = 1,
 
   /**
-   * Something outside that passes: a network, a store. Counts against max_attempts.
+   * Something outside that passes: a network, a store. As many as max_attempts says; waits of 0.5, 1.5, 4.5 ... `retry_backoff`s.
    *
    * @generated from enum value: ERROR_CLASS_TRANSIENT = 2;
    */
   TRANSIENT = 2,
 
   /**
-   * The attempt exceeded its memory, or the kernel ended its process when the machine had none left. Counts against max_attempts.
+   * The attempt exceeded its memory, or the kernel ended its process when the machine had none left. At most 2; a wait of 10
+   * `retry_backoff`s.
    *
    * @generated from enum value: ERROR_CLASS_OUT_OF_MEMORY = 3;
    */
   OUT_OF_MEMORY = 3,
 
   /**
-   * The attempt exceeded its timeout.
+   * The attempt exceeded its timeout. At most 3; waits of 5, 10 `retry_backoff`s.
    *
    * @generated from enum value: ERROR_CLASS_TIMEOUT = 4;
    */
   TIMEOUT = 4,
 
   /**
-   * The lease ran out: its worker died or was cut off. Has a limit of its own.
+   * The lease ran out: its worker died or was cut off. At most 10, not counted against max_attempts; no wait.
    *
    * @generated from enum value: ERROR_CLASS_LOST_LEASE = 5;
    */
   LOST_LEASE = 5,
 
   /**
-   * The operator's process ended without an answer.
+   * The operator's process ended without an answer. At most 5; waits of 1, 2, 4, 8 `retry_backoff`s.
    *
    * @generated from enum value: ERROR_CLASS_CRASH = 6;
    */
   CRASH = 6,
 
   /**
-   * The output broke a declaration (schema, scope); repeating does not help, so the task is DEAD at once.
+   * The output broke a declaration (schema, scope); repeating does not help, so the task is DEAD at once: at most 1.
    *
    * @generated from enum value: ERROR_CLASS_INVALID_OUTPUT = 7;
    */
