@@ -1,13 +1,13 @@
 """One operator's process: started, listened to, ended. Its socket lives and dies with it."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
+from typing import Any
 
 from kernel.servers import AioServer, unix_aio_server
 from kernel.telemetry import get_logger
@@ -17,6 +17,7 @@ from wrapper.jobs import Job
 from wrapper.logs import MAX_TEXT_BYTES, OperatorLogs
 from wrapper.memory_ends import kernel_memory_kills, want_of_memory
 from wrapper.operator_socket import Desk, OperatorSocket
+from wrapper.process_group import ProcessGroup
 from wrapper.sandbox.port import Launch
 
 _ATTACH_SECONDS = 60.0
@@ -57,6 +58,7 @@ class OperatorProcess:
         self.idle_since = time.monotonic()
         self._logs = logs
         self._process: asyncio.subprocess.Process | None = None
+        self._group: ProcessGroup | None = None
         self._server: AioServer | None = None
         self._leaving = False
         self._killed_because = ""
@@ -71,7 +73,8 @@ class OperatorProcess:
             add_OperatorServiceServicer_to_server(service, self._server.server)
             await self._server.start()
             process = await self._start(launch)
-            await self._attend(process, service)
+            self._group = ProcessGroup(process.pid, sandboxed=self.sandboxed)
+            await self._attend(process, self._group, service)
         except Exception as error:  # noqa: BLE001 - whatever hinders one process, the worker and its other processes go on
             self._end = ProcessEnd(How.CRASHED, f"the operator's process could not be started: {error}", "")
         finally:
@@ -97,21 +100,20 @@ class OperatorProcess:
 
     def terminate(self, because: str) -> None:
         """Asks it, and everything that it started, to end."""
-        self._signal(signal.SIGTERM, because)
+        if (group := self._living(because)) is not None:
+            group.ask_to_end()
 
     def kill(self, because: str) -> None:
         """Ends it at once, with everything that it started."""
-        self._signal(signal.SIGKILL, because)
+        if (group := self._living(because)) is not None:
+            group.end()
 
-    def _signal(self, number: signal.Signals, because: str) -> None:
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
+    def _living(self, because: str) -> ProcessGroup | None:
+        """None where it has ended: then what it had started has, too."""
+        if self._process is None or self._process.returncode is not None:
+            return None
         self._killed_because = self._killed_because or because
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+        return self._group
 
     async def _start(self, launch: Launch) -> asyncio.subprocess.Process:
         self._process = await asyncio.create_subprocess_exec(
@@ -129,22 +131,23 @@ class OperatorProcess:
         _log.info("operator process started", job=self.job.details.job, pid=self.pid, sandboxed=self.sandboxed)
         return self._process
 
-    async def _attend(self, process: asyncio.subprocess.Process, service: OperatorSocket) -> None:
-        pipes = [
+    async def _attend(self, process: asyncio.subprocess.Process, group: ProcessGroup, service: OperatorSocket) -> None:
+        last: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._listen(pipe, level))
             for pipe, level in ((process.stdout, "stdout"), (process.stderr, "stderr"))
             if pipe is not None
         ]
+        last.append(asyncio.create_task(process.wait()))
         attach = asyncio.create_task(self._expect_attach(service))
         try:
-            status = await process.wait()
-            # A grandchild may hold the pipes open for ever.
-            await asyncio.wait(pipes, timeout=_DRAIN_PIPES_SECONDS)
+            await group.leader_has_ended()
+            group.end()  # what it started does not outlive it, though it may be deaf to SIGTERM
+            # One that has left the group may hold the pipes open for ever.
+            await asyncio.wait(last, timeout=_DRAIN_PIPES_SECONDS)
         finally:
-            attach.cancel()
-            for pipe in pipes:
-                pipe.cancel()
-        self._end = self._judge(status)
+            for task in (attach, *last):
+                task.cancel()
+        self._end = self._judge(process.returncode or 0)
 
     async def _expect_attach(self, service: OperatorSocket) -> None:
         try:

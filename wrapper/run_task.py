@@ -36,6 +36,7 @@ from wrapper.unit import Stop, Unit
 
 _START_SECONDS = 120.0
 _TERMINATE_SECONDS = 2.0
+_KILLED_SECONDS = 10.0
 _MAX_DELIVERIES = 3
 _log = get_logger("wrapper.tasks")
 
@@ -148,12 +149,13 @@ class UnitRunner:
         return True
 
     async def _end_process(self, process: OperatorProcess, because: str) -> None:
-        """The whole process group: first asked by SIGTERM, then ended."""
+        """The whole process group: first asked by SIGTERM, then ended. Returns once it has ended, so that nothing of
+        the attempt runs when its end is told; but for a process that the kernel cannot end yet."""
         self._processes.forget(process)
-        process.terminate(because)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.ended.wait(), _TERMINATE_SECONDS)
-        process.kill(because)
+        for end, seconds in ((process.terminate, _TERMINATE_SECONDS), (process.kill, _KILLED_SECONDS)):
+            end(because)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.ended.wait(), seconds)
 
     async def _end(self, unit: Unit, ending: Ending, finished: FinishedUnit | None) -> None:
         """Publishes what the operator left for its end, and completes. A refusal decides how the unit ended."""

@@ -150,24 +150,6 @@ async def test_nothing_is_reported_of_a_lost_lease(stack: Stack) -> None:
     assert stack.dispatcher.calls["EmitEvents"] == 0
 
 
-IGNORES = """
-import time
-def main(task):
-    task.progress(1, 2, "steps")
-    time.sleep(3600)
-"""
-
-
-async def test_code_that_does_not_stop_is_ended_after_its_grace(stack: Stack) -> None:
-    job = stack.python_job(IGNORES, inputs=[reads("a", trigger=True)], outputs=[emits("b")])
-    async with running_wrapper(stack, lease_seconds="1", cancel_grace_seconds="0.2"):
-        task, *_ = await stack.dispatcher.add_tasks(job, [at(1)])
-        await stack.dispatcher.until(lambda: task.progress is not None)
-        await stack.dispatcher.cancel(task)
-        await stack.dispatcher.all_end()
-    assert task.state == "canceled"
-
-
 async def test_a_column_that_is_not_declared_makes_the_task_dead_at_once(stack: Stack) -> None:
     output = writes("b", schema={"number": "int64", "word": "int32"})
     job = stack.python_job(TABLE, inputs=[reads("a", trigger=True)], outputs=[output])
