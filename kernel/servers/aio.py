@@ -1,5 +1,6 @@
 """Servers on asyncio, and their interceptor."""
 
+import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from kernel.errors import TraceError
 from kernel.servers.access import AccessPolicy, Gate, set_current_actor
 from kernel.servers.failures import status_of
 from kernel.servers.listening import bind, check_listen, server_options
-from kernel.servers.room import Room
+from kernel.servers.room import Place, Room
 from kernel.tls import TlsFiles
 from kernel.validation import validate_message
 
@@ -129,7 +130,23 @@ class _Interceptor(grpc.aio.ServerInterceptor):
         except TraceError as error:
             return _refusal(error, details.method)
         handler = await continuation(details)
-        return None if handler is None else _guarded(handler, details.method, actor, self._room)
+        if handler is None:
+            return None
+        try:
+            place = await self._place(handler, details.method)
+        except TraceError as error:
+            return _refusal(error, details.method)
+        return _guarded(handler, details.method, actor, place)
+
+    async def _place(self, handler: Handler, method: str) -> Place:
+        """Before anything of the request is read. This task is the call's, and ends with it, however it ends."""
+        if handler.request_streaming:
+            place = self._room.for_requests()
+        else:
+            place = await self._room.for_request(method, stream=handler.response_streaming)
+        if (call := asyncio.current_task()) is not None:
+            call.add_done_callback(lambda _call: place.leave())
+        return place
 
 
 def _refusal(error: TraceError, method: str) -> Handler:
@@ -144,28 +161,36 @@ def _refusal(error: TraceError, method: str) -> Handler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _guarded(handler: Handler, method: str, actor: Actor | None, room: Room) -> Handler:
-    """The same handler, with the actor known, room for its calls, requests checked and failures translated."""
+def _guarded(handler: Handler, method: str, actor: Actor | None, place: Place) -> Handler:
+    """The same handler for one call, with the actor known, its place, requests checked and failures translated."""
     inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
+    # A call that is aborted stays in memory with the frames of its handler until the next full collection of garbage:
+    # by then they are to hold nothing of the request, nor the failure, whose frames do.
     async def answer_once(request: Any, context: Context) -> Any:
         set_current_actor(actor)
         try:
-            with room.taken(request.ByteSize() if handler.unary_unary else 0):
-                return await inner(_checked(request), context)
+            with place:
+                return await inner(_checked(_received(request, place)), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets a status
-            await context.abort_with_status(status_of(error, method))
+            status = status_of(error, method)
+        del request
+        await context.abort_with_status(status)
 
     async def answer_many(request: Any, context: Context) -> None:
         set_current_actor(actor)
         try:
-            await _write_all(inner(_checked(request), context), context)
+            with place:
+                await _write_all(inner(_checked(_received(request, place)), context), context)
+                return
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            await context.abort_with_status(status_of(error, method))
+            status = status_of(error, method)
+        del request
+        await context.abort_with_status(status)
 
     kinds: dict[tuple[bool, bool], tuple[Callable[..., Any], Any]] = {
         (False, False): (grpc.unary_unary_rpc_method_handler, answer_once),
@@ -176,6 +201,13 @@ def _guarded(handler: Handler, method: str, actor: Actor | None, room: Room) -> 
     make, behaviour = kinds[handler.request_streaming, handler.response_streaming]
     made: Handler = make(behaviour, handler.request_deserializer, handler.response_serializer)
     return made
+
+
+def _received(request: Any, place: Place) -> Any:
+    """The request, which has its room now; or the stream of them, which have come to nobody yet."""
+    if isinstance(request, Message):
+        place.received(request.ByteSize())
+    return request
 
 
 def _checked(request: Any) -> Any:

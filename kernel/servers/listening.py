@@ -21,6 +21,8 @@ def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_metadata_size", 4 * MAX_DETAILS_BYTES),
+        # Of a request that nobody reads yet no more than 64 KiB comes: else ever more would, the faster the line is.
+        ("grpc.http2.bdp_probe", 0),
         # Two servers on one port would share its calls without a word: the second one must fail.
         ("grpc.so_reuseport", 0),
         # Clients that vanished are noticed, and the pings of kernel.channels are no abuse.

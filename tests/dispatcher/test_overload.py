@@ -24,6 +24,7 @@ pytestmark = pytest.mark.faults
 CALLS = 500
 EVENTS = 400
 GROWTH = 200 << 20
+LARGE_CALLS, LARGE_GROWTH = 64, 1 << 30
 UNKNOWN = TaskLease(task_id="0190b7a1-0000-7000-8000-000000000001", attempt=1, lease_token=bytes(32))
 # A batch of what workers write, at its first statement; background duties wait too, at others.
 WAITING = r"""
@@ -47,6 +48,14 @@ def emit(events: int) -> pb.EmitEventsRequest:
     return pb.EmitEventsRequest(worker_id="worker-1", items=[item])
 
 
+def large_emit() -> pb.EmitEventsRequest:
+    """Nearly as much as a message may have: 15 MiB."""
+    request = pb.EmitEventsRequest(worker_id="worker-1")
+    for _ in range(15):
+        request.items.add(tasks=[UNKNOWN]).state.data = bytes(1 << 20)
+    return request
+
+
 async def outcome(dispatcher: RunningDispatcher, request: pb.EmitEventsRequest) -> str | TraceError:
     """The verdict of the one item, or the error of the whole call."""
     try:
@@ -60,6 +69,18 @@ def resident(dispatcher: RunningDispatcher) -> int:
     """Bytes."""
     pages = Path(f"/proc/{dispatcher.process.pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def forget_peak(dispatcher: RunningDispatcher) -> None:
+    """From now on."""
+    Path(f"/proc/{dispatcher.process.pid}/clear_refs").write_text("5")
+
+
+def peak(dispatcher: RunningDispatcher) -> int:
+    """The most bytes that were resident at once."""
+    status = Path(f"/proc/{dispatcher.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) << 10
 
 
 async def blocked(database: str) -> None:
@@ -85,6 +106,22 @@ async def test_a_full_queue_refuses_with_a_time_and_takes_no_memory(database: st
         assert all(error.retry_after for error in refused)
         assert set(later) == {"ERROR_REASON_TASK_NOT_FOUND"}  # what was taken is answered
         assert await outcome(dispatcher, request) == "ERROR_REASON_TASK_NOT_FOUND"
+
+
+async def test_large_requests_come_in_a_few_at_a_time(database: str, tmp_path: Path) -> None:
+    """All of them are 960 MiB before anybody could say no, and three times as much with what is made of them."""
+    async with running_dispatcher(database, tmp_path) as dispatcher:
+        request = large_emit()
+        assert await outcome(dispatcher, request) == "ERROR_REASON_TASK_NOT_FOUND"
+        before = resident(dispatcher)
+        forget_peak(dispatcher)
+        async with stuck(database):
+            calls = [asyncio.create_task(outcome(dispatcher, request)) for _ in range(LARGE_CALLS)]
+            refused = await first(calls, LARGE_CALLS - 10)
+        later = [call for call in await asyncio.gather(*calls) if isinstance(call, str)]
+        assert peak(dispatcher) - before < LARGE_GROWTH
+        assert {error.reason for error in refused} == {ErrorReason.ERROR_REASON_OVERLOADED}
+        assert set(later) == {"ERROR_REASON_TASK_NOT_FOUND"}
 
 
 async def first(calls: Sequence["asyncio.Task[str | TraceError]"], count: int) -> list[TraceError]:

@@ -1,17 +1,19 @@
 """A full server: what it refuses and what it says, and clients that come again when they were told to."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
 import pytest
 
+import kernel.servers.room
 from kernel.channels import aio_channel, sync_channel
 from kernel.credentials import Role
 from kernel.errors import TraceError, from_rpc_error
 from kernel.servers import aio_server
-from kernel.servers.room import RETRY_AFTER, Room
+from kernel.servers.room import RETRY_AFTER, Place, Room
 from tests.kernel.conftest import POLICY, TOKENS, VERIFIER, serving_aio_in_thread
 from tests.kernel.scripted_services import AioServicer
 from traceapi.operator.v1 import operator_service_pb2 as operator_pb2
@@ -32,6 +34,13 @@ class Holding(AioServicer):
         self.entered.release()
         await self.proceed.wait()
         return operator_pb2.WriteLogResponse()
+
+    async def ReceiveWork(
+        self, requests: AsyncIterator[operator_pb2.ReceiveWorkRequest], context: Any
+    ) -> AsyncIterator[operator_pb2.ReceiveWorkResponse]:
+        self.entered.release()
+        await self.proceed.wait()
+        yield operator_pb2.ReceiveWorkResponse()
 
 
 @pytest.mark.parametrize("room", [Room(max_calls=2), Room(max_bytes=2 * LINE.ByteSize())], ids=["calls", "bytes"])
@@ -61,12 +70,90 @@ async def test_what_there_is_no_room_for_is_refused_at_once_and_taken_later(room
         await write(LINE, timeout=20)
 
 
+async def test_streams_take_no_place_of_calls() -> None:
+    servicer = Holding()
+    room = Room(max_calls=1, max_streams=2)
+    served = aio_server(listen="127.0.0.1:0", verifier=VERIFIER, policy=POLICY, room=room)
+    operator_grpc.add_OperatorServiceServicer_to_server(servicer, served.server)
+    async with AsyncExitStack() as stack:
+        address = await served.start()
+        stack.push_async_callback(served.stop, 0)
+        channel = await stack.enter_async_context(aio_channel(address, token=TOKENS[Role.USER], actor_name="local"))
+        stub = operator_grpc.OperatorServiceStub(channel)
+        streams = [stub.ReceiveWork(timeout=20) for _ in range(2)]
+        for _ in streams:
+            await asyncio.wait_for(servicer.entered.acquire(), 20)
+        with pytest.raises(grpc.RpcError) as caught:
+            await stub.ReceiveWork(timeout=20).read()
+        assert from_rpc_error(caught.value).reason == errors_pb2.ERROR_REASON_OVERLOADED
+        call = stub.WriteLog(LINE, timeout=20)
+        await asyncio.wait_for(servicer.entered.acquire(), 20)
+        servicer.proceed.set()
+        await call
+
+
+async def _call(room: Room, method: str = "Emit") -> Place:
+    return await room.for_request(method, stream=False)
+
+
 async def test_a_call_above_all_room_is_served_alone() -> None:
     room = Room(max_bytes=10)
-    with room.taken(100), pytest.raises(TraceError), room.taken(1):
-        pass
-    with room.taken(10):
-        pass
+    first, second = await _call(room), await _call(room)
+    with first:
+        first.received(100)
+        with pytest.raises(TraceError):
+            second.received(1)
+        with pytest.raises(TraceError):  # before a byte of it is read
+            await _call(room)
+    second.leave()
+    with await _call(room) as last:
+        last.received(10)
+
+
+async def test_few_requests_of_a_method_come_in_at_once_and_other_methods_pass_by() -> None:
+    room = Room(max_coming_in=2)
+    first, second = await _call(room), await _call(room)
+    third = asyncio.create_task(_call(room))
+    await _call(room, "Heartbeat")
+    assert not third.done()
+    first.received(1)
+    await third
+    fourth = asyncio.create_task(_call(room))
+    second.leave()  # its request never came
+    second.leave()
+    await fourth
+
+
+async def test_who_has_waited_too_long_for_a_turn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel.servers.room, "_TURN_SECONDS", 0)
+    room = Room(max_calls=2, max_coming_in=1)
+    first = await _call(room)
+    with pytest.raises(TraceError) as caught:
+        await _call(room)
+    assert caught.value.retry_after == RETRY_AFTER
+    first.received(1)
+    await _call(room)  # who was refused keeps no place
+
+
+async def test_who_gives_up_waiting_keeps_no_place() -> None:
+    room = Room(max_calls=2, max_coming_in=1)
+    first = await _call(room)
+    second = asyncio.create_task(_call(room))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.wait([second])
+    first.received(1)
+    await _call(room)
+
+
+async def test_streams_have_a_number_of_their_own() -> None:
+    room = Room(max_calls=1, max_streams=2)
+    await _call(room)
+    one, _ = room.for_requests(), await room.for_request("Watch", stream=True)
+    with pytest.raises(TraceError):
+        room.for_requests()
+    one.leave()
+    room.for_requests()
 
 
 class Refusing(AioServicer):
