@@ -1,6 +1,7 @@
 """SQS in particular: what it loses costs time only, what it doubles or makes up costs nothing."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -25,10 +26,14 @@ def queue_url(sqs: SqsServer) -> str:
     return sqs.make_queue(PREFIX)
 
 
-async def _until_empty(sqs: SqsServer, url: str) -> None:
+async def _until_left(sqs: SqsServer, url: str, count: int) -> None:
     async with asyncio.timeout(DEADLINE):
-        while await asyncio.to_thread(sqs.left, PREFIX, url):
-            await asyncio.to_thread(sqs.left, PREFIX, url)
+        while await asyncio.to_thread(sqs.left, PREFIX, url) != count:
+            pass
+
+
+async def _until_empty(sqs: SqsServer, url: str) -> None:
+    await _until_left(sqs, url, 0)
 
 
 async def _work_off(way: ways.Way, inbox: InboxOf, dispatcher: InProcess) -> Worker:
@@ -82,6 +87,35 @@ async def test_a_message_is_gone_once_its_claim_is_answered_and_garbage_at_once(
         assert await asyncio.to_thread(sqs.left, PREFIX, queue_url) >= 16
         way.answered(list(inbox.arrived))
         await _until_empty(sqs, queue_url)
+
+
+async def test_a_wakeup_among_the_dead_letters_is_neither_a_lost_task_nor_an_attempt(
+    dispatcher: InProcess, source: Source, sqs: SqsServer, queue_url: str
+) -> None:
+    """Whoever gets it first never answers, and SQS then gives it to nobody again."""
+    client = sqs_client(sqs.location(PREFIX))
+    dead_letters = sqs.make_queue(PREFIX, new_id())
+    arn = client.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": "1"})
+    client.set_queue_attributes(QueueUrl=queue_url, Attributes={"RedrivePolicy": redrive, "VisibilityTimeout": "0"})
+    inbox = InboxOf()
+    async with ways.opened("sqs", dispatcher, sqs, unanswered=2) as way, way.listening(inbox):
+        await source.publish([1])
+        task_id = await dispatcher.task_of("chain", "copies", 1)
+        await inbox.until(lambda: inbox.arrived[task_id] > 0)
+        await _until_left(sqs, dead_letters, 2)  # that of `ranges` too
+        await inbox.until(lambda: inbox.arrived[task_id] > 1)  # the sweep's
+        worker = Worker(dispatcher)
+        await worker.complete(success(worker.lease(await worker.claim_one(task_id))))
+        way.answered([task_id])
+        came = inbox.arrived[task_id]
+        client.send_message(QueueUrl=queue_url, MessageBody=task_id)  # a person gives it back
+        await inbox.until(lambda: inbox.arrived[task_id] > came)
+        (again,) = (await worker.claim([task_id])).results
+        assert not again.HasField("claimed")
+    assert await dispatcher.rows("select state::text, attempt from any_task where task_id = %s", task_id) == [
+        ("succeeded", 1)
+    ]
 
 
 async def test_while_sqs_does_not_answer_the_stream_carries_everything(
