@@ -33,7 +33,7 @@ PLANNED_ONCE: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 # Ends are planned anew where Postgres thinks better of it; both ways they have to find their tasks by their ids.
 EITHER_WAY: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("dispatcher.tasks", "queries.sql"): ("record_ends", "ended_attempts"),
+    ("dispatcher.tasks", "queries.sql"): ("record_ends", "ended_attempts", "failures_of_class", "standing"),
     ("dispatcher.events", "queries.sql"): (
         "taken_spans",
         "existing_events",

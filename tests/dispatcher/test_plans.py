@@ -1,7 +1,6 @@
 """The hot statements find their rows by the indexes that they name, on tables of 10^5 rows with fresh statistics."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,110 +9,32 @@ import pytest_asyncio
 
 from dispatcher.datasets.rows import Bounds
 from dispatcher.datasets.store import BEFORE_ALL
-from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.pool import Pool
 from dispatcher.db.statements import Statements
 from dispatcher.events.store import DAG_LOCK_CLASS
-from tests.dispatcher.builders import CHAIN, READER
-from tests.dispatcher.in_process import InProcess, in_process_dispatcher
+from tests.dispatcher.filled import ROWS, Given, filled_dispatcher, given
+from tests.dispatcher.filled import check as _check
+from tests.dispatcher.in_process import InProcess
 from tests.dispatcher.plans import plan_of
 
 pytestmark = pytest.mark.slow
 
-ROWS = 100_000
-BIG = {"event", "task", "artifact", "publication"}
-
-# Most of what there is has ended, as on any day but the first; a hundred of each live state, and a backlog.
-FILL = """
-insert into publication (publication_id, dataset_version_id, number)
-select gen_random_uuid(), v.dataset_version_id, n
-from (select dataset_version_id from dataset_version where dataset_id = 'blocks') v, generate_series(1, 100000) n;
-
-insert into event (event_id, dataset_version_id, producer_task_id, producer_attempt, scope_kind, scope_first,
-    scope_last, revision, payload_digest, publication_id, origin)
-select uuidv7(), p.dataset_version_id, gen_random_uuid(), 1, 1, int8send(p.number # (-9223372036854775808)),
-    int8send(p.number # (-9223372036854775808)), 0, 'x', p.publication_id, 'live'
-from publication p order by p.number;
-
-insert into artifact (artifact_id, dataset_version_id, object_key, producer_task_id, producer_attempt, scope_kind,
-    scope_first, scope_last, revision, row_count, size_bytes, sha256, schema_digest, publication_id)
-select uuidv7(), e.dataset_version_id, 'data/' || e.event_id, e.producer_task_id, 1, 1, e.scope_first, e.scope_last, 0,
-    1, 1, sha256('x'), sha256('x'), e.publication_id
-from event e;
-
-insert into task (task_id, job_version_id, event_id, origin, stream_key, scope_kind, scope_first, scope_last, state,
-    attempt, run_epoch, lease_token_digest, lease_until, worker_id, started_at, released_at, retry_at, finished_at,
-    reason)
-select uuidv7(), j.job_version_id, e.event_id, 'live', case when j.ordered then '' end, 1, e.scope_first, e.scope_last,
-    s.state::task_state, 1, 1, case when s.state = 'running' then 'x'::bytea end,
-    case when s.state = 'running' then clock_timestamp() + interval '1 h' end,
-    case when s.state = 'running' then 'w' end, case when s.state = 'running' then clock_timestamp() end,
-    case when s.state = 'released' then clock_timestamp() end, case when s.state = 'backoff' then clock_timestamp() end,
-    case when s.state in ('succeeded', 'dead') then clock_timestamp() end, 'why'
-from (select e.*, row_number() over (order by e.scope_first) as n from event e) e
-cross join lateral (
-    select case when n <= 90000 then 'succeeded' when n <= 90100 then 'running' when n <= 90200 then 'released'
-        when n <= 90300 then 'backoff' when n <= 90400 then 'dead' else 'queued' end as state
-) s
-cross join job_version j
-where (j.job = 'copies') or (j.job = 'ranges' and s.state in ('succeeded', 'queued'));
-
-insert into watermark (dataset_version_id, cursor_key)
-select dataset_version_id, int8send(100000 # (-9223372036854775808)) from dataset_version where dataset_id = 'blocks';
-
-update subscription set from_number = 100000, replayed = false where job_version_id in
-    (select job_version_id from job_version where job = 'echo');
-
-analyze;
-"""
-
 
 @pytest_asyncio.fixture
 async def filled(pool: Pool, tmp_path: Path) -> AsyncIterator[InProcess]:
-    async with in_process_dispatcher(pool, tmp_path) as dispatcher:
-        await dispatcher.deploy(CHAIN)
-        await dispatcher.deploy(READER)
-        async with transaction(pool) as connection:
-            await connection.execute("set local statement_timeout = '120s'")
-            for statement in FILL.split(";\n"):
-                await connection.execute(statement)
+    async with filled_dispatcher(pool, tmp_path) as dispatcher:
         yield dispatcher
 
 
-async def _check(dispatcher: InProcess, indexes: set[str], statement: str, **parameters: Any) -> None:
-    nodes = await plan_of(dispatcher, statement, **parameters)
-    scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
-    used = {node["Index Name"] for node in nodes if "Index Name" in node}
-    assert not scanned & BIG, (scanned, [n["Node Type"] for n in nodes])
-    assert indexes <= used, used
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """What statements are asked about: a dataset version, a job, an ordered one, running tasks, and scopes of events
-    with the tasks that produced them."""
-
-    version: str
-    job: str
-    stream: str
-    some: list[str]
-    keys: list[tuple[Any, ...]]
-
-
 async def test_hot_statements_use_their_indexes(filled: InProcess) -> None:
-    given = _Given(
-        await filled.value("select dataset_version_id::text from dataset_version where dataset_id = 'blocks'"),
-        await filled.value("select job_version_id::text from job_version where job = 'copies'"),
-        await filled.value("select job_version_id::text from job_version where job = 'ranges'"),
-        [str(row[0]) for row in await filled.rows("select task_id from task where state = 'running' limit 50")],
-        await filled.rows("select producer_task_id, scope_first from event limit 50"),
-    )
-    await _check_releases(filled, given)
-    await _check_leases(filled, given)
-    await _check_emits(filled, given)
-    await _check_reads(filled, given)
+    about = await given(filled)
+    await _check_releases(filled, about)
+    await _check_leases(filled, about)
+    await _check_emits(filled, about)
+    await _check_reads(filled, about)
 
 
-async def _check_releases(filled: InProcess, given: _Given) -> None:
+async def _check_releases(filled: InProcess, given: Given) -> None:
     wakeups = Statements.load("dispatcher.wakeups")
     await _check(filled, {"task_queued"}, wakeups.job_lines, queue="default", room=500, limited=[given.job])
     await _check(filled, {"task_queued", "task_pkey"}, wakeups.release, **_dealt(given.job, 500))
@@ -126,7 +47,7 @@ async def _check_releases(filled: InProcess, given: _Given) -> None:
     await _check(filled, due, lookout.due, unanswered="10 s")
 
 
-async def _check_leases(filled: InProcess, given: _Given) -> None:
+async def _check_leases(filled: InProcess, given: Given) -> None:
     tasks, claims = Statements.load("dispatcher.tasks"), Statements.load("dispatcher.tasks", "claim.sql")
     await _check(filled, {"task_pkey"}, tasks.lock_tasks, task_ids=given.some)
     await _check(filled, {"task_pkey"}, claims.claimed, task_ids=given.some)
@@ -154,7 +75,7 @@ async def _check_leases(filled: InProcess, given: _Given) -> None:
     await _check(filled, {"task_leased"}, tasks.run_members, job_version_id=given.stream, stream_key="", epoch=1)
 
 
-async def _check_emits(filled: InProcess, given: _Given) -> None:
+async def _check_emits(filled: InProcess, given: Given) -> None:
     events = Statements.load("dispatcher.events")
     key = {
         "version_ids": [given.version] * 50,
@@ -164,9 +85,9 @@ async def _check_emits(filled: InProcess, given: _Given) -> None:
         "kinds": [1] * 50,
         "revisions": [0] * 50,
     }
-    await _check(filled, set(), events.existing_events, **key)  # event_key or event_scope: here both lead to one row
-    spans = {name: key[name] for name in ("version_ids", "task_ids", "firsts", "lasts")}
-    await _check(filled, set(), events.taken_spans, **spans)  # the same
+    await _check(filled, {"event_key|event_scope"}, events.existing_events, **key)  # here both lead to one row
+    spans = {name: key[name] for name in ("version_ids", "task_ids", "firsts")}
+    await _check(filled, {"event_key"}, events.taken_spans, lasts=[b"\xff" * 9] * 50, **spans)
     extents = {name: key[name] for name in ("version_ids", "firsts", "lasts")}
     await _check(filled, {"artifact_scope"}, events.nearest_artifacts, **extents)
     await _check(filled, set(), events.insert_events, **_inserts(key), publication_id=given.job)
@@ -183,7 +104,7 @@ async def _check_emits(filled: InProcess, given: _Given) -> None:
     await _check(filled, {"artifact_scope", "artifact_pkey"}, events.overlapping_artifacts, artifact_ids=ids)
 
 
-async def _check_reads(filled: InProcess, given: _Given) -> None:
+async def _check_reads(filled: InProcess, given: Given) -> None:
     """Replays, and the files and events of a pin."""
     events, datasets = Statements.load("dispatcher.events"), Statements.load("dispatcher.datasets")
     replays = Statements.load("dispatcher.events", "replay.sql")
