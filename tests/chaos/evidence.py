@@ -234,10 +234,12 @@ class Bounds:
 @dataclass(slots=True)
 class Evidence:
     """All of it. `now` is until when the programs served, or when the database was read; `drained` whether faults had
-    stopped and time was given. `moved_tasks`: how many of `tasks` were found among the finished ones."""
+    stopped and time was given. `attended`: duties ran by themselves all the time, and nobody moved that. `moved_tasks`:
+    how many of `tasks` were found among the finished ones."""
 
     now: float = 0.0
     drained: bool = True
+    attended: bool = True
     bounds: Bounds = field(default_factory=Bounds)
     claims: list[Claim] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)

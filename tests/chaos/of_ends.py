@@ -55,6 +55,8 @@ def ended_leases_are_noticed(evidence: Evidence) -> Iterator[str]:
     for task in evidence.tasks:
         if evidence.drained and task.state == "running" and task.lease_until is not None and task.lease_until < limit:
             yield f"the lease of task {task.task_id} ended {evidence.now - task.lease_until:.1f} s ago"
+    if not evidence.attended:
+        return
     written = sorted({int(change.at) for change in evidence.task_changes})
     for task_id, changes in LeasesOverTime(evidence).histories().items():
         for held, ended in itertools.pairwise(changes):

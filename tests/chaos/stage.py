@@ -82,7 +82,7 @@ class Stage:
 
     def evidence(self, *, drained: bool) -> Evidence:
         evidence = collect(self.conninfo, self.dispatcher.store, self.folder, Bounds())
-        evidence.drained = drained
+        evidence.drained, evidence.attended = drained, False
         return evidence
 
 
