@@ -163,7 +163,12 @@ select (
         select t.created_at < r.changed_at as early
         from dag_version v
         join dag_version_job s using (dag_version_id)
-        join job_version_run r on r.job_version_id = s.job_version_id and r.changed_at > v.active_at - interval '10 s'
+        join job_version_run r using (job_version_id)
+        join lateral (
+            select a.dag_version_id from activation a where a.dag = v.dag and a.from_deploy < v.deploy_number order by a.from_deploy desc limit 1
+        ) former on not exists (  -- what both have went on all the time
+            select 1 from dag_version_job o where o.dag_version_id = former.dag_version_id and o.job_version_id = s.job_version_id
+        )
         cross join unnest('{live,backfill}'::task_origin[]) as k (origin)
         cross join lateral (
             (

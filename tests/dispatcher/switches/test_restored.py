@@ -49,6 +49,10 @@ async def test_what_waited_when_a_version_was_replaced_is_lag_when_it_is_restore
     assert state((await watch(dispatcher, building)).deployment) == "active"
     request_id = new_id()
     assert (await roll_back(dispatcher, request_id=request_id)).lag_event_count == 1
+    await dispatcher.run("update dag_version set active_at = active_at + interval '1 minute' where state = 'active'")
+    assert (await roll_back(dispatcher, request_id=request_id)).lag_event_count == 1, (
+        "however long the locks were waited for"
+    )
     await source.publish([3])
     assert (await roll_back(dispatcher, request_id=request_id)).lag_event_count == 1, "what comes later is no lag"
     await fleet.catch_up()
