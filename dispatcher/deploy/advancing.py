@@ -64,7 +64,8 @@ async def _advance(pool: Pool, build: StagedDagRow) -> bool:
 async def _take_barrier(pool: Pool, build: StagedDagRow) -> bool:
     """Not where it could not take over when that is passed: then it is on record."""
     try:
-        return await barrier.take(pool, build.dag, build.dag_version_id, cutover.HELD_RELEASES)
+        taker = barrier.Taker(build.dag, build.dag_version_id, build.actor)
+        return await barrier.take(pool, taker, cutover.HELD_RELEASES)
     except TraceError as error:
         if error.reason == ErrorReason.ERROR_REASON_TOO_MANY_ROWS:
             await _record(pool, build, error.reason_name, error.message)

@@ -16,9 +16,12 @@ A version whose tasks take longer than those that it replaces is behind by so mu
 what is active stands still for as long. So the next hold is twice as long as the last barrier took, within bounds.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dispatcher.audit import store as audit
+from dispatcher.audit.entries import Action, Entry
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
@@ -117,6 +120,21 @@ class Barrier:
         return max(least, min(MOST_HELD, 2 * self.took)) if self.retaken else least
 
 
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """Who takes a barrier of a build: a person's call, by its id, or the build by itself, for whoever deployed it."""
+
+    dag: str
+    dag_version_id: str
+    actor: str
+    call: str | None = None
+
+    @property
+    def holder(self) -> str:
+        """Of releases."""
+        return self.call or self.dag_version_id
+
+
 async def get(connection: Connection, dag_version_id: str) -> Barrier | None:
     """None where the version is not being built."""
     found = await rows(connection, _sql.get_barrier, Barrier, dag_version_id=dag_version_id)
@@ -142,40 +160,48 @@ async def held_for(connection: Connection, dag_version_id: str, least: timedelta
     return least if barrier is None else barrier.hold(least)
 
 
-async def take(pool: Pool, dag: str, dag_version_id: str, held: timedelta) -> bool:
+async def take(pool: Pool, taker: Taker, held: timedelta) -> bool:
     """Another barrier, with a hold of releases for so long at least; neither where a hold ended not long ago, or where
     the version waits for a person by now: False. Raises UNAVAILABLE, and TOO_MANY_ROWS where it cannot take over."""
     async with transaction(pool) as connection:
-        held = await held_for(connection, dag_version_id, held)
-        return await _retake(connection, dag, dag_version_id, dag_version_id, held, asked=False)
+        held = await held_for(connection, taker.dag_version_id, held)
+        return await _retake(connection, taker, held)
 
 
-async def take_for(pool: Pool, dag: str, dag_version_id: str, call: str, held: timedelta) -> None:
-    """For a person's call, by its id: another barrier where the last one is not good any more, and a hold of releases
-    at any rate. So it waits for the same barrier as another call. Raises as `take`."""
+async def take_for(pool: Pool, taker: Taker, held: timedelta) -> None:
+    """For a person's call: another barrier where the last one is not good any more, and a hold of releases at any
+    rate. So it waits for the same barrier as another call. Raises as `take`."""
     async with transaction(pool) as connection:
-        if not await _retake(connection, dag, dag_version_id, call, held, asked=True):
-            await holding.hold(connection, dag_version_id, call, held)
+        if not await _retake(connection, taker, held):
+            await _hold(connection, taker, held)
 
 
-async def _retake(
-    connection: Connection, dag: str, dag_version_id: str, holder: str, held: timedelta, *, asked: bool
-) -> bool:
-    if not await _may_retake(connection, dag_version_id, held, asked=asked):  # then acceptance need not wait for it
+async def _retake(connection: Connection, taker: Taker, held: timedelta) -> bool:
+    if not await _may_retake(connection, taker, held):  # then acceptance need not wait for it
         return False
-    await stages.require_takeover(connection, dag, dag_version_id)  # else what is active would be held for nothing
-    standing = await stages.own(connection, dag)
-    if standing.staged_version_id != dag_version_id:
+    await stages.require_takeover(connection, taker.dag, taker.dag_version_id)  # else they would be held for nothing
+    standing = await stages.own(connection, taker.dag)
+    if standing.staged_version_id != taker.dag_version_id:
         return False
-    if not await _may_retake(connection, dag_version_id, held, asked=asked):
+    if not await _may_retake(connection, taker, held):
         return False
-    await holding.hold(connection, dag_version_id, holder, held)  # first: what comes after the barrier is held
-    await connection.execute(_sql.retake_barrier, {"dag_version_id": dag_version_id, "asked": asked})
-    await connection.execute(_sql.bar_jobs, {"dag_version_id": dag_version_id})
+    await _hold(connection, taker, held)  # first: what comes after the barrier is held
+    retaken = {"dag_version_id": taker.dag_version_id, "asked": taker.call is not None}
+    await connection.execute(_sql.retake_barrier, retaken)
+    await connection.execute(_sql.bar_jobs, {"dag_version_id": taker.dag_version_id})
     return True
 
 
-async def _may_retake(connection: Connection, dag_version_id: str, held: timedelta, *, asked: bool) -> bool:
+async def _may_retake(connection: Connection, taker: Taker, held: timedelta) -> bool:
     """Decides only under the DAG's locks."""
-    barrier = await get(connection, dag_version_id)
-    return barrier is not None and barrier.may_be_retaken(held, asked=asked)
+    barrier = await get(connection, taker.dag_version_id)
+    return barrier is not None and barrier.may_be_retaken(held, asked=taker.call is not None)
+
+
+async def _hold(connection: Connection, taker: Taker, held: timedelta) -> None:
+    """What is active stands still by it, so it is on record; of what is not being built any more nothing is."""
+    if not await holding.hold(connection, taker.dag_version_id, taker.holder, held):
+        return
+    details = {"most_seconds": math.ceil(held.total_seconds()), "by_itself": taker.call is None}
+    entry = Entry(Action.HALT, taker.actor, taker.dag, [taker.dag], details, to_version_id=taker.dag_version_id)
+    await audit.record(connection, entry)

@@ -12,10 +12,11 @@ from dispatcher.db.statements import Statements
 _sql = Statements.load("dispatcher.deploy", "holding.sql")
 
 
-async def hold(connection: Connection, dag_version_id: str, holder: str, longest: timedelta) -> None:
-    """Also where they are held by others, or were not long ago. Repeated, it counts from then on."""
+async def hold(connection: Connection, dag_version_id: str, holder: str, longest: timedelta) -> bool:
+    """Also where they are held by others, or were not long ago. Repeated, it counts from then on. False where the
+    version is not being built any more."""
     values = {"dag_version_id": dag_version_id, "holder": holder, "longest": longest}
-    await connection.execute(_sql.hold, values)
+    return (await connection.execute(_sql.hold, values)).rowcount > 0
 
 
 async def end_hold(connection: Connection, dag_version_id: str, holder: str) -> None:

@@ -12,7 +12,7 @@ missing. Between two looks is a rest, whatever came of them.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import psycopg
@@ -20,9 +20,10 @@ import structlog
 from psycopg_pool import PoolTimeout
 
 from dispatcher.audit import store as audit
-from dispatcher.audit.entries import Action, Refusal
+from dispatcher.audit.entries import Action, Entry, Refusal
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.rows import Connection
 from dispatcher.deploy import barrier, cutover, holding
 from dispatcher.deploy.readiness import Lack, Waiver
 from dispatcher.deploy.store import VersionRow
@@ -42,31 +43,42 @@ async def cut_over_level(pool: Pool, dag_version_id: str, actor: str, call: str,
     meanwhile, by itself or because another one asked for it, that is the answer. Raises as `cutover.cut_over`;
     NOT_CAUGHT_UP where it did not get there within `cutover.HELD_RELEASES`, or longer where its tasks take longer
     (`barrier.held_for`)."""
+    wait = None
     try:
         async with transaction(pool) as connection:
             dag = (await cutover.require_possible(connection, dag_version_id)).dag
-        return await _wait_for(_Wait(pool, dag, dag_version_id, call), actor, waiver)
+        wait = _Wait(pool, barrier.Taker(dag, dag_version_id, actor, call))
+        return await _wait_for(wait, waiver)
     except TraceError as error:
         if error.reason == ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL:
             async with transaction(pool) as connection:
                 version = await cutover.deployed(connection, dag_version_id)
-            if version.state == "active":
-                return version
+                if version.state == "active":
+                    if wait is not None:  # else the call is repeated
+                        await _record_joined(connection, version, actor)
+                    return version
         raise
 
 
-async def _wait_for(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
+async def _record_joined(connection: Connection, version: VersionRow, actor: str) -> None:
+    """Somebody asked for what another one has done. That is on record once, as theirs."""
+    details = {"deploy_number": version.deploy_number}
+    entry = Entry(Action.JOIN_CUT_OVER, actor, version.dag, [version.dag], details)
+    await audit.record(connection, replace(entry, to_version_id=version.dag_version_id))
+
+
+async def _wait_for(wait: "_Wait", waiver: Waiver) -> VersionRow:
     """What was held is given back where it did not take over. Who leaves has held it too, and is on record."""
     try:
-        return await _once_level(wait, actor, waiver)
+        return await _once_level(wait, waiver)
     except BaseException as error:
         await wait.end()
         if isinstance(error, asyncio.CancelledError) and wait.has_held:
-            await _record_left(wait, actor)
+            await _record_left(wait)
         raise
 
 
-async def _record_left(wait: "_Wait", actor: str) -> None:
+async def _record_left(wait: "_Wait") -> None:
     """Not of what is final by then, which has an entry of its own (ADR 38)."""
     try:
         async with transaction(wait.pool) as connection:
@@ -78,15 +90,17 @@ async def _record_left(wait: "_Wait", actor: str) -> None:
         return
     reason = ErrorReason.Name(ErrorReason.ERROR_REASON_NOT_CAUGHT_UP).removeprefix("ERROR_REASON_")
     message = "whoever asked did not wait for it; releases of what is active were held meanwhile"
-    refusal = Refusal(Action.CUT_OVER, actor, reason, message, dag=wait.dag, to_version_id=wait.dag_version_id)
+    refusal = Refusal(
+        Action.CUT_OVER, wait.taker.actor, reason, message, dag=wait.dag, to_version_id=wait.dag_version_id
+    )
     await audit.record_refusal(wait.pool, refusal)
 
 
-async def _once_level(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
+async def _once_level(wait: "_Wait", waiver: Waiver) -> VersionRow:
     while True:
         lacking = (await wait.look()).but(waiver)
         if lacking.allows(waiver):
-            active = await cutover.cut_over(wait.pool, wait.dag_version_id, actor, waiver)
+            active = await cutover.cut_over(wait.pool, wait.dag_version_id, wait.taker.actor, waiver)
             if active is not None:
                 return active
         elif not lacking.within_reach:
@@ -101,14 +115,20 @@ class _Wait:
     it has begun."""
 
     pool: Pool
-    dag: str
-    dag_version_id: str
-    call: str
+    taker: barrier.Taker
     longest: timedelta = timedelta()
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _deadline: float | None = field(default=None, init=False)
     _idle_since: float | None = field(default=None, init=False)
     _took: float = field(default=0.0, init=False)
+
+    @property
+    def dag(self) -> str:
+        return self.taker.dag
+
+    @property
+    def dag_version_id(self) -> str:
+        return self.taker.dag_version_id
 
     async def look(self) -> Lack:
         """What the version lacks now, as far as can be told without locks. Raises DEPLOYMENT_FINAL."""
@@ -133,7 +153,7 @@ class _Wait:
             return False
         if first or (lacking.last and not lacking.awaited):
             held = timedelta(seconds=left)
-            await barrier.take_for(self.pool, self.dag, self.dag_version_id, self.call, held)
+            await barrier.take_for(self.pool, self.taker, held)
         await self.sleep(max(LOOK_SECONDS, self._took))
         return True
 
@@ -157,7 +177,7 @@ class _Wait:
             return
         try:
             async with transaction(self.pool) as connection:
-                await holding.end_hold(connection, self.dag_version_id, self.call)
+                await holding.end_hold(connection, self.dag_version_id, self.taker.holder)
         except _AWAY as error:
             _log.warning("a hold of releases ends at its time", dag=self.dag, error=str(error))
 

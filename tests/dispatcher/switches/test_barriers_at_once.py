@@ -40,11 +40,13 @@ def _before_the_locks(monkeypatch: pytest.MonkeyPatch, step: Callable[[], Awaita
 
 
 async def _take(dispatcher: InProcess, building: Deployment) -> bool:
-    return await barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES)
+    taker = barrier.Taker("chain", building.deployment_id, "user:tester")
+    return await barrier.take(dispatcher.pool, taker, cutover.HELD_RELEASES)
 
 
 async def _take_for_a_call(dispatcher: InProcess, building: Deployment) -> None:
-    await barrier.take_for(dispatcher.pool, "chain", building.deployment_id, new_id(), cutover.HELD_RELEASES)
+    taker = barrier.Taker("chain", building.deployment_id, "user:tester", new_id())
+    await barrier.take_for(dispatcher.pool, taker, cutover.HELD_RELEASES)
 
 
 async def test_of_two_who_take_one_at_once_the_second_finds_the_first_ones(

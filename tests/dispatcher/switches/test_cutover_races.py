@@ -188,9 +188,8 @@ async def test_what_is_accepted_while_a_barrier_is_taken_is_on_one_side_of_it(
     acceptance, ops = Acceptance(new_id), [convert.emit(item, new_id).with_consumers(1)]
     async with transaction(dispatcher.pool) as connection:
         producers = await lock_producers(connection, ops)
-        taking = asyncio.create_task(
-            barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES)
-        )
+        taker = barrier.Taker("chain", building.deployment_id, "user:tester")
+        taking = asyncio.create_task(barrier.take(dispatcher.pool, taker, cutover.HELD_RELEASES))
         await dispatcher.until_waiting_or_done(taking)
         assert taking.done() is not locked
         results = await acceptance.accept(producers, ops)

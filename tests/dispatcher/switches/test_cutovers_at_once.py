@@ -2,6 +2,8 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -10,17 +12,25 @@ from psycopg.errors import LockNotAvailable
 
 from dispatcher.db.rows import Connection
 from dispatcher.deploy import cutover, holding
+from kernel.channels import aio_channel
 from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import Fleet, served, state
-from tests.dispatcher.in_process import DEADLINE, InProcess
-from tests.dispatcher.switches.builds import HELD, built, work_one_of_staged
+from tests.dispatcher.commands import command_line, words
+from tests.dispatcher.in_process import DEADLINE, USER, InProcess
+from tests.dispatcher.switches.builds import CHANGED, HELD, built, work_one_of_staged
+from traceapi.control.v1 import change_pb2
 from traceapi.control.v1 import dag_service_pb2 as pb
+from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.deployment_pb2 import Deployment
+
+if TYPE_CHECKING:
+    from traceapi.control.v1.dag_service_pb2_grpc import DagServiceAsyncStub
 
 WAITING = "select count(*) from dag cross join lateral jsonb_object_keys(releases_held_by) where dag = 'chain'"
 BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
 REFUSED = "select actor, reason, to_version, details ->> 'message' from audit where outcome = 'refused'"
+RECORDED = "select action, actor, outcome::text, to_version from audit order by audit_id"
 LEFT = "whoever asked did not wait for it; releases of what is active were held meanwhile"
 Call = asyncio.Task[pb.CutOverDagResponse]
 
@@ -40,11 +50,13 @@ def building(fed: tuple[Source, Deployment]) -> Deployment:
     return fed[1]
 
 
-async def _call(dispatcher: InProcess, building: Deployment, *, waiting: int) -> Call:
+async def _call(dispatcher: InProcess, building: Deployment, *, waiting: int, actor: str = "tester") -> Call:
     """Asks for it, and returns when so many wait for it."""
 
     async def asked() -> pb.CutOverDagResponse:
-        return await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
+        async with aio_channel(dispatcher.addresses["control"], token=USER, actor_name=actor) as channel:
+            stub: DagServiceAsyncStub = DagServiceStub(channel)
+            return await stub.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
 
     call = asyncio.create_task(asked())
     await _until(dispatcher, waiting, call)
@@ -71,6 +83,46 @@ async def test_a_second_call_waits_for_the_same_barrier_and_has_the_same_answer(
     assert [state(answer.deployment) for answer in answers] == ["active", "active"]
     assert await served(dispatcher) != before
     assert await dispatcher.value("select count(*) from audit where action = 'cut_over'") == 1, "it happened once"
+
+
+async def test_each_call_is_on_record_with_what_it_held_and_with_its_answer(
+    dispatcher: InProcess, fleet: Fleet, building: Deployment, tmp_path: Path
+) -> None:
+    """Who stops what is active is on record from that moment on; of two the cutover is one's, and the other's too."""
+    plan_id = (await dispatcher.dags.PlanDag(pb.PlanDagRequest(document=pb.DagDocument(text=CHANGED)))).plan_id
+    await dispatcher.run("update dag_version set plan_id = %s where version = 2", plan_id)
+    calls = [await _call(dispatcher, building, waiting=1)]
+    assert (await dispatcher.rows(RECORDED))[-1] == ("halt", "user:tester", "done", 2)
+    calls.append(await _call(dispatcher, building, waiting=2, actor="another"))
+    await fleet.work("sums", "last")
+    await asyncio.gather(*calls)
+    history = (await dispatcher.dags.ListDagChanges(change_pb2.ListDagChangesRequest(dag="chain"))).changes
+    joined, made, *halts = history[:4]
+    assert [(*words(change), change.actor) for change in reversed(halts)] == [
+        ("halt", 0, 2, "user:tester"),
+        ("halt", 0, 2, "user:another"),
+    ]
+    assert {change.note for change in halts} == {"releases of what is active, for 30 s at most"}
+    assert [words(change) for change in (made, joined)] == [("cut_over", 1, 2), ("join_cut_over", 0, 2)]
+    assert {made.actor, joined.actor} == {"user:tester", "user:another"}
+    assert made.note == joined.note == "deploy number 2"
+    assert {change.outcome for change in history} == {change_pb2.AUDIT_OUTCOME_DONE}
+    assert {change.plan_id for change in history[:4]} == {plan_id}
+    listed = (await command_line(dispatcher, tmp_path)("dag", "history", "chain")).stdout
+    for part in ("halt", "releases of what is active, for 30 s at most", "cutover, joined", "user:another"):
+        assert part in listed
+
+
+async def test_a_call_that_is_repeated_is_on_record_once(
+    dispatcher: InProcess, fleet: Fleet, building: Deployment
+) -> None:
+    call = await _call(dispatcher, building, waiting=1)
+    await fleet.work("sums", "last")
+    first = await call
+    recorded = await dispatcher.rows(RECORDED)
+    again = await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
+    assert again == first
+    assert await dispatcher.rows(RECORDED) == recorded
 
 
 async def test_a_call_that_is_given_up_leaves_the_hold_of_another_one(

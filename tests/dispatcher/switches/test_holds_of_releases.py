@@ -135,7 +135,8 @@ async def test_a_round_of_releases_that_began_before_a_barrier_releases_nothing_
     async def counted(connection: Connection, statement: str, kind: type[object], **values: object) -> list[object]:
         found = await rows(connection, statement, kind, **values)
         monkeypatch.setattr(COUNTING, rows)
-        assert await barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES)
+        taker = barrier.Taker("chain", building.deployment_id, "user:tester")
+        assert await barrier.take(dispatcher.pool, taker, cutover.HELD_RELEASES)
         await source.publish([4], watermark=False)
         return found
 

@@ -212,6 +212,7 @@ async def test_a_call_rests_for_as_long_as_its_look_took(
 
     monkeypatch.setattr(cutover, "look", long_look)
     monkeypatch.setattr(levelling, "_now", lambda: now)
-    wait = levelling._Wait(dispatcher.pool, "chain", building.deployment_id, "call", sleep=rest)
+    taker = barrier.Taker("chain", building.deployment_id, "user:tester", "call")
+    wait = levelling._Wait(dispatcher.pool, taker, sleep=rest)
     assert await wait.rest(await wait.look())
     assert rests == [3.0]
