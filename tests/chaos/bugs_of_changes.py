@@ -14,7 +14,7 @@ BUGS: Mapping[str, Bug] = {
     ),
     "barrier-unchecked": Bug(
         "a build takes over before it has caught up",
-        [Function("dispatcher.deploy.cutover:look", wrong_changes.lacks_nothing)],
+        [Function("dispatcher.deploy.cutover:find_lack", wrong_changes.lacks_nothing)],
         "a_change_is_not_built_yet",
         "W2",
     ),

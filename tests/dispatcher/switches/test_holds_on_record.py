@@ -3,16 +3,11 @@
 import pytest
 
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import barrier, cutover, stages, store
-from dispatcher.deploy.advancing import advance
+from dispatcher.deploy import stages, store
 from dispatcher.deploy.stages import Standing
 from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, Fleet, deploy, state
-from tests.dispatcher.commands import words
 from tests.dispatcher.in_process import InProcess
-from tests.dispatcher.switches.builds import HELD, built
-from traceapi.control.v1 import change_pb2
-from traceapi.control.v1 import dag_service_pb2 as pb
 
 OF_VERSION_2 = "select action from audit where to_version = 2 order by audit_id"
 
@@ -42,31 +37,6 @@ async def test_what_is_deployed_held_is_not_held_again(dispatcher: InProcess, so
     await source.publish([1])
     for _ in range(2):
         await deploy(dispatcher, CHANGED, hold=True)
-    assert await _recorded(dispatcher) == ["deploy"]
-
-
-async def test_releases_that_are_held_by_itself_are_on_record_for_whoever_deployed(
-    dispatcher: InProcess, fleet: Fleet
-) -> None:
-    """What is active stands still meanwhile, and nobody asked at that moment."""
-    source, _ = await built(dispatcher, fleet)
-    await source.publish([3])
-    await fleet.work("copies")
-    await advance(dispatcher.pool, lambda: None)
-    assert await dispatcher.value(HELD)
-    newest = (await dispatcher.dags.ListDagChanges(change_pb2.ListDagChangesRequest(dag="chain"))).changes[0]
-    assert (words(newest), newest.actor) == (("halt", 0, 2), "user:tester")
-    assert newest.note == "by itself; releases of what is active, for 30 s at most"
-    await advance(dispatcher.pool, lambda: None)
-    assert await _recorded(dispatcher) == ["deploy", "halt"]
-
-
-async def test_of_releases_that_were_not_held_nothing_is_on_record(dispatcher: InProcess, fleet: Fleet) -> None:
-    """It is given up before a call that finds a barrier holds them too."""
-    _, building = await built(dispatcher, fleet)
-    taker = barrier.Taker("chain", building.deployment_id, "user:tester", "a call")
-    await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=building.deployment_id))
-    await barrier.take_for(dispatcher.pool, taker, cutover.HELD_RELEASES)
     assert await _recorded(dispatcher) == ["deploy"]
 
 

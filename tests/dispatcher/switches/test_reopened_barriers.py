@@ -40,7 +40,7 @@ async def test_it_is_said_what_is_waited_for(dispatcher: InProcess, fleet: Fleet
     assert (await watch(dispatcher, building)).waiting_for == "mine still to catch up"
 
 
-async def test_that_holds_came_to_nothing_before_says_nothing_of_what_follows(
+async def test_that_halts_came_to_nothing_before_says_nothing_of_what_follows(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one comes as soon as it would have after the staging."""
@@ -55,7 +55,7 @@ async def test_that_holds_came_to_nothing_before_says_nothing_of_what_follows(
     async with transaction(dispatcher.pool) as connection:
         reopened = await barrier.get(connection, building.deployment_id)
     assert reopened is not None
-    assert (reopened.by_itself, reopened.pause(barrier.LEAST_HELD)) == (0, barrier.LEAST_HELD)
+    assert (reopened.by_itself, reopened.pause(barrier.LEAST_HALT)) == (0, barrier.LEAST_HALT)
 
 
 async def test_a_cutover_by_hand_takes_no_locks(
