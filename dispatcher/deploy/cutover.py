@@ -131,10 +131,11 @@ async def require_building(connection: Connection, dag_version_id: str) -> Versi
 
 
 async def not_caught_up(pool: Pool, dag_version_id: str, waiver: Waiver = NO_WAIVER) -> TraceError:
-    """With what it lacks now. That is read where no locks are held: it may take a while."""
+    """With what it lacks now. That is read where no locks are held: it may take a while. Raises DEPLOYMENT_FINAL where
+    it is not being built by then: what was seen to be missing may be of the moment at which it was given up."""
     async with transaction(pool) as connection:
-        version = await deployed(connection, dag_version_id)
         lacking = (await find_lack(connection, dag_version_id)).but(waiver)
+        version = await require_building(connection, dag_version_id)
     return TraceError(
         ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
         f"version {version.version} of {version.dag} cannot take over yet: "

@@ -11,7 +11,7 @@ import pytest_asyncio
 from psycopg.errors import LockNotAvailable
 
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import cutover, halting
+from dispatcher.deploy import cutover, halting, progress
 from kernel.channels import aio_channel
 from kernel.errors import from_rpc_error
 from tests.dispatcher.builders import Source
@@ -193,6 +193,24 @@ async def test_a_call_that_is_refused_says_why_though_its_halt_cannot_be_ended(
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
     assert from_rpc_error(raised.value).reason_name == "NOT_CAUGHT_UP"
+
+
+async def test_who_looks_at_the_moment_at_which_it_is_given_up_hears_of_that(
+    dispatcher: InProcess, fleet: Fleet, building: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its jobs are looked at before, and its barrier after that: so they seem to be far from done."""
+    call = await _call(dispatcher, building, waiting=1)
+    right = progress.staged_watermarks
+
+    async def given_up(connection: Connection, dag_version_id: str) -> list[progress.StagedWatermarkRow]:
+        monkeypatch.setattr(progress, "staged_watermarks", right)
+        await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=dag_version_id))
+        return await right(connection, dag_version_id)
+
+    monkeypatch.setattr(progress, "staged_watermarks", given_up)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call
+    assert from_rpc_error(raised.value).reason_name == "DEPLOYMENT_FINAL"
 
 
 async def test_who_waits_for_what_is_given_up_hears_of_it(
