@@ -72,8 +72,8 @@ def cut_over(
 
     Needed after `dag deploy --hold`, where cursors changed their type, and where a source changed that has no
     watermark; otherwise it happens by itself once the version has caught up. Waits up to 30 s for the last scopes, or
-    two minutes where tasks take long, and holds back those of the active version meanwhile. Asked for twice at once,
-    both wait for the same.
+    two minutes where tasks take long, and halts releases of the active version meanwhile. Asked for twice at once, both
+    wait for the same.
 
     \b
     Examples:

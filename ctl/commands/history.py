@@ -20,8 +20,9 @@ _Dag = Annotated[str, typer.Argument(metavar="DAG", help="The DAG's name.", show
 def history(
     dag: _Dag, limit: LimitOption = 0, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE
 ) -> None:
-    """Lists what was done to a DAG, newest first: plans, deploys, cutovers, rollbacks, aborts, pauses, re-runs, what
-    was collected, its removal; each with who did it, by which plan, and from which version to which.
+    """Lists what was done to a DAG, newest first: plans, deploys, cutovers and what stood still for them,
+    rollbacks, aborts, pauses, re-runs, what was collected, its removal; each with who did it, by which plan, and from
+    which version to which.
 
     What was refused for what there was at that time is in it too, with the reason; the same refusal once a minute. The
     list is only ever added to, and stays when the DAG is removed. In JSON the answer is ListDagChangesResponse.

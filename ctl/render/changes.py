@@ -12,6 +12,7 @@ from traceapi.control.v1 import change_pb2 as api
 
 _WORDS = {
     api.AUDIT_ACTION_CUT_OVER: "cutover",
+    api.AUDIT_ACTION_JOIN_CUT_OVER: "cutover, joined",
     api.AUDIT_ACTION_ROLL_BACK: "rollback",
     api.AUDIT_ACTION_RERUN: "re-run",
     api.AUDIT_ACTION_COLLECT: "collected",

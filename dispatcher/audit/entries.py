@@ -29,6 +29,8 @@ class Action(StrEnum):
     CONDEMN = "condemn"
     COLLECT = "collect"
     COLLECT_ORPHANS = "collect_orphans"
+    HALT = "halt"
+    JOIN_CUT_OVER = "join_cut_over"
 
 
 METHODS: Mapping[Action, str] = {
@@ -51,6 +53,8 @@ METHODS: Mapping[Action, str] = {
     Action.CONDEMN: "RetentionService.CollectVersions",
     Action.COLLECT: "RetentionService.CollectVersions",
     Action.COLLECT_ORPHANS: "RetentionService.CollectOrphans",
+    Action.HALT: "DagService.CutOverDag",
+    Action.JOIN_CUT_OVER: "DagService.CutOverDag",
 }
 """The call by which each is asked for, also where the dispatcher did it by itself."""
 

@@ -58,6 +58,10 @@ def _cut_over(details: Details) -> list[str]:
     return [_number(details), _by_itself(details), back, differ, underway, unwaited]
 
 
+def _halted(details: Details) -> list[str]:
+    return [_by_itself(details), f"releases of what is active, for {details.get('most_seconds', 0)} s at most"]
+
+
 def _paused(details: Details) -> list[str]:
     return [_names("jobs", details.get("jobs", ())) or "the DAG as a whole"]
 
@@ -70,6 +74,8 @@ _NOTES: Mapping[str, Callable[[Details], list[str]]] = {
     Action.PLAN: lambda details: [_taken_over(details)],
     Action.DEPLOY: _deploy,
     Action.CUT_OVER: _cut_over,
+    Action.HALT: _halted,
+    Action.JOIN_CUT_OVER: lambda details: [_number(details)],
     Action.ROLL_BACK: lambda details: [_number(details), _given_up(details)],
     Action.REMOVE: lambda details: [_given_up(details), _names("read by", details.get("readers", ()))],
     Action.PAUSE: _paused,

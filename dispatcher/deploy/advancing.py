@@ -14,7 +14,7 @@ from dispatcher.audit import store as audit
 from dispatcher.audit.entries import Action, Refusal
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.deploy import barrier, cutover, holding, removing, stages
+from dispatcher.deploy import barrier, cutover, halting, removing, stages
 from dispatcher.deploy.stages import StagedDagRow
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -48,14 +48,14 @@ async def _advance(pool: Pool, build: StagedDagRow) -> bool:
     """Whether something came of it."""
     await barrier.note_passed(pool, build.dag_version_id)
     async with transaction(pool) as connection:
-        lacking = await cutover.look(connection, build.dag_version_id)
+        lacking = await cutover.find_lack(connection, build.dag_version_id)
         if build.state == "building" and (lacking.built if build.hold else lacking.needs_person):
             return await stages.note_held(connection, build.dag_version_id)
     if build.hold:
         return False
     if lacking.dead:  # somebody has to do something first
         async with transaction(pool) as connection:
-            await holding.end_hold(connection, build.dag_version_id, build.dag_version_id)
+            await halting.end_halt(connection, build.dag_version_id, build.dag_version_id)
     if lacking.only_last or lacking.chases:
         return await _take_barrier(pool, build)
     return lacking.nothing and await _cut_over_by_itself(pool, build)
@@ -64,7 +64,8 @@ async def _advance(pool: Pool, build: StagedDagRow) -> bool:
 async def _take_barrier(pool: Pool, build: StagedDagRow) -> bool:
     """Not where it could not take over when that is passed: then it is on record."""
     try:
-        return await barrier.take(pool, build.dag, build.dag_version_id, cutover.HELD_RELEASES)
+        taker = barrier.Taker(build.dag, build.dag_version_id, build.actor)
+        return await barrier.take(pool, taker, cutover.HALT)
     except TraceError as error:
         if error.reason == ErrorReason.ERROR_REASON_TOO_MANY_ROWS:
             await _record(pool, build, error.reason_name, error.message)

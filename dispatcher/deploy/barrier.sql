@@ -3,8 +3,8 @@
 -- name: get_barrier
 -- Of what is being built; before the first look of this release there is none but the staging. Primary keys.
 select coalesce(v.barrier_at, v.staged_at) as barrier_at, v.barrier_passed_at as passed_at, v.barrier_retaken as retaken,
-    v.hold as waits_for_person, v.barriers_by_itself as by_itself, d.releases_held_since as held_since,
-    d.releases_held_until as held_until, clock_timestamp() as now
+    v.hold as waits_for_person, v.barriers_by_itself as by_itself, d.releases_held_since as halted_since,
+    d.releases_held_until as halted_until, clock_timestamp() as now
 from dag_version v
 join dag d on d.dag = v.dag and d.staged_version_id = v.dag_version_id
 where v.dag_version_id = %(dag_version_id)s;

@@ -32,7 +32,7 @@ class Overtaken(Exception):
     """Since the build was begun another version went active, or the DAG was removed and that is not done."""
 
 
-async def hold(connection: Connection, build: Build) -> None:
+async def own_build(connection: Connection, build: Build) -> None:
     """Owns the DAG until the end of the transaction. Raises Overtaken where the version is not being built any more."""
     await store.own_dag(connection, build.deployable.name)
     if not await store.still_building(connection, build.dag_version_id):
@@ -44,7 +44,7 @@ async def write_version(pool: Pool, build: Build, new_id: Callable[[], str]) -> 
     identities = await _write_jobs(pool, build, new_id)
     for page in paging.pages(composition_rows(build.deployable, build.dag_version_id, identities), paging.row_cost):
         async with transaction(pool) as connection:
-            await hold(connection, build)
+            await own_build(connection, build)
             await write(connection, page)
             crash("deploy.page")
     return identities
@@ -56,7 +56,7 @@ async def _write_jobs(pool: Pool, build: Build, new_id: Callable[[], str]) -> Id
     identities = Identities()
     for jobs in paging.pages(sorted(deployable.dag.jobs, key=lambda job: job.name), job_rows):
         async with transaction(pool) as connection:
-            await hold(connection, build)
+            await own_build(connection, build)
             keys = {job.name: deployable.version_keys[job.name] for job in jobs}
             stored = await store.stored_jobs(connection, deployable.name, keys)
             rows, identities = version_rows(deployable, jobs, stored, identities, build.actor, new_id)

@@ -22,8 +22,8 @@ from kernel.crash import crash
 from kernel.errors import TraceError
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
-HELD_RELEASES = barrier.LEAST_HELD
-"""How long releases of jobs that are about to go may be held, so that those that take their place catch up."""
+HALT = barrier.LEAST_HALT
+"""How long releases of jobs that are about to go may be halted, so that those that take their place catch up."""
 DISPATCHER = "dispatcher"
 """The actor of what happens by itself."""
 
@@ -32,7 +32,7 @@ class Held(Exception):
     """It was put on hold after it was looked at: it does not take over by itself."""
 
 
-async def look(connection: Connection, dag_version_id: str, *, locked: bool = False) -> Lack:
+async def find_lack(connection: Connection, dag_version_id: str, *, locked: bool = False) -> Lack:
     """What a staged version lacks. Decides only under the DAG's locks, `locked`: there it reads no tasks to tell which
     are from before the barrier, but asks whether it is known that it was passed (`barrier.note_passed`)."""
     return lack(
@@ -94,7 +94,7 @@ async def _cut_over(pool: Pool, dag_version_id: str, actor: str, waiver: Waiver)
         await switch_jobs(connection, standing, dag_version_id, actor=actor)
         await stages.stop_acceptance(connection, version.dag)
         await stages.lock_watermarks(connection, version.dag)
-        whole = await look(connection, dag_version_id, locked=True)
+        whole = await find_lack(connection, dag_version_id, locked=True)
         lacking = whole.but(waiver)
         if not lacking.allows(waiver):
             raise _FoundLacking
@@ -131,10 +131,11 @@ async def require_building(connection: Connection, dag_version_id: str) -> Versi
 
 
 async def not_caught_up(pool: Pool, dag_version_id: str, waiver: Waiver = NO_WAIVER) -> TraceError:
-    """With what it lacks now. That is read where no locks are held: it may take a while."""
+    """With what it lacks now. That is read where no locks are held: it may take a while. Raises DEPLOYMENT_FINAL where
+    it is not being built by then: what was seen to be missing may be of the moment at which it was given up."""
     async with transaction(pool) as connection:
-        version = await deployed(connection, dag_version_id)
-        lacking = (await look(connection, dag_version_id)).but(waiver)
+        lacking = (await find_lack(connection, dag_version_id)).but(waiver)
+        version = await require_building(connection, dag_version_id)
     return TraceError(
         ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
         f"version {version.version} of {version.dag} cannot take over yet: "

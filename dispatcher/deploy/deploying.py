@@ -22,8 +22,8 @@ from dispatcher.audit import store as audit
 from dispatcher.audit.entries import Action, Entry
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import following, holding, stages, store
-from dispatcher.deploy.building import Build, Overtaken, clear_leftovers, hold, write_version
+from dispatcher.deploy import answers, following, halting, stages, store
+from dispatcher.deploy.building import Build, Overtaken, clear_leftovers, own_build, write_version
 from dispatcher.deploy.composition import dataset_rows
 from dispatcher.deploy.cutover import activate, deployed, switch_jobs
 from dispatcher.deploy.deployable import Deployable
@@ -133,7 +133,7 @@ async def _answer(connection: Connection, call: Call, *, owned: bool) -> Version
         if not owned:
             return None
         if await stages.hold_cutover(connection, staged.dag_version_id):
-            await holding.end_hold(connection, staged.dag_version_id, staged.dag_version_id)
+            await halting.end_halt(connection, staged.dag_version_id, staged.dag_version_id)
             entry = Entry(Action.HOLD, call.actor, staged.dag, [staged.dag], plan_id=call.plan_id)
             await audit.record(connection, replace(entry, to_version_id=staged.dag_version_id))
     await _note_answer(connection, call, present)
@@ -145,7 +145,7 @@ async def _stage(pool: Pool, call: Call, build: Build, identities: Identities) -
     deployable = call.deployable
     async with transaction(pool) as connection:
         standing = await stages.own(connection, deployable.name, build.dag_version_id)
-        await hold(connection, build)
+        await own_build(connection, build)
         if standing.ending:  # removed again meanwhile: first all that it had is stopped
             raise Overtaken
         await _require_base(connection, build)
@@ -234,7 +234,7 @@ async def _require_unmoved(connection: Connection, deployable: Deployable) -> No
 
 async def _answered(connection: Connection, call: Call) -> VersionRow | None:
     """What the request was answered with. Raises REQUEST_ID_REUSED where that was for another document."""
-    answered = await store.answered_deploy(connection, call.request_id)
+    answered = await answers.answered_deploy(connection, call.request_id)
     if answered is None or (answered.dag, answered.spec_digest) == (call.deployable.name, call.deployable.digest):
         return answered
     raise TraceError(
@@ -245,5 +245,5 @@ async def _answered(connection: Connection, call: Call) -> VersionRow | None:
 
 async def _note_answer(connection: Connection, call: Call, version: VersionRow) -> None:
     """So that the call can be repeated. Raises REQUEST_ID_REUSED where another one took its id meanwhile."""
-    if not await store.answer_deploy(connection, call.request_id, version.dag_version_id, call.actor):
+    if not await answers.answer_deploy(connection, call.request_id, version.dag_version_id, call.actor):
         await _answered(connection, call)

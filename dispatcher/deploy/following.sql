@@ -32,10 +32,10 @@ on conflict (job_version_id, input_version_id, from_number) do update set to_num
     instead_of_version_id = coalesce(excluded.instead_of_version_id, subscription.instead_of_version_id);
 
 -- name: reopen_barriers
--- Builds of other DAGs that read a dataset whose pointer has moved are owed what they follow to: what was passed is so no more. Before they are
--- bound to it. Index input_binding_readers.
+-- Builds of other DAGs that read a dataset whose pointer has moved are owed what they follow to, as if they were staged now: what was passed is
+-- so no more, and that halts came to nothing was with what they read before. Before they are bound to it. Index input_binding_readers.
 update dag_version v
-set barrier_at = clock_timestamp(), barrier_passed_at = null, barrier_retaken = false
+set barrier_at = clock_timestamp(), barrier_passed_at = null, barrier_retaken = false, barriers_by_itself = 0
 from dag r
 where v.dag_version_id = r.staged_version_id and r.dag <> %(dag)s and exists (
     select 1

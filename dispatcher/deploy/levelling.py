@@ -1,10 +1,10 @@
 """A cutover that a person asks for: the version that was built gets a bounded time to be level with what is active.
 
 Under steady traffic what is active is ahead by some scopes at every look. So while only these are missing, a barrier is
-taken and releases of the jobs that are about to go are held, as an automatic cutover does; acceptance of events is
-never held. No transaction is open meanwhile, and who waits no more leaves a hold that ends by itself. Several who wait
-at once, at whichever dispatcher, wait for the same barrier; each holds releases for itself, and what one of them does
-all have asked for.
+taken and releases of the jobs that are about to go are halted, as an automatic cutover does; acceptance of events is
+never halted. No transaction is open meanwhile, and who waits no more leaves a halt that ends by itself. Several who
+wait at once, at whichever dispatcher, wait for the same barrier; each halts releases for itself, and what one of them
+does all have asked for.
 
 Each look is without locks, and a try to cut over, for which acceptance waits, follows only on one that found nothing
 missing. Between two looks is a rest, whatever came of them.
@@ -12,7 +12,7 @@ missing. Between two looks is a rest, whatever came of them.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import psycopg
@@ -20,10 +20,11 @@ import structlog
 from psycopg_pool import PoolTimeout
 
 from dispatcher.audit import store as audit
-from dispatcher.audit.entries import Action, Refusal
+from dispatcher.audit.entries import Action, Entry, Refusal
 from dispatcher.db.errors import DatabaseError
 from dispatcher.db.pool import Pool, transaction
-from dispatcher.deploy import barrier, cutover, holding
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import barrier, cutover, halting
 from dispatcher.deploy.readiness import Lack, Waiver
 from dispatcher.deploy.store import VersionRow
 from kernel.errors import TraceError
@@ -40,33 +41,44 @@ IDLE_SECONDS = 5.0
 async def cut_over_level(pool: Pool, dag_version_id: str, actor: str, call: str, waiver: Waiver) -> VersionRow:
     """`call` is an id that no other call has. Where the version is active, because the call is repeated, or takes over
     meanwhile, by itself or because another one asked for it, that is the answer. Raises as `cutover.cut_over`;
-    NOT_CAUGHT_UP where it did not get there within `cutover.HELD_RELEASES`, or longer where its tasks take longer
-    (`barrier.held_for`)."""
+    NOT_CAUGHT_UP where it did not get there within `cutover.HALT`, or longer where its tasks take longer
+    (`barrier.halt_for`)."""
+    wait = None
     try:
         async with transaction(pool) as connection:
             dag = (await cutover.require_possible(connection, dag_version_id)).dag
-        return await _wait_for(_Wait(pool, dag, dag_version_id, call), actor, waiver)
+        wait = _Wait(pool, barrier.Taker(dag, dag_version_id, actor, call))
+        return await _wait_for(wait, waiver)
     except TraceError as error:
         if error.reason == ErrorReason.ERROR_REASON_DEPLOYMENT_FINAL:
             async with transaction(pool) as connection:
                 version = await cutover.deployed(connection, dag_version_id)
-            if version.state == "active":
-                return version
+                if version.state == "active":
+                    if wait is not None:  # else the call is repeated
+                        await _record_joined(connection, version, actor)
+                    return version
         raise
 
 
-async def _wait_for(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
-    """What was held is given back where it did not take over. Who leaves has held it too, and is on record."""
+async def _record_joined(connection: Connection, version: VersionRow, actor: str) -> None:
+    """Somebody asked for what another one has done. That is on record once, as theirs."""
+    details = {"deploy_number": version.deploy_number}
+    entry = Entry(Action.JOIN_CUT_OVER, actor, version.dag, [version.dag], details)
+    await audit.record(connection, replace(entry, to_version_id=version.dag_version_id))
+
+
+async def _wait_for(wait: "_Wait", waiver: Waiver) -> VersionRow:
+    """Releases go on where it did not take over. Who leaves has halted them too, and is on record."""
     try:
-        return await _once_level(wait, actor, waiver)
+        return await _once_level(wait, waiver)
     except BaseException as error:
         await wait.end()
-        if isinstance(error, asyncio.CancelledError) and wait.has_held:
-            await _record_left(wait, actor)
+        if isinstance(error, asyncio.CancelledError) and wait.has_halted:
+            await _record_left(wait)
         raise
 
 
-async def _record_left(wait: "_Wait", actor: str) -> None:
+async def _record_left(wait: "_Wait") -> None:
     """Not of what is final by then, which has an entry of its own (ADR 38)."""
     try:
         async with transaction(wait.pool) as connection:
@@ -77,21 +89,23 @@ async def _record_left(wait: "_Wait", actor: str) -> None:
     if not version.being_built:
         return
     reason = ErrorReason.Name(ErrorReason.ERROR_REASON_NOT_CAUGHT_UP).removeprefix("ERROR_REASON_")
-    message = "whoever asked did not wait for it; releases of what is active were held meanwhile"
-    refusal = Refusal(Action.CUT_OVER, actor, reason, message, dag=wait.dag, to_version_id=wait.dag_version_id)
+    message = "whoever asked did not wait for it; releases of what is active were halted meanwhile"
+    refusal = Refusal(
+        Action.CUT_OVER, wait.taker.actor, reason, message, dag=wait.dag, to_version_id=wait.dag_version_id
+    )
     await audit.record_refusal(wait.pool, refusal)
 
 
-async def _once_level(wait: "_Wait", actor: str, waiver: Waiver) -> VersionRow:
+async def _once_level(wait: "_Wait", waiver: Waiver) -> VersionRow:
     while True:
-        lacking = (await wait.look()).but(waiver)
+        lacking = (await wait.find_lack()).but(waiver)
         if lacking.allows(waiver):
-            active = await cutover.cut_over(wait.pool, wait.dag_version_id, actor, waiver)
+            active = await cutover.cut_over(wait.pool, wait.dag_version_id, wait.taker.actor, waiver)
             if active is not None:
                 return active
         elif not lacking.within_reach:
             raise await cutover.not_caught_up(wait.pool, wait.dag_version_id, waiver)
-        if not await wait.rest(lacking):
+        if not await wait.go_on(lacking):
             raise _too_slow(await cutover.not_caught_up(wait.pool, wait.dag_version_id, waiver), wait.longest)
 
 
@@ -101,39 +115,45 @@ class _Wait:
     it has begun."""
 
     pool: Pool
-    dag: str
-    dag_version_id: str
-    call: str
+    taker: barrier.Taker
     longest: timedelta = timedelta()
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _deadline: float | None = field(default=None, init=False)
     _idle_since: float | None = field(default=None, init=False)
     _took: float = field(default=0.0, init=False)
 
-    async def look(self) -> Lack:
+    @property
+    def dag(self) -> str:
+        return self.taker.dag
+
+    @property
+    def dag_version_id(self) -> str:
+        return self.taker.dag_version_id
+
+    async def find_lack(self) -> Lack:
         """What the version lacks now, as far as can be told without locks. Raises DEPLOYMENT_FINAL."""
         began = _now()
         await barrier.note_passed(self.pool, self.dag_version_id)
         async with transaction(self.pool) as connection:
             await cutover.require_building(connection, self.dag_version_id)
-            lacking = await cutover.look(connection, self.dag_version_id)
+            lacking = await cutover.find_lack(connection, self.dag_version_id)
         self._took = _now() - began
         return lacking
 
-    async def rest(self, lacking: Lack) -> bool:
+    async def go_on(self, lacking: Lack) -> bool:
         """For as long as the look took, at least. False where there is no time left, or no use in waiting. The first
-        time, and where the last barrier is not good any more, takes one and holds releases before."""
+        time, and where the last barrier is not good any more, takes one and halts releases before."""
         first = self._deadline is None
         if self._deadline is None:
             async with transaction(self.pool) as connection:
-                self.longest = await barrier.held_for(connection, self.dag_version_id, cutover.HELD_RELEASES)
+                self.longest = await barrier.halt_for(connection, self.dag_version_id, cutover.HALT)
             self._deadline = _now() + self.longest.total_seconds()
         left = self._deadline - _now()
         if left <= 0 or self._idle(lacking):
             return False
         if first or (lacking.last and not lacking.awaited):
-            held = timedelta(seconds=left)
-            await barrier.take_for(self.pool, self.dag, self.dag_version_id, self.call, held)
+            length = timedelta(seconds=left)
+            await barrier.take_for(self.pool, self.taker, length)
         await self.sleep(max(LOOK_SECONDS, self._took))
         return True
 
@@ -146,20 +166,20 @@ class _Wait:
         return _now() - self._idle_since > IDLE_SECONDS
 
     @property
-    def has_held(self) -> bool:
+    def has_halted(self) -> bool:
         """Releases, or was about to."""
         return self._deadline is not None
 
     async def end(self) -> None:
         """Of a version that is not being built by now it changes nothing. Where the database does not let it be done,
-        the hold ends by itself, and what the wait came to is told."""
+        the halt ends by itself, and what the wait came to is told."""
         if self._deadline is None:
             return
         try:
             async with transaction(self.pool) as connection:
-                await holding.end_hold(connection, self.dag_version_id, self.call)
+                await halting.end_halt(connection, self.dag_version_id, self.taker.halter)
         except _AWAY as error:
-            _log.warning("a hold of releases ends at its time", dag=self.dag, error=str(error))
+            _log.warning("a halt of releases ends at its time", dag=self.dag, error=str(error))
 
 
 def _now() -> float:
@@ -169,7 +189,7 @@ def _now() -> float:
 def _too_slow(refusal: TraceError, longest: timedelta) -> TraceError:
     return TraceError(
         ErrorReason.ERROR_REASON_NOT_CAUGHT_UP,
-        f"{refusal.message}. Releases of what is active were held meanwhile, for {longest.seconds} s at most, and it"
+        f"{refusal.message}. Releases of what is active were halted meanwhile, for {longest.seconds} s at most, and it"
         " did not get there: what it waits for is shown by"
         f" `tracectl dag watch {refusal.metadata['dag']}`",
         metadata=refusal.metadata,

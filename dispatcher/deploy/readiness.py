@@ -37,7 +37,7 @@ class Lack:
     yet to do what others have brought, and no source of its own goes on, which would have to catch up first. `reading`:
     one does. `last`: its jobs have something in work, and nobody has taken a barrier yet to wait for what came before
     this try. `retaken`: one was taken, so what came before the staging is done. `awaited`: they have something in work,
-    and it is not known yet that the barrier that there is was passed. `again_at`: holds of releases came to nothing,
+    and it is not known yet that the barrier that there is was passed. `again_at`: halts of releases came to nothing,
     and the next one begins then at the earliest.
     """
 
@@ -127,7 +127,7 @@ class Lack:
             parts.append("what came last is still to be done")
         if self.again_at is not None and (self.last or self.chases) and not (self.unfinished or self.dead):
             at = self.again_at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            parts.append(f"holding releases of what is active was not enough, which is done again at {at}")
+            parts.append(f"halting releases of what is active was not enough, which is done again at {at}")
         return "; ".join(parts)
 
 

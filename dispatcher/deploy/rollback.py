@@ -10,7 +10,7 @@ from dispatcher.audit.entries import Action
 from dispatcher.datasets.names import no_dag
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import cutover, following, stages, store
+from dispatcher.deploy import answers, cutover, following, stages, store
 from dispatcher.deploy.stages import Standing
 from dispatcher.deploy.store import VersionRow
 from kernel.crash import crash
@@ -35,7 +35,7 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
     active or a part of it was collected, REQUEST_ID_REUSED.
     """
     async with transaction(pool) as connection:
-        if (answered := await store.answered_rollback(connection, call.request_id)) is not None:
+        if (answered := await answers.answered_rollback(connection, call.request_id)) is not None:
             return _same_call(call, answered)
         target, active = await _target(connection, call)
         staged = await _staged(connection, call.dag)
@@ -51,7 +51,7 @@ async def roll_back(pool: Pool, call: Rollback) -> VersionRow:
             await stages.stop_acceptance(connection, call.dag)
             await cutover.retire(connection, standing, call.actor)
             await cutover.record_switch(connection, Action.ROLL_BACK, call.actor, standing, restored)
-        if not await store.answer_rollback(
+        if not await answers.answer_rollback(
             connection, call.request_id, restored.dag_version_id, active.dag_version_id, call.actor
         ):
             raise TraceError(

@@ -235,37 +235,3 @@ async def pause(connection: Connection, dag: str, jobs: Sequence[str], actor: st
 async def resume(connection: Connection, dag: str, jobs: Sequence[str]) -> None:
     """Resumes jobs; the DAG as a whole and every job of it where none is named."""
     await connection.execute(_sql.resume, {"dag": dag, "jobs": list(jobs) or None})
-
-
-async def answered_deploy(connection: Connection, request_id: str) -> VersionRow | None:
-    """The version that a deploy call with this id was answered with."""
-    found = await rows(connection, _sql.answered_deploy, VersionRow, request_id=request_id)
-    return found[0] if found else None
-
-
-async def answer_deploy(connection: Connection, request_id: str, dag_version_id: str, actor: str) -> bool:
-    """So that the call can be repeated; False where the id was taken meanwhile."""
-    cursor = await connection.execute(
-        _sql.answer_deploy, {"request_id": request_id, "dag_version_id": dag_version_id, "actor": actor}
-    )
-    return await cursor.fetchone() is not None
-
-
-async def answered_rollback(connection: Connection, request_id: str) -> VersionRow | None:
-    """The version that a rollback with this id restored."""
-    found = await rows(connection, _sql.answered_rollback, VersionRow, request_id=request_id)
-    return found[0] if found else None
-
-
-async def answer_rollback(connection: Connection, request_id: str, restored: str, rolled_back: str, actor: str) -> bool:
-    """So that the call can be repeated; False where the id was taken meanwhile."""
-    cursor = await connection.execute(
-        _sql.answer_rollback,
-        {
-            "request_id": request_id,
-            "dag_version_id": restored,
-            "rolled_back_version_id": rolled_back,
-            "actor": actor,
-        },
-    )
-    return await cursor.fetchone() is not None

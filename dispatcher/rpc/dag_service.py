@@ -151,7 +151,7 @@ class DagService(DagServiceServicer):
     async def _look(self, deployment_id: str) -> pb.WatchDeploymentResponse:
         with translated():
             async with transaction(self._pool) as connection:
-                return await deployments.look(connection, deployment_id)
+                return await deployments.watched(connection, deployment_id)
 
     async def CutOverDag(self, request: pb.CutOverDagRequest, context: Context) -> pb.CutOverDagResponse:
         deployment_id = request.deployment_id.lower()

@@ -34,7 +34,7 @@ async def messages(connection: Connection, versions: Sequence[VersionRow]) -> li
     return [await _message(connection, version, counts) for version in versions]
 
 
-async def look(connection: Connection, deployment_id: str) -> pb.WatchDeploymentResponse:
+async def watched(connection: Connection, deployment_id: str) -> pb.WatchDeploymentResponse:
     """A version now, and what it waits for. Raises DEPLOYMENT_NOT_FOUND.
 
     Tasks are counted last: of what is settled every task is counted as it ended.

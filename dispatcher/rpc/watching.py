@@ -5,9 +5,12 @@ at a time, and after each comes a rest of nine times as long as it took: however
 connection is theirs. Who comes anew waits for a look that began after it came, since what a watch begins with is the
 present; but where the rest goes on for longer than five seconds, it begins with the last look's answer.
 
+A look is nobody's own: whoever of those that wait for it leaves disturbs no other, and it is cut off when none of them
+is left. Who came after it began does not wait for it: to see it end would be no use.
+
 A look that fails is a look too: all who waited for it hear of it, and whoever asks again at once, as clients do of a
 database that is away, waits until it is rested from: for as long as it took, since it may be back by then. So is one
-that was cut off, because who took it has left; of that nobody hears, and nobody has an answer to make do with.
+that was cut off; of that nobody hears, and nobody has an answer to make do with.
 """
 
 import asyncio
@@ -40,12 +43,34 @@ class _Look(Generic[Answer]):
 
 
 @dataclass(slots=True)
+class _Turn:
+    """The rest before a look, and the look. `began` is the look's, which those who come in the rest wait for too."""
+
+    task: asyncio.Task[None] | None = None
+    began: float = math.inf
+    waiting: int = 0
+
+    async def end(self, *, wanted: bool) -> None:
+        """Returns at the end of the turn, whatever came of it. It is cut off where nobody is left who `wanted` it."""
+        if self.task is None:
+            return
+        self.waiting += wanted
+        try:
+            await asyncio.wait([self.task])
+        finally:
+            self.waiting -= wanted
+            if wanted and not self.waiting and not self.task.done():
+                self.task.cancel()
+                await asyncio.wait([self.task])
+
+
+@dataclass(slots=True)
 class _Watched(Generic[Answer]):
     """A deployment that somebody watches. `latest` is the last look that came to its end; `rested_at` is the end of the
     rest after the last that was begun."""
 
     watchers: int = 0
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turn: _Turn = field(default_factory=_Turn)
     latest: _Look[Answer] | None = None
     rested_at: float = -math.inf
 
@@ -90,21 +115,23 @@ class Watches(Generic[Answer]):
         self, watched: _Watched[Answer], deployment_id: str, *, since: float, seen: _Look[Answer] | None = None
     ) -> _Look[Answer]:
         """The latest look, where it was begun since then and is not the one that was seen; else another one."""
-        async with watched.turn:
+        while True:
             latest = watched.latest
             if latest is not None and latest is not seen and latest.began >= since:
                 return latest
-            rest = watched.rested_at - self._now()
-            if latest is not None and seen is None and rest > _PATIENCE_SECONDS:
+            if latest is not None and seen is None and watched.rested_at - self._now() > _PATIENCE_SECONDS:
                 return latest
-            if rest > 0:
-                await self._sleep(rest)
-            watched.latest = await self._take(watched, deployment_id)
-            return watched.latest
+            turn = watched.turn
+            if turn.task is None or turn.task.done():
+                turn = watched.turn = _Turn()
+                turn.task = asyncio.create_task(self._take(watched, turn, deployment_id))
+            await turn.end(wanted=turn.began >= since)
 
-    async def _take(self, watched: _Watched[Answer], deployment_id: str) -> _Look[Answer]:
-        """Also of a look that fails; one that is cut off is rested from all the same."""
-        began = self._now()
+    async def _take(self, watched: _Watched[Answer], turn: _Turn, deployment_id: str) -> None:
+        """The turn: also of a look that fails; one that is cut off is rested from all the same."""
+        if (rest := watched.rested_at - self._now()) > 0:
+            await self._sleep(rest)
+        began = turn.began = self._now()
         answer: Answer | None = None
         failed: Exception | None = None
         try:
@@ -116,4 +143,4 @@ class Watches(Generic[Answer]):
             next_at = max(self._now() + rest, began + INTERVAL_SECONDS)
             # Those who have seen an answer wait for the interval; those who have not come again at once.
             watched.rested_at = self._now() + rest if answer is not None else next_at
-        return _Look(began, next_at, answer, failed)
+        watched.latest = _Look(began, next_at, answer, failed)

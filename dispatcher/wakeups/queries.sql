@@ -73,8 +73,8 @@ order by job.job_version_id, k.origin;
 
 -- name: release
 -- RELEASE: queued to released, so many of each job and class as were dealt out, in scope order. Other replicas' picks are skipped. The
--- conditions are those of job_lines. Whether releases are held is asked again: who sees a task that was accepted after a barrier sees the
--- hold that came with it. Index task_queued, primary keys.
+-- conditions are those of job_lines. Whether releases are halted is asked again: who sees a task that was accepted after a barrier sees the
+-- halt that came with it. Index task_queued, primary keys.
 with picked as (
     select c.task_id
     from unnest(

@@ -74,6 +74,24 @@ begin
 end $$;
 create trigger chaos_insert after insert on audit for each row when (new.outcome = 'done') execute function chaos.note_audit();
 
+-- Whose events job versions get from then on, or do not any more.
+create table chaos.listened (
+    seq bigint primary key default nextval('chaos.seq'),
+    job_version_id uuid not null,
+    dataset_version_id uuid not null,
+    listens boolean not null,
+    txid bigint not null default pg_current_xact_id()::text::bigint
+);
+create function chaos.note_subscription() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'INSERT' or old.to_number is distinct from new.to_number then
+        insert into chaos.listened (job_version_id, dataset_version_id, listens)
+        values (new.job_version_id, new.input_version_id, new.to_number is null);
+    end if;
+    return null;
+end $$;
+create trigger chaos_listen after insert or update on subscription for each row execute function chaos.note_subscription();
+
 -- What DAG versions are made of, and what job versions write.
 create table chaos.version_job (dag_version_id uuid not null, job_version_id uuid not null);
 create function chaos.note_settings() returns trigger language plpgsql as $$

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tests.chaos import wrong_changes
+from tests.chaos import wrong, wrong_changes
 from tests.chaos.planting import Bug, Function, Sql
 
 BUGS: Mapping[str, Bug] = {
@@ -14,7 +14,7 @@ BUGS: Mapping[str, Bug] = {
     ),
     "barrier-unchecked": Bug(
         "a build takes over before it has caught up",
-        [Function("dispatcher.deploy.cutover:look", wrong_changes.lacks_nothing)],
+        [Function("dispatcher.deploy.cutover:find_lack", wrong_changes.lacks_nothing)],
         "a_change_is_not_built_yet",
         "W2",
     ),
@@ -45,6 +45,32 @@ BUGS: Mapping[str, Bug] = {
         ],
         "a_rollback_after_more_has_come",
         "S2",
+    ),
+    "reader-left-behind": Bug(
+        "a switch moves the pointers, and who reads them from another DAG stays where it was",
+        [Function("dispatcher.deploy.following:follow_pointers", wrong.does_nothing)],
+        "a_reader_follows_a_cutover",
+        "F1",
+    ),
+    "followed-from-now-on": Bug(
+        "who follows a pointer is owed nothing of what the version had before",
+        [
+            Sql(
+                "dispatcher.deploy.following",
+                "follow_pointers",
+                "h.number, h.number = coalesce(earlier.number, 0), m.former_id",
+                "h.number, true, m.former_id",
+            )
+        ],
+        "a_pointer_brings_a_scope_that_its_reader_has_not_had",
+        "S2",
+    ),
+    "backfill-repeated": Bug(
+        "a backfill that arrives once more is run once more",
+        [Function("dispatcher.deploy.rerun_rows:answered_page", wrong.does_nothing)],
+        "a_backfill_is_asked_for_twice",
+        "S26",
+        schema="alter table rerun_page drop constraint rerun_page_pkey",
     ),
     "pins-ignored": Bug(
         "the collector takes what a pin holds",

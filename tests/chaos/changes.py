@@ -18,15 +18,19 @@ from kernel.ids import new_id
 from tests.chaos.cluster import Cluster
 from tests.chaos.people import Answer, Person, Stopped, require_end
 from tests.chaos.steps import Step, StepKind
-from tests.chaos.workload import DAG, Shape, Workload
+from tests.chaos.workload import DAG, TAGGED_JOB, Shape, Workload
 from traceapi.control.v1 import dag_service_pb2 as dags
 from traceapi.control.v1 import retention_service_pb2 as retention
+from traceapi.control.v1 import source_service_pb2 as sources
+from traceapi.types.v1.scope_pb2 import CursorRange, CursorValue
 
 _sql = Statements.load("tests.chaos", "run.sql")
 _ABORT_AFTER_SECONDS = 0.3
 _BAD_SECONDS = 0.1, 1.0
 """A version is active for so long at least before it is rolled back."""
 _LOOK_SECONDS = 0.05
+_AGAIN = 49, 99, 199
+"""Up to which number something is run again."""
 
 
 class Changes:
@@ -91,6 +95,8 @@ class Changes:
                 self._roll_back()
             case StepKind.ROLLBACK_TO:
                 self._roll_back(to=1)
+            case StepKind.BACKFILL:
+                self._backfill()
             case StepKind.COLLECT:
                 self._collect(last=step.at >= 1)
 
@@ -127,6 +133,16 @@ class Changes:
         request = dags.RollbackDagRequest(dag=DAG, to_version=to, request_id=new_id())
         return self._person.insist("RollbackDag", request)
 
+    def _backfill(self) -> None:
+        """Of the job of files, whose reader follows; again until there was something to be done again."""
+        scopes = CursorRange(first=_at(0), last=_at(self._rng.choice(_AGAIN)))
+        while True:
+            request = sources.BackfillJobRequest(dag=DAG, job=TAGGED_JOB, range=scopes, request_id=new_id())
+            answer = self._person.insist("BackfillJob", request)
+            if not answer.reason and answer.response.task_count:
+                return
+            self._person.wait(_ABORT_AFTER_SECONDS)
+
     def _collect(self, *, last: bool) -> None:
         """What nobody needs, and a version that is served, which stays. At the end, until nothing is left."""
         if last:
@@ -158,3 +174,7 @@ class Changes:
             time.sleep(_ABORT_AFTER_SECONDS)
             return None
         return row[0] if row else None
+
+
+def _at(number: int) -> CursorValue:
+    return CursorValue(int64_value=number)

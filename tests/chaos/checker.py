@@ -3,7 +3,18 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from tests.chaos import of_ends, of_events, of_files, of_leases, of_order, of_readers, of_rollbacks, of_switches
+from tests.chaos import (
+    of_ends,
+    of_events,
+    of_files,
+    of_followers,
+    of_leases,
+    of_order,
+    of_readers,
+    of_reruns,
+    of_rollbacks,
+    of_switches,
+)
 from tests.chaos.evidence import Evidence
 
 INVARIANTS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
@@ -30,6 +41,8 @@ INVARIANTS: Mapping[str, Callable[[Evidence], Iterable[str]]] = {
     "S23": of_ends.attempts_have_a_limit,
     "S24": of_ends.what_was_cancelled_never_succeeds,
     "S25": of_leases.calls_take_effect_once,
+    "S26": of_reruns.what_is_run_again_is_run_once,
+    "F1": of_followers.readers_follow_what_is_served,
     "O1": of_order.streams_keep_their_order,
     "W1": of_order.what_is_complete_stays_so,
     "W2": of_order.no_cutover_takes_completeness_back,

@@ -1,5 +1,6 @@
 """Gathers the evidence: from the database, from the artifact store, and from the histories of the clients."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from dispatcher.db.statements import Statements
 from kernel.artifacts import ArtifactStore
 from kernel.artifacts.store import StoredObject
 from kernel.scopes import ScopeKind
-from tests.chaos.collect_calls import add_call, read_calls, scope_bytes
+from tests.chaos.collect_calls import add_call, place_bytes, read_calls, scope_bytes
 from tests.chaos.collect_changes import collect_changes
 from tests.chaos.evidence import (
     Artifact,
@@ -51,7 +52,7 @@ def collect(
     with psycopg.connect(conninfo) as connection:
         connection.execute("set transaction isolation level repeatable read")
         evidence.now = served_until or _one(connection, "select extract(epoch from clock_timestamp())::float")
-        evidence.tasks = [Task(*row) for row in connection.execute(_sql.tasks)]
+        evidence.tasks = [_task(row) for row in connection.execute(_sql.tasks)]
         evidence.moved_tasks = _one(connection, _sql.moved_tasks)
         evidence.attempts = [Attempt(*row) for row in connection.execute(_sql.attempts)]
         evidence.events = [_event(row) for row in connection.execute(_sql.events)]
@@ -73,6 +74,12 @@ def collect(
 def _one(connection: psycopg.Connection[Any], query: str) -> Any:
     row = connection.execute(query).fetchone()
     return row[0] if row else None
+
+
+def _task(row: Sequence[Any]) -> Task:
+    *facts, kind, last = row
+    task = Task(*facts)
+    return dataclasses.replace(task, place=place_bytes(kind, task.scope_first, last)) if kind is not None else task
 
 
 def _event(row: Sequence[Any]) -> Event:

@@ -5,7 +5,7 @@
 select t.task_id::text, t.job_version_id::text, coalesce(t.event_id::text, ''), t.stream_key, t.state::text, t.attempt,
     t.failed_attempts, t.lost_leases, s.max_attempts, s.max_lost_leases,
     extract(epoch from coalesce(t.lease_until, o.lease_until))::float, extract(epoch from t.released_at)::float, t.reason,
-    t.scope_first, t.revision, coalesce(n.reruns, 0), s.scheduled
+    t.scope_first, t.revision, coalesce(n.reruns, 0), s.scheduled, t.scope_kind, t.scope_last
 from any_task t
 join (
     select job_version_id, max(max_attempts) as max_attempts, max(max_lost_leases) as max_lost_leases,
@@ -34,9 +34,12 @@ join dataset_version v using (dataset_version_id)
 left join publication p using (publication_id, dataset_version_id);
 
 -- name: subscriptions
-select job_version_id::text, input_version_id::text, from_number, to_number, replayed,
-    job_version_id in (select job_version_id from scheduled_job)
-from subscription;
+select s.job_version_id::text, s.input_version_id::text, s.from_number, s.to_number, s.replayed,
+    s.job_version_id in (select job_version_id from scheduled_job), j.dag <> d.dag
+from subscription s
+join job_version j using (job_version_id)
+join dataset_version v on v.dataset_version_id = s.input_version_id
+join dataset d using (dataset_id);
 
 -- name: artifacts
 select artifact_id::text, object_key, dataset_version_id::text, publication_id::text, sha256, size_bytes

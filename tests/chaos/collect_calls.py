@@ -18,7 +18,9 @@ from tests.chaos.evidence import (
     Verdict,
     Write,
 )
+from tests.chaos.evidence_of_changes import Rerun
 from tests.chaos.recorder import read_lines
+from traceapi.control.v1 import source_service_pb2 as source_pb
 from traceapi.control.v1 import task_service_pb2 as control_pb
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.types.v1.scope_pb2 import Scope
@@ -34,6 +36,7 @@ MESSAGES: dict[str, tuple[Any, Any]] = {
     "CompleteTasks": (pb.CompleteTasksRequest, pb.CompleteTasksResponse),
     "SettleTasks": (pb.SettleTasksRequest, pb.SettleTasksResponse),
     "CancelTasks": (control_pb.CancelTasksRequest, control_pb.CancelTasksResponse),
+    "BackfillJob": (source_pb.BackfillJobRequest, source_pb.BackfillJobResponse),
 }
 
 
@@ -80,7 +83,12 @@ def _call(began: dict[str, Any], ended: dict[str, Any]) -> Call:
 
 
 def scope_bytes(kind: int, first: bytes, last: bytes, revision: int) -> bytes:
-    return b"|".join((str(int(kind)).encode(), first, last, str(revision).encode()))
+    return place_bytes(kind, first, last) + b"|" + str(revision).encode()
+
+
+def place_bytes(kind: int, first: bytes, last: bytes) -> bytes:
+    """What a scope is about, whatever its revision."""
+    return b"|".join((str(int(kind)).encode(), first, last))
 
 
 def add_call(evidence: Evidence, call: Call) -> None:
@@ -90,6 +98,9 @@ def add_call(evidence: Evidence, call: Call) -> None:
         evidence.writes += _beats(call)
     elif call.method == "CancelTasks":
         evidence.cancels += _cancels(call)
+    elif call.method == "BackfillJob":
+        made = None if call.response is None else int(call.response.task_count)
+        evidence.changes.reruns.append(Rerun(call.request.request_id, made))
     else:
         evidence.writes += _writes(call)
 

@@ -17,6 +17,7 @@ from tests.chaos.evidence_of_changes import (
     DagMove,
     Deleted,
     Head,
+    Listened,
     PinChange,
     Read,
     RunChange,
@@ -24,13 +25,13 @@ from tests.chaos.evidence_of_changes import (
     Seen,
 )
 from tests.chaos.recorder import read_lines
+from tests.chaos.workload import TAGGED_JOB
 from traceapi.types.v1.dag_pb2 import DagSpec
 
 _sql = Statements.load("tests.chaos", "collect_changes.sql")
-_TAGGED_JOB = "tagged"
 METHODS = frozenset(
-    {"DeployDag", "CutOverDag", "AbortDeployment", "RollbackDag", "ListUnusedVersions", "CollectVersions"}
-    | {"CollectOrphans", "PinDatasets", "ResolveDatasets", "ReleasePin"}
+    {"DeployDag", "CutOverDag", "AbortDeployment", "RollbackDag", "BackfillJob", "ListUnusedVersions"}
+    | {"CollectVersions", "CollectOrphans", "PinDatasets", "ResolveDatasets", "ReleasePin"}
 )
 """Of people's calls, those that stand in `calls`."""
 _REFUSED = frozenset({"FAILED_PRECONDITION", "NOT_FOUND", "INVALID_ARGUMENT", "ALREADY_EXISTS", "PERMISSION_DENIED"})
@@ -47,6 +48,7 @@ def collect_changes(
     found.pointers = [(dataset, version) for dataset, version in connection.execute(_sql.pointers)]
     found.runs = [RunChange(*row) for row in connection.execute(_sql.runs)]
     found.said = [Said(*row) for row in connection.execute(_sql.said)]
+    found.listened = [Listened(*row) for row in connection.execute(_sql.listened)]
     found.heads = [Head(*row) for row in connection.execute(_sql.heads)]
     found.jobs = {version: frozenset(jobs) for version, jobs in connection.execute(_sql.jobs)}
     found.datasets = dict(connection.execute(_sql.datasets).fetchall())
@@ -67,7 +69,7 @@ def _tags(specs: Iterable[tuple[str, bytes]], found: ChangesSeen) -> dict[str, s
     """The literal that the SQL of the tagged job selects, by the version of what it writes."""
     tags: dict[str, str] = {}
     for dag_version_id, spec in specs:
-        job = DagSpec.FromString(spec).jobs.get(_TAGGED_JOB)
+        job = DagSpec.FromString(spec).jobs.get(TAGGED_JOB)
         if job is not None and job.operator == "sql":
             (dataset,) = job.outputs
             version = found.datasets.get(dag_version_id, {}).get(dataset)

@@ -24,6 +24,9 @@ order by seq;
 -- name: said
 select seq, method, txid from chaos.said order by seq;
 
+-- name: listened
+select seq, job_version_id::text, dataset_version_id::text, listens, txid from chaos.listened order by seq;
+
 -- name: heads
 select h.dataset_version_id::text, h.number, coalesce(min(p.number), 0), coalesce(max(p.number), 0), count(p.number)
 from dataset_head h

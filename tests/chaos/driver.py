@@ -23,7 +23,7 @@ from tests.chaos.plan import DISPATCHERS, WRAPPERS, Fault, Kind, Plan
 from tests.chaos.proxy import Way
 from tests.chaos.rarities import Injected
 from tests.chaos.recorder import History
-from tests.chaos.workload import Shape, Workload
+from tests.chaos.workload import READER, Shape, Workload
 from traceapi.control.v1 import dag_service_pb2 as dag_pb
 from traceapi.control.v1 import task_service_pb2 as task_pb
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
@@ -65,11 +65,12 @@ class Driver:
         for name in (*DISPATCHERS, *WRAPPERS):
             self.cluster.start(name, self.plan.crashes.get(name, ""))
         self._until(self.cluster.serving, "all programs serve")
-        document = dag_pb.DagDocument(text=self.workload.document(Shape()))
-        request = dag_pb.DeployDagRequest(document=document, request_id=new_id())
-        self._until(
-            lambda: self._control(lambda c: DagServiceStub(c).DeployDag(request, timeout=10)) is not None, "deployed"
-        )
+        for text in (self.workload.document(Shape()), READER):
+            request = dag_pb.DeployDagRequest(document=dag_pb.DagDocument(text=text), request_id=new_id())
+            self._until(functools.partial(self._deployed, request), "deployed")
+
+    def _deployed(self, request: dag_pb.DeployDagRequest) -> bool:
+        return self._control(lambda channel: DagServiceStub(channel).DeployDag(request, timeout=10)) is not None
 
     def share(self) -> float:
         """The share of all tasks that had ended when it was last known."""

@@ -161,6 +161,8 @@ class Task:
     revision: int = 0
     reruns: int = 0
     scheduled: bool = True
+    place: bytes = b""
+    """What its scope is about, as of events; without the revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,11 @@ class Event:
     publication_id: str
     number: int
 
+    @property
+    def place(self) -> tuple[str, bytes]:
+        """The dataset version, and what the scope is about, whatever its revision."""
+        return self.version_id, self.key.scope.rpartition(b"|")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
@@ -200,6 +207,8 @@ class Subscription:
     to_number: int | None
     replayed: bool
     scheduled: bool = False
+    foreign: bool = False
+    """The dataset is another DAG's, whose pointer the job follows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,25 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Listened:
+    """A job version gets the events of a dataset version from then on, or does not any more."""
+
+    seq: int
+    job_version_id: str
+    version_id: str
+    listens: bool
+    txid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rerun:
+    """What a person asked to be run again, by the id of the request; `task_count` is None where nobody answered."""
+
+    request_id: str
+    task_count: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """How a dataset version is numbered: the number that its head is at, and those of its publications."""
 
@@ -151,6 +170,8 @@ class ChangesSeen:
     """Dataset and version, as they are served at the end."""
     runs: list[RunChange] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
+    listened: list[Listened] = field(default_factory=list)
+    reruns: list[Rerun] = field(default_factory=list)
     heads: list[Head] = field(default_factory=list)
     jobs: dict[str, frozenset[str]] = field(default_factory=dict)
     """Job versions by DAG version."""

@@ -110,7 +110,7 @@ def replaced(items: list[T], which: Callable[[T], bool], **changes: object) -> N
 
 
 def _key(dataset: str, task_id: str, scope: bytes) -> EventKey:
-    return EventKey(dataset, task_id, scope)
+    return EventKey(dataset, task_id, scope + b"|0")
 
 
 def _task(

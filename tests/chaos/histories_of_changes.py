@@ -16,8 +16,10 @@ from tests.chaos.evidence_of_changes import (
     DagMove,
     Deleted,
     Head,
+    Listened,
     PinChange,
     Read,
+    Rerun,
     RunChange,
     Said,
     Seen,
@@ -28,6 +30,7 @@ FIRST_VERSION, SECOND_VERSION, THIRD_VERSION = "version 1", "version 2", "versio
 OLD, NEW = "old hops", "new hops"
 SOURCE_JOB, OLD_JOB, NEW_JOB = "source's job", "old hop", "new hop"
 DAG = "dag"
+READER, READERS_VERSION, READERS_JOB, FOLLOWED = "reader", "reader's version", "reader's job", "followed"
 ZOMBIE = "task of the new hop"
 
 
@@ -70,6 +73,7 @@ def _changes() -> ChangesSeen:
     changes.pointers = [("hops", OLD), ("numbers", NUMBERS)]
     changes.heads = [Head(NUMBERS, 1, 1, 1, 1), Head(OLD, 1, 1, 1, 1)]
     _switch(changes)
+    _follow(changes)
     _call_and_read(changes)
     _collect(changes)
     return changes
@@ -110,6 +114,26 @@ def _switch(changes: ChangesSeen) -> None:
         Said(122, "DagService.DeployDag", 1020),
         Said(154, "DagService.CutOverDag", 1050),
         Said(159, "DagService.RollbackDag", 1055),
+    ]
+
+
+def _follow(changes: ChangesSeen) -> None:
+    """A job of another DAG gets what is served; and something was run again, by a call that arrived twice."""
+    changes.jobs[READERS_VERSION] = frozenset({READERS_JOB})
+    changes.datasets[READERS_VERSION] = {"followed": FOLLOWED}
+    changes.outputs[READERS_JOB] = frozenset({FOLLOWED})
+    changes.activated.append(Activated(163, READER, READERS_VERSION, 4, 16.3, 1063))
+    changes.activations.append(Activation(READER, READERS_VERSION, 4, None))
+    changes.moves.append(DagMove(162, READER, READERS_VERSION, "", 16.3, 1063))
+    changes.runs.append(RunChange(161, READERS_JOB, "running", 1, 16.3, 1063))
+    changes.said += [Said(164, "DagService.DeployDag", 1063), Said(165, "SourceService.BackfillJob", 10)]
+    changes.reruns = [Rerun("request", None), Rerun("request", 2)]
+    changes.listened = [
+        Listened(106, READERS_JOB, OLD, True, 1001),
+        Listened(152, READERS_JOB, OLD, False, 1050),
+        Listened(153, READERS_JOB, NEW, True, 1050),
+        Listened(156, READERS_JOB, NEW, False, 1055),
+        Listened(157, READERS_JOB, OLD, True, 1055),
     ]
 
 

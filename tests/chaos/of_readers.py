@@ -24,14 +24,17 @@ def nobody_saw_a_mixture(evidence: Evidence) -> Iterator[str]:
         if not read.versions:
             continue
         item = by_number.get(read.deploy_number)
-        served = switches.served(item) if item is not None else {}
+        standing = [
+            active for active in switches.standing(read.deploy_number) if switches.served(active).keys() & read.versions
+        ]
+        served = {dataset: version for active in standing for dataset, version in switches.served(active).items()}
         if item is None:
             yield f"a reader was told deploy {read.deploy_number}, which there is not"
         elif any(served.get(dataset) != version for dataset, version in read.versions.items()):
             yield f"a reader saw a mixture: of deploy {read.deploy_number} it was told {dict(read.versions)}"
         elif read.ended < item.at:
             yield f"a reader saw deploy {read.deploy_number} before it was made"
-        elif replaced_at.get(read.deploy_number, NEVER) < read.began:
+        elif min((replaced_at.get(active.deploy_number, NEVER) for active in standing), default=NEVER) < read.began:
             yield f"a reader that began after deploy {read.deploy_number} was replaced saw it"
 
 

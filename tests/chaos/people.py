@@ -21,6 +21,7 @@ from tests.chaos.recorder import History
 from traceapi.control.v1.dag_service_pb2_grpc import DagServiceStub
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.control.v1.retention_service_pb2_grpc import RetentionServiceStub
+from traceapi.control.v1.source_service_pb2_grpc import SourceServiceStub
 
 _DEADLINE_SECONDS = 4.0
 _AGAIN_SECONDS = 0.1
@@ -38,7 +39,7 @@ _UNKNOWN = frozenset(
     }
 )
 """Who hears one of these may have been heard all the same, or may be heard if it asks again."""
-_SERVICES = (DagServiceStub, DatasetServiceStub, RetentionServiceStub)
+_SERVICES = (DagServiceStub, DatasetServiceStub, RetentionServiceStub, SourceServiceStub)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ PEOPLE = "people"
 """Who changes the pipeline, and who reads what it makes."""
 
 _OF_WRAPPERS = ("claim.answered", "emit.", "end.", "heartbeat.answered", "artifact.", "object.")
-OF_CHANGES = ("deploy.", "replay.", "cutover.", "abort.", "rollback.", "condemn.", "collect.", "sweep.")
+OF_CHANGES = ("deploy.", "replay.", "cutover.", "abort.", "rollback.", "rerun.", "condemn.", "collect.", "sweep.")
 _PLANNED = 6
 _BOUND = 2
 """So many of them come while something is being built."""

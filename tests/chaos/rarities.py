@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.evidence import Evidence
+from tests.chaos.evidence_of_changes import ChangesSeen
 from tests.chaos.plan import OF_CHANGES, Kind
 from tests.chaos.recorder import read_lines
+from tests.chaos.workload import READER_DAG
 
 _STALE = frozenset({"STALE_LEASE", "STALE_STREAM_EPOCH", "LEASE_LOST"})
-_CHANGES = frozenset({"DeployDag", "CutOverDag", "AbortDeployment", "RollbackDag", "CollectVersions"})
+_CHANGES = frozenset({"DeployDag", "CutOverDag", "AbortDeployment", "RollbackDag", "BackfillJob", "CollectVersions"})
 LEAST = {
     "tasks": 2_000,
     "faults that hit work": 5,
@@ -28,6 +30,8 @@ LEAST = {
     "rollbacks": 1,
     "faults that hit a change": 1,
     "looks of readers": 20,
+    "tasks run again": 1,
+    "pointers followed": 1,
 }
 """What each run has to reach."""
 
@@ -56,7 +60,7 @@ def rarities_of(evidence: Evidence, history: Path, injected: Sequence[Injected])
     changes = evidence.changes
     methods = Counter(entry.method for entry in changes.said)
     return {
-        "switches": max(0, len(changes.activated) - 1),
+        "switches": max(0, len(changes.activated) - 2),
         "rollbacks": methods["DagService.RollbackDag"],
         "builds aborted": methods["DagService.AbortDeployment"],
         "faults that hit a change": sum(map(_hits_a_change, injected)),
@@ -67,6 +71,8 @@ def rarities_of(evidence: Evidence, history: Path, injected: Sequence[Injected])
         "orphans collected": sum(item.key.startswith("data/") for item in changes.deleted),
         "tasks": len({task.task_id for task in evidence.tasks} | evidence.gone_tasks),
         "looks of readers": sum(bool(read.versions) for read in changes.reads),
+        "tasks run again": sum(rerun.task_count or 0 for rerun in changes.reruns),
+        "pointers followed": _followed(changes),
         "tasks moved": evidence.moved_tasks,
         "attempts": len(evidence.attempts),
         "events": len(evidence.events),
@@ -85,6 +91,13 @@ def rarities_of(evidence: Evidence, history: Path, injected: Sequence[Injected])
         "wake-ups unknown": wakeups["garbage"],
         "share of writes accepted": sum(write.verdict == "ok" for write in answered) / max(1, len(answered)),
     }
+
+
+def _followed(changes: ChangesSeen) -> int:
+    """How often a job of the DAG that reads the chain began to get the events of another version."""
+    versions = {item.dag_version_id for item in changes.activated if item.dag == READER_DAG}
+    jobs = {job for version in versions for job in changes.jobs.get(version, ())}
+    return sum(item.listens for item in changes.listened if item.job_version_id in jobs) - len(jobs)
 
 
 def _hits_a_change(fault: Injected) -> bool:

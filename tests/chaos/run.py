@@ -21,7 +21,7 @@ from tests.chaos.reading import Reading
 from tests.chaos.workload import Workload
 
 EVENTS = 650
-RATE = 60
+RATE = 70
 _LEASE_SECONDS = 1.0
 
 

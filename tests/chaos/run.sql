@@ -17,7 +17,7 @@ from (
         select j.job, t.job_version_id, count(*) as ended
         from any_task t
         join job_version j using (job_version_id)
-        where t.state in ('succeeded', 'dead', 'canceled', 'skipped') and j.job <> 'tagged'
+        where t.state in ('succeeded', 'dead', 'canceled', 'skipped') and j.dag = 'chaos' and j.job <> 'tagged'
         group by j.job, t.job_version_id
     ) v
     group by job
@@ -40,7 +40,7 @@ select exists (select 1 from any_task where origin = 'source_run')
 select deploy_number from deploy_counter;
 
 -- name: active
-select active_version_id::text from dag;
+select active_version_id::text from dag where dag = 'chaos';
 
 -- name: state
 -- Of a deployment.

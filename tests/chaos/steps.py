@@ -23,6 +23,7 @@ class StepKind(Enum):
     ROLLBACK = "roll back"
     ROLLBACK_TO = "roll back to the first version"
     COLLECT = "collect"
+    BACKFILL = "run again what was done"
 
 
 BUILDING = (StepKind.DEPLOY, StepKind.HOLD, StepKind.ABORT, StepKind.INTERRUPT)
@@ -57,12 +58,12 @@ class Step:
 
 
 def steps_of(rng: random.Random) -> tuple[Step, ...]:
-    """In each run something is cut over, rolled back, and collected at the end."""
+    """In each run something is cut over, rolled back, run again, and collected at the end."""
     shapes = [_FIRST]
     for letter in "BCD"[:BUILDS]:
         shapes.append(_changed(rng.choice(shapes), letter, rng))
     first = (rng.choice((StepKind.DEPLOY, StepKind.HOLD)), StepKind.ROLLBACK)
-    kinds = [*first, *(rng.choice(_ANY) for _ in range(_FREE))]
+    kinds = [*first, StepKind.BACKFILL, *(rng.choice(_ANY) for _ in range(_FREE))]
     moments = sorted(rng.uniform(_BEGIN, _END) for _ in kinds)
     current, steps = shapes[0], []
     for kind, at in zip(kinds, moments, strict=True):

@@ -58,6 +58,11 @@ class SwitchesOverTime:
             found[item.dag].append(item)
         return found
 
+    def standing(self, deploy_number: int) -> Sequence[Activated]:
+        """What is active of each DAG at that deploy."""
+        latest = {item.dag: item for item in self.activated if item.deploy_number <= deploy_number}
+        return list(latest.values())
+
     def served(self, activated: Activated) -> Mapping[str, str]:
         """Dataset versions by dataset."""
         return self._changes.datasets.get(activated.dag_version_id, {})

@@ -13,6 +13,7 @@ from tests.chaos.evidence_of_changes import (
     DagMove,
     Deleted,
     PinChange,
+    Rerun,
     RunChange,
     Said,
     Seen,
@@ -202,6 +203,31 @@ def _pin_stays(e: Evidence) -> None:
     e.changes.pins.append(PinChange(160, "another pin", 17.0))
 
 
+def _reader_left_behind(e: Evidence) -> None:
+    e.changes.listened = [item for item in e.changes.listened if item.txid != 1050]
+
+
+def _reader_follows_later(e: Evidence) -> None:
+    replaced(e.changes.listened, lambda i: i.seq == 153, seq=175, txid=1075)
+    replaced(e.changes.listened, lambda i: i.seq == 152, seq=174, txid=1075)
+
+
+def _reader_hears_both(e: Evidence) -> None:
+    e.changes.listened = [item for item in e.changes.listened if item.seq != 156]
+
+
+def _run_again_twice(e: Evidence) -> None:
+    e.changes.said.append(Said(170, "SourceService.BackfillJob", 1070))
+
+
+def _run_again_and_nothing_made(e: Evidence) -> None:
+    replaced(e.changes.said, lambda s: s.seq == 165, txid=1071)
+
+
+def _run_again_with_two_answers(e: Evidence) -> None:
+    e.changes.reruns.append(Rerun("request", 3))
+
+
 BAD: list[tuple[str, Bad]] = [
     ("S12", _two_pointers),
     ("S12", _pointer_of_another_version),
@@ -228,6 +254,12 @@ BAD: list[tuple[str, Bad]] = [
     ("S17", _build_stops_what_is_active),
     ("S17", _build_writes_into_what_is_active),
     ("S17", _build_becomes_active_by_being_staged),
+    ("S26", _run_again_twice),
+    ("S26", _run_again_and_nothing_made),
+    ("S26", _run_again_with_two_answers),
+    ("F1", _reader_left_behind),
+    ("F1", _reader_follows_later),
+    ("F1", _reader_hears_both),
     ("L1", _build_never_takes_over),
     ("L1", _events_never_made_up_for),
     ("W2", _complete_up_to_less),

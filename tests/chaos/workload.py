@@ -3,17 +3,19 @@ only fail.
 
 Each number of the source is a task of `hop`, whose event is a task of `skip`, whose event is a task of the ordered
 `ranges`: so every way of delivery is in it, tasks of their own and runs, files, watermarks and state. Each range is a
-task of `tagged`, which writes a file whose rows say of what version they are. A document has a *shape*: what is changed
+task of `tagged`, which writes a file whose rows say of what version they are, and whose event is a task of a reader in
+another DAG. A document has a *shape*: what is changed
 from one deploy to the next.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-DAG = "chaos"
+DAG, READER_DAG = "chaos", "reader"
 DATASETS = ("c.numbers", "c.hops", "c.skips", "c.ranges", "c.tagged")
 """Those of the chain, from its source on."""
 TAGGED = "c.tagged"
+TAGGED_JOB = "tagged"
 _DOCUMENT = """
 dag: {dag}
 defaults: {{execution: {{max_attempts: {attempts}, retry_backoff: 200ms, max_retry_backoff: 1s}}}}
@@ -49,6 +51,16 @@ jobs:
     outputs: {{c.poison: {{cursor: {{column: n, type: int64}}, schema: {{n: int64}}}}}}
     execution: {{max_attempts: 2}}
 """
+READER = f"""
+dag: {READER_DAG}
+defaults: {{execution: {{max_attempts: 50, retry_backoff: 200ms, max_retry_backoff: 1s}}}}
+jobs:
+  follow:
+    operator: noop
+    inputs: {{{TAGGED}: {{}}}}
+    outputs: {{r.followed: {{storage: none}}}}
+"""
+"""Another DAG, which reads the last dataset of the chain and is never changed: it follows whatever is served."""
 _SAME = ("{}", "{events: 1}")
 """Two ways of saying the same: what is built is built anew, and comes out as before."""
 

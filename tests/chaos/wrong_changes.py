@@ -15,10 +15,10 @@ def committed_before(right: Callable[..., Awaitable[Any]]) -> Callable[..., Awai
 
 
 def lacks_nothing(_right: Any) -> Callable[..., Awaitable[Lack]]:
-    async def look(*_arguments: Any, **_options: Any) -> Lack:
+    async def find_lack(*_arguments: Any, **_options: Any) -> Lack:
         return Lack((), (), (), ())
 
-    return look
+    return find_lack
 
 
 def not_fenced(_right: Any) -> Callable[..., None]:

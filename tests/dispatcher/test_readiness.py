@@ -78,7 +78,7 @@ def test_no_watermark_goes_back(watermark: StagedWatermarkRow, words: str) -> No
     assert lack([job()], [watermark]).words() == words
 
 
-def test_releases_are_held_only_where_that_lets_it_catch_up() -> None:
+def test_releases_are_halted_only_where_that_lets_it_catch_up() -> None:
     assert lack([job(open_=True)], [mark(4)]).chases
     assert not lack([job()], [mark(4)]).chases, "it has nothing to do: its source ends earlier"
     assert not lack([job(unfinished=True, open_=True)], [mark(4)]).chases

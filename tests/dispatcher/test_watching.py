@@ -146,6 +146,48 @@ async def test_who_comes_in_a_long_rest_begins_with_the_last_look(
     assert clock.looks == pytest.approx([STARTED, STARTED + 80.0])
 
 
+@pytest.mark.parametrize("leaving", [0, 1])
+async def test_who_leaves_disturbs_no_other_that_waits_for_the_look(
+    clock: Clock, watches: Watches[int], leaving: int
+) -> None:
+    """Whoever's turn it was: they have the answer of the look that has begun, and no other one is taken."""
+    both = [watches.looks("a"), watches.looks("a")]
+    clock.looking.release()
+    assert await asyncio.gather(*await _next(both)) == [1, 1]
+    waiting = await _next(both)
+    clock.go_on()
+    await _settled()
+    assert len(clock.looks) == 2
+    waiting[leaving].cancel()
+    await _settled()
+    clock.looking.release()
+    await _settled()
+    assert waiting[1 - leaving].done(), "it waits for another one"
+    assert (waiting[1 - leaving].result(), len(clock.looks)) == (2, 2)
+
+
+async def test_a_look_is_cut_off_when_nobody_is_left_who_waits_for_it(clock: Clock) -> None:
+    cut_off = 0
+
+    async def look(deployment_id: str) -> int:
+        nonlocal cut_off
+        try:
+            return await _hang()
+        finally:
+            cut_off += 1
+
+    watches = Watches(look, lambda: clock.now, clock.sleep)
+    waiting = await _next([watches.looks("a") for _ in range(3)])
+    for left in (2, 1, 0):
+        assert cut_off == 0
+        waiting[left].cancel()
+        await asyncio.wait([waiting[left]])
+    assert cut_off == 1
+    clock.now += watching.INTERVAL_SECONDS
+    watches._forget()
+    assert not watches._watched
+
+
 async def test_deployments_have_looks_of_their_own_and_are_forgotten(clock: Clock, watches: Watches[int]) -> None:
     clock.looking.release()
     clock.looking.release()
@@ -228,7 +270,7 @@ async def test_in_the_rest_of_a_look_that_failed_its_failure_is_told_and_no_long
     assert await anext(watches.looks("a")) == 7
 
 
-@pytest.mark.parametrize(("took", "after"), [(0.0, watching.INTERVAL_SECONDS), (25.0, 50.0)])
+@pytest.mark.parametrize(("took", "after"), [(0.001, watching.INTERVAL_SECONDS), (25.0, 50.0)])
 async def test_a_look_that_is_cut_off_leaves_the_turn_to_the_next_after_its_rest(
     clock: Clock, took: float, after: float
 ) -> None:
@@ -236,8 +278,8 @@ async def test_a_look_that_is_cut_off_leaves_the_turn_to_the_next_after_its_rest
     failing = Failing(clock, [_hang, _answer])
     watches = Watches(failing.look, lambda: clock.now, clock.sleep)
     (hanging,) = await _next([watches.looks("a")])
-    (waiting,) = await _next([watches.looks("a")])
     clock.now += took
+    (waiting,) = await _next([watches.looks("a")])
     hanging.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await hanging

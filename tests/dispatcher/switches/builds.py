@@ -27,7 +27,7 @@ from task t join job_version j using (job_version_id) join job_version_run r usi
 where t.state in ('queued', 'released', 'running', 'backoff') and t.origin <> 'source_run' and r.run_state = %s
 group by 1 order by 1
 """
-HELD = "select coalesce(releases_held_until > clock_timestamp(), false) from dag where dag = 'chain'"
+HALTED = "select coalesce(releases_held_until > clock_timestamp(), false) from dag where dag = 'chain'"
 OLDER = (
     "update dag set releases_held_until = releases_held_until - %(seconds)s * interval '1 s',"
     " releases_held_since = releases_held_since - %(seconds)s * interval '1 s'",

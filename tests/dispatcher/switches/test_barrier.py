@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from dispatcher.db.pool import transaction
-from dispatcher.deploy import barrier, cutover, holding, progress
+from dispatcher.deploy import barrier, cutover, halting, progress
 from dispatcher.deploy.advancing import advance
 from kernel.errors import from_rpc_error
 from tests.dispatcher.changing import Fleet, deploy, served, state, watch
@@ -16,7 +16,7 @@ from tests.dispatcher.in_process import DEADLINE, InProcess
 from tests.dispatcher.refusals import refusal
 from tests.dispatcher.switches.builds import (
     CHANGED,
-    HELD,
+    HALTED,
     OPEN,
     READER,
     built,
@@ -27,7 +27,7 @@ from tests.dispatcher.switches.builds import (
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import Deployment
 
-HELD_UNTIL = "update dag set releases_held_until = clock_timestamp() - %s::interval where dag = 'chain'"
+HALTED_UNTIL = "update dag set releases_held_until = clock_timestamp() - %s::interval where dag = 'chain'"
 BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
 
 
@@ -63,7 +63,7 @@ async def test_a_cutover_waits_for_inputs_of_which_no_watermark_tells(dispatcher
 async def test_a_build_takes_over_though_there_is_something_in_work_at_every_look(
     dispatcher: InProcess, fleet: Fleet
 ) -> None:
-    """What comes after the barrier is not waited for; what is active does nothing of it while releases are held."""
+    """What comes after the barrier is not waited for; what is active does nothing of it while releases are halted."""
     source, building = await built(dispatcher, fleet, watermark=False)
     await source.publish([3], watermark=False)
     await fleet.work("copies")
@@ -79,33 +79,33 @@ async def test_a_build_takes_over_though_there_is_something_in_work_at_every_loo
     assert dict(await dispatcher.rows(OPEN, "superseded"))["sums"] >= looks
 
 
-async def test_a_barrier_comes_with_a_hold_of_what_is_about_to_go(dispatcher: InProcess, fleet: Fleet) -> None:
+async def test_a_barrier_comes_with_a_halt_of_what_is_about_to_go(dispatcher: InProcess, fleet: Fleet) -> None:
     source, building = await built(dispatcher, fleet)
     await source.publish([3])
     await fleet.work("copies")
-    assert not await dispatcher.value(HELD)
+    assert not await dispatcher.value(HALTED)
     assert await _advance(dispatcher, building) == "building"
-    assert await dispatcher.value(HELD)
+    assert await dispatcher.value(HALTED)
 
 
-async def test_no_barrier_comes_without_a_hold(dispatcher: InProcess, fleet: Fleet) -> None:
-    """Where releases were held a moment ago it comes later: else what is active would be ahead again by then."""
+async def test_no_barrier_comes_without_a_halt(dispatcher: InProcess, fleet: Fleet) -> None:
+    """Where releases were halted a moment ago it comes later: else what is active would be ahead again by then."""
     source, building = await built(dispatcher, fleet)
-    await dispatcher.run(HELD_UNTIL, "10 s")
+    await dispatcher.run(HALTED_UNTIL, "10 s")
     await source.publish([3])
     await fleet.work("copies")
     before = await dispatcher.value(BARRIER, building.deployment_id)
     assert await _advance(dispatcher, building) == "building"
-    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
+    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HALTED)) == (before, False)
     assert (await watch(dispatcher, building)).waiting_for == "what came last is still to be done"
     await fleet.work()
     await run_again(dispatcher, 1)
     await work_of_active(dispatcher, fleet)
     assert await _advance(dispatcher, building) == "building"
-    await dispatcher.run(HELD_UNTIL, "31 s")
+    await dispatcher.run(HALTED_UNTIL, "31 s")
     assert await _advance(dispatcher, building) == "building"
     assert await dispatcher.value(BARRIER, building.deployment_id) > before
-    assert await dispatcher.value(HELD)
+    assert await dispatcher.value(HALTED)
     await fleet.work()
     assert await _advance(dispatcher, building) == "active"
 
@@ -130,31 +130,31 @@ async def _passed(dispatcher: InProcess, fleet: Fleet) -> Deployment:
     return building
 
 
-async def test_a_barrier_that_was_passed_is_good_while_releases_are_held(dispatcher: InProcess, fleet: Fleet) -> None:
+async def test_a_barrier_that_was_passed_is_good_while_releases_are_halted(dispatcher: InProcess, fleet: Fleet) -> None:
     """Else a build that has something in work at every look would never take over."""
     building = await _passed(dispatcher, fleet)
-    assert await dispatcher.value(HELD)
+    assert await dispatcher.value(HALTED)
     assert await _advance(dispatcher, building) == "active"
 
 
 async def test_once_they_go_on_another_one_is_needed(dispatcher: InProcess, fleet: Fleet) -> None:
-    """What is active does what came after the first one. A hold that begins later does not take that back."""
+    """What is active does what came after the first one. A halt that begins later does not take that back."""
     building = await _passed(dispatcher, fleet)
     before = await dispatcher.value(BARRIER, building.deployment_id)
-    await dispatcher.run(HELD_UNTIL, "1 s")
+    await dispatcher.run(HALTED_UNTIL, "1 s")
     assert await _advance(dispatcher, building) == "building"
     async with transaction(dispatcher.pool) as connection:
-        await holding.hold(connection, building.deployment_id, "another", timedelta(seconds=1))
+        await halting.halt(connection, building.deployment_id, "another", timedelta(seconds=1))
     assert await _advance(dispatcher, building) == "building"
     assert await dispatcher.value(BARRIER, building.deployment_id) == before
-    await dispatcher.run(HELD_UNTIL, "31 s")
+    await dispatcher.run(HALTED_UNTIL, "31 s")
     assert await _advance(dispatcher, building) == "building"
     assert await dispatcher.value(BARRIER, building.deployment_id) > before
     await fleet.work("sums", "last")
     assert await _advance(dispatcher, building) == "active"
 
 
-async def test_a_call_that_is_given_up_leaves_no_barrier_that_is_good_without_its_hold(
+async def test_a_call_that_is_given_up_leaves_no_barrier_that_is_good_without_its_halt(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, building = await built(dispatcher, fleet, hold=True)
@@ -163,15 +163,15 @@ async def test_a_call_that_is_given_up_leaves_no_barrier_that_is_good_without_it
     over = pb.CutOverDagRequest(deployment_id=building.deployment_id)
     call = asyncio.ensure_future(dispatcher.dags.CutOverDag(over))
     async with asyncio.timeout(DEADLINE):
-        while not await dispatcher.value(HELD):
+        while not await dispatcher.value(HALTED):
             assert not call.done()
         call.cancel()
-        while await dispatcher.value(HELD):
+        while await dispatcher.value(HALTED):
             pass
     await fleet.work()
     await run_again(dispatcher, 1)
     await work_of_active(dispatcher, fleet)
-    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.3))
+    monkeypatch.setattr(cutover, "HALT", timedelta(seconds=0.3))
     assert await refusal(dispatcher.dags.CutOverDag(over)) == "NOT_CAUGHT_UP", "the active version shows it already"
     await fleet.work()
     assert state((await dispatcher.dags.CutOverDag(over)).deployment) == "active"
@@ -180,18 +180,18 @@ async def test_a_call_that_is_given_up_leaves_no_barrier_that_is_good_without_it
 async def test_a_cutover_by_hand_waits_for_what_wasrun_again(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For as long as a hold lasts; and the barrier stays, so that the next call need not begin again."""
+    """For as long as a halt lasts; and the barrier stays, so that the next call need not begin again."""
     _, building = await built(dispatcher, fleet, hold=True)
     assert await _advance(dispatcher, building) == "held"
     await run_again(dispatcher, 1)
     await work_of_active(dispatcher, fleet)
-    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.3))
+    monkeypatch.setattr(cutover, "HALT", timedelta(seconds=0.3))
     over = pb.CutOverDagRequest(deployment_id=building.deployment_id)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await dispatcher.dags.CutOverDag(over)
     error = from_rpc_error(raised.value)
     assert error.reason_name == "NOT_CAUGHT_UP"
-    assert not await dispatcher.value(HELD)
+    assert not await dispatcher.value(HALTED)
     await fleet.work()
     assert state((await dispatcher.dags.CutOverDag(over)).deployment) == "active"
 
@@ -205,7 +205,7 @@ async def test_who_waives_the_last_scopes_waits_for_no_barrier(dispatcher: InPro
     assert state((await dispatcher.dags.CutOverDag(over)).deployment) == "active"
 
 
-async def test_more_tasks_than_a_look_reads_hold_no_cutover(
+async def test_more_tasks_than_a_look_reads_block_no_cutover(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them came after the barrier: that is found without the locks, and is known under them."""

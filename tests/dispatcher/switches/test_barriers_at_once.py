@@ -11,10 +11,10 @@ from dispatcher.deploy.stages import Standing
 from kernel.ids import new_id
 from tests.dispatcher.changing import Fleet, deploy
 from tests.dispatcher.in_process import InProcess
-from tests.dispatcher.switches.builds import CHANGED, HELD, built
+from tests.dispatcher.switches.builds import CHANGED, HALTED, built
 from traceapi.control.v1.deployment_pb2 import Deployment
 
-HOLDERS = "select count(*) from dag cross join lateral jsonb_object_keys(releases_held_by) where dag = 'chain'"
+HALTERS = "select count(*) from dag cross join lateral jsonb_object_keys(releases_held_by) where dag = 'chain'"
 BARRIER = "select barrier_at from dag_version where dag_version_id = %s"
 
 
@@ -40,11 +40,13 @@ def _before_the_locks(monkeypatch: pytest.MonkeyPatch, step: Callable[[], Awaita
 
 
 async def _take(dispatcher: InProcess, building: Deployment) -> bool:
-    return await barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES)
+    taker = barrier.Taker("chain", building.deployment_id, "user:tester")
+    return await barrier.take(dispatcher.pool, taker, cutover.HALT)
 
 
 async def _take_for_a_call(dispatcher: InProcess, building: Deployment) -> None:
-    await barrier.take_for(dispatcher.pool, "chain", building.deployment_id, new_id(), cutover.HELD_RELEASES)
+    taker = barrier.Taker("chain", building.deployment_id, "user:tester", new_id())
+    await barrier.take_for(dispatcher.pool, taker, cutover.HALT)
 
 
 async def test_of_two_who_take_one_at_once_the_second_finds_the_first_ones(
@@ -62,19 +64,19 @@ async def test_of_two_who_take_one_at_once_the_second_finds_the_first_ones(
     assert [await dispatcher.value(BARRIER, building.deployment_id)] == first
 
 
-async def test_none_is_taken_where_releases_were_held_by_then(
+async def test_none_is_taken_where_releases_were_halted_by_then(
     dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would be one without a hold."""
+    """It would be one without a halt."""
     building = await _about_to_take(dispatcher, fleet)
     before = await dispatcher.value(BARRIER, building.deployment_id)
 
-    async def held() -> None:
+    async def meanwhile() -> None:
         await dispatcher.run("update dag set releases_held_until = clock_timestamp() - interval '1 s'")
 
-    _before_the_locks(monkeypatch, held)
+    _before_the_locks(monkeypatch, meanwhile)
     assert not await _take(dispatcher, building)
-    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
+    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HALTED)) == (before, False)
 
 
 async def test_none_is_taken_by_itself_for_what_waits_for_a_person_by_then(
@@ -83,15 +85,15 @@ async def test_none_is_taken_by_itself_for_what_waits_for_a_person_by_then(
     building = await _about_to_take(dispatcher, fleet)
     before = await dispatcher.value(BARRIER, building.deployment_id)
 
-    async def held() -> None:
+    async def meanwhile() -> None:
         await deploy(dispatcher, CHANGED, hold=True)
 
-    _before_the_locks(monkeypatch, held)
+    _before_the_locks(monkeypatch, meanwhile)
     assert not await _take(dispatcher, building)
-    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
+    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HALTED)) == (before, False)
     await _take_for_a_call(dispatcher, building)
     assert await dispatcher.value(BARRIER, building.deployment_id) > before
-    assert await dispatcher.value(HELD)
+    assert await dispatcher.value(HALTED)
 
 
 async def test_none_is_taken_of_what_is_given_up_by_then(
@@ -105,7 +107,7 @@ async def test_none_is_taken_of_what_is_given_up_by_then(
 
     _before_the_locks(monkeypatch, given_up)
     assert not await _take(dispatcher, building)
-    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HELD)) == (before, False)
+    assert (await dispatcher.value(BARRIER, building.deployment_id), await dispatcher.value(HALTED)) == (before, False)
 
 
 async def test_a_call_that_joins_a_barrier_takes_no_locks(
@@ -121,7 +123,7 @@ async def test_a_call_that_joins_a_barrier_takes_no_locks(
     _before_the_locks(monkeypatch, refused)
     await _take_for_a_call(dispatcher, building)
     assert await dispatcher.value(BARRIER, building.deployment_id) == before
-    assert await dispatcher.value(HOLDERS) == 2
+    assert await dispatcher.value(HALTERS) == 2
 
 
 TOOK = """
@@ -133,7 +135,7 @@ where dag_version_id = %s
 LENGTH = "select round(extract(epoch from releases_held_until - releases_held_since))::int from dag where dag = 'chain'"
 
 
-async def test_a_hold_lasts_as_long_as_the_last_barrier_says_that_tasks_take(
+async def test_a_halt_lasts_as_long_as_the_last_barrier_says_that_tasks_take(
     dispatcher: InProcess, fleet: Fleet
 ) -> None:
     building = await _about_to_take(dispatcher, fleet)
@@ -146,7 +148,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("retaken", "took", "passed", "held"),
+    ("retaken", "took", "passed", "halted"),
     [
         pytest.param(True, 10, True, 30, id="in no time"),
         pytest.param(True, 45, True, 90, id="its tasks take long"),
@@ -155,8 +157,8 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
         pytest.param(False, 600, True, 30, id="of the staging, which took as long as the build"),
     ],
 )
-def test_a_hold_is_twice_as_long_as_the_last_barrier_took(retaken: bool, took: int, passed: bool, held: int) -> None:
+def test_a_halt_is_twice_as_long_as_the_last_barrier_took(retaken: bool, took: int, passed: bool, halted: int) -> None:
     passed_at = AT + timedelta(seconds=took)
     now = passed_at + timedelta(seconds=5)
     last = barrier.Barrier(AT, passed_at if passed else None, retaken, False, 0, None, None, now)
-    assert last.hold(cutover.HELD_RELEASES) == timedelta(seconds=held)
+    assert last.halt_length(cutover.HALT) == timedelta(seconds=halted)

@@ -15,7 +15,7 @@ from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import PIPELINE, Fleet, deploy, served, state, watch
 from tests.dispatcher.in_process import DEADLINE, InProcess
 from tests.dispatcher.refusals import refusal
-from tests.dispatcher.switches.builds import HELD, built
+from tests.dispatcher.switches.builds import HALTED, built
 from tests.dispatcher.switches.test_held_builds import RETYPED
 from traceapi.control.v1 import change_pb2
 from traceapi.control.v1 import dag_service_pb2 as pb
@@ -69,7 +69,7 @@ async def test_what_its_own_source_has_yet_to_bring_is_waited_for(
     now = await watch(dispatcher, building)
     assert state(now.deployment) == "building"
     assert now.waiting_for.startswith("the watermark of blocks, copies, echoes and 1 more would go back")
-    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.2))
+    monkeypatch.setattr(cutover, "HALT", timedelta(seconds=0.2))
     over = pb.CutOverDagRequest(deployment_id=building.deployment_id, cursors_may_differ=True)
     assert await refusal(dispatcher.dags.CutOverDag(over)) == "NOT_CAUGHT_UP"
     assert await served(dispatcher) == before
@@ -81,7 +81,7 @@ async def test_a_cutover_that_lets_cursors_differ_waits_for_the_barrier_like_any
     over = pb.CutOverDagRequest(deployment_id=building.deployment_id, cursors_may_differ=True)
     call = asyncio.ensure_future(dispatcher.dags.CutOverDag(over))
     async with asyncio.timeout(DEADLINE):
-        while not await dispatcher.value(HELD):
+        while not await dispatcher.value(HALTED):
             assert not call.done()
     assert (await watch(dispatcher, building)).waiting_for.startswith("sums still to catch up")
     await fleet.work()

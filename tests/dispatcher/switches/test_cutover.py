@@ -114,7 +114,7 @@ async def test_a_held_build_waits_for_a_person(dispatcher: InProcess, source: So
     assert await refusal(dispatcher.dags.CutOverDag(call)) == "DEPLOYMENT_FINAL"
 
 
-async def test_a_dead_task_holds_the_cutover_and_names_itself(
+async def test_a_dead_task_blocks_the_cutover_and_names_itself(
     dispatcher: InProcess, source: Source, fleet: Fleet
 ) -> None:
     await source.publish([1])
@@ -142,7 +142,7 @@ async def test_no_watermark_goes_back(
     dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last scopes are still to be done by the new version, but not by the old one."""
-    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta())
+    monkeypatch.setattr(cutover, "HALT", timedelta())
     await source.publish([1, 2])
     await fleet.work()
     await dispatcher.derive()

@@ -86,11 +86,11 @@ async def test_what_is_accepted_after_a_build_was_looked_at_is_seen_by_its_cutov
     while await dispatcher.replay():
         pass
     await fleet.work()
-    look = cutover.look
+    find_lack = cutover.find_lack
 
     async def look_and_move(connection: Connection, dag_version_id: str, *, locked: bool = False) -> readiness.Lack:
-        monkeypatch.setattr(cutover, "look", look if asked_again else pretend)
-        found = await look(connection, dag_version_id, locked=locked)
+        monkeypatch.setattr(cutover, "find_lack", find_lack if asked_again else pretend)
+        found = await find_lack(connection, dag_version_id, locked=locked)
         await dispatcher.run(AHEAD)
         return found
 
@@ -98,9 +98,9 @@ async def test_what_is_accepted_after_a_build_was_looked_at_is_seen_by_its_cutov
         return readiness.Lack((), (), (), ())
 
     before = await served(dispatcher)
-    monkeypatch.setattr(cutover, "look", look_and_move)
+    monkeypatch.setattr(cutover, "find_lack", look_and_move)
     await advance(dispatcher.pool, lambda: None)
-    monkeypatch.setattr(cutover, "look", look)
+    monkeypatch.setattr(cutover, "find_lack", find_lack)
     assert (await served(dispatcher) == before) is asked_again
     assert state((await watch(dispatcher, building)).deployment) == ("building" if asked_again else "active")
 
@@ -188,9 +188,8 @@ async def test_what_is_accepted_while_a_barrier_is_taken_is_on_one_side_of_it(
     acceptance, ops = Acceptance(new_id), [convert.emit(item, new_id).with_consumers(1)]
     async with transaction(dispatcher.pool) as connection:
         producers = await lock_producers(connection, ops)
-        taking = asyncio.create_task(
-            barrier.take(dispatcher.pool, "chain", building.deployment_id, cutover.HELD_RELEASES)
-        )
+        taker = barrier.Taker("chain", building.deployment_id, "user:tester")
+        taking = asyncio.create_task(barrier.take(dispatcher.pool, taker, cutover.HALT))
         await dispatcher.until_waiting_or_done(taking)
         assert taking.done() is not locked
         results = await acceptance.accept(producers, ops)

@@ -15,7 +15,7 @@ from tests.dispatcher.in_process import DEADLINE, InProcess
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import Deployment
 
-HELD = "select coalesce(releases_held_until > clock_timestamp(), false) from dag where dag = 'chain'"
+HALTED = "select coalesce(releases_held_until > clock_timestamp(), false) from dag where dag = 'chain'"
 # The source's cursor is another column, and so is that of all that is downstream of it.
 RETYPED = (
     PIPELINE.replace("cursor: number", "cursor: made")
@@ -49,10 +49,10 @@ async def test_a_build_is_held_while_it_is_only_behind_by_the_last_scopes(
     await _behind(dispatcher, source, fleet, building)
     await advance(dispatcher.pool, lambda: None)
     assert state((await watch(dispatcher, building)).deployment) == "held"
-    assert not await dispatcher.value(HELD), "nobody waits for it yet"
+    assert not await dispatcher.value(HALTED), "nobody waits for it yet"
 
 
-async def test_a_cutover_holds_what_is_active_until_the_build_is_level(
+async def test_a_cutover_halts_what_is_active_until_the_build_is_level(
     dispatcher: InProcess, source: Source, fleet: Fleet
 ) -> None:
     await source.publish([1])
@@ -62,7 +62,7 @@ async def test_a_cutover_holds_what_is_active_until_the_build_is_level(
     await _behind(dispatcher, source, fleet, building)
     call = asyncio.ensure_future(dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id)))
     async with asyncio.timeout(DEADLINE):
-        while not await dispatcher.value(HELD):
+        while not await dispatcher.value(HALTED):
             assert not call.done()
     await source.publish([10])
     await fleet.work()
@@ -85,13 +85,13 @@ async def test_a_cutover_that_does_not_get_level_says_so_and_lets_releases_go_on
     await fleet.work()
     building = await deploy(dispatcher, CHANGED, hold=True)
     await _behind(dispatcher, source, fleet, building)
-    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=0.3))
+    monkeypatch.setattr(cutover, "HALT", timedelta(seconds=0.3))
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
     error = from_rpc_error(raised.value)
     assert error.reason_name == "NOT_CAUGHT_UP"
-    assert "copies still to catch up. Releases of what is active were held" in error.message
-    assert not await dispatcher.value(HELD)
+    assert "copies still to catch up. Releases of what is active were halted" in error.message
+    assert not await dispatcher.value(HALTED)
 
 
 @pytest.mark.parametrize("hold", [True, False])

@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.db.rows import Connection
-from dispatcher.deploy import barrier, cutover, holding, levelling, progress, stages
+from dispatcher.deploy import barrier, cutover, halting, levelling, progress, stages
 from dispatcher.deploy.progress import StagedJobRow
 from dispatcher.deploy.readiness import Lack, Waiver
 from kernel.errors import from_rpc_error
@@ -16,7 +16,7 @@ from tests.chaos.pausing import paused
 from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, Fleet, deploy, missing, roll_back, run_states, served, state
 from tests.dispatcher.in_process import DEADLINE, InProcess
-from tests.dispatcher.switches.builds import HELD
+from tests.dispatcher.switches.builds import HALTED
 from traceapi.control.v1 import dag_service_pb2 as pb
 from traceapi.control.v1.deployment_pb2 import Deployment
 
@@ -95,7 +95,7 @@ async def test_what_is_known_to_be_done_is_seen_under_the_locks(
     """The task that is in work came after the barrier: that was found before."""
     building = await _built(dispatcher, source, fleet)
     async with transaction(dispatcher.pool) as connection:
-        await holding.hold(connection, building.deployment_id, "somebody", cutover.HELD_RELEASES)
+        await halting.halt(connection, building.deployment_id, "somebody", cutover.HALT)
     await dispatcher.run(AWAITED, building.deployment_id)
     await dispatcher.run("update task set created_at = clock_timestamp() where state = 'queued'")
     assert await cutover.cut_over(dispatcher.pool, building.deployment_id, "user:tester") is None
@@ -116,7 +116,7 @@ async def test_a_cutover_that_waits_takes_the_locks_twice(
         while steps.count("long look") < 4:
             assert not call.done()
             await asyncio.sleep(0)
-    assert await dispatcher.value(HELD)
+    assert await dispatcher.value(HALTED)
     assert steps.count("locks") == 1
     await fleet.work()
     assert state((await call).deployment) == "active"
@@ -185,7 +185,7 @@ async def test_a_version_that_is_refused_under_the_locks_is_tried_again_after_a_
         tries += 1
 
     monkeypatch.setattr(cutover, "cut_over", refused)
-    monkeypatch.setattr(cutover, "HELD_RELEASES", timedelta(seconds=3 * levelling.LOOK_SECONDS))
+    monkeypatch.setattr(cutover, "HALT", timedelta(seconds=3 * levelling.LOOK_SECONDS))
     monkeypatch.setattr(levelling, "IDLE_SECONDS", 60.0)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await dispatcher.dags.CutOverDag(pb.CutOverDagRequest(deployment_id=building.deployment_id))
@@ -200,18 +200,19 @@ async def test_a_call_rests_for_as_long_as_its_look_took(
     building = await _built(dispatcher, source, fleet)
     now = 100.0
     rests: list[float] = []
-    look = cutover.look
+    find_lack = cutover.find_lack
 
     async def long_look(connection: Connection, dag_version_id: str, *, locked: bool = False) -> Lack:
         nonlocal now
         now += 3.0
-        return await look(connection, dag_version_id, locked=locked)
+        return await find_lack(connection, dag_version_id, locked=locked)
 
     async def rest(seconds: float) -> None:
         rests.append(seconds)
 
-    monkeypatch.setattr(cutover, "look", long_look)
+    monkeypatch.setattr(cutover, "find_lack", long_look)
     monkeypatch.setattr(levelling, "_now", lambda: now)
-    wait = levelling._Wait(dispatcher.pool, "chain", building.deployment_id, "call", sleep=rest)
-    assert await wait.rest(await wait.look())
+    taker = barrier.Taker("chain", building.deployment_id, "user:tester", "call")
+    wait = levelling._Wait(dispatcher.pool, taker, sleep=rest)
+    assert await wait.go_on(await wait.find_lack())
     assert rests == [3.0]

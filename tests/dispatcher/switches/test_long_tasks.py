@@ -1,4 +1,4 @@
-"""Tasks that take as long as a hold of releases, or longer, starve no build: it takes over though what is active has
+"""Tasks that take as long as a halt of releases, or longer, starve no build: it takes over though what is active has
 something in work at all times, and no watermark goes back.
 
 Time is simulated: it goes on by making older everything that the database has noted.
@@ -63,7 +63,7 @@ def _between_30_and_60(run_state: str, number: int) -> int:
 @pytest.mark.parametrize(
     "takes",
     [
-        # This one gets there by holds of 30 s too; the others need longer ones.
+        # This one gets there by halts of 30 s too; the others need longer ones.
         pytest.param(_between_30_and_60, id="both between 30 s and 60 s"),
         pytest.param(lambda run_state, number: 45 if run_state == "running" else 60, id="the new one 60 s"),
         pytest.param(

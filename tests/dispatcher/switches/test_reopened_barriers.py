@@ -3,8 +3,9 @@
 import grpc
 import pytest
 
-from dispatcher.db.pool import Pool
-from dispatcher.deploy import cutover
+from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.rows import Connection
+from dispatcher.deploy import barrier, cutover, following
 from dispatcher.deploy.readiness import Waiver
 from dispatcher.deploy.store import VersionRow
 from kernel.errors import from_rpc_error
@@ -37,6 +38,24 @@ async def _reopened(dispatcher: InProcess, fleet: Fleet) -> Deployment:
 async def test_it_is_said_what_is_waited_for(dispatcher: InProcess, fleet: Fleet) -> None:
     building = await _reopened(dispatcher, fleet)
     assert (await watch(dispatcher, building)).waiting_for == "mine still to catch up"
+
+
+async def test_that_halts_came_to_nothing_before_says_nothing_of_what_follows(
+    dispatcher: InProcess, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one comes as soon as it would have after the staging."""
+    follow = following.follow_pointers
+
+    async def tried_in_vain(connection: Connection, dag: str) -> None:
+        await connection.execute("update dag_version set barriers_by_itself = 9")
+        await follow(connection, dag)
+
+    monkeypatch.setattr(following, "follow_pointers", tried_in_vain)
+    building = await _reopened(dispatcher, fleet)
+    async with transaction(dispatcher.pool) as connection:
+        reopened = await barrier.get(connection, building.deployment_id)
+    assert reopened is not None
+    assert (reopened.by_itself, reopened.pause(barrier.LEAST_HALT)) == (0, barrier.LEAST_HALT)
 
 
 async def test_a_cutover_by_hand_takes_no_locks(

@@ -17,7 +17,7 @@ dag: reader
 jobs:
   mine: {operator: splitter, inputs: {copies: {}}, outputs: {mine: {storage: none}}}
 """
-HELD = "update dag set releases_held_until = clock_timestamp() + interval '1 minute' where dag = 'chain'"
+HALTED = "update dag set releases_held_until = clock_timestamp() + interval '1 minute' where dag = 'chain'"
 OWNERS = ("copies", "echo", "apart")
 
 

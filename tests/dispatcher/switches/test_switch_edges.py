@@ -152,14 +152,14 @@ async def test_a_build_that_is_given_up_while_it_is_looked_at_stays_so(
     dispatcher: InProcess, source: Source, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = await deploy(dispatcher, CHANGED, hold=True)
-    look = cutover.look
+    find_lack = cutover.find_lack
 
     async def look_and_abort(connection: Connection, dag_version_id: str) -> readiness.Lack:
-        found = await look(connection, dag_version_id)
+        found = await find_lack(connection, dag_version_id)
         await dispatcher.dags.AbortDeployment(pb.AbortDeploymentRequest(deployment_id=held.deployment_id))
         return found
 
-    monkeypatch.setattr(cutover, "look", look_and_abort)
+    monkeypatch.setattr(cutover, "find_lack", look_and_abort)
     await advance(dispatcher.pool, lambda: None)
     assert state((await watch(dispatcher, held)).deployment) == "aborted"
 
@@ -256,13 +256,13 @@ async def test_a_build_that_fails_holds_no_other_one(
         "dag: another\njobs:\n  a: {operator: splitter, inputs: {parts: {}}, outputs: {a: {storage: none}}}\n",
     )
     good = await deploy(dispatcher, CHANGED)
-    look = cutover.look
+    find_lack = cutover.find_lack
 
     async def fail(connection: Connection, dag_version_id: str, *, locked: bool = False) -> readiness.Lack:
         if dag_version_id == bad.deployment_id:
             raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "it changed meanwhile")
-        return await look(connection, dag_version_id, locked=locked)
+        return await find_lack(connection, dag_version_id, locked=locked)
 
-    monkeypatch.setattr(cutover, "look", fail)
+    monkeypatch.setattr(cutover, "find_lack", fail)
     await fleet.catch_up()
     assert state((await watch(dispatcher, good)).deployment) == "active"

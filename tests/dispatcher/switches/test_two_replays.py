@@ -17,7 +17,7 @@ jobs:
   mine: {operator: splitter, inputs: {copies: {}}, outputs: {mine: {storage: none}}}
 """
 OWED = "select count(*) from subscription join job_version using (job_version_id) where dag = 'reader' and not replayed"
-HOLD = "update dag set releases_held_until = clock_timestamp() + interval '1 minute' where dag = 'chain'"
+HALT = "update dag set releases_held_until = clock_timestamp() + interval '1 minute' where dag = 'chain'"
 OWN = ("copies", "echo", "apart")
 
 
@@ -64,7 +64,7 @@ async def _first_switch(dispatcher: InProcess, source: Source, fleet: Fleet) -> 
     async with _behind(dispatcher):
         await deploy(dispatcher, CHANGED)
         await source.publish([3, 4])
-        await dispatcher.run(HOLD)
+        await dispatcher.run(HALT)
         await fleet.catch_up(*OWN)
     after = (await served(dispatcher))["copies"]
     assert after != before

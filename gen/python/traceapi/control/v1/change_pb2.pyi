@@ -66,6 +66,14 @@ class _AuditActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditActi
     """The last of a dataset version that had been given up was removed."""
     AUDIT_ACTION_COLLECT_ORPHANS: _AuditAction.ValueType  # 19
     """Files of lost attempts were removed."""
+    AUDIT_ACTION_HALT: _AuditAction.ValueType  # 20
+    """Releases of the jobs that a version is about to replace were halted for a while, so that it gets level: for somebody who asked for its
+    cutover, or by itself.
+    """
+    AUDIT_ACTION_JOIN_CUT_OVER: _AuditAction.ValueType  # 21
+    """A version took over for which somebody else had asked too, or the dispatcher by itself: whoever only waited for it. The cutover is on
+    record by itself.
+    """
 
 class AuditAction(_AuditAction, metaclass=_AuditActionEnumTypeWrapper):
     """What was done, or asked for."""
@@ -110,6 +118,14 @@ AUDIT_ACTION_COLLECT: AuditAction.ValueType  # 18
 """The last of a dataset version that had been given up was removed."""
 AUDIT_ACTION_COLLECT_ORPHANS: AuditAction.ValueType  # 19
 """Files of lost attempts were removed."""
+AUDIT_ACTION_HALT: AuditAction.ValueType  # 20
+"""Releases of the jobs that a version is about to replace were halted for a while, so that it gets level: for somebody who asked for its
+cutover, or by itself.
+"""
+AUDIT_ACTION_JOIN_CUT_OVER: AuditAction.ValueType  # 21
+"""A version took over for which somebody else had asked too, or the dispatcher by itself: whoever only waited for it. The cutover is on
+record by itself.
+"""
 Global___AuditAction: _TypeAlias = AuditAction  # noqa: Y015
 
 class _AuditOutcome:
@@ -168,7 +184,7 @@ class DagChange(_message.Message):
     method: _builtins.str
     """The call by which it is asked for, such as `DagService.RollbackDag`, also where the dispatcher did it by itself."""
     actor: _builtins.str
-    """Who asked, such as `user:alice`. A cutover that came by itself, or was tried, has who deployed the version."""
+    """Who asked, such as `user:alice`. A cutover that came by itself, or was tried, and a halt for it have who deployed the version."""
     outcome: Global___AuditOutcome.ValueType
     """How it ended."""
     reason: _builtins.str

@@ -158,7 +158,7 @@ class DagServiceServicer:
 
     def CutOverDag(self, request, context):
         """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits 30 s
-        at most, 120 s where its tasks take long, and holds releases of jobs that are about to go. Calls at the same time wait together. Repeatable:
+        at most, 120 s where its tasks take long, and halts releases of jobs that are about to go. Calls at the same time wait together. Repeatable:
         what is active is the answer. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

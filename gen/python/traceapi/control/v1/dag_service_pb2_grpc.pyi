@@ -52,7 +52,7 @@ class DagServiceStub:
     """Follows a deployment: its state now, or of the last look where looks take long; then each change until it is final. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]
     """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits 30 s
-    at most, 120 s where its tasks take long, and holds releases of jobs that are about to go. Calls at the same time wait together. Repeatable:
+    at most, 120 s where its tasks take long, and halts releases of jobs that are about to go. Calls at the same time wait together. Repeatable:
     what is active is the answer. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS.
     """
     AbortDeployment: _grpc.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]
@@ -99,7 +99,7 @@ class DagServiceAsyncStub(DagServiceStub):
     """Follows a deployment: its state now, or of the last look where looks take long; then each change until it is final. DEPLOYMENT_NOT_FOUND."""
     CutOverDag: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.CutOverDagRequest, _dag_service_pb2.CutOverDagResponse]  # type: ignore[assignment]
     """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits 30 s
-    at most, 120 s where its tasks take long, and holds releases of jobs that are about to go. Calls at the same time wait together. Repeatable:
+    at most, 120 s where its tasks take long, and halts releases of jobs that are about to go. Calls at the same time wait together. Repeatable:
     what is active is the answer. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS.
     """
     AbortDeployment: _aio.UnaryUnaryMultiCallable[_dag_service_pb2.AbortDeploymentRequest, _dag_service_pb2.AbortDeploymentResponse]  # type: ignore[assignment]
@@ -179,7 +179,7 @@ class DagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dag_service_pb2.CutOverDagResponse, _abc.Awaitable[_dag_service_pb2.CutOverDagResponse]]:
         """Puts a version that was built in the place of the active one. For the last scopes, and for what was accepted before this call, it waits 30 s
-        at most, 120 s where its tasks take long, and holds releases of jobs that are about to go. Calls at the same time wait together. Repeatable:
+        at most, 120 s where its tasks take long, and halts releases of jobs that are about to go. Calls at the same time wait together. Repeatable:
         what is active is the answer. DEPLOYMENT_NOT_FOUND, DEPLOYMENT_FINAL, NOT_CAUGHT_UP, TOO_MANY_ROWS.
         """
 

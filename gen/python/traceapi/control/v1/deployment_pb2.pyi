@@ -185,7 +185,7 @@ class BuildProgress(_message.Message):
     replaying: _builtins.bool
     """Further tasks are being made of the retained events of its inputs."""
     dead_task_id: _builtins.str
-    """A task that is dead and holds the cutover, a uuid; empty where there is none."""
+    """A task that is dead and blocks the cutover, a uuid; empty where there is none."""
     def __init__(
         self,
         *,

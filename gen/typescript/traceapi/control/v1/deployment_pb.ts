@@ -179,7 +179,7 @@ export type BuildProgress = Message<"traceapi.control.v1.BuildProgress"> & {
   replaying: boolean;
 
   /**
-   * A task that is dead and holds the cutover, a uuid; empty where there is none.
+   * A task that is dead and blocks the cutover, a uuid; empty where there is none.
    *
    * @generated from field: string dead_task_id = 5;
    */
