@@ -228,10 +228,10 @@ class QueryRunner:
 
     def _pin(self, query: RunningQuery, text: QueryText, names: Sequence[Name]) -> PinDatasetsResponse:
         """Pins once; where the caller waits for watermarks, the first pin that has reached them."""
-        wanted = list(dict.fromkeys(name.dataset_id for name in names))
+        named = texts.demanded(names)
         pause = _FIRST_PAUSE
         while True:
-            pinned = self.resolver.pin(wanted, text.as_of)
+            pinned = self.resolver.pin(named, text.as_of)
             query.pin_id = pinned.pin.pin_id
             missing = missing_watermark(pinned, text.min_watermarks)
             if missing is None:
