@@ -19,6 +19,7 @@ from queryd import failures, records, texts
 from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
+from queryd.engine.answers import Envelope
 from queryd.engine.messages import CheckedText, Job, Kind, Name, ProtocolError
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
@@ -77,8 +78,15 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrowMessage:
+    """One IPC message of the answer, in the envelope that was asked for."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ArrowPart:
-    """One IPC message of the answer, or a part of it: the last one says so."""
+    """A part, as it is, of an IPC message that is too large for one piece; the last one says so."""
 
     data: bytes
     last: bool
@@ -91,6 +99,9 @@ class Finished:
     row_count: int
     arrow_bytes: int
     elapsed: float
+
+
+Parts = Generator[Started | ArrowMessage | ArrowPart | Finished, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,7 @@ class QueryRunner:
     new_id: IdSource
     clock: Callable[[], float] = field(default=time.monotonic)
 
-    def run(self, text: QueryText, on_start: OnStart) -> Generator[Started | ArrowPart | Finished, None, None]:
+    def run(self, text: QueryText, on_start: OnStart, envelope: Envelope) -> Parts:
         """The answer in parts: what is read, then messages of an Arrow stream, then the figures. Raises TraceError.
 
         The engine begins when what is read has been told, and does as much as can wait to be read.
@@ -147,9 +158,7 @@ class QueryRunner:
             prepared.cell.send(Kind.RUN, b"")
             yield _started(prepared)
             query.arrow_bytes = len(prepared.schema)
-            for part in self._parts(query, prepared):
-                query.arrow_bytes += len(part.data)
-                yield part
+            yield from self._messages(query, prepared, envelope)
             query.check()
             yield Finished(query.row_count, query.arrow_bytes, self.clock() - begin)
 
@@ -245,15 +254,21 @@ class QueryRunner:
             query.check()
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _parts(self, query: RunningQuery, prepared: _Prepared) -> Iterator[ArrowPart]:
-        while True:
-            kind, payload = prepared.cell.receive()
-            if kind is Kind.FINISHED:
-                return
-            if kind not in (Kind.ARROW, Kind.ARROW_PART):
-                raise self._unexpected(prepared.cell, prepared.datasets, kind, payload)
-            query.row_count, data = messages.unpack_arrow(payload, query.row_count, prepared.max_rows)
-            yield ArrowPart(data, kind is Kind.ARROW)
+    def _messages(
+        self, query: RunningQuery, prepared: _Prepared, envelope: Envelope
+    ) -> Iterator[ArrowMessage | ArrowPart]:
+        while (answered := prepared.cell.receive_answer(envelope)).kind is not Kind.FINISHED:
+            if answered.kind not in (Kind.ARROW, Kind.ARROW_PART, Kind.ARROW_END):
+                raise self._unexpected(prepared.cell, prepared.datasets, answered.kind, answered.payload)
+            # The count goes on record, where a number that cannot be stored would keep the record out.
+            if not query.row_count <= answered.row_count <= prepared.max_rows:
+                raise ProtocolError(f"{answered.row_count} rows, after {query.row_count}, {prepared.max_rows} at most")
+            query.row_count = answered.row_count
+            query.arrow_bytes += answered.arrow_bytes
+            if answered.kind is Kind.ARROW:
+                yield ArrowMessage(answered.payload)
+            else:
+                yield ArrowPart(answered.payload, answered.kind is Kind.ARROW_END)
 
     def _expect(self, cell: CellProcess, datasets: Sequence[ResolvedDataset], wanted: Kind) -> bytes:
         kind, payload = cell.receive()

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from queryd.demands import Demands, passed_on
 from queryd.engine import calls, messages, session
+from queryd.engine.answers import write_message
 from queryd.engine.arrow_messages import MessageWriter
 from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Kind, Name, VirtualTexts
 from queryd.engine.parameters import Bound, bound, constants, unbound
@@ -177,7 +178,7 @@ class _Cell:
             if row_count > job.max_rows:
                 raise session.TooManyRowsError(job.max_rows)
             for message in writer.messages(batch):
-                messages.write_arrow(self._answers, row_count, memoryview(message))
+                write_message(self._answers, row_count, memoryview(message))
         self._say(Kind.FINISHED, b"")
 
     def _fail(self, failure: Failure) -> None:
