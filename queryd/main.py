@@ -164,11 +164,12 @@ def build_server(
     stub = DatasetServiceStub(channel)
     resolver, recorder = Resolver(stub, config.query_lease_seconds), Recorder(sender(stub))
     parts.callback(recorder.close)
-    aftermath = Aftermath(resolver.release)
+    aftermath, watcher = Aftermath(resolver.release), Watcher(resolver)
     parts.callback(aftermath.close)
+    parts.callback(watcher.close)
     runner = QueryRunner(
         *(resolver, pool, files, queries, config.query_max_rows),
-        *(Watcher(resolver), aftermath, recorder.record, new_id),
+        *(watcher, aftermath, recorder.record, new_id),
     )
     server = sync_server(
         listen=config.query_listen,
