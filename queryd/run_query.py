@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 
@@ -196,8 +197,8 @@ class QueryRunner:
                 failure = query.stopped or canceled("its answer is not read any more")
                 raise
             finally:
-                self.aftermath.take(Remains(query.end(), held.pop_all(), query.pin_id))
-                self._ended(query, failure, self.clock() - begin)
+                tell = partial(self._ended, query, failure, self.clock() - begin)
+                self.aftermath.take(Remains(query.end(), held.pop_all(), query.pin_id, tell))
 
     def _ended(self, query: RunningQuery, failure: TraceError | None, elapsed: float) -> None:
         _log.info(

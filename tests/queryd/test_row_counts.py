@@ -1,6 +1,8 @@
 """What a cell says of the rows that it gave is believed only where it can be so: it goes on record."""
 
 import io
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +11,7 @@ import pytest
 
 from kernel.errors import TraceError
 from kernel.ids import new_id
-from queryd.aftermath import Aftermath
+from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
 from queryd.engine.answers import Answered, Envelope, read_answer, write_message
@@ -82,6 +84,22 @@ def _asked(*row_counts: int) -> tuple[list[str], record_pb.QueryRecord]:
     finally:
         aftermath.close()
     return ends, told[0]
+
+
+def test_the_end_of_a_query_is_told_beside_all_else_that_is_left() -> None:
+    released, told, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def tell() -> None:
+        told.set()
+        assert go_on.wait(20)
+        raise ValueError("a defect")
+
+    aftermath = Aftermath(lambda pin_id: released.set())
+    aftermath.take(Remains(None, ExitStack(), "pin", tell))  # returns, though nothing is told yet
+    assert told.wait(20)
+    assert released.wait(20)
+    go_on.set()
+    aftermath.close()
 
 
 def test_rows_that_can_be_so_are_on_record() -> None:
