@@ -1,7 +1,8 @@
-"""What is left of a query once its answer is given: its process, its files, its pin. Nobody waits for that any more.
+"""What is left of a query once its answer is given: its record, process, files, pin. Nobody waits for that any more.
 
 The process is killed by whoever ends the query; here it is waited for, and its folder removed; then the files that it
-read are let go of, and last the pin is released, by another thread, for that is a call that may not be answered.
+read are let go of, and last the pin is released, by another thread, for that is a call that may not be answered. How
+the query ended is told by a third one, which waits for none of this.
 """
 
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from kernel.errors import TraceError
 from kernel.telemetry import get_logger
@@ -21,15 +23,16 @@ _LAST_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """`held` are the files, and whatever else the process used. An empty pin is none."""
+    """`held` are the files, and whatever else the process used. An empty pin is none. `tell` tells how it ended."""
 
     cell: CellProcess | None
     held: ExitStack
     pin_id: str
+    tell: Callable[[], None] = lambda: None
 
 
 class Aftermath:
-    """One for each queryd, with a thread for processes and one for pins."""
+    """One for each queryd, with a thread for processes, one for pins, and one that tells how queries ended."""
 
     def __init__(self, release: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         """`release` ends a pin's lease; it raises TraceError."""
@@ -38,13 +41,12 @@ class Aftermath:
         self._end: float | None = None
         self._cells = ThreadPoolExecutor(1, "aftermath")
         self._pins = ThreadPoolExecutor(1, "pins")
+        self._ends = ThreadPoolExecutor(1, "ends")
 
     def take(self, remains: Remains) -> None:
         """Returns at once; of one that comes after the end it is done here."""
-        try:
-            self._cells.submit(self._clear, remains)
-        except RuntimeError:
-            self._clear(remains)
+        _submit(self._ends, partial(_attempt, remains.tell, "the end of a query could not be told"))
+        _submit(self._cells, partial(self._clear, remains))
 
     def release(self, pin_id: str) -> None:
         """Ends a pin's lease; where that is not to be had it ends by itself."""
@@ -59,6 +61,7 @@ class Aftermath:
 
     def close(self) -> None:
         """Does what is left. Can be repeated."""
+        self._ends.shutdown(wait=True)
         self._cells.shutdown(wait=True)
         if self._end is None:
             self._end = self._clock() + _LAST_SECONDS
@@ -69,10 +72,15 @@ class Aftermath:
             _attempt(remains.cell.close, "a cell could not be closed")
         _attempt(remains.held.close, "what a query held could not be let go of")
         if remains.pin_id:
-            try:
-                self._pins.submit(self.release, remains.pin_id)
-            except RuntimeError:
-                self.release(remains.pin_id)
+            _submit(self._pins, partial(self.release, remains.pin_id))
+
+
+def _submit(thread: ThreadPoolExecutor, step: Callable[[], None]) -> None:
+    """Has it done by the thread; here, where that has ended."""
+    try:
+        thread.submit(step)
+    except RuntimeError:
+        step()
 
 
 def _attempt(step: Callable[[], object], failure: str) -> None:

@@ -5,7 +5,7 @@ that is mentioned several times is read within bounds that hold all of its menti
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 from typing import Any
@@ -48,6 +48,15 @@ def cursor_bounds(mentions: Sequence[Sequence[Term]], cursor: CursorSpec) -> Cur
     if None not in uppers:
         bounds.upper.CopyFrom(_value(max(uppers)))
     return bounds if bounds.HasField("lower") or bounds.HasField("upper") else None
+
+
+def bounds_by_column(mentions: Sequence[Sequence[Term]]) -> Iterator[tuple[str, CursorBounds]]:
+    """The same before the cursor is known: by each column that it may be, for each type that it may have."""
+    for column in dict.fromkeys(term.column for terms in mentions[:1] for term in terms):
+        for cursor_type in _CONVERT:
+            bounds = cursor_bounds(mentions, CursorSpec(column=column, type=cursor_type))
+            if bounds is not None:
+                yield column, bounds
 
 
 def _range(terms: Iterable[Term], convert: Convert) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import grpc
+from arrow_flight import flight_pb2
 
 from kernel import seccomp
 from kernel.artifacts import ArtifactStore, open_store, require_usable
@@ -34,21 +35,24 @@ from queryd.files import CopiedFiles, FilesInPlace, PinnedFiles
 from queryd.flight.held import HeldQueries
 from queryd.flight.metadata import Metadata
 from queryd.flight.queries import FlightQueries
-from queryd.flight.registration import add_flight_service
 from queryd.flight.service import FlightService
+from queryd.flight.wire import not_offered
 from queryd.recording import Recorder, sender
+from queryd.registration import add_service
 from queryd.resolve import Resolver
 from queryd.rpc.query_service import QueryService
 from queryd.run_query import QueryRunner
 from queryd.running import RunningQueries
 from queryd.watch import Watcher
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from traceapi.query.v1.query_service_pb2_grpc import add_QueryServiceServicer_to_server
+from traceapi.query.v1 import query_service_pb2
 
 _log = get_logger("queryd.main")
 _USERS = AccessPolicy(
     {Role.USER: frozenset({"/traceapi.query.v1.QueryService", "/arrow.flight.protocol.FlightService"})}
 )
+_QUERY_SERVICE = query_service_pb2.DESCRIPTOR.services_by_name["QueryService"]
+_FLIGHT_SERVICE = flight_pb2.DESCRIPTOR.services_by_name["FlightService"]
 # How long a query of Flight, once begun, waits for the call that reads it.
 _HELD_SECONDS = 5.0
 # After the drain, how long all that is left may take to end.
@@ -160,11 +164,12 @@ def build_server(
     stub = DatasetServiceStub(channel)
     resolver, recorder = Resolver(stub, config.query_lease_seconds), Recorder(sender(stub))
     parts.callback(recorder.close)
-    aftermath = Aftermath(resolver.release)
+    aftermath, watcher = Aftermath(resolver.release), Watcher(resolver)
     parts.callback(aftermath.close)
+    parts.callback(watcher.close)
     runner = QueryRunner(
         *(resolver, pool, files, queries, config.query_max_rows),
-        *(Watcher(resolver), aftermath, recorder.record, new_id),
+        *(watcher, aftermath, recorder.record, new_id),
     )
     server = sync_server(
         listen=config.query_listen,
@@ -174,11 +179,12 @@ def build_server(
         # Those of Flight that wait for a place must not keep out those that come to read what has one.
         max_threads=2 * config.query_slots + config.query_waiting + _THREADS_BESIDE_QUERIES,
     )
-    add_QueryServiceServicer_to_server(QueryService(runner, queries, new_id), server.server)
+    add_service(QueryService(runner, queries, new_id), _QUERY_SERVICE, server.server, not_offered)
     held = HeldQueries(_HELD_SECONDS)
     parts.callback(held.close)
     metadata = Metadata(resolver.datasets, version("trace-pipelines"))
-    add_flight_service(FlightService(FlightQueries(runner, held, new_id), metadata, queries), server.server)
+    flight = FlightService(FlightQueries(runner, held, new_id), metadata, queries)
+    add_service(flight, _FLIGHT_SERVICE, server.server, not_offered)
     return server
 
 

@@ -1,12 +1,14 @@
-"""Names of a query to what it reads: one pin, then the files and scopes behind it.
+"""Names of a query to what it reads: one pin, and the files and scopes behind it.
 
-A query is pinned once, at its start. Nothing that happens in the dispatcher later changes what it reads. This module
-asks the dispatcher and keeps nothing; `queryd/run_query.py` decides when.
+A query is pinned once, at its start. Nothing that happens in the dispatcher later changes what it reads. Where the
+files are few they come with the pin, else they are asked for; both ways they come as the same pages. This module asks
+the dispatcher and keeps nothing; `queryd/run_query.py` decides when.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import grpc
@@ -14,7 +16,7 @@ import pyarrow as pa
 
 from kernel.dataset_sql import folded
 from kernel.errors import TraceError, from_rpc_error
-from queryd.cursor_bounds import cursor_bounds
+from queryd.cursor_bounds import bounds_by_column, cursor_bounds
 from queryd.demands import Demands
 from queryd.scopes import scope_rows, scope_schema
 from traceapi.control.v1 import dataset_service_pb2 as pb
@@ -26,6 +28,8 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _CALL_SECONDS = 10.0
 _PAGE_DATASETS = 1000
+# As PinDatasets takes. What is left out leaves more files, which is no harm.
+_MOST_BOUNDS = 1000
 # Of the scopes of datasets without files; they are held in memory, 32 bytes each.
 _MOST_SCOPES = 10_000_000
 
@@ -76,9 +80,11 @@ class Resolver:
         self._stub = stub
         self.lease_seconds = lease_seconds
 
-    def pin(self, names: Sequence[str], as_of: AsOf) -> pb.PinDatasetsResponse:
-        """Pins datasets at one moment. DATASET_NOT_FOUND, NAME_AMBIGUOUS, PIN_COLLECTED."""
-        request = pb.PinDatasetsRequest(names=names, pin=as_of.pin)
+    def pin(self, named: Demands, as_of: AsOf) -> pb.PinDatasetsResponse:
+        """Pins datasets at one moment, by name, with what the text itself demands of their rows. DATASET_NOT_FOUND,
+        NAME_AMBIGUOUS, PIN_COLLECTED."""
+        request = pb.PinDatasetsRequest(names=named, pin=as_of.pin, files_wanted=True)
+        request.bounds.extend(islice(_named_bounds(named), _MOST_BOUNDS))
         request.lease_duration.FromSeconds(self.lease_seconds)
         if as_of.deploy_number is not None:
             request.deploy_number = as_of.deploy_number
@@ -112,7 +118,7 @@ class Resolver:
     def resolve(
         self, pinned: pb.PinDatasetsResponse, demands: Demands, timeout: float, begun: Callable[[Any], None]
     ) -> list[ResolvedDataset]:
-        """The files and scopes of all datasets that may have rows that count, each dataset once. `begun` hears of the
+        """The files and scopes of all datasets that may have rows that count, each dataset once. `begun` hears of a
         call, which may take all the time there is, and may cancel it. PIN_COLLECTED, NOT_IMPLEMENTED (its storage)."""
         found: dict[str, pb.PinnedDataset] = {}
         spellings: dict[str, list[str]] = {}
@@ -124,46 +130,52 @@ class Resolver:
             if dataset.dataset.spec.storage == Storage.STORAGE_POSTGRES:
                 message = f'dataset "{dataset.dataset.dataset_id}" is stored in Postgres, which queries cannot read yet'
                 raise TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
-        items = [pb.ResolveItem(pin=dataset.pin) for dataset in stored]
-        for dataset, item in zip(stored, items, strict=True):
-            bounds = cursor_bounds(demands.get(dataset.dataset.dataset_id, ()), dataset.dataset.spec.cursor)
-            if bounds is not None:
-                item.bounds.CopyFrom(bounds)
-        answers = self._pages(stored, items, timeout, begun) if stored else {}
+        answers: Mapping[str, _Answer] = {}
+        if pinned.files:
+            answers = _gathered(pinned.datasets, pinned.files)
+        elif stored:
+            request = pb.ResolveDatasetsRequest(items=[_item(dataset, demands) for dataset in stored])
+            with _translated():
+                call = self._stub.ResolveDatasets(request, timeout=timeout)
+                begun(call)
+                answers = _gathered(stored, call)
         return [
             _resolved(dataset, spellings[dataset_id], answers.get(dataset_id)) for dataset_id, dataset in found.items()
         ]
 
-    def _pages(
-        self,
-        stored: Sequence[pb.PinnedDataset],
-        items: Sequence[pb.ResolveItem],
-        timeout: float,
-        begun: Callable[[Any], None],
-    ) -> dict[str, _Answer]:
-        request = pb.ResolveDatasetsRequest(items=items)
-        answers = [_Answer() for _ in stored]
-        scope_count = 0
-        with _translated():
-            call = self._stub.ResolveDatasets(request, timeout=timeout)
-            begun(call)
-            for page in call:
-                dataset, answer = stored[page.item_index], answers[page.item_index]
-                if page.HasField("error"):
-                    raise TraceError(page.error.reason, page.error.message, metadata=dict(page.error.metadata))
-                answer.artifacts += page.artifacts
-                if page.events:
-                    answer.batches.append(scope_rows(dataset.dataset.spec.cursor.type, page.events))
-                answer.last = page.last
-                scope_count += len(page.events)
-                if scope_count > _MOST_SCOPES:
-                    message = f"the query reads more than {_MOST_SCOPES:,} scopes"
-                    raise TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message)
-        for dataset, answer in zip(stored, answers, strict=True):
-            if not answer.last:
-                message = f'the files of dataset "{dataset.dataset.dataset_id}" were not all told'
-                raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, message)
-        return {dataset.dataset.dataset_id: answer for dataset, answer in zip(stored, answers, strict=True)}
+
+def _named_bounds(named: Demands) -> Iterator[pb.NamedBounds]:
+    for name, mentions in named.items():
+        for column, bounds in bounds_by_column(mentions):
+            yield pb.NamedBounds(name=name, column=column, bounds=bounds)
+
+
+def _item(dataset: pb.PinnedDataset, demands: Demands) -> pb.ResolveItem:
+    demanded = demands.get(dataset.dataset.dataset_id, ())
+    return pb.ResolveItem(pin=dataset.pin, bounds=cursor_bounds(demanded, dataset.dataset.spec.cursor))
+
+
+def _gathered(datasets: Sequence[pb.PinnedDataset], pages: Iterable[pb.ResolveDatasetsResponse]) -> dict[str, _Answer]:
+    """By dataset, what pages tell of these, whose index they have."""
+    answers = [_Answer() for _ in datasets]
+    scope_count = 0
+    for page in pages:
+        dataset, answer = datasets[page.item_index], answers[page.item_index]
+        if page.HasField("error"):
+            raise TraceError(page.error.reason, page.error.message, metadata=dict(page.error.metadata))
+        answer.artifacts += page.artifacts
+        if page.events:
+            answer.batches.append(scope_rows(dataset.dataset.spec.cursor.type, page.events))
+        answer.last = page.last
+        scope_count += len(page.events)
+        if scope_count > _MOST_SCOPES:
+            message = f"the query reads more than {_MOST_SCOPES:,} scopes"
+            raise TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message)
+    for dataset, answer in zip(datasets, answers, strict=True):
+        if not answer.last:
+            message = f'the files of dataset "{dataset.dataset.dataset_id}" were not all told'
+            raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, message)
+    return {dataset.dataset.dataset_id: answer for dataset, answer in zip(datasets, answers, strict=True)}
 
 
 def _resolved(dataset: pb.PinnedDataset, names: list[str], answer: _Answer | None) -> ResolvedDataset:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 
@@ -19,6 +20,7 @@ from queryd import failures, records, texts
 from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
+from queryd.engine.answers import Envelope
 from queryd.engine.messages import CheckedText, Job, Kind, Name, ProtocolError
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
@@ -77,8 +79,15 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrowMessage:
+    """One IPC message of the answer, in the envelope that was asked for."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ArrowPart:
-    """One IPC message of the answer, or a part of it: the last one says so."""
+    """A part, as it is, of an IPC message that is too large for one piece; the last one says so."""
 
     data: bytes
     last: bool
@@ -91,6 +100,9 @@ class Finished:
     row_count: int
     arrow_bytes: int
     elapsed: float
+
+
+Parts = Generator[Started | ArrowMessage | ArrowPart | Finished, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,7 @@ class QueryRunner:
     new_id: IdSource
     clock: Callable[[], float] = field(default=time.monotonic)
 
-    def run(self, text: QueryText, on_start: OnStart) -> Generator[Started | ArrowPart | Finished, None, None]:
+    def run(self, text: QueryText, on_start: OnStart, envelope: Envelope) -> Parts:
         """The answer in parts: what is read, then messages of an Arrow stream, then the figures. Raises TraceError.
 
         The engine begins when what is read has been told, and does as much as can wait to be read.
@@ -147,9 +159,7 @@ class QueryRunner:
             prepared.cell.send(Kind.RUN, b"")
             yield _started(prepared)
             query.arrow_bytes = len(prepared.schema)
-            for part in self._parts(query, prepared):
-                query.arrow_bytes += len(part.data)
-                yield part
+            yield from self._messages(query, prepared, envelope)
             query.check()
             yield Finished(query.row_count, query.arrow_bytes, self.clock() - begin)
 
@@ -187,8 +197,8 @@ class QueryRunner:
                 failure = query.stopped or canceled("its answer is not read any more")
                 raise
             finally:
-                self.aftermath.take(Remains(query.end(), held.pop_all(), query.pin_id))
-                self._ended(query, failure, self.clock() - begin)
+                tell = partial(self._ended, query, failure, self.clock() - begin)
+                self.aftermath.take(Remains(query.end(), held.pop_all(), query.pin_id, tell))
 
     def _ended(self, query: RunningQuery, failure: TraceError | None, elapsed: float) -> None:
         _log.info(
@@ -228,10 +238,10 @@ class QueryRunner:
 
     def _pin(self, query: RunningQuery, text: QueryText, names: Sequence[Name]) -> PinDatasetsResponse:
         """Pins once; where the caller waits for watermarks, the first pin that has reached them."""
-        wanted = list(dict.fromkeys(name.dataset_id for name in names))
+        named = texts.demanded(names)
         pause = _FIRST_PAUSE
         while True:
-            pinned = self.resolver.pin(wanted, text.as_of)
+            pinned = self.resolver.pin(named, text.as_of)
             query.pin_id = pinned.pin.pin_id
             missing = missing_watermark(pinned, text.min_watermarks)
             if missing is None:
@@ -245,15 +255,21 @@ class QueryRunner:
             query.check()
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _parts(self, query: RunningQuery, prepared: _Prepared) -> Iterator[ArrowPart]:
-        while True:
-            kind, payload = prepared.cell.receive()
-            if kind is Kind.FINISHED:
-                return
-            if kind not in (Kind.ARROW, Kind.ARROW_PART):
-                raise self._unexpected(prepared.cell, prepared.datasets, kind, payload)
-            query.row_count, data = messages.unpack_arrow(payload, query.row_count, prepared.max_rows)
-            yield ArrowPart(data, kind is Kind.ARROW)
+    def _messages(
+        self, query: RunningQuery, prepared: _Prepared, envelope: Envelope
+    ) -> Iterator[ArrowMessage | ArrowPart]:
+        while (answered := prepared.cell.receive_answer(envelope)).kind is not Kind.FINISHED:
+            if answered.kind not in (Kind.ARROW, Kind.ARROW_PART, Kind.ARROW_END):
+                raise self._unexpected(prepared.cell, prepared.datasets, answered.kind, answered.payload)
+            # The count goes on record, where a number that cannot be stored would keep the record out.
+            if not query.row_count <= answered.row_count <= prepared.max_rows:
+                raise ProtocolError(f"{answered.row_count} rows, after {query.row_count}, {prepared.max_rows} at most")
+            query.row_count = answered.row_count
+            query.arrow_bytes += answered.arrow_bytes
+            if answered.kind is Kind.ARROW:
+                yield ArrowMessage(answered.payload)
+            else:
+                yield ArrowPart(answered.payload, answered.kind is Kind.ARROW_END)
 
     def _expect(self, cell: CellProcess, datasets: Sequence[ResolvedDataset], wanted: Kind) -> bytes:
         kind, payload = cell.receive()

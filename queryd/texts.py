@@ -26,14 +26,22 @@ def checked(cell: CellProcess, sql: str) -> CheckedText:
     raise ProtocolError(f"{kind} while names were awaited")
 
 
+def demanded(names: Sequence[Name]) -> Demands:
+    """By name, however it is written, what each mention of it in the text demands of rows."""
+    found: dict[str, list[Terms]] = {}
+    for name in names:
+        found.setdefault(name.dataset_id, []).extend(name.mentions)
+    return found
+
+
 def demands(cell: CellProcess, pinned: PinDatasetsResponse, names: Sequence[Name]) -> Demands:
     """By dataset id, what each mention of a dataset demands of rows, in the text or in a virtual dataset; none for a
     dataset of which every row may count."""
     known = {folded(item.dataset.dataset_id): item.dataset.dataset_id for item in pinned.datasets}
     known |= {folded(item.name): item.dataset.dataset_id for item in pinned.datasets if item.name}
     named: dict[str, list[Terms]] = {}
-    for name in names:
-        named.setdefault(known[folded(name.dataset_id)], []).extend(name.mentions)
+    for name, mentions in demanded(names).items():
+        named.setdefault(known[folded(name)], []).extend(mentions)
     virtual = {item.dataset.dataset_id: item.dataset.virtual_sql for item in pinned.datasets}
     virtual = {dataset_id: sql for dataset_id, sql in virtual.items() if sql}
     if not virtual:

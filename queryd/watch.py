@@ -1,10 +1,15 @@
-"""What happens beside a query while it runs: its time passes, and its pin is kept alive."""
+"""What happens beside queries while they run: their time passes, and their pins are kept alive.
 
+One thread waits for whatever is due next, of all queries: a query that ends before costs no thread, and wakes none. It
+waits for nobody else. A renewal is a call, so it has a thread of its own.
+"""
+
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kernel.errors import TraceError
 from kernel.telemetry import get_logger
@@ -19,55 +24,120 @@ _SLOW_CLIENT_SECONDS = 10.0
 _FINAL = (ErrorReason.ERROR_REASON_PIN_EXPIRED, ErrorReason.ERROR_REASON_PIN_COLLECTED)
 
 
-class _Lease:
-    """When to renew it, and when it has surely ended, both by the monotonic clock."""
+@dataclass(eq=False, slots=True)
+class _Watch:
+    """Of one query. Times are of the monotonic clock; `lease_end` is when its pin has surely ended."""
 
-    def __init__(self, now: float, seconds: float) -> None:
-        self.renewal = now + seconds / 3
-        self.end = now + seconds
+    query: RunningQuery
+    timeout: float
+    abandon: Callable[[], object]
+    renewal: float
+    lease_end: float
+    stopped: bool = False
+    due: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.due = min(self.query.deadline, self.renewal)
 
 
-@dataclass(frozen=True, slots=True)
 class Watcher:
-    """`abandon` ends a call whose client does not read."""
+    """One for each queryd. `abandon` ends a call whose client does not read."""
 
-    resolver: Resolver
-    clock: Callable[[], float] = time.monotonic
+    def __init__(self, resolver: Resolver, clock: Callable[[], float] = time.monotonic) -> None:
+        self._resolver = resolver
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._watches: set[_Watch] = set()
+        self._waits_until = math.inf
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
 
     @contextmanager
     def watching(self, query: RunningQuery, timeout: float, abandon: Callable[[], object]) -> Iterator[None]:
         """Stops the query at its deadline, or when its pin is lost, until the block is left."""
-        thread = threading.Thread(
-            target=self._watch, args=(query, timeout, abandon), name=f"watch {query.identity.query_id}", daemon=True
-        )
-        thread.start()
+        now, lease = self._clock(), self._resolver.lease_seconds
+        watch = _Watch(query, timeout, abandon, renewal=now + lease / 3, lease_end=now + lease)
+        with self._changed:
+            self._watches.add(watch)
+            self._heed(watch)
         try:
             yield
         finally:
             query.end()
+            with self._changed:
+                self._watches.discard(watch)
 
-    def _watch(self, query: RunningQuery, timeout: float, abandon: Callable[[], object]) -> None:
-        lease = _Lease(self.clock(), self.resolver.lease_seconds)
-        while not query.ended.wait(max(min(query.deadline, lease.renewal) - self.clock(), 0)):
-            now = self.clock()
-            if now >= query.deadline:
-                message = f"the query ran for {timeout:g} s, its time limit, and was stopped"
-                query.stop(TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message, metadata={"limit": "time"}))
-                break
-            error = self._renew(query.pin_id) if query.pin_id else None
-            if error is None:
-                lease = _Lease(now, self.resolver.lease_seconds)
-            elif error.reason in _FINAL or now >= lease.end:
-                query.stop(error)
-                break
-            else:
-                lease.renewal = now + _RENEW_AGAIN_SECONDS
-        if not query.ended.wait(_SLOW_CLIENT_SECONDS):
-            abandon()
+    def close(self) -> None:
+        """Watches nothing more. Can be repeated."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
 
-    def _renew(self, pin_id: str) -> TraceError | None:
+    def _heed(self, watch: _Watch) -> None:
+        """Has the thread look at a time that may be before the one for which it waits."""
+        if watch.due < self._waits_until:
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while (watch := self._next()) is not None:
+            try:
+                self._look(watch)
+            except Exception:  # noqa: BLE001 - a defect of one must not be the end of others' limits
+                _log.exception("a query could not be watched", query_id=watch.query.identity.query_id)
+
+    def _next(self) -> _Watch | None:
+        """The next one whose time has come; None once closed."""
+        with self._changed:
+            while not self._closed:
+                first = min(self._watches, key=lambda watch: watch.due, default=None)
+                self._waits_until = math.inf if first is None else first.due
+                left = self._waits_until - self._clock()
+                if first is not None and left <= 0:
+                    first.due = math.inf  # until it is known
+                    return first
+                self._changed.wait(None if left == math.inf else left)
+            return None
+
+    def _look(self, watch: _Watch) -> None:
+        now = self._clock()
+        if watch.stopped:
+            if not watch.query.ended.is_set():
+                watch.abandon()
+        elif now >= watch.query.deadline:
+            message = f"the query ran for {watch.timeout:g} s, its time limit, and was stopped"
+            self._stop(watch, TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message, metadata={"limit": "time"}))
+        else:
+            self._set_due(watch, watch.query.deadline)
+            threading.Thread(target=self._renew, args=(watch, now), name="renewal", daemon=True).start()
+
+    def _renew(self, watch: _Watch, now: float) -> None:
+        error = self._renewed(watch.query.pin_id) if watch.query.pin_id else None
+        if error is not None and (error.reason in _FINAL or now >= watch.lease_end):
+            self._stop(watch, error)
+            return
+        if error is None:
+            lease = self._resolver.lease_seconds
+            watch.renewal, watch.lease_end = now + lease / 3, now + lease
+        else:
+            watch.renewal = now + _RENEW_AGAIN_SECONDS
+        self._set_due(watch, min(watch.query.deadline, watch.renewal))
+
+    def _stop(self, watch: _Watch, error: TraceError) -> None:
+        watch.query.stop(error)
+        self._set_due(watch, self._clock() + _SLOW_CLIENT_SECONDS, stopped=True)
+
+    def _set_due(self, watch: _Watch, due: float, *, stopped: bool = False) -> None:
+        """Of one that was stopped while its pin was renewed nothing is put off."""
+        with self._changed:
+            if not watch.stopped:
+                watch.due, watch.stopped = due, stopped
+                self._heed(watch)
+
+    def _renewed(self, pin_id: str) -> TraceError | None:
         try:
-            self.resolver.renew(pin_id)
+            self._resolver.renew(pin_id)
         except TraceError as error:
             _log.warning("a pin could not be renewed", pin_id=pin_id, reason=error.reason_name)
             return error

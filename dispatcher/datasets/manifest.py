@@ -1,6 +1,6 @@
 """What a pinned dataset version is made of, in pages.
 
-One short transaction a page, none across what a reader waits for.
+One short transaction a page, none across what a reader waits for; where it is all in one page, that of the pin may do.
 """
 
 from collections.abc import AsyncIterator
@@ -17,6 +17,7 @@ from dispatcher.datasets.store import (
     PAGE,
 )
 from dispatcher.db.pool import Pool, transaction
+from dispatcher.db.rows import Connection
 from kernel.scopes import ScopeKind
 from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64, CURSOR_TYPE_UNSPECIFIED
 
@@ -34,30 +35,33 @@ class Page:
 class Manifest:
     """A dataset version at a publication number, within bounds. Later publications change nothing of it."""
 
-    pool: Pool
     version_id: str
     number: int
     bounds: Bounds
+    stored: bool
+    """It has files; of others the scopes are told."""
 
-    async def pages(self, *, stored: bool) -> AsyncIterator[Page]:
+    async def pages(self, pool: Pool) -> AsyncIterator[Page]:
         """In scope order; at least one page."""
-        artifact: ArtifactRow | None = None
-        scope: ScopeRow | None = None
-        last = False
-        while not last:
-            artifacts: list[ArtifactRow] = []
-            scopes: list[ScopeRow] = []
-            async with transaction(self.pool) as connection:
-                if stored:
-                    artifacts = await store.visible_artifacts(
-                        connection, self.version_id, self.number, self.bounds, artifact
-                    )
-                else:
-                    scopes = await store.visible_events(connection, self.version_id, self.number, self.bounds, scope)
-            last = len(artifacts) + len(scopes) < PAGE
-            artifact = artifacts[-1] if artifacts else None
-            scope = scopes[-1] if scopes else None
-            yield Page(artifacts, scopes, last)
+        page: Page | None = None
+        while page is None or not page.last:
+            async with transaction(pool) as connection:
+                page = await self.page(connection, page)
+            yield page
+
+    async def page(self, connection: Connection, after: Page | None = None, limit: int = PAGE) -> Page:
+        """What follows another page, or the first."""
+        artifacts: list[ArtifactRow] = []
+        scopes: list[ScopeRow] = []
+        if self.stored:
+            artifact = after.artifacts[-1] if after else None
+            artifacts = await store.visible_artifacts(
+                connection, self.version_id, self.number, self.bounds, artifact, limit
+            )
+        else:
+            scope = after.scopes[-1] if after else None
+            scopes = await store.visible_events(connection, self.version_id, self.number, self.bounds, scope, limit)
+        return Page(artifacts, scopes, len(artifacts) + len(scopes) < limit)
 
 
 def read_bounds(read: TaskRead) -> Bounds:

@@ -15,6 +15,7 @@ from dispatcher.datasets.rows import (
     Totals,
     VersionRow,
 )
+from dispatcher.db.pipeline import together
 from dispatcher.db.rows import Connection, one_row, rows
 from dispatcher.db.statements import Statements
 
@@ -50,8 +51,8 @@ async def list_versions(connection: Connection, dataset_id: str, before: str | N
     return await rows(connection, _sql.list_versions, VersionRow, dataset_id=dataset_id, before=before, limit=limit)
 
 
-async def pin_now(connection: Connection, dataset_ids: Sequence[str]) -> list[PinnedRow]:
-    return await rows(connection, _sql.pin_now, PinnedRow, dataset_ids=list(dataset_ids))
+async def pin_now(connection: Connection, names: Sequence[str]) -> list[PinnedRow]:
+    return await rows(connection, _sql.pin_now, PinnedRow, folded_ids=[name.casefold() for name in names])
 
 
 async def pinned(connection: Connection, numbers: Mapping[str, int]) -> list[PinnedRow]:
@@ -89,11 +90,14 @@ async def insert_pin(
 ) -> tuple[datetime, int]:
     """`pins` are (dataset, version, number). Answers when the pin expires, and how many of them it holds: versions that
     were condemned meanwhile are not among them."""
-    row = await one_row(
-        connection,
-        _sql.insert_pin,
-        {"pin_id": pin_id, "deploy_number": deploy_number, "actor": actor, "lease": lease},
+    pin = {"pin_id": pin_id, "deploy_number": deploy_number, "actor": actor, "lease": lease}
+    (expires_at,), held = await together(
+        one_row(connection, _sql.insert_pin, pin), _insert_pin_datasets(connection, pin_id, pins)
     )
+    return expires_at, held
+
+
+async def _insert_pin_datasets(connection: Connection, pin_id: str, pins: Sequence[tuple[str, str, int]]) -> int:
     cursor = await connection.execute(
         _sql.insert_pin_datasets,
         {
@@ -103,7 +107,7 @@ async def insert_pin(
             "numbers": [number for _, _, number in pins],
         },
     )
-    return row[0], cursor.rowcount
+    return len(await cursor.fetchall())
 
 
 async def renew_pin(connection: Connection, pin_id: str, lease: timedelta) -> datetime | None:
@@ -122,9 +126,9 @@ async def release_expired_pins(connection: Connection, limit: int) -> int:
 
 
 async def visible_artifacts(
-    connection: Connection, version_id: str, number: int, bounds: Bounds, after: ArtifactRow | None
+    connection: Connection, version_id: str, number: int, bounds: Bounds, after: ArtifactRow | None, limit: int = PAGE
 ) -> list[ArtifactRow]:
-    """A page in scope order; shorter than PAGE on the last."""
+    """A page in scope order; shorter than `limit` on the last."""
     return await rows(
         connection,
         _sql.visible_artifacts,
@@ -135,14 +139,14 @@ async def visible_artifacts(
         upper=bounds.upper,
         after_first=after.scope_first if after else b"",
         after_id=after.artifact_id if after else BEFORE_ALL,
-        limit=PAGE,
+        limit=limit,
     )
 
 
 async def visible_events(
-    connection: Connection, version_id: str, number: int, bounds: Bounds, after: ScopeRow | None
+    connection: Connection, version_id: str, number: int, bounds: Bounds, after: ScopeRow | None, limit: int = PAGE
 ) -> list[ScopeRow]:
-    """A page in scope order; shorter than PAGE on the last."""
+    """A page in scope order; shorter than `limit` on the last."""
     return await rows(
         connection,
         _sql.visible_events,
@@ -153,7 +157,7 @@ async def visible_events(
         upper=bounds.upper,
         after_first=after.scope_first if after else b"",
         after_id=after.event_id if after else BEFORE_ALL,
-        limit=PAGE,
+        limit=limit,
     )
 
 

@@ -92,6 +92,8 @@ async def together(
 async def together(
     first: _Sent[_A], second: _Sent[_B], third: _Sent[_C], fourth: _Sent[_D], fifth: _Sent[_E], sixth: _Sent[_F], /
 ) -> tuple[_A, _B, _C, _D, _E, _F]: ...
+@overload
+async def together(*sent: _Sent[_A]) -> tuple[_A, ...]: ...
 async def together(*sent: _Sent[Any]) -> tuple[Any, ...]:
     """What coroutines answer that execute a statement each, on one connection, and fetch it: sent in the order in
     which they are named, before the first answer is waited for. In a pipeline that is one round trip.

@@ -1,19 +1,17 @@
 """DatasetService: what there is and how to read it. Parses, calls the slices, converts."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 
 import grpc
 
 from dispatcher.datasets import store
 from dispatcher.datasets.manifest import Manifest
-from dispatcher.datasets.pins import GivenPin, Pinned, PinWish, pin_datasets
+from dispatcher.datasets.pins import is_stored, pin_datasets
 from dispatcher.datasets.rows import (
     Bounds,
     DatasetRow,
-    PinnedRow,
-    Totals,
 )
+from dispatcher.db.pipeline import pipelined
 from dispatcher.db.pool import Pool, transaction, unflushed_transaction
 from dispatcher.events import store as events_store
 from dispatcher.events.rows import (
@@ -23,22 +21,29 @@ from dispatcher.rpc import convert
 from dispatcher.rpc.faults import translated
 from dispatcher.rpc.naming import named_dataset, require_names, scope_in
 from dispatcher.rpc.paging import page_size, task_page_token, uuid_token
+from dispatcher.rpc.pinning import (
+    cursor_bounds,
+    cursor_message,
+    dataset_message,
+    files_page,
+    lease_of,
+    pin_response,
+    pin_wish,
+)
 from dispatcher.rpc.query_records import list_query_records, record_queries
 from kernel.credentials import Role
 from kernel.errors import TraceError
 from kernel.ids import IdSource
-from kernel.scopes import ScopeKey, cursor_key, cursor_value, scope_key
+from kernel.scopes import ScopeKey, scope_key
 from kernel.servers import current_actor
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1 import query_record_pb2 as record_pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceServicer
-from traceapi.types.v1 import dataset_pb2, event_pb2, scope_pb2
-from traceapi.types.v1.dag_pb2 import OutputSpec, Storage
+from traceapi.types.v1 import dataset_pb2, scope_pb2
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 
 Context = grpc.aio.ServicerContext[object, object]
 
-DEFAULT_PIN_LEASE = timedelta(seconds=60)
 SHOWN_ARTIFACTS = 100
 
 
@@ -59,7 +64,8 @@ class DatasetService(DatasetServiceServicer):
                 )
         shown = artifacts[:SHOWN_ARTIFACTS]
         return pb.GetDatasetResponse(
-            dataset=_dataset(row, totals[row.dataset_version_id]), artifacts=[convert.artifact(item) for item in shown]
+            dataset=dataset_message(row, totals[row.dataset_version_id]),
+            artifacts=[convert.artifact(item) for item in shown],
         )
 
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
@@ -72,7 +78,7 @@ class DatasetService(DatasetServiceServicer):
                 )
                 totals = await store.version_totals(connection, [row.dataset_version_id for row in found])
         return pb.ListDatasetsResponse(
-            datasets=[_dataset(row, totals[row.dataset_version_id]) for row in found],
+            datasets=[dataset_message(row, totals[row.dataset_version_id]) for row in found],
             next_page_token=task_page_token([row.dataset_id for row in found], limit),
         )
 
@@ -90,7 +96,7 @@ class DatasetService(DatasetServiceServicer):
                     dataset_version_id=row.dataset_version_id,
                     dataset_id=row.dataset_id,
                     publication_number=row.number,
-                    watermark=_cursor(row.cursor_type, row.watermark),
+                    watermark=cursor_message(row.cursor_type, row.watermark),
                     schema=row.schema or {},
                     created_time=convert.timestamp(row.created_at),
                 )
@@ -147,21 +153,14 @@ class DatasetService(DatasetServiceServicer):
         )
 
     async def PinDatasets(self, request: pb.PinDatasetsRequest, context: Context) -> pb.PinDatasetsResponse:
-        lease = request.lease_duration.ToTimedelta() if request.HasField("lease_duration") else DEFAULT_PIN_LEASE
-        given = None
-        if request.HasField("pin"):
-            numbers = {pin.dataset_version_id: pin.publication_number for pin in request.pin.datasets}
-            given = GivenPin(request.pin.deploy_number, numbers)
-        deploy_number = request.deploy_number if request.HasField("deploy_number") else None
-        wish = PinWish(list(request.names), lease, deploy_number, given)
+        wish, actor = pin_wish(request), current_actor()
+        # What a crash of the database may undo is a lease: queryd hears so when it renews it, and stops the query.
+        # Who pins for a day need not renew it before.
+        flushed = actor.role is not Role.QUERYD
         with translated():
-            # What a crash of the database may undo is a lease: queryd hears so when it renews it, and stops the query.
-            # Who pins for a day need not renew it before.
-            actor = current_actor()
-            begin = unflushed_transaction if actor.role is Role.QUERYD else transaction
-            async with begin(self._pool) as connection:
+            async with self._pool.connection() as connection, pipelined(connection, flushed=flushed, planned_once=True):
                 pinned = await pin_datasets(connection, wish, str(actor), self._new_id())
-        return _pin_response(list(request.names), pinned)
+        return pin_response(list(request.names), pinned)
 
     async def ResolveDatasets(
         self, request: pb.ResolveDatasetsRequest, context: Context
@@ -179,21 +178,15 @@ class DatasetService(DatasetServiceServicer):
                     )
                     yield pb.ResolveDatasetsResponse(item_index=index, last=True, error=error)
                     continue
-                bounds = _bounds(item.bounds) if item.HasField("bounds") and row.cursor_type else Bounds()
-                manifest = Manifest(self._pool, row.dataset_version_id, item.pin.publication_number, bounds)
-                async for page in manifest.pages(stored=_stored(row)):
-                    yield pb.ResolveDatasetsResponse(
-                        item_index=index,
-                        artifacts=[convert.artifact(file) for file in page.artifacts],
-                        events=[convert.event(scope) for scope in page.scopes],
-                        last=page.last,
-                    )
+                bounds = cursor_bounds(item.bounds) if item.HasField("bounds") and row.cursor_type else Bounds()
+                manifest = Manifest(row.dataset_version_id, item.pin.publication_number, bounds, stored=is_stored(row))
+                async for page in manifest.pages(self._pool):
+                    yield files_page(index, page)
 
     async def RenewPin(self, request: pb.RenewPinRequest, context: Context) -> pb.RenewPinResponse:
-        lease = request.lease_duration.ToTimedelta() if request.HasField("lease_duration") else DEFAULT_PIN_LEASE
         with translated():
             async with transaction(self._pool) as connection:
-                expires_at = await store.renew_pin(connection, request.pin_id, lease)
+                expires_at = await store.renew_pin(connection, request.pin_id, lease_of(request))
         if expires_at is None:
             raise TraceError(ErrorReason.ERROR_REASON_PIN_EXPIRED, f"pin {request.pin_id} has expired")
         return pb.RenewPinResponse(expires_time=convert.timestamp(expires_at))
@@ -218,73 +211,3 @@ class DatasetService(DatasetServiceServicer):
 def _key(dataset: DatasetRow | None, scope: scope_pb2.Scope) -> ScopeKey:
     """Over all datasets any scope may be asked for. Raises SCOPE_MISMATCH."""
     return scope_key(scope) if dataset is None else scope_in(dataset, scope)
-
-
-def _cursor(cursor_type: int, key: bytes | None) -> scope_pb2.CursorValue | None:
-    return cursor_value(scope_pb2.CursorType.ValueType(cursor_type), key) if key is not None else None
-
-
-def _stored(row: PinnedRow) -> bool:
-    return not row.virtual_sql and OutputSpec.FromString(row.spec).storage != Storage.STORAGE_NONE
-
-
-def _bounds(bounds: dataset_pb2.CursorBounds) -> Bounds:
-    everything = Bounds()
-    lower = cursor_key(bounds.lower) if bounds.HasField("lower") else everything.lower
-    upper = cursor_key(bounds.upper) if bounds.HasField("upper") else everything.upper
-    return Bounds(lower, upper)
-
-
-def _dataset(row: DatasetRow | PinnedRow, totals: Totals | None = None) -> dataset_pb2.Dataset:
-    spec = OutputSpec.FromString(row.spec)
-    dataset = dataset_pb2.Dataset(
-        dataset_id=row.dataset_id,
-        dag=row.dag,
-        served_version_id=row.dataset_version_id,
-        spec=spec,
-        virtual_sql=row.virtual_sql,
-        served_version=dataset_pb2.DatasetVersion(
-            dataset_version_id=row.dataset_version_id,
-            dataset_id=row.dataset_id,
-            publication_number=row.number,
-            watermark=_cursor(row.cursor_type, row.watermark),
-            schema=row.schema or {},
-        ),
-    )
-    if totals is not None:
-        dataset.served_version.event_count = totals.event_count
-        dataset.served_version.artifact_count = totals.artifact_count
-        dataset.served_version.row_count = totals.row_count
-        dataset.served_version.size_bytes = totals.size_bytes
-    if isinstance(row, DatasetRow):
-        dataset.producer_jobs.extend(row.producer_jobs)
-        dataset.served_version.created_time.FromDatetime(row.created_at)
-    return dataset
-
-
-def _pin_response(names: list[str], pinned: Pinned) -> pb.PinDatasetsResponse:
-    response = pb.PinDatasetsResponse()
-    response.pin.pin_id = pinned.pin_id
-    response.pin.deploy_number = pinned.deploy_number
-    response.pin.expires_time.FromDatetime(pinned.expires_at)
-    named = [(name, pinned.names[name]) for name in names]
-    further = [("", dataset_id) for dataset_id in pinned.rows if dataset_id not in {d for _, d in named}]
-    for name, dataset_id in [*named, *further]:
-        row = pinned.rows[dataset_id]
-        pin = dataset_pb2.DatasetPin(
-            dataset_id=dataset_id, dataset_version_id=row.dataset_version_id, publication_number=row.number
-        )
-        item = response.datasets.add(name=name, pin=pin, dataset=_dataset(row))
-        if row.watermark is not None:
-            item.watermark.CopyFrom(
-                event_pb2.Watermark(
-                    dataset_id=dataset_id,
-                    dataset_version_id=row.dataset_version_id,
-                    cursor=_cursor(row.cursor_type, row.watermark),
-                )
-            )
-    for row in pinned.rows.values():
-        response.pin.datasets.add(
-            dataset_id=row.dataset_id, dataset_version_id=row.dataset_version_id, publication_number=row.number
-        )
-    return response

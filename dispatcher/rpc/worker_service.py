@@ -139,8 +139,8 @@ class WorkerService(WorkerServiceServicer):
                     message = f"{item.dataset_id} is no input of the job"
                     yield _unresolved(index, ErrorReason.ERROR_REASON_DATASET_NOT_READ, message)
                 else:
-                    manifest = Manifest(self._pool, read.dataset_version_id, read.number, read_bounds(read))
-                    async for page in manifest.pages(stored=read.stored):
+                    manifest = Manifest(read.dataset_version_id, read.number, read_bounds(read), stored=read.stored)
+                    async for page in manifest.pages(self._pool):
                         yield pb.ResolveInputsResponse(
                             item_index=index,
                             artifacts=[convert.artifact(row) for row in page.artifacts],

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-_TARGET_BYTES = 1 << 20
+_TARGET_BYTES = 2 << 20
 
 
 class MessageWriter:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from queryd.demands import Demands, passed_on
 from queryd.engine import calls, messages, session
+from queryd.engine.answers import write_message
 from queryd.engine.arrow_messages import MessageWriter
 from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Kind, Name, VirtualTexts
 from queryd.engine.parameters import Bound, bound, constants, unbound
@@ -91,6 +92,8 @@ class _Cell:
         self._given: pa.Table | None = None
         self._job: Job | None = None
         self._values: Bound = []
+        self._written: set[session.Parts] | None = None
+        self._answer: duckdb.DuckDBPyRelation | None = None
 
     def answer(self, kind: Kind, payload: bytes) -> bool:
         """Whether there is more to ask."""
@@ -144,6 +147,7 @@ class _Cell:
                 for name in checked.names
             )
             self._parameters = tuple(checked.parameters)
+            self._written = {name.parts for name in checked.names}
             self._say(Kind.CHECKED, messages.pack_checked(CheckedText(names, self._parameters)))
 
     def _demands(self, virtual: VirtualTexts) -> Demands:
@@ -155,21 +159,22 @@ class _Cell:
             return {}
 
     def _describe(self, job: Job) -> None:
-        session.prepare(self._connection, job, self._tables)
+        session.prepare(self._connection, job, self._tables, self._written)
         if self._given is None:
             self._values = unbound(self._parameters)
         else:
             self._values = bound(self._connection, self._parameters, self._given)
-        schema = session.schema(self._connection, job.sql, self._values)
-        self._say(Kind.SCHEMA, schema.serialize().to_pybytes())
+        self._answer = session.answer(self._connection, job.sql, self._values)
+        self._say(Kind.SCHEMA, session.schema(self._answer).serialize().to_pybytes())
 
     def _plan(self, job: Job) -> None:
         self._say(Kind.PLAN, session.plan(self._connection, job.sql, self._values).encode())
 
     def _run(self, job: Job) -> None:
         if self._given is None:
-            self._values = bound(self._connection, self._parameters, None)
-        reader = session.batches(self._connection, job.sql, self._values)
+            bound(self._connection, self._parameters, None)  # it was described with nulls for them
+        assert self._answer is not None  # noqa: S101 - it was described
+        reader = session.batches(self._answer)
         writer = MessageWriter(reader.schema)
         row_count = 0
         for batch in reader:
@@ -177,7 +182,7 @@ class _Cell:
             if row_count > job.max_rows:
                 raise session.TooManyRowsError(job.max_rows)
             for message in writer.messages(batch):
-                messages.write_arrow(self._answers, row_count, memoryview(message))
+                write_message(self._answers, row_count, memoryview(message))
         self._say(Kind.FINISHED, b"")
 
     def _fail(self, failure: Failure) -> None:

@@ -17,11 +17,8 @@ from queryd.demands import Demands
 from queryd.terms import Constant, Term, Terms
 
 _HEADER = struct.Struct(">cI")
-_ROWS = struct.Struct(">Q")
 # The largest list of files, 10^5 of them, is 7 MB of text.
 MAX_JOB_BYTES = 1 << 30
-# Of one frame with Arrow in it. Batches are cut to be smaller; only a row that is larger itself takes more than one.
-MAX_ARROW_BYTES = 2 << 20
 MAX_ANSWER_BYTES = 16 << 20
 
 
@@ -45,11 +42,13 @@ class Kind(Enum):
     DESCRIBE = b"d"
     SCHEMA = b"s"
     # To a cell that has described a text: run it, or plan it. Its answer: ARROW any number of times and FINISHED, or
-    # PLAN, or FAILED. Of a message too large for one frame, all but the end comes as ARROW_PART.
+    # PLAN, or FAILED. A message too large for one frame comes in ARROW_PART, any number of times, and ARROW_END
+    # (queryd/engine/answers.py).
     RUN = b"q"
     EXPLAIN = b"x"
     ARROW = b"a"
     ARROW_PART = b"m"
+    ARROW_END = b"l"
     FINISHED = b"f"
     PLAN = b"p"
     FAILED = b"e"
@@ -128,13 +127,24 @@ class CellLimits:
 
 def write_frame(stream: io.RawIOBase | io.BufferedIOBase, kind: Kind, payload: bytes) -> None:
     """Writes one frame and flushes. Blocks while the other side does not read: that is the back-pressure."""
-    stream.write(_HEADER.pack(kind.value, len(payload)))
+    stream.write(frame_head(kind, len(payload)))
     stream.write(payload)
     stream.flush()
 
 
 def read_frame(stream: io.BufferedIOBase, max_bytes: int) -> tuple[Kind, bytes] | None:
     """The next frame, or None where the stream ended between two. Raises ProtocolError."""
+    head = read_head(stream, max_bytes)
+    return None if head is None else (head[0], read_exactly(stream, head[1]))
+
+
+def frame_head(kind: Kind, length: int) -> bytes:
+    """What a frame begins with."""
+    return _HEADER.pack(kind.value, length)
+
+
+def read_head(stream: io.BufferedIOBase, max_bytes: int) -> tuple[Kind, int] | None:
+    """Kind and length of the next frame, whose payload follows. Otherwise as read_frame."""
     header = stream.read(_HEADER.size)
     if not header:
         return None
@@ -143,36 +153,18 @@ def read_frame(stream: io.BufferedIOBase, max_bytes: int) -> tuple[Kind, bytes] 
     letter, length = _HEADER.unpack(header)
     if length > max_bytes:
         raise ProtocolError(f"a frame of {length} bytes")
-    payload = stream.read(length)
-    if len(payload) < length:
-        raise ProtocolError("the stream ended inside a frame")
     try:
-        return Kind(letter), payload
+        return Kind(letter), length
     except ValueError as error:
         raise ProtocolError(f"a frame of the unknown kind {letter!r}") from error
 
 
-def write_arrow(stream: io.BufferedIOBase, row_count: int, message: memoryview) -> None:
-    """One IPC message in its encapsulated form, with the rows that it and those before it hold."""
-    for start in range(0, len(message), MAX_ARROW_BYTES):
-        part = message[start : start + MAX_ARROW_BYTES]
-        kind = Kind.ARROW if start + len(part) == len(message) else Kind.ARROW_PART
-        stream.write(_HEADER.pack(kind.value, _ROWS.size + len(part)) + _ROWS.pack(row_count))
-        stream.write(part)
-    stream.flush()
-
-
-def unpack_arrow(payload: bytes, rows_before: int, max_rows: int) -> tuple[int, bytes]:
-    """The rows up to here, and the bytes. ProtocolError for rows that become fewer, or are more than a cell gives.
-
-    The count goes on record, where a number that cannot be stored would keep the record out.
-    """
-    if not _ROWS.size <= len(payload) <= _ROWS.size + MAX_ARROW_BYTES:
-        raise ProtocolError(f"{len(payload)} bytes of Arrow in one frame")
-    (row_count,) = _ROWS.unpack_from(payload)
-    if not rows_before <= row_count <= max_rows:
-        raise ProtocolError(f"{row_count} rows, after {rows_before} and of {max_rows} at most")
-    return row_count, payload[_ROWS.size :]
+def read_exactly(stream: io.BufferedIOBase, length: int) -> bytes:
+    """Raises ProtocolError where the stream ends before."""
+    data = stream.read(length)
+    if len(data) < length:
+        raise ProtocolError("the stream ended inside a frame")
+    return data
 
 
 def pack_checked(checked: CheckedText) -> bytes:

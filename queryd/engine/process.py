@@ -2,14 +2,18 @@
 
 import contextlib
 import fcntl
+import io
 import os
 import signal
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from kernel.telemetry import get_logger
 from queryd.engine import messages
+from queryd.engine.answers import Answered, Envelope, read_answer
 from queryd.engine.messages import Kind
 from queryd.engine.pipes import PipeEnd, Wake
 from queryd.engine.processes import Process, Start, fresh
@@ -20,6 +24,8 @@ _log = get_logger("queryd.cell")
 _PIPE_BYTES = 1 << 20
 _STDERR_TAIL = 4096
 _END_SECONDS = 10.0
+
+_Frame = TypeVar("_Frame")
 
 
 class CellEndedError(Exception):
@@ -90,13 +96,11 @@ class CellProcess:
 
     def receive(self) -> tuple[Kind, bytes]:
         """The next frame; waits for it. Raises CellEndedError, ProtocolError."""
-        try:
-            frame = messages.read_frame(self._stdout, messages.MAX_ANSWER_BYTES)
-        except (OSError, ValueError) as error:
-            raise self._ended() from error
-        if frame is None:
-            raise self._ended()
-        return frame
+        return self._read(lambda pipe: messages.read_frame(pipe, messages.MAX_ANSWER_BYTES))
+
+    def receive_answer(self, envelope: Envelope) -> Answered:
+        """The same of a cell that runs a text. What is to be sent of a message of Arrow is in its envelope."""
+        return self._read(lambda pipe: read_answer(pipe, envelope))
 
     def kill(self) -> None:
         """Stops it at once. A thread that waits in `send` or `receive` goes on, even where the pipes do not end."""
@@ -113,6 +117,15 @@ class CellProcess:
                 return
             self._closed = True
         self._left.close()
+
+    def _read(self, read: Callable[[io.BufferedReader], _Frame | None]) -> _Frame:
+        try:
+            frame = read(self._stdout)
+        except (OSError, ValueError) as error:
+            raise self._ended() from error
+        if frame is None:
+            raise self._ended()
+        return frame
 
     def _end(self) -> None:
         self._wake()

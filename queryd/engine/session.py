@@ -7,13 +7,13 @@ and memory_limit leaves out what functions allocate, so the process has a limit 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from kernel.dataset_sql import TableName, line_and_column, quoted, relation_ddl
+from kernel.dataset_sql import TableName, folded, line_and_column, quoted, relation_ddl
 from queryd.engine.messages import CellLimits, Failure, Job, Relation
 from queryd.engine.parameters import Bound, ParameterError
 from queryd.gate import GateError, check
@@ -33,6 +33,10 @@ _OWN_SETTINGS: Mapping[str, str | int | bool] = {
     "enable_progress_bar": False,
 }
 _PLAN = "EXPLAIN "
+
+Parts = tuple[str, ...]
+"""A name of a relation as a text writes it: `eth.blocks` has two, `"eth.blocks"` one."""
+
 # No dataset's id holds a control character, so no view meets these names.
 _SCOPES = "\x01scopes"
 
@@ -87,32 +91,46 @@ def _set(connection: duckdb.DuckDBPyConnection, settings: Mapping[str, str | int
         connection.execute(f"SET {name} = {_literal(value)}")
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, job: Job, tables: list[pa.Table]) -> None:
+def prepare(
+    connection: duckdb.DuckDBPyConnection, job: Job, tables: list[pa.Table], written: Collection[Parts] | None = None
+) -> None:
     """Locks the database to the job's files and makes its relations. Raises RelationError."""
     paths = [path for relation in job.relations for path in relation.paths]
     allowed = f"SET allowed_paths = [{', '.join(map(_literal, paths))}]"
     connection.execute(f"{allowed}; SET enable_external_access = false; SET lock_configuration = true")
-    relate(connection, job, tables)
+    relate(connection, job, tables, written)
 
 
-def relate(connection: duckdb.DuckDBPyConnection, job: Job, tables: list[pa.Table]) -> None:
-    """Makes the job's relations. Raises RelationError."""
-    for relation in _in_order(connection, job.relations):
+def relate(
+    connection: duckdb.DuckDBPyConnection, job: Job, tables: list[pa.Table], written: Collection[Parts] | None = None
+) -> None:
+    """Makes the job's relations; under bare names only where a text has these. `written` are all names in the job's
+    text, as it writes them; None where they are not known. Raises RelationError."""
+    virtual = {_key(relation): _names(connection, relation) for relation in job.relations if relation.sql}
+    if written is not None:
+        written = {*written, *(name.parts for names in virtual.values() for name in names)}
+        written = {tuple(map(folded, parts)) for parts in written}
+    for relation in _in_order(job.relations, virtual):
         try:
-            _make(connection, relation, tables)
+            _make(connection, relation, tables, written)
         except duckdb.Error as error:
             raise RelationError(f'dataset "{relation.names[0]}": {_text(error)[1]}') from error
 
 
-def schema(connection: duckdb.DuckDBPyConnection, sql: str, values: Bound) -> pa.Schema:
-    """What the answer will look like, without making it."""
-    reader: pa.RecordBatchReader = connection.sql(sql, params=values).limit(0).to_arrow_reader(1)
+def answer(connection: duckdb.DuckDBPyConnection, sql: str, values: Bound) -> duckdb.DuckDBPyRelation:
+    """The text, bound and not run. `sql()`, unlike `execute()`, does not compute all of it before the first batch."""
+    return connection.sql(sql, params=values)
+
+
+def schema(answer: duckdb.DuckDBPyRelation) -> pa.Schema:
+    """What it will look like, without making it."""
+    reader: pa.RecordBatchReader = answer.limit(0).to_arrow_reader(1)
     return reader.read_all().schema
 
 
-def batches(connection: duckdb.DuckDBPyConnection, sql: str, values: Bound) -> pa.RecordBatchReader:
-    """The answer as a stream. `sql()`, unlike `execute()`, does not compute all of it before the first batch."""
-    reader: pa.RecordBatchReader = connection.sql(sql, params=values).to_arrow_reader(_BATCH_ROWS)
+def batches(answer: duckdb.DuckDBPyRelation) -> pa.RecordBatchReader:
+    """It as a stream."""
+    reader: pa.RecordBatchReader = answer.to_arrow_reader(_BATCH_ROWS)
     return reader
 
 
@@ -141,9 +159,13 @@ def failure_of(connection: duckdb.DuckDBPyConnection, job: Job, error: Exception
     return Failure("files" if title in _DAMAGE else "failed", f"{title} error: {message}" if title else message, *place)
 
 
-def _in_order(connection: duckdb.DuckDBPyConnection, relations: tuple[Relation, ...]) -> Iterator[Relation]:
+def _key(relation: Relation) -> str:
+    return relation.names[0].casefold()
+
+
+def _in_order(relations: tuple[Relation, ...], reads: Mapping[str, list[TableName]]) -> Iterator[Relation]:
     """Each virtual dataset after what it reads: the engine looks for relations when it makes a view."""
-    virtual = {relation.names[0].casefold(): relation for relation in relations if relation.sql}
+    virtual = {_key(relation): relation for relation in relations if relation.sql}
     yield from (relation for relation in relations if not relation.sql)
     done: set[str] = set()
     path: list[str] = []
@@ -154,7 +176,7 @@ def _in_order(connection: duckdb.DuckDBPyConnection, relations: tuple[Relation, 
         if key in path:
             raise RelationError(f"virtual datasets read each other in a circle: {' -> '.join([*path, key])}")
         path.append(key)
-        for name in _names(connection, virtual[key]):
+        for name in reads[key]:
             yield from visit(name.dataset_id.casefold())
         path.pop()
         done.add(key)
@@ -176,13 +198,18 @@ def _names(connection: duckdb.DuckDBPyConnection, virtual: Relation) -> list[Tab
     return checked.names
 
 
-def _make(connection: duckdb.DuckDBPyConnection, relation: Relation, tables: list[pa.Table]) -> None:
+def _make(
+    connection: duckdb.DuckDBPyConnection, relation: Relation, tables: list[pa.Table], written: Collection[Parts] | None
+) -> None:
     first, *others = relation.names
-    for statement in relation_ddl(first, _select(connection, relation, tables)):
-        connection.execute(statement)
-    for other in others:
-        for statement in relation_ddl(other, f"SELECT * FROM main.{quoted(first)}"):  # noqa: S608 - quoted
-            connection.execute(statement)
+    selects = {first: _select(connection, relation, tables)}
+    selects |= dict.fromkeys(others, f"SELECT * FROM main.{quoted(first)}")  # noqa: S608 - quoted
+    for name, select in selects.items():
+        view, *bare = relation_ddl(name, select)
+        connection.execute(view)
+        if written is None or tuple(map(folded, name.split("."))) in written:
+            for statement in bare:  # each view is bound when it is made, which takes as long as it does in the text
+                connection.execute(statement)
 
 
 def _select(connection: duckdb.DuckDBPyConnection, relation: Relation, tables: list[pa.Table]) -> str:

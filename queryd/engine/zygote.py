@@ -62,8 +62,9 @@ def _rehearse(connection: duckdb.DuckDBPyConnection) -> None:
     job = Job(_REHEARSAL, (Relation(("rehearsal",), paths=(_REHEARSAL_FILE,)),), 10)
     check(connection, job.sql)
     session.relate(connection, job, [])
-    session.schema(connection, job.sql, [])
-    reader = session.batches(connection, job.sql, [])
+    answer = session.answer(connection, job.sql, [])
+    session.schema(answer)
+    reader = session.batches(answer)
     writer = MessageWriter(reader.schema)
     for batch in reader:
         list(writer.messages(batch))

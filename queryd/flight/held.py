@@ -7,15 +7,13 @@ gone, and is served all the same: its ticket says what to run, and at which pin.
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
 
-from queryd.run_query import ArrowPart, Finished, Started
+from queryd.run_query import Parts, Started
 from queryd.running import RunningQuery, canceled
-
-Parts = Generator[Started | ArrowPart | Finished, None, None]
 
 
 class Tie:

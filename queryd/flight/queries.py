@@ -12,11 +12,12 @@ from kernel.errors import TraceError
 from kernel.ids import IdSource
 from kernel.servers import current_actor
 from queryd.callers import caller
+from queryd.envelopes import of_flight_data
 from queryd.flight import call_options, wire
 from queryd.flight.held import HeldQueries, HeldQuery, Tie
 from queryd.flight.tickets import ticket_of
 from queryd.requests import query_text
-from queryd.run_query import ArrowPart, Description, QueryRunner, Started
+from queryd.run_query import ArrowMessage, ArrowPart, Description, QueryRunner, Started
 from traceapi.control.v1.query_record_pb2 import QUERY_CALL_FLIGHT, QUERY_CALL_FLIGHT_DESCRIBE
 from traceapi.query.v1.query_service_pb2 import QueryRequest
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -76,7 +77,7 @@ class FlightQueries:
 
     def _begun(self, request: QueryRequest, context: grpc.ServicerContext) -> HeldQuery:
         asking, tie = caller(context, QUERY_CALL_FLIGHT), Tie(context)
-        parts = self.runner.run(query_text(request, asking), tie.start)
+        parts = self.runner.run(query_text(request, asking), tie.start, of_flight_data)
         started = next(parts)
         assert isinstance(started, Started)  # noqa: S101 - the first part of every answer
         return HeldQuery(request.query_id, asking.actor, started, parts, tie)
@@ -86,6 +87,8 @@ def _messages(query: HeldQuery) -> Iterator[bytes]:
     begun: list[bytes] = []
     size = 0
     for part in query.parts:
+        if isinstance(part, ArrowMessage):
+            yield part.data
         if not isinstance(part, ArrowPart):
             continue
         begun.append(part.data)
@@ -94,7 +97,7 @@ def _messages(query: HeldQuery) -> Iterator[bytes]:
             message = f"one row of the answer is larger than {_LARGEST_MESSAGE >> 20} MiB, the most that Flight is sent"
             raise TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message, metadata={"limit": "row"})
         if part.last:
-            yield wire.flight_data(begun[0] if len(begun) == 1 else b"".join(begun))
+            yield wire.flight_data(b"".join(begun))
             begun, size = [], 0
 
 

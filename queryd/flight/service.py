@@ -1,6 +1,6 @@
 """FlightService: parses, calls, converts. Nothing of a query is decided here.
 
-Methods have the names of the contract; those that are not here are refused (queryd/flight/registration.py).
+Methods have the names of the contract; those that are not here are refused (queryd/registration.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,7 @@
 """Bytes of Flight: IPC messages in FlightData and back, and what travels in a google.protobuf.Any.
 
-FlightData is written by hand, because a protobuf message would copy every batch once more. In Arrow's encapsulated form
-a message is a marker and the length of its header, four bytes each, the header, the body; Flight sends the latter two.
+In Arrow's encapsulated form a message is a marker and the length of its header, four bytes each, the header, the body;
+Flight sends the latter two.
 """
 
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError, Message
 
 from kernel.errors import TraceError
 from queryd.engine.arrow_messages import END_OF_STREAM
+from queryd.envelopes import of_flight_data
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
-_HEADER_TAG, _METADATA_TAG, _BODY_TAG = b"\x12", b"\x1a", b"\xc2\x3e"  # fields 2, 3 and 1000
 _MARKER = b"\xff\xff\xff\xff"
 _PREFIX = len(_MARKER) + 4
 _ALIGNMENT = 8
@@ -28,10 +28,7 @@ def flight_data(message: bytes, app_metadata: bytes = b"") -> bytes:
     """An encapsulated IPC message as a serialized FlightData."""
     view = memoryview(message)
     body = _PREFIX + int.from_bytes(view[len(_MARKER) : _PREFIX], "little")
-    parts: list[bytes | memoryview] = [_HEADER_TAG, _varint(body - _PREFIX), view[_PREFIX:body]]
-    if app_metadata:
-        parts += [_METADATA_TAG, _varint(len(app_metadata)), app_metadata]
-    return b"".join([*parts, _BODY_TAG, _varint(len(view) - body), view[body:]])
+    return of_flight_data(message[:body], len(message) - body, app_metadata) + message[body:]
 
 
 def ipc_stream(messages: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -82,12 +79,3 @@ def not_offered(name: str) -> TraceError:
     """For what only a server that writes would do, and for what nobody has asked for yet."""
     message = f"{name} is not offered here: datasets are read, by one SELECT each time, and written by their DAGs alone"
     return TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
-
-
-def _varint(number: int) -> bytes:
-    digits = bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)

@@ -1,4 +1,7 @@
-"""QueryService: parses, calls the runner, converts. Nothing of a query is decided here."""
+"""QueryService: parses, calls the runner, converts. Nothing of a query is decided here.
+
+Methods have the names of the contract (queryd/registration.py).
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -9,18 +12,18 @@ from kernel.ids import IdSource
 from kernel.servers import current_actor
 from queryd.callers import caller
 from queryd.engine.arrow_messages import END_OF_STREAM
+from queryd.envelopes import of_query_response
 from queryd.requests import explained_text, query_text
 from queryd.resolve import ResolvedDataset
-from queryd.run_query import ArrowPart, Finished, OnStart, QueryRunner, Started
+from queryd.run_query import ArrowMessage, ArrowPart, Finished, OnStart, QueryRunner, Started
 from queryd.running import RunningQueries, RunningQuery, canceled
 from traceapi.control.v1.query_record_pb2 import QUERY_CALL_EXPLAIN, QUERY_CALL_QUERY
 from traceapi.query.v1 import query_service_pb2 as pb
-from traceapi.query.v1.query_service_pb2_grpc import QueryServiceServicer
 
 _SHOWN_CHARACTERS = 1000
 
 
-class QueryService(QueryServiceServicer):
+class QueryService:
     """One for each queryd."""
 
     def __init__(self, runner: QueryRunner, queries: RunningQueries, new_id: IdSource) -> None:
@@ -28,11 +31,12 @@ class QueryService(QueryServiceServicer):
         self._queries = queries
         self._new_id = new_id
 
-    def Query(self, request: pb.QueryRequest, context: grpc.ServicerContext) -> Iterator[pb.QueryResponse]:
+    def Query(self, request: pb.QueryRequest, context: grpc.ServicerContext) -> Iterator[pb.QueryResponse | bytes]:
+        """Also serialized answers, of those with rows in them (queryd/envelopes.py)."""
         request.query_id = request.query_id or self._new_id()
         text = query_text(request, caller(context, QUERY_CALL_QUERY))
         try:
-            for part in self._runner.run(text, _ends_with(context)):
+            for part in self._runner.run(text, _ends_with(context), of_query_response):
                 yield from _responses(text.query_id, part)
         except TraceError:
             if context.is_active():
@@ -63,8 +67,12 @@ def _ends_with(context: grpc.ServicerContext) -> OnStart:
     return on_start
 
 
-def _responses(query_id: str, part: Started | ArrowPart | Finished) -> Iterator[pb.QueryResponse]:
-    if isinstance(part, ArrowPart):
+def _responses(
+    query_id: str, part: Started | ArrowMessage | ArrowPart | Finished
+) -> Iterator[pb.QueryResponse | bytes]:
+    if isinstance(part, ArrowMessage):
+        yield part.data
+    elif isinstance(part, ArrowPart):
         yield pb.QueryResponse(arrow_ipc=part.data)
     elif isinstance(part, Started):
         started = pb.QueryStarted(

@@ -71,7 +71,8 @@ class Version:
 
 
 class FakeDatasets(DatasetServiceServicer):
-    """Thread-safe where queries meet it. `page_size` is small, so that every test pages."""
+    """Thread-safe where queries meet it. `page_size` is small, so that every test pages. With a pin no more than
+    `few` files of a dataset are told."""
 
     def __init__(self, root: Path, store_url: str = "") -> None:
         """`root` is the store's folder, or, with the URL of another store, where files are prepared."""
@@ -79,6 +80,7 @@ class FakeDatasets(DatasetServiceServicer):
         self.store_url = store_url or root.as_uri()
         self.store: ArtifactStore = open_store(self.store_url)
         self.page_size = 2
+        self.few = 100
         self.versions: dict[str, Version] = {}
         self.leases: set[str] = set()
         self.pin_requests: list[list[str]] = []
@@ -213,7 +215,27 @@ class FakeDatasets(DatasetServiceServicer):
                 )
                 response.pin.datasets.append(pin)
             self.leases.add(response.pin.pin_id)
+            response.files.extend(self._few_files(request, response) or ())
             return response
+
+    def _few_files(
+        self, request: pb.PinDatasetsRequest, pinned: pb.PinDatasetsResponse
+    ) -> list[pb.ResolveDatasetsResponse] | None:
+        """As the contract says when there are some."""
+        versions = [self._version(item.pin) for item in pinned.datasets]
+        twice = len({version.version_id for version in versions}) < len(versions)
+        if not request.files_wanted or twice or any(version.dataset.virtual_sql for version in versions):
+            return None
+        pages: list[pb.ResolveDatasetsResponse] = []
+        for index, (item, version) in enumerate(zip(pinned.datasets, versions, strict=True)):
+            fitting = (named.bounds for named in request.bounds if _fits(named, item.name, version))
+            wanted = pb.ResolveItem(pin=item.pin, bounds=next(fitting, None))
+            artifacts, events = self._visible(version, wanted)
+            if max(len(artifacts), len(events)) > self.few:
+                return None
+            pages.append(pb.ResolveDatasetsResponse(item_index=index, artifacts=artifacts, events=events, last=True))
+            self.resolved.append(wanted)
+        return pages
 
     def ResolveDatasets(
         self, request: pb.ResolveDatasetsRequest, context: grpc.ServicerContext
@@ -229,14 +251,8 @@ class FakeDatasets(DatasetServiceServicer):
                 error = ItemError(reason=ErrorReason.ERROR_REASON_PIN_COLLECTED, message="it was collected")
                 yield pb.ResolveDatasetsResponse(item_index=index, last=True, error=error)
                 continue
-            number = item.pin.publication_number
             self.resolved.append(item)
-            artifacts = [
-                found
-                for found in version.artifacts
-                if found.publication_number <= number and _meets(found.scope, item.bounds)
-            ]
-            events = [found for found in version.events if found.publication_number <= number]
+            artifacts, events = self._visible(version, item)
             starts = range(0, max(len(artifacts), len(events), 1), self.page_size)
             for start in starts:
                 end = start + self.page_size
@@ -286,6 +302,18 @@ class FakeDatasets(DatasetServiceServicer):
     def ListEvents(self, request: pb.ListEventsRequest, context: grpc.ServicerContext) -> pb.ListEventsResponse:
         raise NotImplementedError
 
+    def _version(self, pin: DatasetPin) -> Version:
+        return next(found for found in self.versions.values() if found.version_id == pin.dataset_version_id)
+
+    def _visible(self, version: Version, item: pb.ResolveItem) -> tuple[list[Artifact], list[Event]]:
+        number = item.pin.publication_number
+        artifacts = [
+            found
+            for found in version.artifacts
+            if found.publication_number <= number and _meets(found.scope, item.bounds)
+        ]
+        return artifacts, [found for found in version.events if found.publication_number <= number]
+
     def _find(self, name: str) -> Version:
         version = self.versions.get(name.casefold())
         if version is None:
@@ -306,6 +334,13 @@ def _scope_of(table: pa.Table, version: Version) -> Scope:
         return integer_range(len(version.artifacts), len(version.artifacts))
     ends = pc.min_max(table["number"])
     return integer_range(ends["min"].as_py(), ends["max"].as_py())
+
+
+def _fits(named: pb.NamedBounds, name: str, version: Version) -> bool:
+    cursor = version.dataset.spec.cursor
+    end = named.bounds.lower if named.bounds.HasField("lower") else named.bounds.upper
+    of_type = cursor.type == CURSOR_TYPE_INT64 and end.HasField("int64_value")
+    return named.name == name and named.column.lower() == cursor.column.lower() and of_type
 
 
 def _meets(scope: Scope, bounds: CursorBounds) -> bool:

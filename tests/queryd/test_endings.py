@@ -90,6 +90,7 @@ def test_a_stopped_query_waits_for_no_dispatcher(tmp_path: Path) -> None:
     datasets = FakeDatasets(tmp_path / "artifacts")
     datasets.add("plain")
     datasets.publish("plain", pa.table({"x": [1]}))
+    datasets.few = 0
     datasets.resolving.clear()
     with QuerydProcess(tmp_path, datasets, query_warm_cells="1", drain_seconds="0") as queryd:
         client = queryd.client()

@@ -14,6 +14,7 @@ from queryd.aftermath import Aftermath
 from queryd.callers import Caller
 from queryd.engine.messages import Kind
 from queryd.engine.process import CellEndedError
+from queryd.envelopes import of_query_response
 from queryd.failures import raised
 from queryd.resolve import Resolver
 from queryd.run_query import QueryRunner, QueryText
@@ -84,7 +85,7 @@ def test_a_log_quotes_nothing_of_what_a_cell_said() -> None:
     )
     text = QueryText("select 1", new_id(), Caller("user:alice", record_pb.QUERY_CALL_QUERY), timeout=30.0)
     with structlog.testing.capture_logs() as lines, pytest.raises(TraceError):
-        list(runner.run(text, lambda query: lambda: None))
+        list(runner.run(text, lambda query: lambda: None, of_query_response))
     aftermath.close()
     (line,) = [line for line in lines if line["event"] == "a cell ended without an answer"]
     assert (line["signal"], line["raised"]) == (11, "MemoryError")

@@ -12,6 +12,7 @@ from queryd.aftermath import Aftermath
 from queryd.callers import Caller
 from queryd.engine.messages import Kind
 from queryd.engine.process import CellEndedError
+from queryd.envelopes import of_query_response
 from queryd.resolve import Resolver
 from queryd.run_query import QueryRunner, QueryText
 from queryd.running import RunningQueries
@@ -55,7 +56,7 @@ class Cells:
 def _refused(runner: QueryRunner, timeout: float) -> TraceError:
     text = QueryText("select 1", new_id(), Caller("user:alice", record_pb.QUERY_CALL_QUERY), timeout=timeout)
     with pytest.raises(TraceError) as caught:
-        list(runner.run(text, lambda query: lambda: None))
+        list(runner.run(text, lambda query: lambda: None, of_query_response))
     return caught.value
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from queryd.engine.answers import MAX_ARROW_BYTES
 from tests.queryd.conftest import BLOCKS, blocks
 from tests.queryd.fake_datasets import FakeDatasets
 from tests.queryd.harness import Client, reason
@@ -137,12 +138,12 @@ def test_long_expressions_are_no_deep_ones(client: Client) -> None:
 def test_a_large_answer_comes_in_parts_of_bounded_size(client: Client) -> None:
     answer = client.query("select i, repeat('x', 100) as filler from range(100_000) t(i)")
     assert answer.table.num_rows == 100_000
-    assert answer.parts >= answer.finished.arrow_bytes / (1 << 20)
+    assert answer.parts > answer.finished.arrow_bytes / MAX_ARROW_BYTES
 
 
 def test_one_row_may_be_larger_than_a_part(client: Client) -> None:
-    answer = client.query("select repeat('x', 3_000_000) as filler")
-    assert len(answer.rows[0]["filler"]) == 3_000_000
+    answer = client.query("select repeat('x', 2 * 3_145_728) as filler")
+    assert len(answer.rows[0]["filler"]) == 2 * MAX_ARROW_BYTES
     assert answer.parts >= 3
 
 

@@ -1,6 +1,8 @@
 """What a cell says of the rows that it gave is believed only where it can be so: it goes on record."""
 
 import io
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,10 +11,12 @@ import pytest
 
 from kernel.errors import TraceError
 from kernel.ids import new_id
-from queryd.aftermath import Aftermath
+from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
+from queryd.engine.answers import Answered, Envelope, read_answer, write_message
 from queryd.engine.messages import CheckedText, Kind
+from queryd.envelopes import of_query_response
 from queryd.resolve import Resolver
 from queryd.run_query import Finished, QueryRunner, QueryText
 from queryd.running import RunningQueries
@@ -30,7 +34,7 @@ class LyingCell:
         messages.write_frame(frames, Kind.CHECKED, messages.pack_checked(CheckedText((), ())))
         messages.write_frame(frames, Kind.SCHEMA, pa.schema([]).serialize().to_pybytes())
         for row_count in row_counts:
-            messages.write_arrow(frames, row_count, memoryview(b"a message"))
+            write_message(frames, row_count, memoryview(pa.schema([]).serialize()))
         messages.write_frame(frames, Kind.FINISHED, b"")
         self._frames = io.BytesIO(frames.getvalue())
         self.store = self.files = Path("/")
@@ -41,6 +45,11 @@ class LyingCell:
         frame = messages.read_frame(self._frames, 1 << 20)
         assert frame is not None
         return frame
+
+    def receive_answer(self, envelope: Envelope) -> Answered:
+        answered = read_answer(self._frames, envelope)
+        assert answered is not None
+        return answered
 
     def kill(self) -> None: ...
 
@@ -68,13 +77,29 @@ def _asked(*row_counts: int) -> tuple[list[str], record_pb.QueryRecord]:
     )
     text = QueryText("select 1", new_id(), Caller("user:alice", record_pb.QUERY_CALL_QUERY), timeout=30.0)
     try:
-        parts = list(runner.run(text, lambda query: lambda: None))
+        parts = list(runner.run(text, lambda query: lambda: None, of_query_response))
         ends = [str(part.row_count) for part in parts if isinstance(part, Finished)]
     except TraceError as error:
         ends = [error.reason_name]
     finally:
         aftermath.close()
     return ends, told[0]
+
+
+def test_the_end_of_a_query_is_told_beside_all_else_that_is_left() -> None:
+    released, told, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def tell() -> None:
+        told.set()
+        assert go_on.wait(20)
+        raise ValueError("a defect")
+
+    aftermath = Aftermath(lambda pin_id: released.set())
+    aftermath.take(Remains(None, ExitStack(), "pin", tell))  # returns, though nothing is told yet
+    assert told.wait(20)
+    assert released.wait(20)
+    go_on.set()
+    aftermath.close()
 
 
 def test_rows_that_can_be_so_are_on_record() -> None:

@@ -363,8 +363,12 @@ class PinDatasetsRequest(_message.Message):
     DEPLOY_NUMBER_FIELD_NUMBER: _builtins.int
     PIN_FIELD_NUMBER: _builtins.int
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
+    FILES_WANTED_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
     deploy_number: _builtins.int
     """The versions that were served at this deploy number."""
+    files_wanted: _builtins.bool
+    """Answer the files too, where they are few."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names as a query writes them: a dataset_id, or the bare form."""
@@ -377,6 +381,10 @@ class PinDatasetsRequest(_message.Message):
     def lease_duration(self) -> _duration_pb2.Duration:
         """How long the lease lasts. Default 60 s."""
 
+    @_builtins.property
+    def bounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedBounds]:
+        """Of the files wanted, those that need not be told. Of a name and a column, the first bounds that fit the dataset's cursor count."""
+
     def __init__(
         self,
         *,
@@ -384,16 +392,52 @@ class PinDatasetsRequest(_message.Message):
         deploy_number: _builtins.int = ...,
         pin: _dataset_pb2.Pin | None = ...,
         lease_duration: _duration_pb2.Duration | None = ...,
+        files_wanted: _builtins.bool = ...,
+        bounds: _abc.Iterable[Global___NamedBounds] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "deploy_number", b"deploy_number", "lease_duration", b"lease_duration", "pin", b"pin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "deploy_number", b"deploy_number", "lease_duration", b"lease_duration", "names", b"names", "pin", b"pin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "bounds", b"bounds", "deploy_number", b"deploy_number", "files_wanted", b"files_wanted", "lease_duration", b"lease_duration", "names", b"names", "pin", b"pin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["deploy_number", "pin"]  # noqa: Y015
     _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___PinDatasetsRequest: _TypeAlias = PinDatasetsRequest  # noqa: Y015
+
+@_typing.final
+class NamedBounds(_message.Message):
+    """Under a name, only rows within bounds of a column count. This is said before it is known whether the column is the dataset's cursor: where
+    it is another column, or the cursor is of another type than the bounds, it means nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As it stands in the request's names."""
+    column: _builtins.str
+    """A column; letters of ASCII may have either case."""
+    @_builtins.property
+    def bounds(self) -> _dataset_pb2.CursorBounds:
+        """As ResolveItem.bounds; both ends of one type."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        column: _builtins.str = ...,
+        bounds: _dataset_pb2.CursorBounds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "column", b"column", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedBounds: _TypeAlias = NamedBounds  # noqa: Y015
 
 @_typing.final
 class PinDatasetsResponse(_message.Message):
@@ -403,6 +447,7 @@ class PinDatasetsResponse(_message.Message):
 
     PIN_FIELD_NUMBER: _builtins.int
     DATASETS_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def pin(self) -> _dataset_pb2.Pin:
         """The pin, of all datasets that are needed."""
@@ -411,15 +456,23 @@ class PinDatasetsResponse(_message.Message):
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___PinnedDataset]:
         """One per name of the request, in order, then one per further dataset that a virtual one is made of."""
 
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolveDatasetsResponse]:
+        """Where files are wanted: all that ResolveDatasets would answer for these datasets within the bounds, where `item_index` is the index in
+        `datasets`. Empty where ResolveDatasets has to be asked: where one of them has more than 100 files or scopes, or there are more than 10
+        datasets; where one is virtual, for its text may demand more of rows than the request says; where two names mean one dataset.
+        """
+
     def __init__(
         self,
         *,
         pin: _dataset_pb2.Pin | None = ...,
         datasets: _abc.Iterable[Global___PinnedDataset] | None = ...,
+        files: _abc.Iterable[Global___ResolveDatasetsResponse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pin", b"pin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "pin", b"pin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "files", b"files", "pin", b"pin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

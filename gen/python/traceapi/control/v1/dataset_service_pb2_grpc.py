@@ -134,7 +134,7 @@ class DatasetServiceServicer:
 
     def PinDatasets(self, request, context):
         """Pins datasets by name at one moment, in one statement; virtual ones with everything that they are made of. The pin is a lease:
-        the collector stays away while it lasts. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
+        the collector stays away while it lasts. Where files are wanted and few, the answer has them. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

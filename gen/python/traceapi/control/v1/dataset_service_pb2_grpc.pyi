@@ -48,7 +48,7 @@ class DatasetServiceStub:
     """Events of a dataset, newest first. DATASET_NOT_FOUND, SCOPE_MISMATCH."""
     PinDatasets: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.PinDatasetsRequest, _dataset_service_pb2.PinDatasetsResponse]
     """Pins datasets by name at one moment, in one statement; virtual ones with everything that they are made of. The pin is a lease:
-    the collector stays away while it lasts. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
+    the collector stays away while it lasts. Where files are wanted and few, the answer has them. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
     """
     ResolveDatasets: _grpc.UnaryStreamMultiCallable[_dataset_service_pb2.ResolveDatasetsRequest, _dataset_service_pb2.ResolveDatasetsResponse]
     """Finds the files of a pinned state, by bounds, in pages. Changes nothing. PIN_COLLECTED, DATASET_VERSION_NOT_FOUND."""
@@ -80,7 +80,7 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """Events of a dataset, newest first. DATASET_NOT_FOUND, SCOPE_MISMATCH."""
     PinDatasets: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.PinDatasetsRequest, _dataset_service_pb2.PinDatasetsResponse]  # type: ignore[assignment]
     """Pins datasets by name at one moment, in one statement; virtual ones with everything that they are made of. The pin is a lease:
-    the collector stays away while it lasts. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
+    the collector stays away while it lasts. Where files are wanted and few, the answer has them. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
     """
     ResolveDatasets: _aio.UnaryStreamMultiCallable[_dataset_service_pb2.ResolveDatasetsRequest, _dataset_service_pb2.ResolveDatasetsResponse]  # type: ignore[assignment]
     """Finds the files of a pinned state, by bounds, in pages. Changes nothing. PIN_COLLECTED, DATASET_VERSION_NOT_FOUND."""
@@ -145,7 +145,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.PinDatasetsResponse, _abc.Awaitable[_dataset_service_pb2.PinDatasetsResponse]]:
         """Pins datasets by name at one moment, in one statement; virtual ones with everything that they are made of. The pin is a lease:
-        the collector stays away while it lasts. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
+        the collector stays away while it lasts. Where files are wanted and few, the answer has them. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
         """
 
     @_abc_1.abstractmethod

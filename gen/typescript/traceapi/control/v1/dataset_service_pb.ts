@@ -28,7 +28,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file traceapi/control/v1/dataset_service.proto.
  */
 export const file_traceapi_control_v1_dataset_service: GenFile = /*@__PURE__*/
-  fileDesc("Cil0cmFjZWFwaS9jb250cm9sL3YxL2RhdGFzZXRfc2VydmljZS5wcm90bxITdHJhY2VhcGkuY29udHJvbC52MSIzChFHZXREYXRhc2V0UmVxdWVzdBIeCgpkYXRhc2V0X2lkGAEgASgJQgq6SAdyBSABKP8BInEKEkdldERhdGFzZXRSZXNwb25zZRIrCgdkYXRhc2V0GAEgASgLMhoudHJhY2VhcGkudHlwZXMudjEuRGF0YXNldBIuCglhcnRpZmFjdHMYAiADKAsyGy50cmFjZWFwaS50eXBlcy52MS5BcnRpZmFjdCJTChNMaXN0RGF0YXNldHNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSEgoKcGFnZV90b2tlbhgCIAEoCRILCgNkYWcYAyABKAkiXQoUTGlzdERhdGFzZXRzUmVzcG9uc2USLAoIZGF0YXNldHMYASADKAsyGi50cmFjZWFwaS50eXBlcy52MS5EYXRhc2V0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJqChpMaXN0RGF0YXNldFZlcnNpb25zUmVxdWVzdBIbCgpkYXRhc2V0X2lkGAEgASgJQge6SARyAiABEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSEgoKcGFnZV90b2tlbhgDIAEoCSJrChtMaXN0RGF0YXNldFZlcnNpb25zUmVzcG9uc2USMwoIdmVyc2lvbnMYASADKAsyIS50cmFjZWFwaS50eXBlcy52MS5EYXRhc2V0VmVyc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiSAoRR2V0TGluZWFnZVJlcXVlc3QSGwoKZGF0YXNldF9pZBgBIAEoCUIHukgEcgIgARIWCgVkZXB0aBgCIAEoDUIHukgEKgIYZCJFChJHZXRMaW5lYWdlUmVzcG9uc2USLwoFZWRnZXMYASADKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLkxpbmVhZ2VFZGdlIoUBCgtMaW5lYWdlRWRnZRIXCg9mcm9tX2RhdGFzZXRfaWQYASABKAkSFQoNdG9fZGF0YXNldF9pZBgCIAEoCRILCgNkYWcYAyABKAkSCwoDam9iGAQgASgJEhAKCG91dGRhdGVkGAUgASgIEhoKEnBhc3NlZF9zY29wZV9jb3VudBgGIAEoBCKLAQoRTGlzdEV2ZW50c1JlcXVlc3QSHAoKZGF0YXNldF9pZBgBIAEoCUIIukgFcgMo/wESJwoFc2NvcGUYAiABKAsyGC50cmFjZWFwaS50eXBlcy52MS5TY29wZRIbCglwYWdlX3NpemUYAyABKA1CCLpIBSoDGOgHEhIKCnBhZ2VfdG9rZW4YBCABKAkiVwoSTGlzdEV2ZW50c1Jlc3BvbnNlEigKBmV2ZW50cxgBIAMoCzIYLnRyYWNlYXBpLnR5cGVzLnYxLkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSLHAQoSUGluRGF0YXNldHNSZXF1ZXN0EiMKBW5hbWVzGAEgAygJQhS6SBGSAQ4IARDoByIHcgUgASj/ARIXCg1kZXBsb3lfbnVtYmVyGAIgASgESAASJQoDcGluGAMgASgLMhYudHJhY2VhcGkudHlwZXMudjEuUGluSAASQwoObGVhc2VfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAFCBwoFYXNfb2YicAoTUGluRGF0YXNldHNSZXNwb25zZRIjCgNwaW4YASABKAsyFi50cmFjZWFwaS50eXBlcy52MS5QaW4SNAoIZGF0YXNldHMYAiADKAsyIi50cmFjZWFwaS5jb250cm9sLnYxLlBpbm5lZERhdGFzZXQipwEKDVBpbm5lZERhdGFzZXQSDAoEbmFtZRgBIAEoCRIqCgNwaW4YAiABKAsyHS50cmFjZWFwaS50eXBlcy52MS5EYXRhc2V0UGluEisKB2RhdGFzZXQYAyABKAsyGi50cmFjZWFwaS50eXBlcy52MS5EYXRhc2V0Ei8KCXdhdGVybWFyaxgEIAEoCzIcLnRyYWNlYXBpLnR5cGVzLnYxLldhdGVybWFyayJWChZSZXNvbHZlRGF0YXNldHNSZXF1ZXN0EjwKBWl0ZW1zGAEgAygLMiAudHJhY2VhcGkuY29udHJvbC52MS5SZXNvbHZlSXRlbUILukgIkgEFCAEQ6AcicgoLUmVzb2x2ZUl0ZW0SMgoDcGluGAEgASgLMh0udHJhY2VhcGkudHlwZXMudjEuRGF0YXNldFBpbkIGukgDyAEBEi8KBmJvdW5kcxgCIAEoCzIfLnRyYWNlYXBpLnR5cGVzLnYxLkN1cnNvckJvdW5kcyLCAQoXUmVzb2x2ZURhdGFzZXRzUmVzcG9uc2USEgoKaXRlbV9pbmRleBgBIAEoDRIuCglhcnRpZmFjdHMYAiADKAsyGy50cmFjZWFwaS50eXBlcy52MS5BcnRpZmFjdBIoCgZldmVudHMYAyADKAsyGC50cmFjZWFwaS50eXBlcy52MS5FdmVudBIMCgRsYXN0GAQgASgIEisKBWVycm9yGAUgASgLMhwudHJhY2VhcGkudHlwZXMudjEuSXRlbUVycm9yInAKD1JlbmV3UGluUmVxdWVzdBIYCgZwaW5faWQYASABKAlCCLpIBXIDsAEBEkMKDmxlYXNlX2R1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBIkQKEFJlbmV3UGluUmVzcG9uc2USMAoMZXhwaXJlc190aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCItChFSZWxlYXNlUGluUmVxdWVzdBIYCgZwaW5faWQYASABKAlCCLpIBXIDsAEBIhQKElJlbGVhc2VQaW5SZXNwb25zZTLvCAoORGF0YXNldFNlcnZpY2USXQoKR2V0RGF0YXNldBImLnRyYWNlYXBpLmNvbnRyb2wudjEuR2V0RGF0YXNldFJlcXVlc3QaJy50cmFjZWFwaS5jb250cm9sLnYxLkdldERhdGFzZXRSZXNwb25zZRJjCgxMaXN0RGF0YXNldHMSKC50cmFjZWFwaS5jb250cm9sLnYxLkxpc3REYXRhc2V0c1JlcXVlc3QaKS50cmFjZWFwaS5jb250cm9sLnYxLkxpc3REYXRhc2V0c1Jlc3BvbnNlEngKE0xpc3REYXRhc2V0VmVyc2lvbnMSLy50cmFjZWFwaS5jb250cm9sLnYxLkxpc3REYXRhc2V0VmVyc2lvbnNSZXF1ZXN0GjAudHJhY2VhcGkuY29udHJvbC52MS5MaXN0RGF0YXNldFZlcnNpb25zUmVzcG9uc2USXQoKR2V0TGluZWFnZRImLnRyYWNlYXBpLmNvbnRyb2wudjEuR2V0TGluZWFnZVJlcXVlc3QaJy50cmFjZWFwaS5jb250cm9sLnYxLkdldExpbmVhZ2VSZXNwb25zZRJdCgpMaXN0RXZlbnRzEiYudHJhY2VhcGkuY29udHJvbC52MS5MaXN0RXZlbnRzUmVxdWVzdBonLnRyYWNlYXBpLmNvbnRyb2wudjEuTGlzdEV2ZW50c1Jlc3BvbnNlEmAKC1BpbkRhdGFzZXRzEicudHJhY2VhcGkuY29udHJvbC52MS5QaW5EYXRhc2V0c1JlcXVlc3QaKC50cmFjZWFwaS5jb250cm9sLnYxLlBpbkRhdGFzZXRzUmVzcG9uc2USbgoPUmVzb2x2ZURhdGFzZXRzEisudHJhY2VhcGkuY29udHJvbC52MS5SZXNvbHZlRGF0YXNldHNSZXF1ZXN0GiwudHJhY2VhcGkuY29udHJvbC52MS5SZXNvbHZlRGF0YXNldHNSZXNwb25zZTABElcKCFJlbmV3UGluEiQudHJhY2VhcGkuY29udHJvbC52MS5SZW5ld1BpblJlcXVlc3QaJS50cmFjZWFwaS5jb250cm9sLnYxLlJlbmV3UGluUmVzcG9uc2USXQoKUmVsZWFzZVBpbhImLnRyYWNlYXBpLmNvbnRyb2wudjEuUmVsZWFzZVBpblJlcXVlc3QaJy50cmFjZWFwaS5jb250cm9sLnYxLlJlbGVhc2VQaW5SZXNwb25zZRJmCg1SZWNvcmRRdWVyaWVzEikudHJhY2VhcGkuY29udHJvbC52MS5SZWNvcmRRdWVyaWVzUmVxdWVzdBoqLnRyYWNlYXBpLmNvbnRyb2wudjEuUmVjb3JkUXVlcmllc1Jlc3BvbnNlEm8KEExpc3RRdWVyeVJlY29yZHMSLC50cmFjZWFwaS5jb250cm9sLnYxLkxpc3RRdWVyeVJlY29yZHNSZXF1ZXN0Gi0udHJhY2VhcGkuY29udHJvbC52MS5MaXN0UXVlcnlSZWNvcmRzUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_traceapi_control_v1_query_record, file_traceapi_types_v1_artifact, file_traceapi_types_v1_dataset, file_traceapi_types_v1_errors, file_traceapi_types_v1_event, file_traceapi_types_v1_scope]);
+  fileDesc("Cil0cmFjZWFwaS9jb250cm9sL3YxL2RhdGFzZXRfc2VydmljZS5wcm90bxITdHJhY2VhcGkuY29udHJvbC52MSIzChFHZXREYXRhc2V0UmVxdWVzdBIeCgpkYXRhc2V0X2lkGAEgASgJQgq6SAdyBSABKP8BInEKEkdldERhdGFzZXRSZXNwb25zZRIrCgdkYXRhc2V0GAEgASgLMhoudHJhY2VhcGkudHlwZXMudjEuRGF0YXNldBIuCglhcnRpZmFjdHMYAiADKAsyGy50cmFjZWFwaS50eXBlcy52MS5BcnRpZmFjdCJTChNMaXN0RGF0YXNldHNSZXF1ZXN0EhsKCXBhZ2Vfc2l6ZRgBIAEoDUIIukgFKgMY6AcSEgoKcGFnZV90b2tlbhgCIAEoCRILCgNkYWcYAyABKAkiXQoUTGlzdERhdGFzZXRzUmVzcG9uc2USLAoIZGF0YXNldHMYASADKAsyGi50cmFjZWFwaS50eXBlcy52MS5EYXRhc2V0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJqChpMaXN0RGF0YXNldFZlcnNpb25zUmVxdWVzdBIbCgpkYXRhc2V0X2lkGAEgASgJQge6SARyAiABEhsKCXBhZ2Vfc2l6ZRgCIAEoDUIIukgFKgMY6AcSEgoKcGFnZV90b2tlbhgDIAEoCSJrChtMaXN0RGF0YXNldFZlcnNpb25zUmVzcG9uc2USMwoIdmVyc2lvbnMYASADKAsyIS50cmFjZWFwaS50eXBlcy52MS5EYXRhc2V0VmVyc2lvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiSAoRR2V0TGluZWFnZVJlcXVlc3QSGwoKZGF0YXNldF9pZBgBIAEoCUIHukgEcgIgARIWCgVkZXB0aBgCIAEoDUIHukgEKgIYZCJFChJHZXRMaW5lYWdlUmVzcG9uc2USLwoFZWRnZXMYASADKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLkxpbmVhZ2VFZGdlIoUBCgtMaW5lYWdlRWRnZRIXCg9mcm9tX2RhdGFzZXRfaWQYASABKAkSFQoNdG9fZGF0YXNldF9pZBgCIAEoCRILCgNkYWcYAyABKAkSCwoDam9iGAQgASgJEhAKCG91dGRhdGVkGAUgASgIEhoKEnBhc3NlZF9zY29wZV9jb3VudBgGIAEoBCKLAQoRTGlzdEV2ZW50c1JlcXVlc3QSHAoKZGF0YXNldF9pZBgBIAEoCUIIukgFcgMo/wESJwoFc2NvcGUYAiABKAsyGC50cmFjZWFwaS50eXBlcy52MS5TY29wZRIbCglwYWdlX3NpemUYAyABKA1CCLpIBSoDGOgHEhIKCnBhZ2VfdG9rZW4YBCABKAkiVwoSTGlzdEV2ZW50c1Jlc3BvbnNlEigKBmV2ZW50cxgBIAMoCzIYLnRyYWNlYXBpLnR5cGVzLnYxLkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKaAgoSUGluRGF0YXNldHNSZXF1ZXN0EiMKBW5hbWVzGAEgAygJQhS6SBGSAQ4IARDoByIHcgUgASj/ARIXCg1kZXBsb3lfbnVtYmVyGAIgASgESAASJQoDcGluGAMgASgLMhYudHJhY2VhcGkudHlwZXMudjEuUGluSAASQwoObGVhc2VfZHVyYXRpb24YBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAESFAoMZmlsZXNfd2FudGVkGAUgASgIEjsKBmJvdW5kcxgGIAMoCzIgLnRyYWNlYXBpLmNvbnRyb2wudjEuTmFtZWRCb3VuZHNCCbpIBpIBAxDoB0IHCgVhc19vZiJcCgtOYW1lZEJvdW5kcxIMCgRuYW1lGAEgASgJEg4KBmNvbHVtbhgCIAEoCRIvCgZib3VuZHMYAyABKAsyHy50cmFjZWFwaS50eXBlcy52MS5DdXJzb3JCb3VuZHMirQEKE1BpbkRhdGFzZXRzUmVzcG9uc2USIwoDcGluGAEgASgLMhYudHJhY2VhcGkudHlwZXMudjEuUGluEjQKCGRhdGFzZXRzGAIgAygLMiIudHJhY2VhcGkuY29udHJvbC52MS5QaW5uZWREYXRhc2V0EjsKBWZpbGVzGAMgAygLMiwudHJhY2VhcGkuY29udHJvbC52MS5SZXNvbHZlRGF0YXNldHNSZXNwb25zZSKnAQoNUGlubmVkRGF0YXNldBIMCgRuYW1lGAEgASgJEioKA3BpbhgCIAEoCzIdLnRyYWNlYXBpLnR5cGVzLnYxLkRhdGFzZXRQaW4SKwoHZGF0YXNldBgDIAEoCzIaLnRyYWNlYXBpLnR5cGVzLnYxLkRhdGFzZXQSLwoJd2F0ZXJtYXJrGAQgASgLMhwudHJhY2VhcGkudHlwZXMudjEuV2F0ZXJtYXJrIlYKFlJlc29sdmVEYXRhc2V0c1JlcXVlc3QSPAoFaXRlbXMYASADKAsyIC50cmFjZWFwaS5jb250cm9sLnYxLlJlc29sdmVJdGVtQgu6SAiSAQUIARDoByJyCgtSZXNvbHZlSXRlbRIyCgNwaW4YASABKAsyHS50cmFjZWFwaS50eXBlcy52MS5EYXRhc2V0UGluQga6SAPIAQESLwoGYm91bmRzGAIgASgLMh8udHJhY2VhcGkudHlwZXMudjEuQ3Vyc29yQm91bmRzIsIBChdSZXNvbHZlRGF0YXNldHNSZXNwb25zZRISCgppdGVtX2luZGV4GAEgASgNEi4KCWFydGlmYWN0cxgCIAMoCzIbLnRyYWNlYXBpLnR5cGVzLnYxLkFydGlmYWN0EigKBmV2ZW50cxgDIAMoCzIYLnRyYWNlYXBpLnR5cGVzLnYxLkV2ZW50EgwKBGxhc3QYBCABKAgSKwoFZXJyb3IYBSABKAsyHC50cmFjZWFwaS50eXBlcy52MS5JdGVtRXJyb3IicAoPUmVuZXdQaW5SZXF1ZXN0EhgKBnBpbl9pZBgBIAEoCUIIukgFcgOwAQESQwoObGVhc2VfZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAEiRAoQUmVuZXdQaW5SZXNwb25zZRIwCgxleHBpcmVzX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIi0KEVJlbGVhc2VQaW5SZXF1ZXN0EhgKBnBpbl9pZBgBIAEoCUIIukgFcgOwAQEiFAoSUmVsZWFzZVBpblJlc3BvbnNlMu8ICg5EYXRhc2V0U2VydmljZRJdCgpHZXREYXRhc2V0EiYudHJhY2VhcGkuY29udHJvbC52MS5HZXREYXRhc2V0UmVxdWVzdBonLnRyYWNlYXBpLmNvbnRyb2wudjEuR2V0RGF0YXNldFJlc3BvbnNlEmMKDExpc3REYXRhc2V0cxIoLnRyYWNlYXBpLmNvbnRyb2wudjEuTGlzdERhdGFzZXRzUmVxdWVzdBopLnRyYWNlYXBpLmNvbnRyb2wudjEuTGlzdERhdGFzZXRzUmVzcG9uc2USeAoTTGlzdERhdGFzZXRWZXJzaW9ucxIvLnRyYWNlYXBpLmNvbnRyb2wudjEuTGlzdERhdGFzZXRWZXJzaW9uc1JlcXVlc3QaMC50cmFjZWFwaS5jb250cm9sLnYxLkxpc3REYXRhc2V0VmVyc2lvbnNSZXNwb25zZRJdCgpHZXRMaW5lYWdlEiYudHJhY2VhcGkuY29udHJvbC52MS5HZXRMaW5lYWdlUmVxdWVzdBonLnRyYWNlYXBpLmNvbnRyb2wudjEuR2V0TGluZWFnZVJlc3BvbnNlEl0KCkxpc3RFdmVudHMSJi50cmFjZWFwaS5jb250cm9sLnYxLkxpc3RFdmVudHNSZXF1ZXN0GicudHJhY2VhcGkuY29udHJvbC52MS5MaXN0RXZlbnRzUmVzcG9uc2USYAoLUGluRGF0YXNldHMSJy50cmFjZWFwaS5jb250cm9sLnYxLlBpbkRhdGFzZXRzUmVxdWVzdBooLnRyYWNlYXBpLmNvbnRyb2wudjEuUGluRGF0YXNldHNSZXNwb25zZRJuCg9SZXNvbHZlRGF0YXNldHMSKy50cmFjZWFwaS5jb250cm9sLnYxLlJlc29sdmVEYXRhc2V0c1JlcXVlc3QaLC50cmFjZWFwaS5jb250cm9sLnYxLlJlc29sdmVEYXRhc2V0c1Jlc3BvbnNlMAESVwoIUmVuZXdQaW4SJC50cmFjZWFwaS5jb250cm9sLnYxLlJlbmV3UGluUmVxdWVzdBolLnRyYWNlYXBpLmNvbnRyb2wudjEuUmVuZXdQaW5SZXNwb25zZRJdCgpSZWxlYXNlUGluEiYudHJhY2VhcGkuY29udHJvbC52MS5SZWxlYXNlUGluUmVxdWVzdBonLnRyYWNlYXBpLmNvbnRyb2wudjEuUmVsZWFzZVBpblJlc3BvbnNlEmYKDVJlY29yZFF1ZXJpZXMSKS50cmFjZWFwaS5jb250cm9sLnYxLlJlY29yZFF1ZXJpZXNSZXF1ZXN0GioudHJhY2VhcGkuY29udHJvbC52MS5SZWNvcmRRdWVyaWVzUmVzcG9uc2USbwoQTGlzdFF1ZXJ5UmVjb3JkcxIsLnRyYWNlYXBpLmNvbnRyb2wudjEuTGlzdFF1ZXJ5UmVjb3Jkc1JlcXVlc3QaLS50cmFjZWFwaS5jb250cm9sLnYxLkxpc3RRdWVyeVJlY29yZHNSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_traceapi_control_v1_query_record, file_traceapi_types_v1_artifact, file_traceapi_types_v1_dataset, file_traceapi_types_v1_errors, file_traceapi_types_v1_event, file_traceapi_types_v1_scope]);
 
 /**
  * Asks for a dataset.
@@ -423,6 +423,20 @@ export type PinDatasetsRequest = Message<"traceapi.control.v1.PinDatasetsRequest
    * @generated from field: google.protobuf.Duration lease_duration = 4;
    */
   leaseDuration?: Duration;
+
+  /**
+   * Answer the files too, where they are few.
+   *
+   * @generated from field: bool files_wanted = 5;
+   */
+  filesWanted: boolean;
+
+  /**
+   * Of the files wanted, those that need not be told. Of a name and a column, the first bounds that fit the dataset's cursor count.
+   *
+   * @generated from field: repeated traceapi.control.v1.NamedBounds bounds = 6;
+   */
+  bounds: NamedBounds[];
 };
 
 /**
@@ -431,6 +445,42 @@ export type PinDatasetsRequest = Message<"traceapi.control.v1.PinDatasetsRequest
  */
 export const PinDatasetsRequestSchema: GenMessage<PinDatasetsRequest> = /*@__PURE__*/
   messageDesc(file_traceapi_control_v1_dataset_service, 11);
+
+/**
+ * Under a name, only rows within bounds of a column count. This is said before it is known whether the column is the dataset's cursor: where
+ * it is another column, or the cursor is of another type than the bounds, it means nothing.
+ *
+ * @generated from message traceapi.control.v1.NamedBounds
+ */
+export type NamedBounds = Message<"traceapi.control.v1.NamedBounds"> & {
+  /**
+   * As it stands in the request's names.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * A column; letters of ASCII may have either case.
+   *
+   * @generated from field: string column = 2;
+   */
+  column: string;
+
+  /**
+   * As ResolveItem.bounds; both ends of one type.
+   *
+   * @generated from field: traceapi.types.v1.CursorBounds bounds = 3;
+   */
+  bounds?: CursorBounds;
+};
+
+/**
+ * Describes the message traceapi.control.v1.NamedBounds.
+ * Use `create(NamedBoundsSchema)` to create a new message.
+ */
+export const NamedBoundsSchema: GenMessage<NamedBounds> = /*@__PURE__*/
+  messageDesc(file_traceapi_control_v1_dataset_service, 12);
 
 /**
  * Pinned.
@@ -451,6 +501,15 @@ export type PinDatasetsResponse = Message<"traceapi.control.v1.PinDatasetsRespon
    * @generated from field: repeated traceapi.control.v1.PinnedDataset datasets = 2;
    */
   datasets: PinnedDataset[];
+
+  /**
+   * Where files are wanted: all that ResolveDatasets would answer for these datasets within the bounds, where `item_index` is the index in
+   * `datasets`. Empty where ResolveDatasets has to be asked: where one of them has more than 100 files or scopes, or there are more than 10
+   * datasets; where one is virtual, for its text may demand more of rows than the request says; where two names mean one dataset.
+   *
+   * @generated from field: repeated traceapi.control.v1.ResolveDatasetsResponse files = 3;
+   */
+  files: ResolveDatasetsResponse[];
 };
 
 /**
@@ -458,7 +517,7 @@ export type PinDatasetsResponse = Message<"traceapi.control.v1.PinDatasetsRespon
  * Use `create(PinDatasetsResponseSchema)` to create a new message.
  */
 export const PinDatasetsResponseSchema: GenMessage<PinDatasetsResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dataset_service, 12);
+  messageDesc(file_traceapi_control_v1_dataset_service, 13);
 
 /**
  * What a reader needs to know of a pinned dataset.
@@ -500,7 +559,7 @@ export type PinnedDataset = Message<"traceapi.control.v1.PinnedDataset"> & {
  * Use `create(PinnedDatasetSchema)` to create a new message.
  */
 export const PinnedDatasetSchema: GenMessage<PinnedDataset> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dataset_service, 13);
+  messageDesc(file_traceapi_control_v1_dataset_service, 14);
 
 /**
  * Asks for files.
@@ -521,7 +580,7 @@ export type ResolveDatasetsRequest = Message<"traceapi.control.v1.ResolveDataset
  * Use `create(ResolveDatasetsRequestSchema)` to create a new message.
  */
 export const ResolveDatasetsRequestSchema: GenMessage<ResolveDatasetsRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dataset_service, 14);
+  messageDesc(file_traceapi_control_v1_dataset_service, 15);
 
 /**
  * Files of one dataset.
@@ -549,7 +608,7 @@ export type ResolveItem = Message<"traceapi.control.v1.ResolveItem"> & {
  * Use `create(ResolveItemSchema)` to create a new message.
  */
 export const ResolveItemSchema: GenMessage<ResolveItem> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dataset_service, 15);
+  messageDesc(file_traceapi_control_v1_dataset_service, 16);
 
 /**
  * A page of one item's answer.
@@ -598,7 +657,7 @@ export type ResolveDatasetsResponse = Message<"traceapi.control.v1.ResolveDatase
  * Use `create(ResolveDatasetsResponseSchema)` to create a new message.
  */
 export const ResolveDatasetsResponseSchema: GenMessage<ResolveDatasetsResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dataset_service, 16);
+  messageDesc(file_traceapi_control_v1_dataset_service, 17);
 
 /**
  * Extends a pin.
@@ -626,7 +685,7 @@ export type RenewPinRequest = Message<"traceapi.control.v1.RenewPinRequest"> & {
  * Use `create(RenewPinRequestSchema)` to create a new message.
  */
 export const RenewPinRequestSchema: GenMessage<RenewPinRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dataset_service, 17);
+  messageDesc(file_traceapi_control_v1_dataset_service, 18);
 
 /**
  * Extended.
@@ -647,7 +706,7 @@ export type RenewPinResponse = Message<"traceapi.control.v1.RenewPinResponse"> &
  * Use `create(RenewPinResponseSchema)` to create a new message.
  */
 export const RenewPinResponseSchema: GenMessage<RenewPinResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dataset_service, 18);
+  messageDesc(file_traceapi_control_v1_dataset_service, 19);
 
 /**
  * Ends a pin.
@@ -668,7 +727,7 @@ export type ReleasePinRequest = Message<"traceapi.control.v1.ReleasePinRequest">
  * Use `create(ReleasePinRequestSchema)` to create a new message.
  */
 export const ReleasePinRequestSchema: GenMessage<ReleasePinRequest> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dataset_service, 19);
+  messageDesc(file_traceapi_control_v1_dataset_service, 20);
 
 /**
  * Ended.
@@ -683,7 +742,7 @@ export type ReleasePinResponse = Message<"traceapi.control.v1.ReleasePinResponse
  * Use `create(ReleasePinResponseSchema)` to create a new message.
  */
 export const ReleasePinResponseSchema: GenMessage<ReleasePinResponse> = /*@__PURE__*/
-  messageDesc(file_traceapi_control_v1_dataset_service, 20);
+  messageDesc(file_traceapi_control_v1_dataset_service, 21);
 
 /**
  * Datasets.
@@ -743,7 +802,7 @@ export const DatasetService: GenService<{
   },
   /**
    * Pins datasets by name at one moment, in one statement; virtual ones with everything that they are made of. The pin is a lease:
-   * the collector stays away while it lasts. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
+   * the collector stays away while it lasts. Where files are wanted and few, the answer has them. DATASET_NOT_FOUND, NAME_AMBIGUOUS.
    *
    * @generated from rpc traceapi.control.v1.DatasetService.PinDatasets
    */
