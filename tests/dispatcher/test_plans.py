@@ -38,6 +38,8 @@ async def _check_releases(filled: InProcess, given: Given) -> None:
     wakeups = Statements.load("dispatcher.wakeups")
     await _check(filled, {"task_queued"}, wakeups.job_lines, queue="default", room=500, limited=[given.job])
     await _check(filled, {"task_queued", "task_pkey"}, wakeups.release, **_dealt(given.job, 500))
+    # task_open or task_released: both lead to what is out.
+    await _check(filled, set(), wakeups.withdraw, job_version_ids=[given.job], limit=500)
     await _check(filled, {"task_released"}, wakeups.release_again, queue="default", room=500, unanswered="10 s")
     here = {"dataset_id": "copies", "first": given.keys[0][1], "last": given.keys[0][1]}
     indexes = {"task_queued", "task_open", "event_scope", "task_cause"}
