@@ -55,6 +55,10 @@ class _HoldKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldKind.Val
     """A person paused its DAG or job."""
     HOLD_KIND_CLASS_SHARE: _HoldKind.ValueType  # 12
     """Its class has its share of the queue, or what is free is kept for live tasks."""
+    HOLD_KIND_CUTOVER: _HoldKind.ValueType  # 13
+    """A version of its DAG that is being built is about to take over: releases of what it replaces are held until then, two minutes at the
+    longest.
+    """
 
 class HoldKind(_HoldKind, metaclass=_HoldKindEnumTypeWrapper):
     """What holds a task."""
@@ -85,6 +89,10 @@ HOLD_KIND_PAUSE: HoldKind.ValueType  # 11
 """A person paused its DAG or job."""
 HOLD_KIND_CLASS_SHARE: HoldKind.ValueType  # 12
 """Its class has its share of the queue, or what is free is kept for live tasks."""
+HOLD_KIND_CUTOVER: HoldKind.ValueType  # 13
+"""A version of its DAG that is being built is about to take over: releases of what it replaces are held until then, two minutes at the
+longest.
+"""
 Global___HoldKind: _TypeAlias = HoldKind  # noqa: Y015
 
 @_typing.final
