@@ -27,7 +27,7 @@ _SOURCE_OUTPUTS = 1000
 class Stop(Enum):
     """Why a unit is asked to stop; the strongest reason counts."""
 
-    HAND_BACK = auto()  # the worker leaves: another one takes the task up
+    HAND_BACK = auto()  # the worker leaves, and another one takes the task up; or it is paused, and goes on later
     CANCEL = auto()  # the dispatcher says so: the attempt ends as canceled
     LOST = auto()  # the lease is gone: nothing is reported
 

@@ -13,6 +13,8 @@ from dispatcher.tasks import store
 from dispatcher.tasks.leases import LeaseRef, StreamRef, attempt_fence, fence
 from dispatcher.tasks.rows import Standing
 
+_PAUSED = "its job or its DAG is paused"
+
 
 class Directive(StrEnum):
     """As DIRECTIVE_* of the contract."""
@@ -20,6 +22,7 @@ class Directive(StrEnum):
     CONTINUE = "continue"
     CANCEL = "cancel"
     LEASE_LOST = "lease_lost"
+    RETURN = "return"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,13 @@ async def beat(connection: Connection, beats: Sequence[Beat], lease: timedelta) 
     for item in beats:
         task_id = item.lease.task_id
         token = item.lease.token_digest
-        until = tasks.get(item.lease) if item.stream is None else streams.get((item.stream, token))
-        if until is not None:
-            results.append(BeatResult(task_id, Directive.CONTINUE, until))
-        else:
+        extended = tasks.get(item.lease) if item.stream is None else streams.get((item.stream, token))
+        if extended is None:
             results.append(_without_lease(item.lease, standing.get(task_id)))
+        elif extended.paused:
+            results.append(BeatResult(task_id, Directive.RETURN, extended.until, _PAUSED))
+        else:
+            results.append(BeatResult(task_id, Directive.CONTINUE, extended.until))
     return results
 
 

@@ -147,7 +147,8 @@ where o.job_version_id = s.job_version_id and o.stream_key = s.stream_key and o.
     );
 
 -- name: extend_leases
--- Heartbeat of tasks of their own: one statement for all of a worker's. Guarded on the locked row.
+-- Heartbeat of tasks of their own: one statement for all of a worker's. Guarded on the locked row. Of sources' runs, which may never end by
+-- themselves, also whether a person paused them.
 update task t
 set lease_until = clock_timestamp() + %(lease)s::interval, progress = coalesce(h.progress, t.progress)
 from (
@@ -164,7 +165,12 @@ from (
     for no key update of held
 ) h
 where t.task_id = h.task_id
-returning t.task_id::text, t.attempt, t.lease_token_digest, t.lease_until;
+returning t.task_id::text, t.attempt, t.lease_token_digest, t.lease_until, t.origin = 'source_run' and exists (
+    select 1
+    from job_version j
+    join pause p on p.dag = j.dag and p.job in ('', j.job)
+    where j.job_version_id = t.job_version_id
+) as paused;
 
 -- name: extend_streams
 -- Heartbeat of runs: the stream's one lease carries all of its tasks.

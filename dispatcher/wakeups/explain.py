@@ -108,6 +108,9 @@ def _ended_or_running(facts: HoldFacts) -> Explanation | None:
     if state is TaskState.RUNNING:
         if (fenced := attempt_fence(facts.run_state, facts.job_epoch, facts.run_epoch)) is not None:
             return Explanation(Hold.RUN_STATE, f"worker {facts.worker_id} is told to stop it: {fenced}")
+        if facts.paused and facts.origin == "source_run":
+            text = f"nothing: it is paused, and worker {facts.worker_id} is about to hand it back"
+            return Explanation(Hold.NONE, text)
         return Explanation(Hold.NONE, f"nothing: worker {facts.worker_id} runs it")
     if state is TaskState.DEAD:
         return Explanation(Hold.DEAD, f"it is DEAD: {facts.reason}; a person may retry or skip it")

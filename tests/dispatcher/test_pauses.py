@@ -1,10 +1,13 @@
-"""What a pause takes back: places of the queue."""
+"""What a pause takes back: places of the queue, and the runs of sources."""
 
 from tests.dispatcher.builders import CHAIN, READER, Source, Worker, start_source, success
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dag_service_pb2 as dags
 from traceapi.control.v1 import queue_service_pb2 as queues
 from traceapi.control.v1 import task_service_pb2 as tasks
+from traceapi.types.v1.task_pb2 import ATTEMPT_OUTCOME_RETURNED
+from traceapi.worker.v1.completion_pb2 import CompleteItem, TaskReturned
+from traceapi.worker.v1.worker_service_pb2 import HeartbeatItem
 
 COPIES = "\n".join(line for line in CHAIN.splitlines() if "ranges" not in line)
 OUT = """
@@ -141,3 +144,51 @@ async def test_a_source_that_was_released_before_its_version_took_over_is_woken_
     await dispatcher.leave_unanswered()
     await dispatcher.run(RUN_STATE, "running", "blocks")
     assert await dispatcher.release() == released != []
+
+
+async def test_the_run_of_a_paused_source_is_handed_back(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1])
+    assert await source.worker.beat(HeartbeatItem(lease=source.lease)) == ["continue"]
+    await _pause(dispatcher, "blocks")
+    assert await source.worker.beat(HeartbeatItem(lease=source.lease)) == ["return"]
+    await source.publish([2])
+    returned = CompleteItem(lease=source.lease, returned=TaskReturned(message="its job or its DAG is paused"))
+    assert await source.worker.complete(returned) == ["queued"]
+    run = source.lease.task_id
+    assert run not in await dispatcher.release()
+    await _resume(dispatcher)
+    assert await dispatcher.release() == [run]
+    claimed = await source.worker.claim_one(run)
+    assert (claimed.attempt, claimed.state.data, claimed.state.version) == (2, b"2", 2)
+    shown = await dispatcher.tasks.GetTask(tasks.GetTaskRequest(task_id=run))
+    assert shown.attempts[0].outcome == ATTEMPT_OUTCOME_RETURNED
+    assert (shown.task.failed_attempts, shown.task.lost_leases) == (0, 0)
+
+
+async def test_a_paused_source_has_time_to_stop(dispatcher: InProcess, source: Source) -> None:
+    """Its lease is extended, however long that takes."""
+    await _pause(dispatcher)
+    await dispatcher.run("update task set lease_until = clock_timestamp() + interval '5 s' where origin = 'source_run'")
+    assert await source.worker.beat(HeartbeatItem(lease=source.lease)) == ["return"]
+    left = "select extract(epoch from lease_until - clock_timestamp())::float from task where origin = 'source_run'"
+    assert await dispatcher.value(left) > 30
+    explained = await dispatcher.tasks.ExplainTask(tasks.ExplainTaskRequest(task_id=source.lease.task_id))
+    assert explained.explanation == "nothing: it is paused, and worker source-worker is about to hand it back"
+
+
+async def test_whatever_else_runs_may_finish(dispatcher: InProcess, source: Source) -> None:
+    await source.publish([1])
+    await dispatcher.release()
+    worker = Worker(dispatcher)
+    copy = worker.lease(await worker.claim_one(await dispatcher.task_of("chain", "copies", 1)))
+    run = await worker.claim_run(await dispatcher.task_of("chain", "ranges", 1))
+    await _pause(dispatcher)
+    beats = [HeartbeatItem(lease=copy), HeartbeatItem(lease=worker.leases(run)[0], stream=run.stream)]
+    assert await worker.beat(*beats) == ["continue", "continue"]
+
+
+async def test_a_source_that_was_cancelled_hears_that_first(dispatcher: InProcess, source: Source) -> None:
+    await _pause(dispatcher)
+    chosen = tasks.TaskFilter(task_ids=[source.lease.task_id])
+    await dispatcher.tasks.CancelTasks(tasks.CancelTasksRequest(filter=chosen))
+    assert await source.worker.beat(HeartbeatItem(lease=source.lease)) == ["cancel"]
