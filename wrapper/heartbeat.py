@@ -73,5 +73,5 @@ class Heartbeat:
 
 
 def _item(unit: Unit) -> HeartbeatItem:
-    """A run has one item: its first task, with the stream."""
-    return HeartbeatItem(lease=unit.leases[0], stream=unit.stream, progress=unit.progress)
+    """A run has one item: the task that told its progress last, with the stream."""
+    return HeartbeatItem(lease=unit.leases[unit.told_by], stream=unit.stream, progress=unit.progress)

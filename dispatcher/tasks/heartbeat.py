@@ -27,7 +27,7 @@ class Directive(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One lease to extend; of a run, any of its tasks with the stream. `progress` is None for no news."""
+    """One lease to extend; of a run, any of its tasks with the stream. `progress` is the task's, None for no news."""
 
     lease: LeaseRef
     stream: StreamRef | None
@@ -45,12 +45,19 @@ class BeatResult:
 
 
 async def beat(connection: Connection, beats: Sequence[Beat], lease: timedelta) -> list[BeatResult]:
-    """One answer per beat, in order: one statement for all streams, one for all tasks of their own."""
+    """One answer per beat, in order: one statement for all streams, one for all tasks of their own. What a beat of a
+    run tells is of the task that it names, whose stream is locked by then."""
     runs = [(item, item.stream) for item in beats if item.stream is not None]
     own = [item for item in beats if item.stream is None]
     streams = await store.extend_streams(
         connection, [stream for _, stream in runs], [item.lease.token_digest for item, _ in runs], lease
     )
+    told = [
+        (item.lease, item.progress)
+        for item, stream in runs
+        if item.progress is not None and (stream, item.lease.token_digest) in streams
+    ]
+    await store.note_progress(connection, told)
     tasks = await store.extend_leases(connection, [item.lease for item in own], [item.progress for item in own], lease)
     lost = [item.lease.task_id for item in own if item.lease not in tasks]
     lost += [item.lease.task_id for item, stream in runs if (stream, item.lease.token_digest) not in streams]

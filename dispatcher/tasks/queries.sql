@@ -192,6 +192,23 @@ from (
 where o.job_version_id = h.job_version_id and o.stream_key = h.stream_key
 returning o.job_version_id::text, o.stream_key, o.epoch, o.lease_token_digest, o.lease_until;
 
+-- name: note_progress
+-- How far tasks of runs are whose streams were extended, and so are locked. Guarded on the locked row. Primary key.
+update task t
+set progress = h.progress
+from (
+    select k.task_id, k.progress
+    from unnest(
+        %(task_ids)s::uuid[], %(attempts)s::bigint[], %(token_digests)s::bytea[], %(progresses)s::bytea[]
+    ) as k (task_id, attempt, token_digest, progress)
+    join task held using (task_id)
+    where held.state = 'running' and held.attempt = k.attempt and held.lease_token_digest = k.token_digest
+        and held.stream_epoch is not null
+    order by held.task_id
+    for no key update of held
+) h
+where t.task_id = h.task_id;
+
 -- name: standing
 -- Why a heartbeat did not extend: cancelled, or lost.
 select t.task_id::text, t.state::text, t.attempt, t.lease_token_digest, t.run_epoch, t.reason, r.run_state::text,

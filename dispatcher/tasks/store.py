@@ -222,6 +222,20 @@ async def extend_streams(
     return {(StreamRef(*row[:3]), row[3]): Extended(row[4]) for row in await cursor.fetchall()}
 
 
+async def note_progress(connection: Connection, told: Sequence[tuple[LeaseRef, bytes]]) -> None:
+    """Of tasks of runs; the caller holds the streams' locks. What is of another attempt by now is left out."""
+    if told:
+        await connection.execute(
+            _sql.note_progress,
+            {
+                "task_ids": [lease.task_id for lease, _ in told],
+                "attempts": [lease.attempt for lease, _ in told],
+                "token_digests": [lease.token_digest for lease, _ in told],
+                "progresses": [progress for _, progress in told],
+            },
+        )
+
+
 async def standing(connection: Connection, task_ids: Sequence[str]) -> dict[str, Standing]:
     if not task_ids:
         return {}

@@ -74,6 +74,8 @@ async def _check_leases(filled: InProcess, given: Given) -> None:
     await _check(filled, {"task_backoff"}, tasks.end_backoffs, task_ids=given.some, limit=500)
     beat = {"attempts": [1] * 50, "token_digests": [b"x"] * 50, "progresses": [None] * 50, "lease": "60 s"}
     await _check(filled, {"task_pkey"}, tasks.extend_leases, task_ids=given.some, **beat)
+    told = {name: beat[name] for name in ("attempts", "token_digests", "progresses")}
+    await _check(filled, {"task_pkey"}, tasks.note_progress, task_ids=given.some, **told)
     await _check(filled, {"task_leased"}, tasks.run_members, job_version_id=given.stream, stream_key="", epoch=1)
 
 

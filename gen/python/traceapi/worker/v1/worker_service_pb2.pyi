@@ -528,7 +528,7 @@ class HeartbeatRequest(_message.Message):
     """The worker."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeartbeatItem]:
-        """All that it holds. A run has one item: any of its tasks, with the stream."""
+        """All that it holds. A run has one item: any of its tasks, with the stream; the one whose progress it tells, where it tells some."""
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
@@ -568,7 +568,7 @@ class HeartbeatItem(_message.Message):
 
     @_builtins.property
     def progress(self) -> _task_pb2.Progress:
-        """How far it is; unset for no news."""
+        """How far the task is that the lease names; unset for no news."""
 
     def __init__(
         self,

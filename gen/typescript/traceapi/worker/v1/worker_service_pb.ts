@@ -552,7 +552,7 @@ export type HeartbeatRequest = Message<"traceapi.worker.v1.HeartbeatRequest"> & 
   workerId: string;
 
   /**
-   * All that it holds. A run has one item: any of its tasks, with the stream.
+   * All that it holds. A run has one item: any of its tasks, with the stream; the one whose progress it tells, where it tells some.
    *
    * @generated from field: repeated traceapi.worker.v1.HeartbeatItem items = 2;
    */
@@ -594,7 +594,7 @@ export type HeartbeatItem = Message<"traceapi.worker.v1.HeartbeatItem"> & {
   stream?: StreamLease;
 
   /**
-   * How far it is; unset for no news.
+   * How far the task is that the lease names; unset for no news.
    *
    * @generated from field: traceapi.types.v1.Progress progress = 3;
    */
