@@ -62,6 +62,9 @@ class Heartbeat:
     def _obey(self, unit: Unit, result: worker_pb2.HeartbeatResult, sent: float) -> None:
         if result.directive == worker_pb2.DIRECTIVE_CONTINUE:
             unit.lease_until = max(unit.lease_until, sent + self._lease)
+        elif result.directive == worker_pb2.DIRECTIVE_RETURN:
+            unit.lease_until = max(unit.lease_until, sent + self._lease)
+            unit.ask_to_stop(Stop.HAND_BACK, result.reason or "the dispatcher asks for it")
         elif result.directive == worker_pb2.DIRECTIVE_CANCEL:
             unit.ask_to_stop(Stop.CANCEL, result.reason or "canceled")
             # The lease itself stands until its end: time to stop and to say so.
@@ -70,5 +73,5 @@ class Heartbeat:
 
 
 def _item(unit: Unit) -> HeartbeatItem:
-    """A run has one item: its first task, with the stream."""
-    return HeartbeatItem(lease=unit.leases[0], stream=unit.stream, progress=unit.progress)
+    """A run has one item: the task that told its progress last, with the stream."""
+    return HeartbeatItem(lease=unit.leases[unit.told_by], stream=unit.stream, progress=unit.progress)

@@ -150,7 +150,7 @@ class OperatorSocket(OperatorServiceServicer):
         for report in request.reports:
             unit = self._handover.unit_of(report.task_id)
             if unit is not None:
-                unit.progress = report.progress
+                unit.tell_progress(report.task_id, report.progress)
         return operator_pb2.ReportProgressResponse()
 
     def _task(self, task_id: str) -> tuple[Unit, ClaimedTask]:

@@ -27,7 +27,7 @@ _SOURCE_OUTPUTS = 1000
 class Stop(Enum):
     """Why a unit is asked to stop; the strongest reason counts."""
 
-    HAND_BACK = auto()  # the worker leaves: another one takes the task up
+    HAND_BACK = auto()  # the worker leaves, and another one takes the task up; or it is paused, and goes on later
     CANCEL = auto()  # the dispatcher says so: the attempt ends as canceled
     LOST = auto()  # the lease is gone: nothing is reported
 
@@ -105,6 +105,8 @@ class Unit:
     accepted_emits: int = 0
     refused: ItemError | None = None
     progress: Progress | None = None
+    told_by: int = 0
+    """Of a run, the index of the task that told its progress last."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Nothing is left to do for it here."""
     publishing: bool = False
@@ -175,6 +177,10 @@ class Unit:
         self.outputs[output_id] = artifact
         if self.is_source and len(self.outputs) > _SOURCE_OUTPUTS:
             del self.outputs[next(iter(self.outputs))]
+
+    def tell_progress(self, task_id: str, progress: Progress) -> None:
+        """How far one of its tasks is."""
+        self.told_by, self.progress = self.task_indexes[task_id], progress
 
     def begin_again(self) -> None:
         """For another process, within the same attempt. Only while nothing of it was emitted."""

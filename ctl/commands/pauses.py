@@ -18,6 +18,9 @@ _Jobs = Annotated[list[str] | None, typer.Argument(metavar="JOB", help="Only the
 def pause(dag: _Dag, jobs: _Jobs = None, home: HomeOption = DEFAULT_HOME, output: OutputOption = Output.TABLE) -> None:
     """Stops releasing tasks of a DAG, or of some of its jobs; what runs may finish.
 
+    A source's run is handed back within a third of its worker's `lease_seconds`, and goes on where it was once it is
+    resumed.
+
     \b
     Examples:
       tracectl dag pause ethereum

@@ -65,7 +65,7 @@ def show_task(
     home: HomeOption = DEFAULT_HOME,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Shows a task with its attempts, their tracebacks, and the events it caused.
+    """Shows a task with its last attempts, their tracebacks, and the events it caused.
 
     With --watch its state, its attempt, its progress and what holds it, until it ends; then the rest. With
     --output json a line for each change. Exits with 1 when it ends as DEAD.

@@ -155,7 +155,7 @@ def task(answer: task_api.GetTaskResponse) -> RenderableType:
         pairs["progress"] = progress(of.progress)
     if of.nondeterministic:
         pairs["not deterministic"] = Text("an attempt emitted other content than an earlier one", "bad")
-    parts: list[RenderableType] = [facts(pairs), section("Attempts", attempts(answer.attempts))]
+    parts: list[RenderableType] = [facts(pairs), section("Attempts", _attempts(answer))]
     parts.extend(_traceback(attempt) for attempt in answer.attempts if attempt.HasField("failure"))
     if answer.events:
         parts.append(section(f"Events ({len(answer.events)})", events(answer.events)))
@@ -168,6 +168,13 @@ def _cause(of: task_pb2.Task) -> str:
     if of.origin == task_pb2.TASK_ORIGIN_SOURCE_RUN:
         return "a run of the source"
     return f"event {of.event_id} of {of.trigger_dataset_id} ({values.origin(of)})"
+
+
+def _attempts(answer: task_api.GetTaskResponse) -> RenderableType:
+    made = attempts(answer.attempts)
+    if not answer.earlier_attempt_count:
+        return made
+    return Group(Text(f"  {values.count(answer.earlier_attempt_count)} earlier, not shown", "hint"), made)
 
 
 def attempts(found: Sequence[task_pb2.Attempt]) -> RenderableType:

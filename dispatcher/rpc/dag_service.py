@@ -230,6 +230,7 @@ class DagService(DagServiceServicer):
 
     async def PauseDag(self, request: pb.PauseDagRequest, context: Context) -> pb.PauseDagResponse:
         paused = await self._change_pauses(Action.PAUSE, request.dag, list(request.jobs))
+        self._switched()
         return pb.PauseDagResponse(paused_jobs=paused)
 
     async def ResumeDag(self, request: pb.ResumeDagRequest, context: Context) -> pb.ResumeDagResponse:

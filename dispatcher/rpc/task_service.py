@@ -39,6 +39,8 @@ Context = grpc.aio.ServicerContext[object, object]
 MAX_CHANGED = 4_500
 """Tasks that one call changes, each in one row, with room for what is written beside them."""
 MAX_EVENTS = 1_000
+MAX_ATTEMPTS = 100
+"""That one answer has, with a traceback of 64 KiB each; of a source's run there may be any number."""
 
 
 class TaskService(TaskServiceServicer):
@@ -54,13 +56,14 @@ class TaskService(TaskServiceServicer):
                 row = (await listing.get_tasks(connection, [request.task_id])).get(request.task_id)
                 if row is None:
                     raise _not_found(request.task_id)
-                attempts = await listing.attempts_of(connection, request.task_id)
+                attempts = await listing.attempts_of(connection, request.task_id, MAX_ATTEMPTS)
                 events = await events_store.events_of_task(connection, request.task_id, MAX_EVENTS)
         return pb.GetTaskResponse(
             task=convert.task(row),
             attempts=[convert.attempt(item) for item in attempts],
             events=[convert.event(item) for item in events],
             pins=convert.pins(row.pins) if row.pins is not None else (),
+            earlier_attempt_count=attempts[0].attempt - 1 if attempts else row.attempt,
         )
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:

@@ -37,6 +37,8 @@ from traceapi.worker.v1.worker_service_pb2_grpc import WorkerServiceServicer
 Context = grpc.aio.ServicerContext[object, object]
 
 MAX_LEASE = timedelta(hours=1)
+MAX_BEATS = MAX_ROWS // 2
+"""Of one transaction: a beat writes a task, or of a run its stream and a task."""
 
 
 class WorkerService(WorkerServiceServicer):
@@ -114,9 +116,9 @@ class WorkerService(WorkerServiceServicer):
         ]
         results: list[BeatResult] = []
         with translated():
-            for start in range(0, len(beats), MAX_ROWS):
+            for start in range(0, len(beats), MAX_BEATS):
                 async with transaction(self._pool) as connection:
-                    results += await beat(connection, beats[start : start + MAX_ROWS], lease)
+                    results += await beat(connection, beats[start : start + MAX_BEATS], lease)
                     crash("heartbeat.written")
         crash("heartbeat.committed")
         return pb.HeartbeatResponse(results=[_heartbeat_result(result) for result in results])

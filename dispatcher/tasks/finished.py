@@ -62,6 +62,12 @@ async def move_tasks(connection: Connection, picked: Sequence[PickedTask]) -> in
     return int(moved)
 
 
+async def trim_attempts(connection: Connection, days: int, limit: int) -> int:
+    """Of sources' runs that go on; answers how many went."""
+    cursor = await connection.execute(_sql.trim_attempts, {"days": days, "limit": limit})
+    return cursor.rowcount
+
+
 async def limit_lock_wait(connection: Connection, wait: timedelta) -> None:
     await connection.execute(_sql.limit_lock_wait, {"wait": f"{round(wait.total_seconds() * 1000)}ms"})
 

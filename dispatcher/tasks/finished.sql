@@ -74,6 +74,21 @@ with moved as (
 )
 select count(*) from moved;
 
+-- name: trim_attempts
+-- Of sources' runs that go on, so many attempts that ended longer ago than finished tasks are kept: such a run may never end, and so never
+-- moves. The lowest numbers ended first. Index task_of_source, primary key of attempt.
+delete from attempt
+where ctid = any(array(
+    select a.ctid
+    from task t
+    cross join lateral (
+        select b.ctid, b.ended_at from attempt b where b.task_id = t.task_id order by b.attempt limit %(limit)s
+    ) a
+    where t.event_id is null and t.state in ('queued', 'released', 'running', 'backoff')
+        and a.ended_at < clock_timestamp() - make_interval(days => %(days)s::int)
+    limit %(limit)s
+));
+
 -- name: limit_lock_wait
 -- For the rest of the transaction: what it waits for, others wait for behind it.
 select set_config('lock_timeout', %(wait)s, true);

@@ -6,6 +6,7 @@ tables that are partitioned by the day of its end, and a day that is no longer k
 
 * **Only what is final moves.** A DEAD task is not: it holds its stream and its job's watermark until somebody retries
   or skips it, and so it stays where these look for it.
+* **A source's run may never end.** Its attempts go by themselves, when they are as old as a task that is dropped.
 * **Nobody misses it.** What decides over events reads no finished task: which of them a job was given is said by its
   subscriptions, how far a stream is by its row, what is complete by watermarks and open tasks. A call that names a
   finished task late finds it by a second look (`store`), people find it through the views `any_task`, `any_attempt`.
@@ -82,6 +83,7 @@ class Keeper:
         began = time.monotonic()
         if began >= self._tend_at:
             await self.tend_days()
+            await self.trim_attempts()
             self._tend_at = began + _TEND_SECONDS
         async with unflushed_transaction(self._pool) as connection:
             if not await finished.keep_alone(connection):
@@ -90,8 +92,7 @@ class Keeper:
         self._after = moved.first
         if moved.first is None:
             return 0
-        # It gives way: the other half of the time is that of what people wait for.
-        await asyncio.sleep(min(time.monotonic() - began, _LONGEST_REST_SECONDS))
+        await _rest(began)
         return moved.tasks + moved.attempts
 
     async def tend_days(self) -> None:
@@ -101,6 +102,18 @@ class Keeper:
                 await finished.add_days_ahead(connection)
         while self._keeping.days and await self._drop_day():
             pass
+
+    async def trim_attempts(self) -> None:
+        """Of runs that go on, those that are no longer kept."""
+        while self._keeping.days:
+            began = time.monotonic()
+            async with unflushed_transaction(self._pool) as connection:
+                if not await finished.keep_alone(connection):
+                    return
+                trimmed = await finished.trim_attempts(connection, self._keeping.days, ATTEMPTS)
+            if trimmed < ATTEMPTS:
+                return
+            await _rest(began)
 
     async def _drop_day(self) -> bool:
         """Whether one was dropped. A lock that is not had at once is left for the next time."""
@@ -116,3 +129,8 @@ class Keeper:
             return False
         _log.info("finished tasks dropped", day=day.isoformat())
         return True
+
+
+async def _rest(began: float) -> None:
+    """It gives way: the other half of the time is that of what people wait for."""
+    await asyncio.sleep(min(time.monotonic() - began, _LONGEST_REST_SECONDS))

@@ -34,8 +34,9 @@ async def find_tasks(connection: Connection, query: TaskQuery) -> list[str]:
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def attempts_of(connection: Connection, task_id: str) -> list[AttemptRow]:
-    return await rows(connection, _sql.attempts_of, AttemptRow, task_id=task_id)
+async def attempts_of(connection: Connection, task_id: str, limit: int) -> list[AttemptRow]:
+    """The last so many, oldest first."""
+    return await rows(connection, _sql.attempts_of, AttemptRow, task_id=task_id, limit=limit)
 
 
 async def unknown_names(connection: Connection, dag: str | None, job: str | None) -> tuple[bool, bool]:

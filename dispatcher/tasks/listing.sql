@@ -36,14 +36,20 @@ order by t.task_id desc
 limit %(limit)s;
 
 -- name: attempts_of
--- A task's ended attempts, and the one that runs. Primary keys.
-select attempt, worker_id, started_at, ended_at, outcome::text, error_class::text, message, traceback, usage
-from any_attempt
-where task_id = %(task_id)s
-union all
-select attempt, worker_id, started_at, null, 'unspecified', null, '', '', null
-from task
-where task_id = %(task_id)s and state = 'running'
+-- The last of a task's attempts, ended ones and the one that runs: a source's run may have any number, each with 64 KiB of traceback.
+-- Primary keys.
+select attempt, worker_id, started_at, ended_at, outcome, error_class, message, traceback, usage
+from (
+    select attempt, worker_id, started_at, ended_at, outcome::text, error_class::text, message, traceback, usage
+    from any_attempt
+    where task_id = %(task_id)s
+    union all
+    select attempt, worker_id, started_at, null, 'unspecified', null, '', '', null
+    from task
+    where task_id = %(task_id)s and state = 'running'
+    order by attempt desc
+    limit %(limit)s
+) last
 order by attempt;
 
 -- name: unknown_names

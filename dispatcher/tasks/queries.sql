@@ -147,7 +147,8 @@ where o.job_version_id = s.job_version_id and o.stream_key = s.stream_key and o.
     );
 
 -- name: extend_leases
--- Heartbeat of tasks of their own: one statement for all of a worker's. Guarded on the locked row.
+-- Heartbeat of tasks of their own: one statement for all of a worker's. Guarded on the locked row. Of sources' runs, which may never end by
+-- themselves, also whether a person paused them.
 update task t
 set lease_until = clock_timestamp() + %(lease)s::interval, progress = coalesce(h.progress, t.progress)
 from (
@@ -164,7 +165,12 @@ from (
     for no key update of held
 ) h
 where t.task_id = h.task_id
-returning t.task_id::text, t.attempt, t.lease_token_digest, t.lease_until;
+returning t.task_id::text, t.attempt, t.lease_token_digest, t.lease_until, t.origin = 'source_run' and exists (
+    select 1
+    from job_version j
+    join pause p on p.dag = j.dag and p.job in ('', j.job)
+    where j.job_version_id = t.job_version_id
+) as paused;
 
 -- name: extend_streams
 -- Heartbeat of runs: the stream's one lease carries all of its tasks.
@@ -185,6 +191,23 @@ from (
 ) h
 where o.job_version_id = h.job_version_id and o.stream_key = h.stream_key
 returning o.job_version_id::text, o.stream_key, o.epoch, o.lease_token_digest, o.lease_until;
+
+-- name: note_progress
+-- How far tasks of runs are whose streams were extended, and so are locked. Guarded on the locked row. Primary key.
+update task t
+set progress = h.progress
+from (
+    select k.task_id, k.progress
+    from unnest(
+        %(task_ids)s::uuid[], %(attempts)s::bigint[], %(token_digests)s::bytea[], %(progresses)s::bytea[]
+    ) as k (task_id, attempt, token_digest, progress)
+    join task held using (task_id)
+    where held.state = 'running' and held.attempt = k.attempt and held.lease_token_digest = k.token_digest
+        and held.stream_epoch is not null
+    order by held.task_id
+    for no key update of held
+) h
+where t.task_id = h.task_id;
 
 -- name: standing
 -- Why a heartbeat did not extend: cancelled, or lost.

@@ -133,6 +133,13 @@ class EndedAttempt(NamedTuple):
     state: str
 
 
+class Extended(NamedTuple):
+    """A lease that a heartbeat extended. `paused`: it is of a source's run, which its worker is to hand back."""
+
+    until: datetime
+    paused: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Why a lease was not extended."""

@@ -33,6 +33,7 @@ class TaskEvent(StrEnum):
     """What happens to a task."""
 
     RELEASE = "release"  # its wake-up is handed out
+    WITHDRAW = "withdraw"  # its wake-up stands for nothing any more: its job was paused, or restored after a rollback
     CLAIM = "claim"  # a worker takes a lease, alone or in a run
     SUCCEED = "succeed"
     FAIL = "fail"  # and another attempt follows
@@ -68,6 +69,7 @@ _S, _E = TaskState, TaskEvent
 
 TRANSITIONS: tuple[Transition, ...] = (
     _row(_E.RELEASE, {_S.QUEUED}, _S.RELEASED),
+    _row(_E.WITHDRAW, {_S.RELEASED}, _S.QUEUED),
     _row(_E.CLAIM, {_S.QUEUED, _S.RELEASED}, _S.RUNNING),
     _row(_E.SUCCEED, {_S.RUNNING}, _S.SUCCEEDED),
     _row(_E.FAIL, {_S.RUNNING}, _S.BACKOFF),

@@ -5,7 +5,7 @@ not there may have been moved: who names it late gets the answer that its row wo
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
@@ -16,6 +16,7 @@ from dispatcher.tasks.rows import (
     Emitted,
     Ended,
     EndedAttempt,
+    Extended,
     Standing,
     StateRow,
     TaskOwner,
@@ -185,8 +186,8 @@ async def ended_attempts(connection: Connection, leases: Sequence[LeaseRef]) -> 
 
 async def extend_leases(
     connection: Connection, leases: Sequence[LeaseRef], progresses: Sequence[bytes | None], lease: timedelta
-) -> dict[LeaseRef, datetime]:
-    """Answers the new ends of those that were extended; a worker may name several leases of one task."""
+) -> dict[LeaseRef, Extended]:
+    """Answers those that were extended; a worker may name several leases of one task."""
     if not leases:
         return {}
     cursor = await connection.execute(
@@ -199,13 +200,13 @@ async def extend_leases(
             "lease": lease,
         },
     )
-    return {LeaseRef(task_id, attempt, token): until for task_id, attempt, token, until in await cursor.fetchall()}
+    return {LeaseRef(*row[:3]): Extended(*row[3:]) for row in await cursor.fetchall()}
 
 
 async def extend_streams(
     connection: Connection, streams: Sequence[StreamRef], token_digests: Sequence[bytes], lease: timedelta
-) -> dict[tuple[StreamRef, bytes], datetime]:
-    """Answers the new ends of those that were extended, by stream and token."""
+) -> dict[tuple[StreamRef, bytes], Extended]:
+    """Answers those that were extended, by stream and token."""
     if not streams:
         return {}
     cursor = await connection.execute(
@@ -218,7 +219,21 @@ async def extend_streams(
             "lease": lease,
         },
     )
-    return {(StreamRef(*row[:3]), row[3]): row[4] for row in await cursor.fetchall()}
+    return {(StreamRef(*row[:3]), row[3]): Extended(row[4]) for row in await cursor.fetchall()}
+
+
+async def note_progress(connection: Connection, told: Sequence[tuple[LeaseRef, bytes]]) -> None:
+    """Of tasks of runs; the caller holds the streams' locks. What is of another attempt by now is left out."""
+    if told:
+        await connection.execute(
+            _sql.note_progress,
+            {
+                "task_ids": [lease.task_id for lease, _ in told],
+                "attempts": [lease.attempt for lease, _ in told],
+                "token_digests": [lease.token_digest for lease, _ in told],
+                "progresses": [progress for _, progress in told],
+            },
+        )
 
 
 async def standing(connection: Connection, task_ids: Sequence[str]) -> dict[str, Standing]:

@@ -17,6 +17,7 @@ class JobLine:
     """The tasks of one origin of one job: how many are out, how many may go, and the first scope of these.
 
     `covered` and `before` bound the scopes of those that may go. `staged`: it is being built, and nobody waits for it.
+    `stranded`: some of those that are out wait for no claim any more; they are withdrawn before it is dealt.
     """
 
     job_version_id: str
@@ -30,6 +31,7 @@ class JobLine:
     ready: int
     first: bytes | None
     staged: bool = False
+    stranded: bool = False
 
     @property
     def task_class(self) -> TaskClass | None:

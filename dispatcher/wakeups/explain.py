@@ -13,7 +13,7 @@ from dispatcher.db.rows import Connection, rows
 from dispatcher.db.statements import Statements
 from dispatcher.tasks.leases import attempt_fence, fence
 from dispatcher.tasks.state import FINAL, TaskState
-from dispatcher.wakeups.metering import CLASS_OF_ORIGIN, Room, TaskClass
+from dispatcher.wakeups.metering import Room, TaskClass, class_of
 from dispatcher.wakeups.queues import QueueUse
 from kernel.scopes import ScopeKey
 
@@ -36,13 +36,15 @@ class Hold(StrEnum):
     DEAD = "dead"
     PAUSE = "pause"
     CLASS_SHARE = "class_share"
+    CUTOVER = "cutover"
 
 
 @dataclass(frozen=True, slots=True)
 class HoldFacts:
     """What can hold a task.
 
-    `awaited_*` is the watermark that does not cover its scope, `ahead_*` what its stream does first.
+    `awaited_*` is the watermark that does not cover its scope, `ahead_*` what its stream does first. `held_until` is
+    set while releases of its job are held for a cutover; `staged`: its job is being built.
     """
 
     task_id: str
@@ -62,6 +64,8 @@ class HoldFacts:
     queue: str
     max_concurrency: int | None
     active: bool
+    staged: bool
+    held_until: datetime | None
     paused: bool
     awaited_dataset: str | None
     awaited_version_id: str | None
@@ -104,6 +108,9 @@ def _ended_or_running(facts: HoldFacts) -> Explanation | None:
     if state is TaskState.RUNNING:
         if (fenced := attempt_fence(facts.run_state, facts.job_epoch, facts.run_epoch)) is not None:
             return Explanation(Hold.RUN_STATE, f"worker {facts.worker_id} is told to stop it: {fenced}")
+        if facts.paused and facts.origin == "source_run":
+            text = f"nothing: it is paused, and worker {facts.worker_id} is about to hand it back"
+            return Explanation(Hold.NONE, text)
         return Explanation(Hold.NONE, f"nothing: worker {facts.worker_id} runs it")
     if state is TaskState.DEAD:
         return Explanation(Hold.DEAD, f"it is DEAD: {facts.reason}; a person may retry or skip it")
@@ -122,6 +129,12 @@ def _kept_from_release(facts: HoldFacts) -> Explanation | None:
     if facts.state == TaskState.RELEASED:
         sent = f"{facts.released_at:%H:%M:%S} UTC" if facts.released_at else "just now"
         return Explanation(Hold.WAKEUP, f"its wake-up was sent at {sent}, and no worker has answered it yet")
+    if facts.held_until is not None:
+        return Explanation(
+            Hold.CUTOVER,
+            f"a version of {facts.dag} that is being built is about to take over: what it replaces is held until then,"
+            f" until {facts.held_until:%H:%M:%S} UTC at the latest",
+        )
     if facts.awaited_dataset is not None:
         where = "has not moved yet" if facts.awaited_key is None else "stands before its scope ends"
         return Explanation(Hold.WATERMARK, f"the watermark of {facts.awaited_dataset} {where}")
@@ -143,7 +156,7 @@ def _without_room(facts: HoldFacts, use: QueueUse, workers_room: int | None) -> 
             Hold.NO_WORKER,
             f"no worker watches the queue {use.queue!r}, as far as any dispatcher has said within the last seconds",
         )
-    task_class = CLASS_OF_ORIGIN.get(facts.origin)
+    task_class = class_of(facts.origin, staged=facts.staged)
     if task_class is not None and (held := _metered(task_class, use, workers_room or 0)) is not None:
         return held
     if workers_room:

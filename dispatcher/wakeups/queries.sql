@@ -14,22 +14,22 @@ for no key update of s skip locked;
 -- For each job of a queue and each class, what is out, and how many of its tasks may go, no more than the room. A task may go when its
 -- job runs and the watermarks that it waits for cover its scope; of an ordered stream only the head, only while nothing of it is open, and
 -- only where a replay cannot make an earlier one any more. `covered` and `before` keep a backlog beyond them out of the scan; no key begins
--- with 0xff. Indexes task_queued, task_open, task_released, task_leased.
+-- with 0xff. `stranded`: something of it is released that stands for nothing any more, as in withdraw. Indexes task_queued, task_open,
+-- task_released, task_leased.
 with busy as (
-    select job_version_id, origin, count(*) as tasks
+    select job_version_id, origin, count(*) as tasks, min(released_at) as first_released_at
     from (
-        select job_version_id, origin from task where state = 'released'
+        select job_version_id, origin, released_at from task where state = 'released'
         union all
-        select job_version_id, origin from task where state = 'running'
+        select job_version_id, origin, null from task where state = 'running'
     ) u
     where origin <> 'source_run'
     group by job_version_id, origin
 ), job as (
-    select j.job_version_id, j.dag, j.kind, j.ordered, s.staged, s.max_concurrency, g.covered, f.before,
-        r.run_state in ('running', 'staged') and g.moved
+    select j.job_version_id, j.dag, j.kind, j.ordered, s.staged, s.max_concurrency, g.covered, f.before, r.run_state, r.changed_at, o.paused,
+        r.run_state in ('running', 'staged') and g.moved and not o.paused
             and (s.max_concurrency is null or s.job_version_id = any(%(limited)s::uuid[]))
             and not (s.leaving and j.kind <> 'source' and s.releases_held_until > clock_timestamp()) is true
-            and not exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job))
             and not (j.ordered and exists (
                 select 1 from task u
                 where u.job_version_id = j.job_version_id and u.state in ('released', 'running', 'backoff', 'dead')
@@ -37,6 +37,9 @@ with busy as (
     from scheduled_job s
     join job_version j using (job_version_id)
     join job_version_run r using (job_version_id)
+    cross join lateral (
+        select exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused
+    ) o
     cross join lateral (
         select count(*) = count(w.cursor_key) as moved, coalesce(min(w.cursor_key), '\xffffffffffffffffff'::bytea) as covered
         from input_binding b
@@ -53,7 +56,10 @@ with busy as (
     where s.queue = %(queue)s
 )
 select job.job_version_id::text, job.dag, job.ordered, job.max_concurrency, k.origin::text, job.covered, job.before,
-    coalesce(b.tasks, 0)::int as open, q.ready, q.first, job.staged
+    coalesce(b.tasks, 0)::int as open, q.ready, q.first, job.staged,
+    b.first_released_at is not null and (
+        job.paused or job.run_state not in ('running', 'staged') or (job.run_state = 'running' and b.first_released_at < job.changed_at)
+    ) as stranded
 from job
 join unnest(enum_range(null::task_origin)) as k (origin) on (k.origin = 'source_run') = (job.kind = 'source')
 left join busy b on b.job_version_id = job.job_version_id and b.origin = k.origin
@@ -70,6 +76,23 @@ cross join lateral (
 ) q
 where q.ready > 0 or b.tasks > 0
 order by job.job_version_id, k.origin;
+
+-- name: withdraw
+-- WITHDRAW: released to queued, of job versions whose wake-ups stand for nothing any more: a person paused them, or they were taken back
+-- since and are restored. Nobody may answer such a wake-up, or it is sent again at its own time; until then its place would be taken from
+-- what may go. What is being claimed is left alone. Indexes task_open, task_released.
+with stranded as (
+    select t.task_id
+    from task t
+    where t.job_version_id = any(%(job_version_ids)s::uuid[]) and t.state = 'released'
+    order by t.task_id
+    limit %(limit)s
+    for no key update of t skip locked
+)
+update task
+set state = 'queued', released_at = null
+where state = 'released' and task_id = any(array(select task_id from stranded))
+returning task_id::text;
 
 -- name: release
 -- RELEASE: queued to released, so many of each job and class as were dealt out, in scope order. Other replicas' picks are skipped. The
@@ -104,7 +127,8 @@ where state = 'queued' and task_id = any(array(select task_id from picked))
 returning task_id::text, origin::text, job_version_id::text;
 
 -- name: release_again
--- Wake-ups that nobody answered are sent again; losing all of them costs only time. Index task_released.
+-- Wake-ups that nobody answered are sent again; losing all of them costs only time. Not those that `withdraw` takes: it takes none of
+-- sources, which have no place. Index task_released.
 with unanswered as (
     select t.task_id
     from task t
@@ -112,7 +136,7 @@ with unanswered as (
     join job_version_run r using (job_version_id)
     join job_version j using (job_version_id)
     where t.state = 'released' and t.released_at < clock_timestamp() - %(unanswered)s::interval and s.queue = %(queue)s
-        and r.run_state in ('running', 'staged')
+        and (r.run_state = 'staged' or (r.run_state = 'running' and (j.kind = 'source' or t.released_at >= r.changed_at)))
         and not exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job))
     order by t.task_id
     limit %(room)s
@@ -128,7 +152,8 @@ returning task_id::text;
 -- task_open.
 select t.task_id::text, j.dag, j.job, j.ordered, t.origin::text, t.state::text, t.reason, t.cancel_reason, t.worker_id,
     t.retry_at, t.released_at, r.run_state::text, t.run_epoch, r.epoch as job_epoch, coalesce(s.queue, '') as queue,
-    s.max_concurrency, s.dag_version_id is not null as active,
+    s.max_concurrency, s.dag_version_id is not null as active, coalesce(s.staged, false) as staged,
+    case when s.leaving and j.kind <> 'source' and s.releases_held_until > clock_timestamp() then s.releases_held_until end as held_until,
     exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused,
     a.dataset_id as awaited_dataset, a.dataset_version_id::text as awaited_version_id, a.cursor_type as awaited_cursor_type,
     a.cursor_key as awaited_key, a.moved_at as awaited_moved_at, h.task_id::text as ahead_id, h.state::text as ahead_state,

@@ -26,11 +26,11 @@ where %(queue)s::text is null or n.queue = %(queue)s
 order by n.queue;
 
 -- name: class_uses
--- What each class has in a queue: tasks that wait, counted up to `most`, tasks that are out, and their places. For people. Indexes
--- task_queued and task_open.
+-- What each class has in a queue: tasks that wait, counted up to `most`, tasks that are out, and their places: what is released of a paused
+-- job has none. For people. Indexes task_queued and task_open.
 select s.queue, case when s.staged then 'replay' else k.origin end::text as origin, sum(w.tasks)::bigint as waiting, sum(o.released)::bigint as released,
     sum(o.running)::bigint as running,
-    sum(case when j.ordered then least(o.released + o.running, 1) else o.released + o.running end)::bigint as places
+    sum(case when j.ordered then least(o.placed, 1) else o.placed end)::bigint as places
 from scheduled_job s
 join job_version j using (job_version_id)
 cross join unnest(%(origins)s::task_origin[]) as k (origin)
@@ -43,7 +43,10 @@ cross join lateral (
     ) c
 ) w
 cross join lateral (
-    select count(*) filter (where t.state = 'released') as released, count(*) filter (where t.state = 'running') as running
+    select count(*) filter (where t.state = 'released') as released, count(*) filter (where t.state = 'running') as running,
+        count(*) filter (
+            where t.state = 'running' or not exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job))
+        ) as placed
     from task t
     where t.job_version_id = j.job_version_id and t.origin = k.origin and t.state in ('released', 'running')
 ) o

@@ -8,7 +8,7 @@ server that undoes one leaves its tasks queued, and their wake-ups do nothing.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -27,6 +27,8 @@ _sql = Statements.load("dispatcher.wakeups")
 
 MAX_ROOM = 2000
 """Tasks that one round releases at most per queue: rows of one transaction."""
+MAX_WITHDRAWN = 2000
+"""Tasks that it withdraws at most before."""
 
 
 class Releaser:
@@ -109,6 +111,8 @@ class Releaser:
         released = await release(connection, queue, room)
         if released.done:
             self._done.add(queue)
+        if released.withdrawn == MAX_WITHDRAWN:
+            self._wake.set()
         return released.task_ids
 
     async def _release_again(self, connection: Connection, queue: str, room: int) -> list[str]:
@@ -129,22 +133,32 @@ class _Handed:
 
 
 class Released(NamedTuple):
-    """What went, the most urgent first. `done` where nothing is left that waits for a place of any kind."""
+    """What went, the most urgent first. `done` where nothing is left that waits for a place of any kind. `withdrawn` is
+    how many were taken back before."""
 
     task_ids: list[str]
     done: bool
+    withdrawn: int
 
 
 async def release(connection: Connection, queue: str, room: int) -> Released:
-    """Locks what is limited, then counts, then deals: what a replica counts meanwhile is what is committed then."""
+    """Locks what is limited, then counts, then deals: what a replica counts meanwhile is what is committed then.
+
+    What was released of a job that is paused by now is withdrawn first: it would keep its places from others, or be out
+    beside what has them when the job is resumed.
+    """
     settings, limited = await together(own_queue(connection, queue), _own_limits(connection, queue))
-    lines = await rows(connection, _sql.job_lines, JobLine, queue=queue, room=room, limited=limited)
+    lines = await _job_lines(connection, queue, room, limited)
+    withdrawn = 0
+    if stranded := {line.job_version_id for line in lines if line.stranded}:
+        withdrawn = await withdraw(connection, stranded)
+        lines = await _job_lines(connection, queue, room, limited)
     picks = deal(lines, settings, room)
     taken = sum(pick.tasks for pick in picks)
     unlimited = not any(line.ordered or line.max_concurrency is not None for line in lines)
     done = unlimited and taken < room and taken == sum(line.ready for line in lines)
     if not picks:
-        return Released([], done)
+        return Released([], done, withdrawn)
     parameters = {
         "job_version_ids": [pick.line.job_version_id for pick in picks],
         "origins": [pick.line.origin for pick in picks],
@@ -155,7 +169,18 @@ async def release(connection: Connection, queue: str, room: int) -> Released:
     cursor = await connection.execute(_sql.release, parameters)
     staged = {line.job_version_id for line in lines if line.staged}
     released = sorted(await cursor.fetchall(), key=lambda row: urgency(row[1], staged=row[2] in staged))
-    return Released([row[0] for row in released], done)
+    return Released([row[0] for row in released], done, withdrawn)
+
+
+async def _job_lines(connection: Connection, queue: str, room: int, limited: Sequence[str]) -> list[JobLine]:
+    return await rows(connection, _sql.job_lines, JobLine, queue=queue, room=room, limited=limited)
+
+
+async def withdraw(connection: Connection, job_version_ids: Collection[str]) -> int:
+    """What is released of these goes back in line; answers how many tasks, at most MAX_WITHDRAWN."""
+    parameters = {"job_version_ids": sorted(job_version_ids), "limit": MAX_WITHDRAWN}
+    cursor = await connection.execute(_sql.withdraw, parameters)
+    return len(await cursor.fetchall())
 
 
 async def _own_limits(connection: Connection, queue: str) -> list[str]:

@@ -131,7 +131,8 @@ def _beats(call: Call) -> Iterator[Write]:
             yield _write("beat", call, item.lease, call.unanswered)
         else:
             directive = pb.Directive.Name(result.directive).removeprefix("DIRECTIVE_")
-            yield _write("beat", call, item.lease, "ok" if directive == "CONTINUE" else "refused", reason=directive)
+            extended = directive in ("CONTINUE", "RETURN")
+            yield _write("beat", call, item.lease, "ok" if extended else "refused", reason=directive)
 
 
 def _cancels(call: Call) -> Iterator[Cancel]:

@@ -14,6 +14,7 @@ _LEGAL = frozenset(
         ("", "queued"),
         ("queued", "released"),
         ("queued", "running"),
+        ("released", "queued"),
         ("released", "running"),
         ("running", "succeeded"),
         ("running", "backoff"),

@@ -29,6 +29,7 @@ _AGE_TASKS = (
     "update task set lease_until = lease_until - make_interval(secs => %s),"
     " released_at = released_at - make_interval(secs => %s) where state in ('running', 'released')"
 )
+_AGE_JOBS = "update job_version_run set changed_at = changed_at - make_interval(secs => %s)"
 _AGE_STREAMS = (
     "update ordered_stream set lease_until = lease_until - make_interval(secs => %s) where lease_until is not null"
 )
@@ -72,6 +73,7 @@ class Stage:
 
     async def age(self, seconds: int) -> None:
         """Lets leases and wake-ups be so much older."""
+        await self.dispatcher.run(_AGE_JOBS, seconds)
         await self.dispatcher.run(_AGE_TASKS, seconds, seconds)
         await self.dispatcher.run(_AGE_STREAMS, seconds)
 

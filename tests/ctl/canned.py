@@ -74,6 +74,7 @@ class Canned:
     watched: list[dag_service_pb2.WatchDeploymentResponse] = field(default_factory=list)
     changeable: int = 5
     """Tasks that CancelTasks, RetryTasks and SkipTasks find."""
+    earlier_attempts: int = 0
     count_looks: list[list[task_service_pb2.JobTaskCount]] = field(default_factory=list)
     """What CountTasks answers, one after the other; then nothing."""
     readers: list[rerun_pb2.RerunReader] = field(default_factory=list)

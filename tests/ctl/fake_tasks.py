@@ -38,7 +38,9 @@ class FakeTasks(task_service_pb2_grpc.TaskServiceServicer):
         attempt = task_pb2.Attempt(
             attempt=1, worker_id="local", outcome=task_pb2.ATTEMPT_OUTCOME_FAILED, failure=failure
         )
-        return task_service_pb2.GetTaskResponse(task=found, attempts=[attempt])
+        return task_service_pb2.GetTaskResponse(
+            task=found, attempts=[attempt], earlier_attempt_count=self._canned.earlier_attempts
+        )
 
     def CancelTasks(self, request: Any, context: Any) -> Any:
         return task_service_pb2.CancelTasksResponse(**self._changed(request))

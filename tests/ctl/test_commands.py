@@ -112,6 +112,12 @@ def test_task_show_prints_the_traceback(run: Run, canned: Canned) -> None:
     assert "out of attempts" in result.stdout
 
 
+def test_task_show_says_how_many_attempts_it_leaves_out(run: Run, canned: Canned) -> None:
+    assert "not shown" not in run("task", "show", DEAD_TASK).stdout
+    canned.earlier_attempts = 1901
+    assert "1,901 earlier, not shown" in run("task", "show", DEAD_TASK).stdout
+
+
 @pytest.mark.parametrize(
     "command",
     [

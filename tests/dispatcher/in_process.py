@@ -122,6 +122,11 @@ class InProcess:
         await Releaser(self.pool, workers, unanswered=timedelta(seconds=10)).run_once()
         return workers.sent
 
+    async def leave_unanswered(self) -> None:
+        """Lets every wake-up that was sent be due to be sent again; what was switched before stays so."""
+        await self.run("update job_version_run set changed_at = changed_at - interval '1 min'")
+        await self.run("update task set released_at = released_at - interval '11 s' where state = 'released'")
+
     async def expire(self) -> int:
         """Lets every lease that is held run out, and takes the tasks back."""
         await self.run("update task set lease_until = clock_timestamp() - interval '1 s' where lease_until is not null")

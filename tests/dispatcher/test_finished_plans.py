@@ -87,6 +87,7 @@ async def test_moving_reads_by_indexes(filled: InProcess) -> None:
     times = [finished_at for _, finished_at in ended]
     await _check(filled, {"attempt_pkey"}, finished.move_attempts, **picked, finished_at=times, limit=1600)
     await _check(filled, {"task_pkey", "attempt_pkey"}, finished.move_tasks, **picked)
+    await _check(filled, {"task_of_source", "attempt_pkey"}, finished.trim_attempts, days=30, limit=1600)
 
 
 async def test_a_pick_reads_no_more_than_it_takes(filled: InProcess) -> None:
@@ -105,7 +106,7 @@ async def test_moved_tasks_are_found_by_indexes(filled: InProcess) -> None:
     await _check(filled, {"finished_task_"}, finished.finished_tasks, task_ids=some)
     await _check(filled, {"finished_attempt_"}, finished.finished_attempts, task_ids=some, attempts=[1] * 50)
     await _check(filled, {"task_pkey", "finished_task_"}, listing.get_tasks, task_ids=some)
-    await _check(filled, {"attempt_pkey", "finished_attempt_"}, listing.attempts_of, task_id=some[0])
+    await _check(filled, {"attempt_pkey", "finished_attempt_"}, listing.attempts_of, task_id=some[0], limit=100)
     await _check(filled, {"task_pkey", "finished_task_"}, events.events_of_task, task_id=some[0], limit=1000)
     await _check(filled, {"task_pkey", "finished_task_"}, wakeups.hold_facts, task_id=some[0])
     here = {"dataset_id": "copies", "first": b"x", "last": b"x"}

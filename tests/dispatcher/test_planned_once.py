@@ -29,7 +29,7 @@ PLANNED_ONCE: Mapping[tuple[str, str], tuple[str, ...]] = {
         "claimed",
         "job_details",
     ),
-    ("dispatcher.wakeups", "queries.sql"): ("own_limits", "job_lines", "release", "release_again"),
+    ("dispatcher.wakeups", "queries.sql"): ("own_limits", "job_lines", "withdraw", "release", "release_again"),
     ("dispatcher.datasets", "queries.sql"): ("pin_now",),
 }
 # Ends are planned anew where Postgres thinks better of it; both ways they have to find their tasks by their ids.

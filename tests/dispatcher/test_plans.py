@@ -38,6 +38,8 @@ async def _check_releases(filled: InProcess, given: Given) -> None:
     wakeups = Statements.load("dispatcher.wakeups")
     await _check(filled, {"task_queued"}, wakeups.job_lines, queue="default", room=500, limited=[given.job])
     await _check(filled, {"task_queued", "task_pkey"}, wakeups.release, **_dealt(given.job, 500))
+    # task_open or task_released: both lead to what is out.
+    await _check(filled, set(), wakeups.withdraw, job_version_ids=[given.job], limit=500)
     await _check(filled, {"task_released"}, wakeups.release_again, queue="default", room=500, unanswered="10 s")
     here = {"dataset_id": "copies", "first": given.keys[0][1], "last": given.keys[0][1]}
     indexes = {"task_queued", "task_open", "event_scope", "task_cause"}
@@ -72,6 +74,8 @@ async def _check_leases(filled: InProcess, given: Given) -> None:
     await _check(filled, {"task_backoff"}, tasks.end_backoffs, task_ids=given.some, limit=500)
     beat = {"attempts": [1] * 50, "token_digests": [b"x"] * 50, "progresses": [None] * 50, "lease": "60 s"}
     await _check(filled, {"task_pkey"}, tasks.extend_leases, task_ids=given.some, **beat)
+    told = {name: beat[name] for name in ("attempts", "token_digests", "progresses")}
+    await _check(filled, {"task_pkey"}, tasks.note_progress, task_ids=given.some, **told)
     await _check(filled, {"task_leased"}, tasks.run_members, job_version_id=given.stream, stream_key="", epoch=1)
 
 

@@ -80,7 +80,7 @@ async def test_wakeups_that_nobody_answers_are_sent_again(dispatcher: InProcess,
     await source.publish([1])
     first = await dispatcher.release()
     assert await dispatcher.release() == []
-    await dispatcher.run("update task set released_at = clock_timestamp() - interval '11 s' where state = 'released'")
+    await dispatcher.leave_unanswered()
     assert sorted(await dispatcher.release()) == sorted(first)
     assert await dispatcher.release() == []
 
@@ -89,7 +89,7 @@ async def test_wakeups_of_a_paused_job_are_not_sent_again(dispatcher: InProcess,
     await source.publish([1])
     await dispatcher.release()
     await dispatcher.dags.PauseDag(dag_service_pb2.PauseDagRequest(dag="chain"))
-    await dispatcher.run("update task set released_at = clock_timestamp() - interval '11 s' where state = 'released'")
+    await dispatcher.leave_unanswered()
     assert await dispatcher.release() == []
     await dispatcher.dags.ResumeDag(dag_service_pb2.ResumeDagRequest(dag="chain"))
     assert len(await dispatcher.release()) == 2

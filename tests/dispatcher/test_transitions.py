@@ -18,7 +18,7 @@ from dispatcher.tasks.rows import (
     Ended,
 )
 from dispatcher.tasks.state import FINAL, OPEN, TRANSITIONS, TaskEvent, TaskState, transition
-from dispatcher.wakeups.release import release
+from dispatcher.wakeups.release import release, withdraw
 from tests.dispatcher.builders import CHAIN
 from tests.dispatcher.in_process import InProcess
 from traceapi.types.v1 import dag_pb2, task_pb2
@@ -45,6 +45,11 @@ Step = Callable[[Connection, str], Awaitable[object]]
 
 async def _releases(connection: Connection, task_id: str) -> None:
     await release(connection, "default", 10)
+
+
+async def _withdraws(connection: Connection, task_id: str) -> None:
+    (owner,) = (await store.job_versions_of(connection, [task_id])).values()
+    await withdraw(connection, [owner.job_version_id])
 
 
 async def _claims(connection: Connection, task_id: str) -> None:
@@ -92,6 +97,7 @@ async def _requests_cancel(connection: Connection, task_id: str) -> None:
 
 STEPS: dict[TaskEvent, Step] = {
     TaskEvent.RELEASE: _releases,
+    TaskEvent.WITHDRAW: _withdraws,
     TaskEvent.CLAIM: _claims,
     TaskEvent.CANCEL: _cancels,
     TaskEvent.REQUEST_CANCEL: _requests_cancel,

@@ -98,8 +98,16 @@ class Model:
             assert gone == ready[: len(gone)], f"{gone} went, {ready} were next"
             assert len(chosen) == room or gone == ready, f"{gone} went, and there was room for {ready}"
         assert len(chosen) == room or set(again) == self._unanswered(), "not sent again"
+        if len(again) < room:  # what is sent again goes first, and a round without room is none
+            self._withdraw()
         for key in chosen:
             self.tasks[key].state, self.tasks[key].released_at = "released", self.now
+
+    def _withdraw(self) -> None:
+        """What was released and is paused by now goes back in line."""
+        for task in self.tasks.values():
+            if task.state == "released" and self.is_paused(task.key.job):
+                task.state = "queued"
 
     def ready(self, job: str) -> list[Key]:
         """What may go, in order, with as much room as there could be."""

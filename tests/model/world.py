@@ -115,6 +115,7 @@ class World:
     async def pass_time(self) -> None:
         await self._execute(_sql.time_passes, seconds=STEP)
         await self._execute(_sql.time_passes_for_streams, seconds=STEP)
+        await self._execute(_sql.time_passes_for_jobs, seconds=STEP)
 
     async def pause(self, replica: int, job: str) -> None:
         await self.replicas[replica].dags.PauseDag(dags.PauseDagRequest(dag=self.dag, jobs=[job] if job else []))

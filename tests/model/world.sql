@@ -13,6 +13,12 @@ update ordered_stream
 set lease_until = lease_until - make_interval(secs => %(seconds)s)
 where lease_until is not null and job_version_id in (select job_version_id from job_version where dag = %(dag)s);
 
+-- name: time_passes_for_jobs
+-- What came before stays before.
+update job_version_run
+set changed_at = changed_at - make_interval(secs => %(seconds)s)
+where job_version_id in (select job_version_id from job_version where dag = %(dag)s);
+
 -- name: tasks
 select j.job, t.scope_first, t.task_id::text, t.state::text, t.attempt, t.failed_attempts, t.lost_leases,
     t.cancel_reason is not null and t.state = 'running', t.accepted_events

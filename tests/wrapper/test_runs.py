@@ -131,6 +131,27 @@ async def test_ordered_runs_pass_at_three_thousand_tasks_a_second(stack: Stack) 
     assert count / took > 1000, f"{count / took:.0f} tasks/s"
 
 
+TELLS_HOW_FAR_IT_IS = """
+from tracesdk.operators import OrderedOperator
+
+class main(OrderedOperator):
+    def process(self, run):
+        run.tasks[-1].progress(1, 2, "steps")
+        while not run.canceled:
+            pass
+"""
+
+
+async def test_a_beat_of_a_run_names_the_task_that_told_how_far_it_is(stack: Stack) -> None:
+    job = stack.python_job(
+        TELLS_HOW_FAR_IT_IS, ordered=True, inputs=[reads("a", trigger=True)], outputs=[emits("sums")]
+    )
+    async with running_wrapper(stack, lease_seconds="1", drain_seconds="0"):
+        tasks = await stack.dispatcher.add_tasks(job, [at(number) for number in (1, 2, 3)])
+        await stack.dispatcher.until(lambda: any(task.progress is not None for task in tasks))
+    assert [task.progress for task in tasks] == [None, None, task_pb2.Progress(done=1, total=2, unit="steps")]
+
+
 TELLS_ITS_LIMIT = """
 from tracesdk.operators import OrderedOperator
 

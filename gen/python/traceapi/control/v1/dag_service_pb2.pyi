@@ -900,7 +900,7 @@ Global___ListDagsResponse: _TypeAlias = ListDagsResponse  # noqa: Y015
 
 @_typing.final
 class PauseDagRequest(_message.Message):
-    """Pauses."""
+    """Pauses. A source's run, which may never finish, is handed back at its worker's next heartbeat; it goes on where it was once it is resumed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

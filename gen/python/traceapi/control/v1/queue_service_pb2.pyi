@@ -135,7 +135,7 @@ class QueueClass(_message.Message):
     running_count: _builtins.int
     """Tasks that run."""
     place_count: _builtins.int
-    """Places that it has: what is released or running, a run of an ordered job as one."""
+    """Places that it has: what is released, but not of a paused job, or running; a run of an ordered job as one."""
     def __init__(
         self,
         *,

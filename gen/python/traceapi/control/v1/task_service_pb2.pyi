@@ -55,6 +55,10 @@ class _HoldKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldKind.Val
     """A person paused its DAG or job."""
     HOLD_KIND_CLASS_SHARE: _HoldKind.ValueType  # 12
     """Its class has its share of the queue, or what is free is kept for live tasks."""
+    HOLD_KIND_CUTOVER: _HoldKind.ValueType  # 13
+    """A version of its DAG that is being built is about to take over: releases of what it replaces are held until then, two minutes at the
+    longest.
+    """
 
 class HoldKind(_HoldKind, metaclass=_HoldKindEnumTypeWrapper):
     """What holds a task."""
@@ -85,6 +89,10 @@ HOLD_KIND_PAUSE: HoldKind.ValueType  # 11
 """A person paused its DAG or job."""
 HOLD_KIND_CLASS_SHARE: HoldKind.ValueType  # 12
 """Its class has its share of the queue, or what is free is kept for live tasks."""
+HOLD_KIND_CUTOVER: HoldKind.ValueType  # 13
+"""A version of its DAG that is being built is about to take over: releases of what it replaces are held until then, two minutes at the
+longest.
+"""
 Global___HoldKind: _TypeAlias = HoldKind  # noqa: Y015
 
 @_typing.final
@@ -163,13 +171,16 @@ class GetTaskResponse(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     PINS_FIELD_NUMBER: _builtins.int
+    EARLIER_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    earlier_attempt_count: _builtins.int
+    """Attempts before these. They are not answered; those of a source's run, which may go on for ever, are kept as long as finished tasks are."""
     @_builtins.property
     def task(self) -> _task_pb2.Task:
         """The task."""
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Attempt]:
-        """Its attempts, oldest first, with their tracebacks."""
+        """Its last 100 attempts, oldest first, with their tracebacks."""
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
@@ -186,10 +197,11 @@ class GetTaskResponse(_message.Message):
         attempts: _abc.Iterable[_task_pb2.Attempt] | None = ...,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         pins: _abc.Iterable[_task_pb2.InputPin] | None = ...,
+        earlier_attempt_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "events", b"events", "pins", b"pins", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "earlier_attempt_count", b"earlier_attempt_count", "events", b"events", "pins", b"pins", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

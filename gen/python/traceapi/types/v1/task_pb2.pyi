@@ -561,7 +561,7 @@ class Task(_message.Message):
     run_state: Global___RunState.ValueType
     """Whether its job version may run."""
     paused: _builtins.bool
-    """A person paused its job or its DAG: it is not released while the pause lasts."""
+    """A person paused its job or its DAG: it is not released while the pause lasts; the run of a source is handed back."""
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
         """What it is about; unset for a source run."""

@@ -126,8 +126,8 @@ Global___TaskCanceled: _TypeAlias = TaskCanceled  # noqa: Y015
 
 @_typing.final
 class TaskReturned(_message.Message):
-    """An attempt that its worker gives up for no fault of the task: it drains, or has no room. The task is queued again at once and charged with
-    nothing; what the attempt emitted stands.
+    """An attempt that its worker gives up for no fault of the task: it drains, has no room, or was told to (DIRECTIVE_RETURN). The task is queued
+    again at once and charged with nothing; what the attempt emitted stands.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

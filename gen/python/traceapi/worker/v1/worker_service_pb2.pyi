@@ -51,6 +51,8 @@ class _DirectiveEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Directive.V
     """Stop, then complete as canceled."""
     DIRECTIVE_LEASE_LOST: _Directive.ValueType  # 3
     """The lease is gone: stop, report nothing."""
+    DIRECTIVE_RETURN: _Directive.ValueType  # 4
+    """Stop, then complete as returned: a person paused the source whose run it is. The lease was extended, so that there is time to."""
 
 class Directive(_Directive, metaclass=_DirectiveEnumTypeWrapper):
     """What the worker does with the task."""
@@ -63,6 +65,8 @@ DIRECTIVE_CANCEL: Directive.ValueType  # 2
 """Stop, then complete as canceled."""
 DIRECTIVE_LEASE_LOST: Directive.ValueType  # 3
 """The lease is gone: stop, report nothing."""
+DIRECTIVE_RETURN: Directive.ValueType  # 4
+"""Stop, then complete as returned: a person paused the source whose run it is. The lease was extended, so that there is time to."""
 Global___Directive: _TypeAlias = Directive  # noqa: Y015
 
 @_typing.final
@@ -524,7 +528,7 @@ class HeartbeatRequest(_message.Message):
     """The worker."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeartbeatItem]:
-        """All that it holds. A run has one item: any of its tasks, with the stream."""
+        """All that it holds. A run has one item: any of its tasks, with the stream; the one whose progress it tells, where it tells some."""
 
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
@@ -564,7 +568,7 @@ class HeartbeatItem(_message.Message):
 
     @_builtins.property
     def progress(self) -> _task_pb2.Progress:
-        """How far it is; unset for no news."""
+        """How far the task is that the lease names; unset for no news."""
 
     def __init__(
         self,
@@ -623,7 +627,7 @@ class HeartbeatResult(_message.Message):
     """Why, where not CONTINUE; for people."""
     @_builtins.property
     def lease_until_time(self) -> _timestamp_pb2.Timestamp:
-        """When the lease ends now, database clock; unset unless CONTINUE."""
+        """When the lease ends now, database clock; unset unless CONTINUE or RETURN."""
 
     def __init__(
         self,

@@ -973,7 +973,7 @@ export const ListDagsResponseSchema: GenMessage<ListDagsResponse> = /*@__PURE__*
   messageDesc(file_traceapi_control_v1_dag_service, 23);
 
 /**
- * Pauses.
+ * Pauses. A source's run, which may never finish, is handed back at its worker's next heartbeat; it goes on where it was once it is resumed.
  *
  * @generated from message traceapi.control.v1.PauseDagRequest
  */

@@ -134,7 +134,7 @@ export type QueueClass = Message<"traceapi.control.v1.QueueClass"> & {
   runningCount: bigint;
 
   /**
-   * Places that it has: what is released or running, a run of an ordered job as one.
+   * Places that it has: what is released, but not of a paused job, or running; a run of an ordered job as one.
    *
    * @generated from field: uint64 place_count = 6;
    */

@@ -502,7 +502,7 @@ export type Task = Message<"traceapi.types.v1.Task"> & {
   runState: RunState;
 
   /**
-   * A person paused its job or its DAG: it is not released while the pause lasts.
+   * A person paused its job or its DAG: it is not released while the pause lasts; the run of a source is handed back.
    *
    * @generated from field: bool paused = 23;
    */

@@ -136,8 +136,8 @@ export const TaskCanceledSchema: GenMessage<TaskCanceled> = /*@__PURE__*/
   messageDesc(file_traceapi_worker_v1_completion, 2);
 
 /**
- * An attempt that its worker gives up for no fault of the task: it drains, or has no room. The task is queued again at once and charged with
- * nothing; what the attempt emitted stands.
+ * An attempt that its worker gives up for no fault of the task: it drains, has no room, or was told to (DIRECTIVE_RETURN). The task is queued
+ * again at once and charged with nothing; what the attempt emitted stands.
  *
  * @generated from message traceapi.worker.v1.TaskReturned
  */
