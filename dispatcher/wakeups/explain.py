@@ -43,8 +43,8 @@ class Hold(StrEnum):
 class HoldFacts:
     """What can hold a task.
 
-    `awaited_*` is the watermark that does not cover its scope, `ahead_*` what its stream does first. `held_until` is
-    set while releases of its job are held for a cutover; `staged`: its job is being built.
+    `awaited_*` is the watermark that does not cover its scope, `ahead_*` what its stream does first. `halted_until` is
+    set while releases of its job are halted for a cutover; `staged`: its job is being built.
     """
 
     task_id: str
@@ -65,7 +65,7 @@ class HoldFacts:
     max_concurrency: int | None
     active: bool
     staged: bool
-    held_until: datetime | None
+    halted_until: datetime | None
     paused: bool
     awaited_dataset: str | None
     awaited_version_id: str | None
@@ -129,11 +129,11 @@ def _kept_from_release(facts: HoldFacts) -> Explanation | None:
     if facts.state == TaskState.RELEASED:
         sent = f"{facts.released_at:%H:%M:%S} UTC" if facts.released_at else "just now"
         return Explanation(Hold.WAKEUP, f"its wake-up was sent at {sent}, and no worker has answered it yet")
-    if facts.held_until is not None:
+    if facts.halted_until is not None:
         return Explanation(
             Hold.CUTOVER,
-            f"a version of {facts.dag} that is being built is about to take over: what it replaces is held until then,"
-            f" until {facts.held_until:%H:%M:%S} UTC at the latest",
+            f"a version of {facts.dag} that is being built is about to take over: releases of what it replaces are halted until then,"
+            f" until {facts.halted_until:%H:%M:%S} UTC at the latest",
         )
     if facts.awaited_dataset is not None:
         where = "has not moved yet" if facts.awaited_key is None else "stands before its scope ends"

@@ -153,7 +153,7 @@ returning task_id::text;
 select t.task_id::text, j.dag, j.job, j.ordered, t.origin::text, t.state::text, t.reason, t.cancel_reason, t.worker_id,
     t.retry_at, t.released_at, r.run_state::text, t.run_epoch, r.epoch as job_epoch, coalesce(s.queue, '') as queue,
     s.max_concurrency, s.dag_version_id is not null as active, coalesce(s.staged, false) as staged,
-    case when s.leaving and j.kind <> 'source' and s.releases_held_until > clock_timestamp() then s.releases_held_until end as held_until,
+    case when s.leaving and j.kind <> 'source' and s.releases_held_until > clock_timestamp() then s.releases_held_until end as halted_until,
     exists (select 1 from pause p where p.dag = j.dag and p.job in ('', j.job)) as paused,
     a.dataset_id as awaited_dataset, a.dataset_version_id::text as awaited_version_id, a.cursor_type as awaited_cursor_type,
     a.cursor_key as awaited_key, a.moved_at as awaited_moved_at, h.task_id::text as ahead_id, h.state::text as ahead_state,

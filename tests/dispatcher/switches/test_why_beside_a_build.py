@@ -4,7 +4,7 @@ from dispatcher.deploy.advancing import advance
 from tests.dispatcher.builders import Source
 from tests.dispatcher.changing import CHANGED, Fleet, deploy
 from tests.dispatcher.in_process import InProcess
-from tests.dispatcher.switches.builds import HELD, built
+from tests.dispatcher.switches.builds import HALTED, built
 from traceapi.control.v1 import queue_service_pb2 as queues
 from traceapi.control.v1 import task_service_pb2 as tasks
 
@@ -25,12 +25,12 @@ async def _explain(dispatcher: InProcess, task_id: str) -> tasks.ExplainTaskResp
         return await dispatcher.tasks.ExplainTask(tasks.ExplainTaskRequest(task_id=task_id))
 
 
-async def test_a_hold_of_releases_for_a_cutover_is_named(dispatcher: InProcess, fleet: Fleet) -> None:
+async def test_a_halt_of_releases_for_a_cutover_is_named(dispatcher: InProcess, fleet: Fleet) -> None:
     source, _ = await built(dispatcher, fleet)
     await source.publish([3])
     await fleet.work("copies")
     await advance(dispatcher.pool, lambda: None)
-    assert await dispatcher.value(HELD)
+    assert await dispatcher.value(HALTED)
     await source.publish([4])
     await fleet.work("copies")
     held = await dispatcher.value(LAST, "sums", "running")
