@@ -38,8 +38,8 @@ async def test_a_halt_of_releases_for_a_cutover_is_named(dispatcher: InProcess, 
     until = await dispatcher.value("select releases_held_until from dag where dag = 'chain'")
     assert explained.hold == tasks.HOLD_KIND_CUTOVER
     assert explained.explanation == (
-        "a version of chain that is being built is about to take over: what it replaces is held until then,"
-        f" until {until:%H:%M:%S} UTC at the latest"
+        "a version of chain that is being built is about to take over: releases of what it replaces are halted"
+        f" until then, until {until:%H:%M:%S} UTC at the latest"
     )
     building = await _explain(dispatcher, await dispatcher.value(LAST, "sums", "staged"))
     assert building.hold == tasks.HOLD_KIND_WAKEUP, "what is being built is not held"
