@@ -132,8 +132,8 @@ def _kept_from_release(facts: HoldFacts) -> Explanation | None:
     if facts.halted_until is not None:
         return Explanation(
             Hold.CUTOVER,
-            f"a version of {facts.dag} that is being built is about to take over: releases of what it replaces are halted"
-            f" until then, until {facts.halted_until:%H:%M:%S} UTC at the latest",
+            f"a version of {facts.dag} that is being built is about to take over: releases of what it replaces are"
+            f" halted until then, until {facts.halted_until:%H:%M:%S} UTC at the latest",
         )
     if facts.awaited_dataset is not None:
         where = "has not moved yet" if facts.awaited_key is None else "stands before its scope ends"
