@@ -17,13 +17,17 @@ def acknowledged_events_are_there(evidence: Evidence) -> Iterator[str]:
                     yield f"event {emitted.event_id} of task {write.task_id} was acknowledged and is not there"
 
 
+_HIGHEST = b"9" * 20
+
+
 def every_consumer_has_one_task(evidence: Evidence) -> Iterator[str]:
     """S2: one, and at most one more for each time that its scope was run again, told apart by their revisions. Of what
     another revision of its scope has replaced a replay need make none: an ordered job gets the last only. Nor where a
-    reader in another DAG has had the scope from another version, before the pointer moved."""
+    reader in another DAG has had the scope from another version, at that revision or a later one, before the pointer
+    moved."""
     tasks = _by_cause(evidence)
     latest = _latest_revisions(evidence)
-    had = {(task.job_version_id, task.place) for task in evidence.tasks}
+    had = _had(evidence)
     for subscription in evidence.subscriptions:
         for event in evidence.events:
             if event.version_id != subscription.version_id:
@@ -33,8 +37,9 @@ def every_consumer_has_one_task(evidence: Evidence) -> Iterator[str]:
             made = tasks[event.event_id, subscription.job_version_id]
             reruns = max((task.reruns for task in made), default=0)
             fewest = 1 if routed or latest[event.place] == _revision(event) else 0
-            if not routed and subscription.foreign and (subscription.job_version_id, event.place[1]) in had:
-                fewest = 0
+            if not routed and subscription.foreign:
+                former = had.get((subscription.job_version_id, event.place[1]))
+                fewest = 0 if former is not None and _height(former) >= _height(_revision(event)) else fewest
             if owed and not fewest <= len(made) <= 1 + reruns:
                 yield f"event {event.event_id} has {len(made)} tasks of job version {subscription.job_version_id}"
             elif len({task.revision for task in made}) < len(made):
@@ -73,16 +78,32 @@ def _by_cause(evidence: Evidence) -> dict[tuple[str, str], list[Task]]:
 
 
 def _latest_revisions(evidence: Evidence) -> dict[tuple[str, bytes], bytes]:
-    """By dataset version and scope. A longer number is the higher one."""
+    """By dataset version and scope."""
     latest: dict[tuple[str, bytes], bytes] = {}
     for event in evidence.events:
         place, revision = event.place, _revision(event)
-        latest[place] = max(latest.get(place, b""), revision, key=lambda text: (len(text), text))
+        latest[place] = max(latest.get(place, b""), revision, key=_height)
     return latest
+
+
+def _had(evidence: Evidence) -> dict[tuple[str, bytes], bytes]:
+    """By job version and what a scope is about, the highest revision of which it has had an event of other datasets'
+    versions. Of what was collected nobody knows any more: it counts as the highest."""
+    revisions = {event.event_id: _revision(event) for event in evidence.events}
+    had: dict[tuple[str, bytes], bytes] = {}
+    for task in evidence.tasks:
+        key, revision = (task.job_version_id, task.place), revisions.get(task.event_id, _HIGHEST)
+        had[key] = max(had.get(key, b""), revision, key=_height)
+    return had
 
 
 def _revision(event: Event) -> bytes:
     return event.key.scope.rpartition(b"|")[2]
+
+
+def _height(revision: bytes) -> tuple[int, bytes]:
+    """For comparing: a longer number is the higher one."""
+    return len(revision), revision
 
 
 def no_task_without_its_event(evidence: Evidence) -> Iterator[str]:

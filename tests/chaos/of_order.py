@@ -3,10 +3,10 @@
 import heapq
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 
-from tests.chaos.evidence import Evidence, WatermarkChange
+from tests.chaos.evidence import Event, Evidence, WatermarkChange
 from tests.chaos.switches_over_time import SwitchesOverTime
 
 _PASSED = frozenset({"succeeded", "canceled", "skipped"})
@@ -43,8 +43,8 @@ def streams_keep_their_order(evidence: Evidence) -> Iterator[str]:
 
 def what_is_complete_stays_so(evidence: Evidence) -> Iterator[str]:
     """W1: a watermark never goes back, and no event appears at or below it afterwards, unless it takes the place of one
-    that was there: the scope was run again. What a reader in another DAG makes may come later: a pointer that moves
-    brings what it had not read."""
+    of a lower revision that was there: the scope was run again. What a reader in another DAG makes may come later: a
+    pointer that moves brings what it had not read."""
     moves: dict[str, list[WatermarkChange]] = defaultdict(list)
     for change in sorted(evidence.watermark_changes, key=lambda change: change.seq):
         keys = moves[change.version_id]
@@ -53,13 +53,16 @@ def what_is_complete_stays_so(evidence: Evidence) -> Iterator[str]:
         else:
             keys.append(change)
     written = {row.id: row.seq for row in evidence.written if row.kind == "event"}
-    earliest = _earliest(evidence, written)
+    before: dict[tuple[str, bytes], list[tuple[int, int]]] = defaultdict(list)
+    for event in evidence.events:
+        if event.event_id in written:
+            before[event.place].append((_revision(event), written[event.event_id]))
     readers = {item.job_version_id for item in evidence.subscriptions if item.foreign}
     of_readers = {task.task_id for task in evidence.tasks if task.job_version_id in readers}
     for event in evidence.events:
         if not event.scope_last or event.event_id not in written or event.key.task_id in of_readers:
             continue
-        if earliest[event.place] < written[event.event_id]:
+        if any(revision < _revision(event) and seq < written[event.event_id] for revision, seq in before[event.place]):
             continue
         keys = moves[event.version_id]
         index = bisect_left(keys, event.scope_last, key=lambda change: change.cursor_key)
@@ -67,13 +70,8 @@ def what_is_complete_stays_so(evidence: Evidence) -> Iterator[str]:
             yield f"event {event.event_id} was accepted after the watermark had covered it"
 
 
-def _earliest(evidence: Evidence, written: Mapping[str, int]) -> dict[tuple[str, bytes], int]:
-    """When the first event of each scope came, whatever its revision."""
-    earliest: dict[tuple[str, bytes], int] = {}
-    for event in evidence.events:
-        seq = written.get(event.event_id, 0)
-        earliest[event.place] = min(earliest.get(event.place, seq), seq)
-    return earliest
+def _revision(event: Event) -> int:
+    return int(event.key.scope.rpartition(b"|")[2])
 
 
 def no_cutover_takes_completeness_back(evidence: Evidence) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.chaos.checker import INVARIANTS, check
-from tests.chaos.evidence import Evidence, Subscription, WatermarkChange, Write, Written
+from tests.chaos.evidence import Event, EventKey, Evidence, Subscription, Task, WatermarkChange, Write, Written
 from tests.chaos.evidence_of_changes import (
     Activated,
     Condemned,
@@ -26,6 +26,7 @@ from tests.chaos.histories_of_changes import (
     NEW_JOB,
     OLD,
     OLD_JOB,
+    READERS_JOB,
     SECOND_VERSION,
     ZOMBIE,
     changed,
@@ -306,3 +307,32 @@ def test_what_is_accepted_before_acceptance_waits_for_a_switch_came_before_it() 
     assert list(INVARIANTS["S16"](evidence)) == []
     replaced(evidence.written, lambda row: row.seq == 157, seq=159)
     assert len(list(INVARIANTS["S16"](evidence))) == 1
+
+
+@pytest.mark.parametrize(("revision", "broken"), [(0, 0), (1, 1)])
+def test_a_reader_is_owed_what_it_has_not_had_at_that_revision(revision: int, broken: int) -> None:
+    """The pointer has moved to a version in which the scope was run again."""
+    evidence = Evidence()
+    evidence.events = [_about("event 1", "v1", 0), _about("event 2", "v2", revision)]
+    task = Task("task", READERS_JOB, "event 1", None, "succeeded", 1, 0, 0, 3, 10, None, None, "")
+    evidence.tasks = [dataclasses.replace(task, place=b"0|1|1")]
+    evidence.subscriptions = [
+        Subscription(READERS_JOB, "v1", 0, 1, replayed=True, foreign=True),
+        Subscription(READERS_JOB, "v2", 1, None, replayed=True, foreign=True),
+    ]
+    assert len(list(INVARIANTS["S2"](evidence))) == broken
+
+
+@pytest.mark.parametrize(("revision", "broken"), [(0, 1), (1, 0)])
+def test_what_was_complete_gets_events_of_what_was_run_again_only(revision: int, broken: int) -> None:
+    evidence = Evidence()
+    evidence.events = [_about("event 1", "v1", 0), _about("event 2", "v1", revision)]
+    evidence.written = [Written(1, "event", "event 1", 1.0, 1), Written(9, "event", "event 2", 2.0, 2)]
+    evidence.watermark_changes = [WatermarkChange(5, "v1", b"1")]
+    assert len(list(INVARIANTS["W1"](evidence))) == broken
+
+
+def _about(event_id: str, version: str, revision: int) -> Event:
+    """Of one scope, each by a task of its own."""
+    key = EventKey("numbers", f"task of {event_id}", b"0|1|1|%d" % revision)
+    return Event(event_id, key, b"1", 1, version, "", "publication", 1)
