@@ -1,9 +1,12 @@
 """`task cancel|retry|skip` and `dag pause|resume`: chosen with care, counted first, carried out in pages."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
+from ctl.render import console
 from tests.ctl.canned import DEAD_TASK, Canned, int64_range, task_id
 from tests.ctl.conftest import Run
 from traceapi.control.v1 import dag_service_pb2, task_service_pb2
@@ -23,6 +26,14 @@ def test_tasks_by_id_are_changed_page_by_page(run: Run, canned: Canned, verb: st
     assert (result.exit_code, result.stdout) == (0, f"5 tasks {done}\n")
     assert [request.page_token for request in canned.requests if not request.dry_run] == ["", "2", "4"]
     assert canned.requests[0].filter.task_ids == [DEAD_TASK]
+
+
+def test_on_a_terminal_a_bar_tells_how_many_are_done(run: Run, canned: Canned, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "stderr", lambda: Console(file=screen, force_terminal=True, width=100))
+    assert run("task", "retry", DEAD_TASK).exit_code == 0
+    assert len([request for request in canned.requests if not request.dry_run]) == 3
+    assert "5/5" in screen.getvalue()
 
 
 @pytest.mark.parametrize("verb", VERBS)
