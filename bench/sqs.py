@@ -47,8 +47,7 @@ def measure(_stack: Stack, settings: Settings) -> Sequence[Measure]:
             for name in names:
                 rates.append(live(stack, database, name, BUILT_IN, tasks, _LIMIT_SECONDS).rate)
                 best.append(_at_best(server, tasks))
-            server.make_queue("bench", "audited")
-            broken = invariants.broken(stack, settings, "sqs: ")
+            broken = invariants.broken(stack, "sqs: ")
     ratios = [ours / at_best for ours, at_best in zip(rates, best, strict=True)]
     return [
         Measure("sqs: tasks a second", median(rates), "1/s", "", tuple(rates)),
