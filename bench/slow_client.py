@@ -3,6 +3,8 @@
 import time
 from collections.abc import Sequence
 
+from google.protobuf.duration_pb2 import Duration
+
 import ctl.connection
 from bench.memory import MemorySampler
 from bench.settings import Settings
@@ -13,6 +15,7 @@ from traceapi.query.v1 import query_service_pb2 as pb
 _ROW_BYTES = 1_000
 _BYTES_A_SECOND = 100_000_000
 _SAMPLE_SECONDS = 0.5
+_LIMIT_SECONDS = 600
 
 
 def measure(stack: Stack, settings: Settings) -> Sequence[Measure]:
@@ -20,10 +23,11 @@ def measure(stack: Stack, settings: Settings) -> Sequence[Measure]:
     rows = settings.scaled(10_000_000, 300_000)
     # A column that no two rows share: nothing in it can be held once for many.
     sql = f"select lpad(i::varchar, {_ROW_BYTES}, '.') as filler from range({rows}) t(i)"  # noqa: S608 - numbers
+    request = pb.QueryRequest(sql=sql, timeout=Duration(seconds=_LIMIT_SECONDS))
     pids = {"queryd": stack.pids["queryd"]}
     with ctl.connection.connect(stack.home.root) as connection, MemorySampler(pids, _SAMPLE_SECONDS) as memory:
         begin, received, answered = time.perf_counter(), 0, 0
-        for message in connection.queries.Query(pb.QueryRequest(sql=sql)):
+        for message in connection.queries.Query(request):
             received += len(message.arrow_ipc)
             answered = message.finished.row_count
             time.sleep(max(0.0, begin + received / _BYTES_A_SECOND - time.perf_counter()))
