@@ -8,6 +8,7 @@ from typing import Self
 import pyarrow as pa
 from google.protobuf.duration_pb2 import Duration
 
+from ctl.as_of import AsOf, give
 from ctl.connection import Connection
 from traceapi.query.v1 import query_service_pb2 as api
 from traceapi.types.v1.event_pb2 import Watermark
@@ -24,15 +25,14 @@ class QueryStream:
         sql: str,
         *,
         timeout: float,
-        as_of: int | None = None,
+        as_of: AsOf = None,
         min_watermarks: Sequence[Watermark] = (),
     ) -> None:
-        """`as_of` is a deploy number; without one the present state is read, once the watermarks are reached."""
+        """Without `as_of` the present state is read, once the watermarks are reached."""
         limit = Duration()
         limit.FromMilliseconds(round(timeout * 1000))
         request = api.QueryRequest(sql=sql, timeout=limit, min_watermarks=min_watermarks)
-        if as_of is not None:
-            request.deploy_number = as_of
+        give(as_of, request)
         # The server stops at its limit and says so; this deadline is for one that does not answer any more.
         self._call = connection.queries.Query(request, timeout=timeout + _MARGIN_SECONDS)
         self.started = api.QueryStarted()

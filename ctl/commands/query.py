@@ -1,13 +1,14 @@
 """`tracectl query`: SQL over datasets, answered at one pinned state."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ctl.commands.options import LARGEST_NUMBER, HomeOption, QueryOutput
+from ctl.as_of import AsOf, give, read_as_of
+from ctl.commands.options import HomeOption, QueryOutput
 from ctl.connection import CALL_SECONDS, connect
 from ctl.errors import CtlError, ExitCode
 from ctl.home import DEFAULT_HOME
@@ -17,6 +18,7 @@ from traceapi.types.v1.event_pb2 import Watermark
 from traceapi.types.v1.scope_pb2 import CursorValue
 
 _TABLE_ROWS = 1000
+_SECONDS = 60.0
 _MOST_BYTES = 1024 * 1024
 """Of SQL: what a QueryRequest takes."""
 
@@ -32,15 +34,17 @@ _Limit = Annotated[
     ),
 ]
 _AsOf = Annotated[
-    int | None,
+    str,
     typer.Option(
         "--as-of",
-        min=1,
-        max=LARGEST_NUMBER,
-        metavar="NUMBER",
-        help="Read what was served at this deploy; its number stands below each table, and in `dag history`.",
+        metavar="NUMBER|PIN",
+        help="Read what was served at this deploy, whose number stands below each table and in `dag history`; or the"
+        " very state that a query read: `queries show` has its pin.",
         show_default=False,
     ),
+]
+_Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=0.001, max=3600, help="Seconds.", show_default=f"{_SECONDS:g}")
 ]
 _MinWatermark = Annotated[
     list[str],
@@ -60,8 +64,8 @@ _Output = Annotated[
 def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; `-` reads it from standard input.")],
     limit: _Limit = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.001, max=3600, help="Seconds.")] = 60.0,
-    as_of: _AsOf = None,
+    timeout: _Timeout = None,
+    as_of: _AsOf = "",
     min_watermark: _MinWatermark = [],  # noqa: B006 - typer copies it
     explain: Annotated[
         bool, typer.Option("--explain", help="Only say what would be read, and how: datasets, files, bytes, the plan.")
@@ -88,9 +92,18 @@ def query(
     if not text.strip():
         raise CtlError("there is no SQL", remedy="write one SELECT", exit_code=ExitCode.USAGE)
     if explain:
-        _explain(text, as_of, home, output)
+        _refuse_with_explain({"--limit": limit, "--timeout": timeout, "--min-watermark": min_watermark or None})
+        _explain(text, read_as_of(as_of), home, output)
     else:
-        _run(text, limit, timeout, as_of, _watermarks(min_watermark), home, output)
+        watermarks = _watermarks(min_watermark)
+        _run(text, limit, _SECONDS if timeout is None else timeout, read_as_of(as_of), watermarks, home, output)
+
+
+def _refuse_with_explain(given: Mapping[str, object]) -> None:
+    """Nothing runs, so nothing can be stopped or waited for. Raises CtlError."""
+    for option, value in given.items():
+        if value is not None:
+            raise CtlError(f"--explain has no {option}", remedy=f"leave {option} out", exit_code=ExitCode.USAGE)
 
 
 def _watermarks(written: Sequence[str]) -> list[Watermark]:
@@ -112,7 +125,7 @@ def _run(
     sql: str,
     limit: int | None,
     timeout: float,
-    as_of: int | None,
+    as_of: AsOf,
     min_watermarks: Sequence[Watermark],
     home: Path,
     output: QueryOutput,
@@ -138,12 +151,11 @@ def _run(
             console.stderr().print(f"[hint]the first {limit:,} rows; without --limit it is all[/hint]")
 
 
-def _explain(sql: str, as_of: int | None, home: Path, output: QueryOutput) -> None:
+def _explain(sql: str, as_of: AsOf, home: Path, output: QueryOutput) -> None:
     if output is QueryOutput.CSV:
         raise CtlError("--explain has no CSV", remedy="leave --output out, or give it json", exit_code=ExitCode.USAGE)
     request = api.ExplainQueryRequest(sql=sql)
-    if as_of is not None:
-        request.deploy_number = as_of
+    give(as_of, request)
     with connect(home) as connection, connection.errors():
         explained = connection.queries.ExplainQuery(request, timeout=CALL_SECONDS)
     if output is QueryOutput.JSON:

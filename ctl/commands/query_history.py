@@ -88,5 +88,8 @@ def show(
     if output is Output.JSON:
         machine.print_message(found)
         return
-    first, *others = (query_records.record(record) for record in found.records)
-    console.stdout().print(Group(first, *(part for other in others for part in (Text(), other))))
+    screen = console.stdout()
+    for number, record in enumerate(found.records):
+        screen.print(Group(Text(), query_records.record(record)) if number else query_records.record(record))
+        if record.datasets:  # on a line of its own, however long: somebody copies it
+            screen.print(f"\nto read this state again:\n{query_records.again(record)}", style="hint", soft_wrap=True)

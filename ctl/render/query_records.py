@@ -8,7 +8,9 @@ from rich.text import Text
 from ctl.render import values
 from ctl.render.tables import add_row, facts, section, table
 from ctl.render.values import NOTHING
+from kernel.pin_text import pin_text
 from traceapi.control.v1 import query_record_pb2 as api
+from traceapi.types.v1.dataset_pb2 import Pin
 
 _OUTCOME_STYLES = {
     api.QUERY_OUTCOME_SUCCEEDED: "good",
@@ -70,6 +72,11 @@ def record(of: api.QueryRecord) -> RenderableType:
     for pin in of.datasets:
         add_row(pins, Text(pin.dataset_id, "dataset"), pin.dataset_version_id, values.count(pin.publication_number))
     return Group(sheet, section("Pinned", pins))
+
+
+def again(of: api.QueryRecord) -> str:
+    """By which option the state that it read is read once more; the lease of its own pin has ended."""
+    return f"--as-of {pin_text(Pin(pin_id=of.query_id, deploy_number=of.deploy_number, datasets=of.datasets))}"
 
 
 def _outcome(record: api.QueryRecord) -> Text:

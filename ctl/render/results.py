@@ -121,11 +121,11 @@ def footer(stream: QueryStream, shown: int, *, complete: bool, shortened: bool =
         parts.append("… marks shortened values; --output csv or json give them whole")
     if stream.finished is not None:
         parts.append(values.duration(values.seconds_of(stream.finished.elapsed_duration)))
-    parts.append(pin_text(stream.started))
+    parts.append(_read_at(stream.started))
     return Text(" · ".join(part for part in parts if part), "hint")
 
 
-def pin_text(started: api.QueryStarted) -> str:
+def _read_at(started: api.QueryStarted) -> str:
     """`deploy 1: eth.blocks up to publication 12`."""
     pinned = [
         f"{pin.dataset_id}@{pin.publication_number}" if pin.dataset_version_id else pin.dataset_id

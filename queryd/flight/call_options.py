@@ -6,18 +6,14 @@ is refused: it would be one of these, misspelt. In ADBC a header is the option
 `adbc.flight.sql.rpc.call_header.NAME`.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 
-from google.protobuf.message import DecodeError
-
 from kernel.call_metadata import ACTOR_NAME_KEY
 from kernel.errors import TraceError, Violation
+from kernel.pin_text import pin_of
 from traceapi.query.v1.query_service_pb2 import QueryRequest
-from traceapi.types.v1.dataset_pb2 import Pin
 from traceapi.types.v1.errors_pb2 import ErrorReason
 from traceapi.types.v1.event_pb2 import Watermark
 from traceapi.types.v1.scope_pb2 import CursorValue
@@ -45,18 +41,13 @@ def apply(metadata: Iterable[tuple[str, str | bytes]], request: QueryRequest) ->
             raise _unknown(key)
 
 
-def pin_text(pin: Pin) -> str:
-    """A pin as `trace-as-of` takes it."""
-    return base64.urlsafe_b64encode(pin.SerializeToString()).decode()
-
-
 def _as_of(value: str, request: QueryRequest) -> None:
     if value.isdecimal():
         request.deploy_number = _whole(AS_OF, value, "the number of a deploy")
         return
     try:
-        request.pin.CopyFrom(Pin.FromString(base64.urlsafe_b64decode(value)))
-    except (binascii.Error, DecodeError, ValueError) as error:
+        request.pin.CopyFrom(pin_of(value))
+    except ValueError as error:
         raise _invalid(AS_OF, "a deploy number, or the pin that an answer carried") from error
 
 

@@ -10,6 +10,7 @@ from google.protobuf import json_format
 
 from kernel.errors import TraceError
 from kernel.ids import IdSource
+from kernel.pin_text import pin_text
 from kernel.servers import current_actor
 from queryd.callers import caller
 from queryd.envelopes import of_flight_data
@@ -106,7 +107,7 @@ def _about(request: QueryRequest, started: Started) -> bytes:
     about: dict[str, object] = {"query_id": request.query_id, "file_count": started.file_count}
     about |= {"file_bytes": started.file_bytes}
     if started.pin is not None:
-        about["as_of"] = call_options.pin_text(started.pin)
+        about["as_of"] = pin_text(started.pin)
         about["pin"] = json_format.MessageToDict(started.pin, preserving_proto_field_name=True)
         about["watermarks"] = [
             json_format.MessageToDict(watermark, preserving_proto_field_name=True) for watermark in started.watermarks

@@ -158,6 +158,7 @@ class FakeQueries(query_service_pb2_grpc.QueryServiceServicer):
         import duckdb
         import pyarrow as pa
 
+        self._canned.requests.append(request)
         context.add_callback(self._canned.queries_cancelled.set)
         try:
             with duckdb.connect() as connection:
@@ -179,6 +180,7 @@ class FakeQueries(query_service_pb2_grpc.QueryServiceServicer):
         yield query_service_pb2.QueryResponse(finished=finished)
 
     def ExplainQuery(self, request: Any, context: Any) -> Any:
+        self._canned.requests.append(request)
         answer = query_service_pb2.ExplainQueryResponse(plan=f"SEQ_SCAN at {request.deploy_number or 'now'}")
         pin = dataset_pb2.DatasetPin(dataset_id="eth.blocks", dataset_version_id=task_id(2), publication_number=12)
         answer.datasets.add(pin=pin, file_count=3, row_count=1200, file_bytes=1 << 20)

@@ -15,8 +15,11 @@ from typer.testing import Result
 
 from ctl import rows
 from ctl.exact import exact_value
-from tests.ctl.canned import Canned
+from kernel.pin_text import pin_text
+from tests.ctl.canned import Canned, task_id
 from tests.ctl.conftest import Run
+from traceapi.query.v1 import query_service_pb2
+from traceapi.types.v1.dataset_pb2 import DatasetPin, Pin
 
 _ALL_TYPES = """
 select 9007199254740993::bigint as i, 18446744073709551615::ubigint as u, true as b, null as n, '' as empty,
@@ -244,6 +247,29 @@ def test_what_would_be_read_is_told_before(run: Run, canned: Canned) -> None:
     document = json.loads(run("query", "select 1", "--explain", "--output", "json").stdout)
     assert document["datasets"][0]["fileCount"] == "3"
     assert run("query", "select 1", "--explain", "--output", "csv").exit_code == 2
+
+
+def test_the_state_of_a_pin_is_read_again(run: Run, canned: Canned) -> None:
+    read = DatasetPin(dataset_id="eth.blocks", dataset_version_id=task_id(9), publication_number=1204)
+    pin = Pin(pin_id=task_id(1), deploy_number=4, datasets=[read])
+    assert run("query", "select 1", "--as-of", pin_text(pin)).exit_code == 0
+    assert canned.asked(query_service_pb2.QueryRequest).pin == pin
+    assert run("query", "select 1", "--as-of", pin_text(pin), "--explain").exit_code == 0
+    assert canned.asked(query_service_pb2.ExplainQueryRequest).pin == pin
+
+
+@pytest.mark.parametrize("text", ["yesterday", "0", "-1", "1.5", "AAAA", "=", "9" * 400])
+def test_what_is_no_state_to_read_is_refused(run: Run, canned: Canned, text: str) -> None:
+    refused = run("query", "select 1", f"--as-of={text}")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "`tracectl dag history` has the numbers" in refused.stderr
+
+
+@pytest.mark.parametrize("option", [("--limit", "3"), ("--timeout", "5"), ("--min-watermark", "eth.blocks=3")])
+def test_what_a_query_that_is_not_run_cannot_do_is_refused(run: Run, canned: Canned, option: tuple[str, str]) -> None:
+    refused = run("query", "select 1", "--explain", *option)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"--explain has no {option[0]}" in refused.stderr
 
 
 def test_running_queries_are_listed_and_stopped(run: Run, canned: Canned) -> None:

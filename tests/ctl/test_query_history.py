@@ -7,6 +7,7 @@ from google.protobuf import json_format
 
 from ctl.errors import CtlError
 from ctl.since import since
+from kernel.pin_text import pin_of
 from tests.ctl.canned import Canned, task_id
 from tests.ctl.conftest import Run
 from traceapi.control.v1 import query_record_pb2 as api
@@ -78,6 +79,8 @@ def test_one_query_is_shown_in_full(run: Run, canned: Canned) -> None:
     words = " ".join(shown.stdout.split())
     for part in ("user:alice", "Flight SQL, grpc-go/1.60", "ab" * 32, "now, deploy number 4", "queryd:local"):
         assert part in words
+    [again] = [line.split()[1] for line in shown.stdout.splitlines() if line.startswith("--as-of ")]
+    assert (pin_of(again).deploy_number, list(pin_of(again).datasets)) == (4, list(canned.query_records[0].datasets))
     for part in ("eth.blocks4", task_id(9), "1,204"):
         assert part in words
     missing = run("queries", "show", task_id(3))

@@ -5,6 +5,7 @@ import base64
 import pytest
 
 from kernel.errors import TraceError
+from kernel.pin_text import pin_text
 from queryd.flight import call_options
 from traceapi.query.v1.query_service_pb2 import QueryRequest
 from traceapi.types.v1.dataset_pb2 import Pin
@@ -28,7 +29,7 @@ def test_each_header_is_a_field_of_the_request() -> None:
     request = _request(("trace-as-of", "7"), ("trace-timeout", "1.5"), ("trace-max-rows", "10"))
     assert (request.deploy_number, request.timeout.ToMilliseconds(), request.max_rows) == (7, 1500, 10)
     pin = Pin(pin_id="p", deploy_number=3)
-    assert _request(("trace-as-of", call_options.pin_text(pin))).pin == pin
+    assert _request(("trace-as-of", pin_text(pin))).pin == pin
 
 
 def test_watermarks_are_numbers_or_what_a_person_writes() -> None:
