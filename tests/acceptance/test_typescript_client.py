@@ -43,6 +43,7 @@ def test_the_pages_code_runs_as_it_stands_there(stack: RunningStack, tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     assert "files, number,miner,gas_used\n500000n " in done.stdout
     assert "\n1001 rows\n" in done.stdout
+    assert "\n100 early blocks\n" in done.stdout
     assert "line 1, column 8: the function read_text is not one that a query may call" in done.stdout
 
 

@@ -1,17 +1,16 @@
 // The client: the generated services behind a few functions that read well.
 import { readFile } from "node:fs/promises";
 
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { DurationSchema } from "@bufbuild/protobuf/wkt";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { createClient, type Client, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 
 import { readEndpoints } from "./endpoints.js";
 import { traceError } from "./errors.js";
 import { TaskFilterSchema, TaskService } from "./gen/traceapi/control/v1/task_service_pb.js";
-import { QueryRequestSchema, QueryService } from "./gen/traceapi/query/v1/query_service_pb.js";
+import { QueryService, type ExplainQueryResponse } from "./gen/traceapi/query/v1/query_service_pb.js";
 import type { Task } from "./gen/traceapi/types/v1/task_pb.js";
-import { QueryResult, type QueryOptions } from "./query.js";
+import { QueryResult, queryRequest, type QueryOptions } from "./query.js";
 
 // The server stops a query at its limit and says so; a call's own deadline is for a server that does not answer any more.
 const MARGIN_MS = 15_000;
@@ -52,17 +51,21 @@ export class TraceClient {
   async query(sql: string, options: QueryOptions = {}): Promise<QueryResult> {
     const stop = new AbortController();
     options.signal?.addEventListener("abort", () => stop.abort(options.signal?.reason), { signal: stop.signal });
-    const request = create(QueryRequestSchema, { sql, maxRows: options.maxRows ?? 0n });
-    if (options.timeoutMs !== undefined) {
-      const seconds = Math.floor(options.timeoutMs / 1000);
-      const nanos = Math.round((options.timeoutMs - seconds * 1000) * 1_000_000);
-      request.timeout = create(DurationSchema, { seconds: BigInt(seconds), nanos });
-    }
+    const request = queryRequest(sql, options);
     const call = this.queryService.query(request, {
       signal: stop.signal,
       ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs + MARGIN_MS }),
     });
     return QueryResult.open(call, () => stop.abort());
+  }
+
+  /** What a query would read, without running it: datasets, versions, files, bytes, and the engine's plan. Throws TraceError. */
+  async explain(sql: string, options: Pick<QueryOptions, "asOf" | "parameters" | "signal"> = {}): Promise<ExplainQueryResponse> {
+    const { parameters, asOf } = queryRequest(sql, options);
+    const call = options.signal === undefined ? {} : { signal: options.signal };
+    return this.queryService.explainQuery({ sql, parameters, asOf }, call).catch((error: unknown) => {
+      throw traceError(error);
+    });
   }
 }
 

@@ -1,8 +1,19 @@
 // A query's answer: what is read, then Arrow record batches as they come, then the figures.
+import { create } from "@bufbuild/protobuf";
+import { DurationSchema } from "@bufbuild/protobuf/wkt";
 import { RecordBatch, RecordBatchReader, Schema, Table } from "apache-arrow";
 
-import type { QueryFinished, QueryResponse, QueryStarted } from "./gen/traceapi/query/v1/query_service_pb.js";
+import {
+  QueryRequestSchema,
+  type QueryFinished,
+  type QueryRequest,
+  type QueryResponse,
+  type QueryStarted,
+} from "./gen/traceapi/query/v1/query_service_pb.js";
+import { WatermarkSchema } from "./gen/traceapi/types/v1/event_pb.js";
+import type { Pin } from "./gen/traceapi/types/v1/dataset_pb.js";
 import { traceError } from "./errors.js";
+import { parametersStream, type Parameters } from "./parameters.js";
 
 /** How a query may run. Unset fields have the server's defaults. */
 export interface QueryOptions {
@@ -12,6 +23,33 @@ export interface QueryOptions {
   readonly maxRows?: bigint;
   /** Stops it when it is aborted. */
   readonly signal?: AbortSignal;
+  /** Read what was served at this deploy number, or the very state of an earlier answer: its `started.pin`. */
+  readonly asOf?: bigint | Pin | undefined;
+  /** First wait until these datasets are complete up to there, for as long as `timeoutMs` allows: read what you caused. */
+  readonly minWatermarks?: Readonly<Record<string, bigint | string>>;
+  /** Values of the text's parameters: a list for `?` and `$1`, an object for `$name`. */
+  readonly parameters?: Parameters;
+}
+
+/** As the contract has it. Throws RangeError for an integer that 64 bits do not hold. */
+export function queryRequest(sql: string, options: QueryOptions): QueryRequest {
+  const request = create(QueryRequestSchema, { sql, maxRows: options.maxRows ?? 0n });
+  if (options.timeoutMs !== undefined) {
+    const seconds = Math.floor(options.timeoutMs / 1000);
+    const nanos = Math.round((options.timeoutMs - seconds * 1000) * 1_000_000);
+    request.timeout = create(DurationSchema, { seconds: BigInt(seconds), nanos });
+  }
+  if (options.asOf !== undefined) {
+    request.asOf =
+      typeof options.asOf === "bigint" ? { case: "deployNumber", value: options.asOf } : { case: "pin", value: options.asOf };
+  }
+  for (const [datasetId, cursor] of Object.entries(options.minWatermarks ?? {})) {
+    const value =
+      typeof cursor === "bigint" ? { case: "int64Value" as const, value: cursor } : { case: "stringValue" as const, value: cursor };
+    request.minWatermarks.push(create(WatermarkSchema, { datasetId, cursor: { value } }));
+  }
+  request.parameters = parametersStream(options.parameters ?? []);
+  return request;
 }
 
 /**

@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 import { RecordBatch } from "apache-arrow";
 
-import { connect, decimalText, TaskState, TraceError } from "../src/index.js";
+import { connect, decimalText, TaskState, TraceError, type QueryOptions } from "../src/index.js";
 
 const endpoints = process.env["TRACE_ENDPOINTS"] ?? "";
 const options = { skip: endpoints === "" && "TRACE_ENDPOINTS does not name the endpoints.json of a running stack", timeout: 60_000 };
@@ -41,6 +41,55 @@ test("decimals come exactly, also as a whole table", options, async () => {
   const result = await client.query("select max(total_difficulty) d, cast(max(total_difficulty) as varchar) t from eth.blocks");
   const row = (await result.table()).get(0);
   assert.equal(decimalText(row?.["d"] as Uint32Array, 0), row?.["t"]);
+});
+
+const COUNT = "select count(*) n from eth.blocks where number < ";
+
+async function count(sql: string, given: QueryOptions): Promise<unknown> {
+  const client = await connect(endpoints);
+  return (await (await client.query(sql, given)).table()).get(0)?.["n"];
+}
+
+test("values go beside the text, by position or by name", options, async () => {
+  for (const before of [500_003, 500_003n]) {
+    assert.equal(await count(`${COUNT}?`, { parameters: [before] }), 3n);
+    assert.equal(await count(`${COUNT}$before`, { parameters: { before } }), 3n);
+  }
+  const client = await connect(endpoints);
+  const given = [null, "a", 1.5, true, new Date(1_700_000_000_000), new Uint8Array([0, 255])];
+  const result = await client.query("select ?::varchar a, ? b, ? c, ? d, epoch_ms(?) e, hex(?) f", { parameters: given });
+  const row = (await result.table()).get(0)?.toJSON();
+  assert.deepEqual(row, { a: null, b: "a", c: 1.5, d: true, e: 1_700_000_000_000n, f: "00FF" });
+  await assert.rejects(client.query("select ?", { parameters: [2n ** 63n] }), RangeError);
+});
+
+test("a state is read again, by its deploy or by its pin", options, async () => {
+  const client = await connect(endpoints);
+  const first = await client.query(`${COUNT}500010`);
+  await first.table();
+  const { pin } = first.started;
+  assert.ok(pin !== undefined);
+  assert.equal(await count(`${COUNT}500010`, { asOf: pin }), 10n);
+  assert.equal(await count(`${COUNT}500010`, { asOf: pin.deployNumber }), 10n);
+  await assert.rejects(client.query(`${COUNT}3`, { asOf: 999_999n }), { reason: "PIN_COLLECTED" });
+});
+
+test("a watermark is waited for, or the query fails at its limit", options, async () => {
+  assert.equal(await count(`${COUNT}500010`, { minWatermarks: { "eth.blocks": 500_900n } }), 10n);
+  assert.equal(await count(`${COUNT}500010`, { minWatermarks: { "eth.blocks": "500900" } }), 10n);
+  const beyond = { minWatermarks: { "eth.blocks": 10n ** 12n }, timeoutMs: 300 };
+  await assert.rejects(count(`${COUNT}500010`, beyond), { reason: "DEADLINE_EXCEEDED" });
+});
+
+test("what would be read is told without reading it", options, async () => {
+  const client = await connect(endpoints);
+  const explained = await client.explain(`${COUNT}?`, { parameters: [500_003n] });
+  assert.deepEqual(
+    explained.datasets.map((dataset) => dataset.pin?.datasetId),
+    ["eth.blocks"],
+  );
+  assert.ok(explained.plan.length > 0);
+  await assert.rejects(client.explain("drop table x"), { name: "TraceError", reason: "SQL_REFUSED" });
 });
 
 test("a refused query names its reason and place", options, async () => {
