@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Self
 
 MAX_DECIMAL_DIGITS = 38
-_MAX_DECIMAL256_DIGITS = 76
 _MAX_LIST_DEPTH = 8
 
 _DUCKDB = {
@@ -95,10 +94,10 @@ def _parse(text: str, depth: int) -> ColumnType:
 
 
 def _decimal(text: str, precision: int, scale: int) -> ColumnType:
-    if MAX_DECIMAL_DIGITS < precision <= _MAX_DECIMAL256_DIGITS:
+    if precision > MAX_DECIMAL_DIGITS:
         raise ValueError(
-            f"column type {text!r}: more than {MAX_DECIMAL_DIGITS} digits make a decimal256, which DuckDB cannot read; "
-            f"use decimal({MAX_DECIMAL_DIGITS},{min(scale, MAX_DECIMAL_DIGITS)}), or a string or binary column"
+            f"column type {text!r}: a decimal has at most {MAX_DECIMAL_DIGITS} digits; use "
+            f"decimal({MAX_DECIMAL_DIGITS},{min(scale, MAX_DECIMAL_DIGITS)}), or a string or binary column"
         )
     if not 1 <= precision <= MAX_DECIMAL_DIGITS:
         raise ValueError(f"column type {text!r}: the precision must be from 1 to {MAX_DECIMAL_DIGITS}")

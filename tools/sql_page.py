@@ -24,6 +24,12 @@ whatever a later engine adds. The queries of TPC-H and TPC-DS pass as they are.
   and refused with the reason where not (`NAME_AMBIGUOUS`). Names ignore the case of ASCII letters. No path, address,
   table of the engine or other database can be read. The name of a common table expression wins, as in DuckDB.
 - **Values** come as parameters: `?`, `$1` to `$1000`, or `$name`.
+- **Types** of columns and of what SQL makes of them are in [types](types.md), integers of 256 bits too.
+- **A dataset without files** (`storage: none`) reads as one row for each scope: `first`, `last`, `unit_count`,
+  `revision`; of partition keys `partition_key`, `revision`.
+- **The state** that is read is fixed once, at the start: the present one, that of a deploy, or that of an earlier query
+  (`--as-of`, `as_of`, `trace-as-of`); on wish once a watermark is reached (`--min-watermark`, `min_watermarks`,
+  `trace-min-watermarks`).
 - **The SQL of a virtual dataset** is held against the same lists.
 - **Time, memory, rows and disk** are bounded for each query, whatever its SQL is: see [settings](settings.md) of
   queryd. So what only takes much is allowed, such as a join without a condition.

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import adbc_driver_flightsql.dbapi as flight_sql
 import adbc_driver_manager
@@ -91,7 +92,7 @@ def _pin_of_the_latest_query(stack: RunningStack) -> str:
     return next(line.split()[1] for line in shown.splitlines() if line.startswith("--as-of "))
 
 
-def _latest(stack: RunningStack) -> dict[str, object]:
+def _latest(stack: RunningStack) -> dict[str, Any]:
     """The record of a query that is asked for it."""
     asked = stack.tracectl("query", _COUNT.replace("$1", "9"))
     assert asked.returncode == 0, asked.stderr
