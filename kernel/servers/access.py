@@ -94,9 +94,15 @@ class Credential:
     token: str
     user: str = ""
 
+    @property
+    def bearer(self) -> str:
+        """The same as `authorization` for calls to come. A token has no space in it, so the last word is the token."""
+        return f"Bearer {self.user} {self.token}" if self.user else f"Bearer {self.token}"
+
 
 def credential(metadata: Iterable[tuple[str, str | bytes]] | None) -> Credential:
-    """Of a call: `Bearer TOKEN`, or `Basic` with the token as the password, as drivers of databases send it.
+    """Of a call: `Bearer TOKEN`, `Bearer NAME TOKEN` (Credential.bearer), or `Basic` with the token as the password, as
+    drivers of databases send it.
 
     Raises TraceError UNAUTHENTICATED.
     """
@@ -105,7 +111,8 @@ def credential(metadata: Iterable[tuple[str, str | bytes]] | None) -> Credential
         raise _unauthenticated(f"the call carries {len(found) or 'no'} `authorization` metadata; it must carry one")
     scheme, _, value = found[0].partition(" ")
     if scheme.lower() == "bearer":
-        return Credential(value.strip())
+        user, _, token = value.strip().rpartition(" ")
+        return Credential(token, user)
     if scheme.lower() == "basic":
         user, colon, token = _decoded(value).partition(":")
         if colon:

@@ -50,9 +50,9 @@ class FlightService:
     def Handshake(
         self, request_iterator: Iterator[pb.HandshakeRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.HandshakeResponse]:
-        """Who shows a name and a token is told to show the token from now on."""
-        token = credential(context.invocation_metadata()).token
-        context.send_initial_metadata((("authorization", f"Bearer {token}"),))
+        """Who shows a name and a token is told to show both from now on, in a form that drivers send as it is."""
+        shown = credential(context.invocation_metadata())
+        context.send_initial_metadata((("authorization", shown.bearer),))
         yield pb.HandshakeResponse()
 
     def ListFlights(self, request: pb.Criteria, context: grpc.ServicerContext) -> Iterator[pb.FlightInfo]:

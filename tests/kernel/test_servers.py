@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from kernel.channels import sync_channel
 from kernel.credentials import Role
 from kernel.errors import TraceError, from_rpc_error
+from kernel.servers.access import Credential
 from tests.kernel.conftest import SERVICE, STYLES, TOKENS
 from tests.kernel.scripted_services import CHUNKS, SECRET
 from traceapi.operator.v1 import operator_service_pb2 as operator_pb2
@@ -92,6 +93,8 @@ def _basic(*parts: str) -> str:
     "values",
     [
         ["Bearer wrong-token-0123456789"],
+        ["Bearer alice wrong-token-0123456789"],
+        [f"Bearer {TOKENS[Role.USER]} alice"],
         [f"Basic {TOKENS[Role.USER]}"],
         [f"Basic {_basic('', 'wrong-token-0123456789')}"],
         [f"Basic {_basic('alice')}"],
@@ -115,6 +118,14 @@ def test_the_token_may_be_the_password_of_a_login(plain_channel: grpc.Channel, p
     metadata = (("authorization", f"Basic {login if padded else login.rstrip('=')}"),)
     answer = Stub(plain_channel).Attach(operator_pb2.AttachRequest(sdk="a"), timeout=20, metadata=metadata)
     assert answer.secrets["actor"] == "user:alice"
+
+
+@pytest.mark.parametrize("name", ["", "alice"])
+def test_a_login_can_be_carried_as_a_bearer(plain_channel: grpc.Channel, name: str) -> None:
+    """As drivers send it once they have logged in: for them it is one word that they were told."""
+    metadata = (("authorization", Credential(TOKENS[Role.USER], name).bearer),)
+    answer = Stub(plain_channel).Attach(operator_pb2.AttachRequest(sdk="a"), timeout=20, metadata=metadata)
+    assert answer.secrets["actor"] == f"user:{name or 'unnamed'}"
 
 
 def test_strangers_cannot_learn_which_methods_exist(plain_channel: grpc.Channel) -> None:

@@ -14,26 +14,20 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
-from adbc_driver_flightsql import DatabaseOptions, StatementOptions
+from adbc_driver_flightsql import StatementOptions
 from adbc_driver_manager.dbapi import Connection
 
 from tests.queryd.conftest import BLOCKS
 from tests.queryd.fake_datasets import FakeDatasets
-from tests.queryd.harness import QuerydProcess
-
-_HEADER = "adbc.flight.sql.rpc.call_header."
+from tests.queryd.flight.clients import FlightClient, connect
+from tests.queryd.harness import Client, QuerydProcess
+from traceapi.query.v1 import query_service_pb2 as pb
 
 
 @pytest.fixture
 def connection(queryd: QuerydProcess) -> Iterator[Connection]:
-    with _connect(queryd) as connection:
+    with connect(queryd) as connection:
         yield connection
-
-
-def _connect(queryd: QuerydProcess, **headers: str) -> Connection:
-    options = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {queryd.user_token}"}
-    options |= {_HEADER + name.replace("_", "-"): value for name, value in headers.items()}
-    return flight_sql.connect(f"grpc://{queryd.address}", options, autocommit=True)
 
 
 def _rows(connection: Connection, sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
@@ -209,23 +203,23 @@ def test_the_server_says_who_it_is(connection: Connection) -> None:
 
 
 def test_a_state_given_again_is_read_again(queryd: QuerydProcess, datasets: FakeDatasets) -> None:
-    client = _flight_client(queryd)
+    client = FlightClient(queryd)
     info = client.get_flight_info(flight.FlightDescriptor.for_command(b'select count(*) n from "eth.transactions"'))
     told = json.loads(info.app_metadata)
     assert told["pin"]["datasets"][0]["dataset_id"] == "eth.transactions"
-    with _connect(queryd, trace_as_of=told["as_of"]) as connection:
+    with connect(queryd, trace_as_of=told["as_of"]) as connection:
         assert _rows(connection, 'select count(*) from "eth.transactions"') == [(4,)]
     wrong = pytest.raises(adbc_driver_manager.Error, match="the header trace-as-of is not")
-    with _connect(queryd, trace_as_of="yesterday") as connection, wrong:
+    with connect(queryd, trace_as_of="yesterday") as connection, wrong:
         _rows(connection, "select 1")
 
 
 def test_limits_are_given_as_headers(queryd: QuerydProcess) -> None:
     too_many = pytest.raises(adbc_driver_manager.Error, match="more than 10 rows")
-    with _connect(queryd, trace_max_rows="10") as connection, too_many:
+    with connect(queryd, trace_max_rows="10") as connection, too_many:
         _rows(connection, "select * from range(11)")
     too_long = pytest.raises(adbc_driver_manager.Error, match="its time limit, and was stopped")
-    with _connect(queryd, trace_timeout="4") as connection, too_long:
+    with connect(queryd, trace_timeout="4") as connection, too_long:
         _rows(connection, "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range = 7")
 
 
@@ -241,14 +235,23 @@ def test_limits_are_given_as_headers(queryd: QuerydProcess) -> None:
 )
 def test_a_header_that_cannot_be_is_named(queryd: QuerydProcess, header: str, value: str, wanted: str) -> None:
     refused = pytest.raises(adbc_driver_manager.ProgrammingError, match=wanted)
-    with _connect(queryd, **{header: value}) as connection, refused:
+    with connect(queryd, **{header: value}) as connection, refused:
         _rows(connection, "select 1")
 
 
-def test_a_name_and_the_token_are_a_login(queryd: QuerydProcess) -> None:
+def test_a_name_and_the_token_are_a_login(queryd: QuerydProcess, client: Client, datasets: FakeDatasets) -> None:
+    """The name is who asks, in the list of queries and on record, as in each call to come: the driver logs in once."""
     options = {"username": "alice", "password": queryd.user_token}
-    with flight_sql.connect(f"grpc://{queryd.address}", options, autocommit=True) as connection:
-        assert _rows(connection, "select 42") == [(42,)]
+    sql = "select * from range(1000000042)"
+    with (
+        flight_sql.connect(f"grpc://{queryd.address}", options, autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(sql)
+        cursor.fetchone()
+        (running,) = [each for each in client.stub.ListQueries(pb.ListQueriesRequest()).queries if each.sql == sql]
+    assert running.actor == "user:alice"
+    assert datasets.recorded(running.query_id).actor == "user:alice"
     with pytest.raises(adbc_driver_manager.Error, match="not one that this listener accepts"):
         flight_sql.connect(f"grpc://{queryd.address}", options | {"password": "x" * 32}, autocommit=True)
 
@@ -261,27 +264,8 @@ def test_pandas_and_polars_read_through_adbc(queryd: QuerydProcess, connection: 
     assert polars["number"].to_list() == list(range(BLOCKS))
 
 
-def _flight_client(queryd: QuerydProcess) -> "_FlightClient":
-    return _FlightClient(queryd)
-
-
-class _FlightClient:
-    """pyarrow's client, with the token on each call."""
-
-    def __init__(self, queryd: QuerydProcess) -> None:
-        self.client = flight.FlightClient(f"grpc://{queryd.address}")
-        self.headers: list[Any] = [(b"authorization", f"Bearer {queryd.user_token}".encode())]  # the stubs want text
-        self.options = flight.FlightCallOptions(headers=self.headers)
-
-    def get_flight_info(self, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
-        return self.client.get_flight_info(descriptor, self.options)
-
-    def table(self, ticket: flight.Ticket) -> pa.Table:
-        return self.client.do_get(ticket, self.options).read_all()
-
-
 def test_pyarrow_flight_reads_a_text_and_a_dataset(queryd: QuerydProcess) -> None:
-    client = _flight_client(queryd)
+    client = FlightClient(queryd)
     info = client.get_flight_info(flight.FlightDescriptor.for_path("eth.blocks"))
     assert info.schema.names == ["number", "difficulty", "time", "miner"]
     assert client.table(info.endpoints[0].ticket).num_rows == BLOCKS
@@ -292,7 +276,7 @@ def test_pyarrow_flight_reads_a_text_and_a_dataset(queryd: QuerydProcess) -> Non
 
 
 def test_a_ticket_is_served_again_at_its_pin(queryd: QuerydProcess) -> None:
-    client = _flight_client(queryd)
+    client = FlightClient(queryd)
     ticket = client.get_flight_info(flight.FlightDescriptor.for_command(b"select * from plain")).endpoints[0].ticket
     first, second = client.table(ticket), client.table(ticket)
     assert first == second
@@ -304,7 +288,7 @@ def test_headers_do_not_move_a_ticket_from_its_pin(queryd: QuerydProcess, datase
     """A connection sends its headers with each call, also where a ticket is read that is pinned already."""
     datasets.add("growing")
     datasets.publish("growing", pa.table({"x": [1]}))
-    client = _flight_client(queryd)
+    client = FlightClient(queryd)
     client.headers.append((b"trace-as-of", b"1"))
     client.options = flight.FlightCallOptions(headers=client.headers)
     ticket = client.get_flight_info(flight.FlightDescriptor.for_command(b"select * from growing")).endpoints[0].ticket

@@ -1,0 +1,39 @@
+"""The two clients, with the credential on each call."""
+
+from typing import Any
+
+import adbc_driver_flightsql.dbapi as flight_sql
+import pyarrow as pa
+import pyarrow.flight as flight
+from adbc_driver_flightsql import DatabaseOptions
+from adbc_driver_manager.dbapi import Connection
+
+from tests.queryd.harness import QuerydProcess
+
+_HEADER = "adbc.flight.sql.rpc.call_header."
+
+
+def connect(queryd: QuerydProcess, **headers: str) -> Connection:
+    """ADBC, with the token as a header; `trace_as_of` is the header `trace-as-of`."""
+    options = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {queryd.user_token}"}
+    options |= {_HEADER + name.replace("_", "-"): value for name, value in headers.items()}
+    return flight_sql.connect(f"grpc://{queryd.address}", options, autocommit=True)
+
+
+class FlightClient:
+    """pyarrow's client."""
+
+    def __init__(self, queryd: QuerydProcess) -> None:
+        self.client = flight.FlightClient(f"grpc://{queryd.address}")
+        self.headers: list[Any] = [(b"authorization", f"Bearer {queryd.user_token}".encode())]  # the stubs want text
+        self.options = flight.FlightCallOptions(headers=self.headers)
+
+    def info(self, command: bytes) -> flight.FlightInfo:
+        """Of a text, or of a command of Flight SQL."""
+        return self.get_flight_info(flight.FlightDescriptor.for_command(command))
+
+    def get_flight_info(self, descriptor: flight.FlightDescriptor) -> flight.FlightInfo:
+        return self.client.get_flight_info(descriptor, self.options)
+
+    def table(self, ticket: flight.Ticket) -> pa.Table:
+        return self.client.do_get(ticket, self.options).read_all()
