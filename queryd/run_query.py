@@ -115,10 +115,11 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A text before it is run: the answer's schema, as an IPC message, and its parameters, "1" to "n" or names."""
+    """A text before it is run: the answer's schema, and that of the values of its parameters, empty where it has none;
+    both as IPC messages."""
 
     schema: bytes
-    parameters: tuple[str, ...]
+    parameters: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +174,13 @@ class QueryRunner:
             return Explained(prepared.datasets, plan)
 
     def describe(self, text: QueryText, on_start: OnStart) -> Description:
-        """What the answer will look like, and what the text's parameters are called. Raises TraceError."""
+        """What the answer will look like, and the values of the text's parameters. Raises TraceError."""
         with ExitStack() as held, self._place(text, self.clock(), on_start, held) as query:
             prepared = self._prepare(query, text, held)
-            return Description(prepared.schema, prepared.checked.parameters)
+            if not prepared.checked.parameters:
+                return Description(prepared.schema, b"")
+            prepared.cell.send(Kind.TYPE, b"")
+            return Description(prepared.schema, self._expect(prepared.cell, prepared.datasets, Kind.TYPED))
 
     @contextmanager
     def _place(self, text: QueryText, begin: float, on_start: OnStart, held: ExitStack) -> Iterator[RunningQuery]:

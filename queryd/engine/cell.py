@@ -23,6 +23,7 @@ from queryd.engine import calls, messages, session
 from queryd.engine.answers import write_message
 from queryd.engine.arrow_messages import MessageWriter
 from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Kind, Name, VirtualTexts
+from queryd.engine.parameter_types import parameter_schema
 from queryd.engine.parameters import Bound, bound, constants, unbound
 from queryd.gate import GateError, check, parsed
 
@@ -111,6 +112,8 @@ class _Cell:
         if kind is Kind.DESCRIBE:
             self._job = messages.unpack_job(payload)
             return self._did(self._describe, self._job)
+        if kind is Kind.TYPE and self._job is not None:
+            return self._did(self._tell_types, self._job)
         if self._job is not None:
             self._did(self._run if kind is Kind.RUN else self._plan, self._job)
         return False
@@ -166,6 +169,10 @@ class _Cell:
             self._values = bound(self._connection, self._parameters, self._given)
         self._answer = session.answer(self._connection, job.sql, self._values)
         self._say(Kind.SCHEMA, session.schema(self._answer).serialize().to_pybytes())
+
+    def _tell_types(self, job: Job) -> None:
+        types = parameter_schema(self._connection, job.sql, self._parameters)
+        self._say(Kind.TYPED, types.serialize().to_pybytes())
 
     def _plan(self, job: Job) -> None:
         self._say(Kind.PLAN, session.plan(self._connection, job.sql, self._values).encode())

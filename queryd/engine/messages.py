@@ -41,6 +41,9 @@ class Kind(Enum):
     # To a cell: make the relations, and say what the answer to the text will look like. Its answer: SCHEMA or FAILED.
     DESCRIBE = b"d"
     SCHEMA = b"s"
+    # To a cell that has described a text: say of which types its parameters are. Its answer: TYPED, an Arrow schema.
+    TYPE = b"y"
+    TYPED = b"z"
     # To a cell that has described a text: run it, or plan it. Its answer: ARROW any number of times and FINISHED, or
     # PLAN, or FAILED. A message too large for one frame comes in ARROW_PART, any number of times, and ARROW_END
     # (queryd/engine/answers.py).

@@ -9,7 +9,7 @@ import pyarrow as pa
 from queryd.terms import Constant
 
 Bound = list[duckdb.Value | None] | dict[str, duckdb.Value | None]
-"""Values in order, for parameters with numbers; by name for others."""
+"""Values in order, for parameters with all numbers from 1; by name for others."""
 
 
 class ParameterError(ValueError):
@@ -27,10 +27,10 @@ def bound(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str], table: p
     if table.num_rows != 1:
         raise ParameterError(f"values of parameters are one row, and {table.num_rows:,} rows came: run once for each")
     values = _values(connection, table)
-    if all(name.isdecimal() for name in wanted):
-        if len(values) != max(map(int, wanted)):
+    if _numbered(wanted):
+        if len(values) != len(in_order(wanted)):
             raise ParameterError(f"the text has {_list(wanted)}, and {len(values)} values came with it")
-        return values
+        return _at(wanted, values)
     if sorted(table.column_names) != sorted(wanted):  # a name that comes twice has no value
         raise ParameterError(f"the text has {_list(wanted)}, and values came for {', '.join(table.column_names)}")
     return dict(zip(table.column_names, values, strict=True))
@@ -38,9 +38,14 @@ def bound(connection: duckdb.DuckDBPyConnection, wanted: Sequence[str], table: p
 
 def unbound(wanted: Sequence[str]) -> Bound:
     """Nulls, with which a text can be described before its values are known."""
-    if all(name.isdecimal() for name in wanted):
-        return [None] * max(map(int, wanted), default=0)
-    return dict.fromkeys(wanted)
+    return _at(wanted, [None] * len(in_order(wanted))) if _numbered(wanted) else dict.fromkeys(wanted)
+
+
+def in_order(wanted: Sequence[str]) -> list[str]:
+    """For which parameters values have to come: numbers are counted from 1 to the last one, used or not."""
+    if _numbered(wanted):
+        return [str(number) for number in range(1, max(map(int, wanted), default=0) + 1)]
+    return sorted(wanted)
 
 
 def constants(table: pa.Table) -> dict[str, Constant]:
@@ -53,6 +58,17 @@ def constants(table: pa.Table) -> dict[str, Constant]:
             if not name.isdecimal():  # drivers number columns from 0: "1" is the second one, and $1 the first
                 found[name] = constant
     return found
+
+
+def _numbered(wanted: Sequence[str]) -> bool:
+    return all(name.isdecimal() for name in wanted)
+
+
+def _at(wanted: Sequence[str], values: list[duckdb.Value | None]) -> Bound:
+    """Those at the numbers that the text has: the engine takes no value for one that it has not."""
+    if len(wanted) == len(values):
+        return values
+    return {number: values[int(number) - 1] for number in wanted}
 
 
 def _constant(column: "pa.ChunkedArray[Any]") -> Constant | None:

@@ -132,12 +132,11 @@ class FlightService:
         request = _text(wanted.query.encode())
         handle = request.SerializeToString()
         description = self._queries.describe(request, context)
-        parameters = pa.schema([pa.field(name, pa.null()) for name in description.parameters])
         result = sql.ActionCreatePreparedStatementResult(
-            prepared_statement_handle=handle, dataset_schema=description.schema
+            prepared_statement_handle=handle,
+            dataset_schema=description.schema,
+            parameter_schema=description.parameters,
         )
-        if description.parameters:
-            result.parameter_schema = parameters.serialize().to_pybytes()
         yield pb.Result(body=wire.packed(result))
 
     def _close_prepared(self, body: bytes, context: grpc.ServicerContext) -> Iterator[pb.Result]:
