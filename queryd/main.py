@@ -183,7 +183,7 @@ def build_server(
     held = HeldQueries(_HELD_SECONDS)
     parts.callback(held.close)
     metadata = Metadata(resolver.datasets, version("trace-pipelines"))
-    flight = FlightService(FlightQueries(runner, held, new_id), metadata, queries)
+    flight = FlightService(FlightQueries(runner, queries, held, new_id), metadata)
     add_service(flight, _FLIGHT_SERVICE, server.server, not_offered)
     return server
 

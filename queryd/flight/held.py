@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from kernel.errors import TraceError
 from queryd.run_query import Parts, Started
 from queryd.running import RunningQuery, canceled
 
@@ -29,6 +30,11 @@ class Tie:
         if self._call is not None:
             self.to(self._call)
         return self._cancel
+
+    @property
+    def stopped(self) -> TraceError | None:
+        """What its query was stopped with."""
+        return None if self._query is None else self._query.stopped
 
     def loosen(self) -> None:
         """The call may end; the query stays."""
@@ -59,6 +65,11 @@ class HeldQuery:
     parts: Parts
     tie: Tie
 
+    def check(self) -> None:
+        """Raises what it was stopped with while nobody read it."""
+        if self.tie.stopped is not None:
+            raise self.tie.stopped
+
     def end(self) -> None:
         """What it holds is given back, however far it was read."""
         self.parts.close()
@@ -77,14 +88,27 @@ class HeldQueries:
         self._thread.start()
 
     def hold(self, query: HeldQuery) -> None:
-        """It waits from now on, and belongs to no call."""
+        """It waits from now on, and belongs to no call. One whose client has gone away meanwhile holds nothing more."""
         query.tie.loosen()
         with self._changed:
             if not self._closed:
                 self._held[query.query_id] = (self._clock() + self._seconds, query)
                 self._changed.notify_all()
+                self._give_back(query)
                 return
         query.end()
+
+    def heed(self, query_id: str) -> None:
+        """Of one that has been stopped nothing is held from now on; who comes in time still hears what stopped it."""
+        with self._changed:
+            _, query = self._held.get(query_id, (0.0, None))
+            if query is not None:
+                self._give_back(query)
+
+    def _give_back(self, query: HeldQuery) -> None:
+        """Under the lock, so that nobody has it who reads."""
+        if query.tie.stopped is not None:
+            query.end()
 
     def take(self, query_id: str, actor: str) -> HeldQuery | None:
         """The one of this id, where it still waits, and this actor asked for it."""

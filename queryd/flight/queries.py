@@ -19,6 +19,7 @@ from queryd.flight.held import HeldQueries, HeldQuery, Tie
 from queryd.flight.tickets import ticket_of
 from queryd.requests import query_text
 from queryd.run_query import ArrowMessage, ArrowPart, Description, QueryRunner, Started
+from queryd.running import RunningQueries, canceled
 from traceapi.control.v1.query_record_pb2 import QUERY_CALL_FLIGHT, QUERY_CALL_FLIGHT_DESCRIBE
 from traceapi.query.v1.query_service_pb2 import QueryRequest
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -32,6 +33,7 @@ class FlightQueries:
     """One for each queryd."""
 
     runner: QueryRunner
+    running: RunningQueries
     held: HeldQueries
     new_id: IdSource
 
@@ -54,12 +56,12 @@ class FlightQueries:
         """The answer as serialized FlightData. Where the query does not wait any more it is run again, at its pin."""
         query = self.held.take(request.query_id, str(current_actor()))
         if query is None:
-            request.query_id = self.new_id()
             call_options.apply(context.invocation_metadata(), request)
-            query = self._begun(request, context)
+            query = self._again(request, context)
         else:
             query.tie.to(context)
         try:
+            query.check()
             yield wire.flight_data(query.started.schema, _about(request, query.started))
             yield from _messages(query)
         except TraceError:
@@ -68,6 +70,15 @@ class FlightQueries:
         finally:
             query.end()
 
+    def stop(self, query_id: str) -> bool:
+        """By the id of its ticket. False for one that does not run."""
+        try:
+            self.running.get(query_id).stop(canceled("the client cancelled the query"))
+        except TraceError:
+            return False
+        self.held.heed(query_id)
+        return True
+
     def describe(self, request: QueryRequest, context: grpc.ServicerContext) -> Description:
         """What the answer will look like. Raises TraceError."""
         request.query_id = self.new_id()
@@ -75,6 +86,17 @@ class FlightQueries:
         return self.runner.describe(
             query_text(request, caller(context, QUERY_CALL_FLIGHT_DESCRIBE)), Tie(context).start
         )
+
+    def _again(self, request: QueryRequest, context: grpc.ServicerContext) -> HeldQuery:
+        """By the id of its ticket, by which its client cancels it; another one while a query has it that runs."""
+        if request.query_id:
+            try:
+                return self._begun(request, context)
+            except TraceError as error:
+                if "query_id" not in [violation.field for violation in error.violations]:
+                    raise
+        request.query_id = self.new_id()
+        return self._begun(request, context)
 
     def _begun(self, request: QueryRequest, context: grpc.ServicerContext) -> HeldQuery:
         asking, tie = caller(context, QUERY_CALL_FLIGHT), Tie(context)

@@ -3,7 +3,7 @@
 Methods have the names of the contract; those that are not here are refused (queryd/registration.py).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import grpc
 import pyarrow as pa
@@ -14,38 +14,25 @@ from google.protobuf.message import Message
 from kernel.dataset_sql import quoted
 from kernel.errors import TraceError
 from kernel.servers import credential
-from kernel.validation import validate_message
 from queryd.engine.arrow_messages import MessageWriter
 from queryd.flight import wire
+from queryd.flight.actions import Actions
 from queryd.flight.metadata import Metadata
 from queryd.flight.queries import FlightQueries
-from queryd.flight.tickets import request_of
-from queryd.running import RunningQueries, canceled
+from queryd.flight.tickets import request_of, text_request
 from traceapi.query.v1.query_service_pb2 import QueryRequest
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _LARGEST_PARAMETERS = 1 << 20
-_ACTIONS = {
-    "CreatePreparedStatement": "A handle for a text whose parameters are given later.",
-    "ClosePreparedStatement": "Nothing: a handle is all that a prepared statement is.",
-    "CancelFlightInfo": "Stops a query.",
-    "CancelQuery": "Stops a query; as clients before CancelFlightInfo do it.",
-}
 
 
 class FlightService:
     """One for each queryd."""
 
-    def __init__(self, queries: FlightQueries, metadata: Metadata, running: RunningQueries) -> None:
+    def __init__(self, queries: FlightQueries, metadata: Metadata) -> None:
         self._queries = queries
         self._metadata = metadata
-        self._running = running
-        self._actions: Mapping[str, Callable[[bytes, grpc.ServicerContext], Iterator[pb.Result]]] = {
-            "CreatePreparedStatement": self._prepare,
-            "ClosePreparedStatement": self._close_prepared,
-            "CancelFlightInfo": self._cancel,
-            "CancelQuery": self._cancel_as_before,
-        }
+        self._actions = Actions(queries)
 
     def Handshake(
         self, request_iterator: Iterator[pb.HandshakeRequest], context: grpc.ServicerContext
@@ -87,7 +74,7 @@ class FlightService:
         if isinstance(command, sql.TicketStatementQuery):
             yield from self._queries.read(request_of(command.statement_handle), context)
         elif command is None:
-            yield from self._queries.read(_text(request.ticket), context)
+            yield from self._queries.read(text_request(request.ticket), context)
         else:
             self._metadata_schema(command)
             table = self._metadata.table(command)
@@ -116,50 +103,10 @@ class FlightService:
         yield pb.PutResult(app_metadata=result.SerializeToString())
 
     def DoAction(self, request: pb.Action, context: grpc.ServicerContext) -> Iterator[pb.Result]:
-        act = self._actions.get(request.type)
-        if act is None:
-            raise wire.not_offered(f"the action {request.type}")
-        yield from act(request.body, context)
+        yield from self._actions.do(request, context)
 
     def ListActions(self, request: pb.Empty, context: grpc.ServicerContext) -> Iterator[pb.ActionType]:
-        for type_, description in _ACTIONS.items():
-            yield pb.ActionType(type=type_, description=description)
-
-    def _prepare(self, body: bytes, context: grpc.ServicerContext) -> Iterator[pb.Result]:
-        wanted = wire.unpacked(body)
-        if not isinstance(wanted, sql.ActionCreatePreparedStatementRequest):
-            raise wire.not_offered("CreatePreparedStatement without its request")
-        request = _text(wanted.query.encode())
-        handle = request.SerializeToString()
-        description = self._queries.describe(request, context)
-        result = sql.ActionCreatePreparedStatementResult(
-            prepared_statement_handle=handle,
-            dataset_schema=description.schema,
-            parameter_schema=description.parameters,
-        )
-        yield pb.Result(body=wire.packed(result))
-
-    def _close_prepared(self, body: bytes, context: grpc.ServicerContext) -> Iterator[pb.Result]:
-        return iter(())
-
-    def _cancel(self, body: bytes, context: grpc.ServicerContext) -> Iterator[pb.Result]:
-        self._stop(wire.parsed(pb.CancelFlightInfoRequest, body).info)
-        yield pb.Result(body=pb.CancelFlightInfoResult(status=pb.CANCEL_STATUS_CANCELLED).SerializeToString())
-
-    def _cancel_as_before(self, body: bytes, context: grpc.ServicerContext) -> Iterator[pb.Result]:
-        wanted = wire.unpacked(body)
-        if not isinstance(wanted, sql.ActionCancelQueryRequest):
-            raise wire.not_offered("CancelQuery without its request")
-        self._stop(wire.parsed(pb.FlightInfo, wanted.info))
-        result = sql.ActionCancelQueryResult.CANCEL_RESULT_CANCELLED
-        yield pb.Result(body=wire.packed(sql.ActionCancelQueryResult(result=result)))
-
-    def _stop(self, info: pb.FlightInfo) -> None:
-        for endpoint in info.endpoint:
-            command = wire.unpacked(endpoint.ticket.ticket)
-            if isinstance(command, sql.TicketStatementQuery):
-                query_id = request_of(command.statement_handle).query_id
-                self._running.get(query_id).stop(canceled("the client cancelled the query"))
+        yield from self._actions.all()
 
     def _metadata_schema(self, command: Message) -> pa.Schema:
         schema = self._metadata.schema(command)
@@ -171,22 +118,12 @@ class FlightService:
 def _command(descriptor: pb.FlightDescriptor) -> Message:
     """A QueryRequest, or another command. A path names a dataset; a command that is no Any is a text."""
     if descriptor.type == pb.FlightDescriptor.PATH:
-        return _text(f"SELECT * FROM {quoted('.'.join(descriptor.path))}".encode())  # noqa: S608 - quoted
+        return text_request(f"SELECT * FROM {quoted('.'.join(descriptor.path))}".encode())  # noqa: S608 - quoted
     command = wire.unpacked(descriptor.cmd)
     if command is None:
-        return _text(descriptor.cmd)
+        return text_request(descriptor.cmd)
     if isinstance(command, sql.CommandStatementQuery):
-        return _text(command.query.encode())
+        return text_request(command.query.encode())
     if isinstance(command, sql.CommandPreparedStatementQuery):
         return request_of(command.prepared_statement_handle)
     return command
-
-
-def _text(data: bytes) -> QueryRequest:
-    try:
-        request = QueryRequest(sql=data.decode())
-    except UnicodeDecodeError as error:
-        message = "these bytes are neither a command of Flight SQL nor a text of SQL"
-        raise TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, message) from error
-    validate_message(request)
-    return request

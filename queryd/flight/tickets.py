@@ -29,3 +29,14 @@ def request_of(handle: bytes) -> QueryRequest:
         raise TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, message) from error
     validate_message(request)
     return request
+
+
+def text_request(data: bytes) -> QueryRequest:
+    """For a text of SQL alone. Raises TraceError INVALID_REQUEST for bytes that are none, or more than there may be."""
+    try:
+        request = QueryRequest(sql=data.decode())
+    except UnicodeDecodeError as error:
+        message = "these bytes are neither a command of Flight SQL nor a text of SQL"
+        raise TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, message) from error
+    validate_message(request)
+    return request

@@ -21,6 +21,18 @@ _PREFIX = len(_MARKER) + 4
 _ALIGNMENT = 8
 _TYPE_URL = "type.googleapis.com/"
 
+_INSTEAD_OF_WRITING = "datasets are read, by one SELECT each time, and written by their DAGs alone"
+_NO_TRANSACTIONS = "there are no transactions, for each query reads one pinned state: leave autocommit on"
+_INSTEAD = {
+    "PollFlightInfo": "GetFlightInfo answers once the query has begun, and DoGet reads it while it goes on",
+    "DoExchange": "a query is asked with GetFlightInfo and read with DoGet",
+    "RenewFlightEndpoint": "a ticket that comes late is served by running its query again, at the same pin",
+    **dict.fromkeys(("CommandStatementSubstraitPlan", "CreatePreparedSubstraitPlan"), "send the text of one SELECT"),
+    **dict.fromkeys(("BeginTransaction", "EndTransaction", "BeginSavepoint", "EndSavepoint"), _NO_TRANSACTIONS),
+    **dict.fromkeys(("CommandStatementIngest", "CommandPreparedStatementUpdate"), _INSTEAD_OF_WRITING),
+    "CommandStatementUpdate": f"{_INSTEAD_OF_WRITING}; a SELECT is run as a query, which answers rows",
+}
+
 _Message = TypeVar("_Message", bound=Message)
 
 
@@ -75,7 +87,8 @@ def parsed(kind: type[_Message], data: bytes) -> _Message:
     return message
 
 
-def not_offered(name: str) -> TraceError:
-    """For what only a server that writes would do, and for what nobody has asked for yet."""
-    message = f"{name} is not offered here: datasets are read, by one SELECT each time, and written by their DAGs alone"
-    return TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
+def not_offered(name: str, known: Iterable[str] = ()) -> TraceError:
+    """For what only a server that writes would do, and for what nobody has asked for yet. `known` are the ones that
+    there are, where the name may be any."""
+    instead = _INSTEAD.get(name) or (f"known are {', '.join(known)}" if known else _INSTEAD_OF_WRITING)
+    return TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, f"{name} is not offered here: {instead}")

@@ -25,15 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61rrow_flight/flight.proto\x12\x15\x61rrow.flight.protocol\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n\x10HandshakeRequest\x12)\n\x10protocol_version\x18\x01 \x01(\x04R\x0fprotocolVersion\x12\x18\n\x07payload\x18\x02 \x01(\x0cR\x07payload\"X\n\x11HandshakeResponse\x12)\n\x10protocol_version\x18\x01 \x01(\x04R\x0fprotocolVersion\x12\x18\n\x07payload\x18\x02 \x01(\x0cR\x07payload\"\x07\n\x05\x45mpty\"B\n\nActionType\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\"*\n\x08\x43riteria\x12\x1e\n\nexpression\x18\x01 \x01(\x0cR\nexpression\"0\n\x06\x41\x63tion\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\"\x1c\n\x06Result\x12\x12\n\x04\x62ody\x18\x01 \x01(\x0cR\x04\x62ody\"P\n\x17\x43\x61ncelFlightInfoRequest\x12\x35\n\x04info\x18\x01 \x01(\x0b\x32!.arrow.flight.protocol.FlightInfoR\x04info\"U\n\x16\x43\x61ncelFlightInfoResult\x12;\n\x06status\x18\x01 \x01(\x0e\x32#.arrow.flight.protocol.CancelStatusR\x06status\"&\n\x0cSchemaResult\x12\x16\n\x06schema\x18\x01 \x01(\x0cR\x06schema\"\xb6\x01\n\x10\x46lightDescriptor\x12J\n\x04type\x18\x01 \x01(\x0e\x32\x36.arrow.flight.protocol.FlightDescriptor.DescriptorTypeR\x04type\x12\x10\n\x03\x63md\x18\x02 \x01(\x0cR\x03\x63md\x12\x12\n\x04path\x18\x03 \x03(\tR\x04path\"0\n\x0e\x44\x65scriptorType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04PATH\x10\x01\x12\x07\n\x03\x43MD\x10\x02\"\xc0\x02\n\nFlightInfo\x12\x16\n\x06schema\x18\x01 \x01(\x0cR\x06schema\x12T\n\x11\x66light_descriptor\x18\x02 \x01(\x0b\x32\'.arrow.flight.protocol.FlightDescriptorR\x10\x66lightDescriptor\x12\x41\n\x08\x65ndpoint\x18\x03 \x03(\x0b\x32%.arrow.flight.protocol.FlightEndpointR\x08\x65ndpoint\x12#\n\rtotal_records\x18\x04 \x01(\x03R\x0ctotalRecords\x12\x1f\n\x0btotal_bytes\x18\x05 \x01(\x03R\ntotalBytes\x12\x18\n\x07ordered\x18\x06 \x01(\x08R\x07ordered\x12!\n\x0c\x61pp_metadata\x18\x07 \x01(\x0cR\x0b\x61ppMetadata\"\x8a\x02\n\x08PollInfo\x12\x35\n\x04info\x18\x01 \x01(\x0b\x32!.arrow.flight.protocol.FlightInfoR\x04info\x12T\n\x11\x66light_descriptor\x18\x02 \x01(\x0b\x32\'.arrow.flight.protocol.FlightDescriptorR\x10\x66lightDescriptor\x12\x1f\n\x08progress\x18\x03 \x01(\x01H\x00R\x08progress\x88\x01\x01\x12\x43\n\x0f\x65xpiration_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0e\x65xpirationTimeB\x0b\n\t_progress\"\xec\x01\n\x0e\x46lightEndpoint\x12\x35\n\x06ticket\x18\x01 \x01(\x0b\x32\x1d.arrow.flight.protocol.TicketR\x06ticket\x12;\n\x08location\x18\x02 \x03(\x0b\x32\x1f.arrow.flight.protocol.LocationR\x08location\x12\x43\n\x0f\x65xpiration_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0e\x65xpirationTime\x12!\n\x0c\x61pp_metadata\x18\x04 \x01(\x0cR\x0b\x61ppMetadata\"\x1c\n\x08Location\x12\x10\n\x03uri\x18\x01 \x01(\tR\x03uri\" \n\x06Ticket\x12\x16\n\x06ticket\x18\x01 \x01(\x0cR\x06ticket\"\xc4\x01\n\nFlightData\x12T\n\x11\x66light_descriptor\x18\x01 \x01(\x0b\x32\'.arrow.flight.protocol.FlightDescriptorR\x10\x66lightDescriptor\x12\x1f\n\x0b\x64\x61ta_header\x18\x02 \x01(\x0cR\ndataHeader\x12!\n\x0c\x61pp_metadata\x18\x03 \x01(\x0cR\x0b\x61ppMetadata\x12\x1c\n\tdata_body\x18\xe8\x07 \x01(\x0cR\x08\x64\x61taBody\".\n\tPutResult\x12!\n\x0c\x61pp_metadata\x18\x01 \x01(\x0cR\x0b\x61ppMetadata*\x8b\x01\n\x0c\x43\x61ncelStatus\x12\x1d\n\x19\x43\x41NCEL_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41NCEL_STATUS_CANCELLED\x10\x01\x12\x1c\n\x18\x43\x41NCEL_STATUS_CANCELLING\x10\x02\x12!\n\x1d\x43\x41NCEL_STATUS_NOT_CANCELLABLE\x10\x03\x32\xf1\x06\n\rFlightService\x12\x62\n\tHandshake\x12\'.arrow.flight.protocol.HandshakeRequest\x1a(.arrow.flight.protocol.HandshakeResponse(\x01\x30\x01\x12S\n\x0bListFlights\x12\x1f.arrow.flight.protocol.Criteria\x1a!.arrow.flight.protocol.FlightInfo0\x01\x12[\n\rGetFlightInfo\x12\'.arrow.flight.protocol.FlightDescriptor\x1a!.arrow.flight.protocol.FlightInfo\x12Z\n\x0ePollFlightInfo\x12\'.arrow.flight.protocol.FlightDescriptor\x1a\x1f.arrow.flight.protocol.PollInfo\x12Y\n\tGetSchema\x12\'.arrow.flight.protocol.FlightDescriptor\x1a#.arrow.flight.protocol.SchemaResult\x12K\n\x05\x44oGet\x12\x1d.arrow.flight.protocol.Ticket\x1a!.arrow.flight.protocol.FlightData0\x01\x12P\n\x05\x44oPut\x12!.arrow.flight.protocol.FlightData\x1a .arrow.flight.protocol.PutResult(\x01\x30\x01\x12V\n\nDoExchange\x12!.arrow.flight.protocol.FlightData\x1a!.arrow.flight.protocol.FlightData(\x01\x30\x01\x12J\n\x08\x44oAction\x12\x1d.arrow.flight.protocol.Action\x1a\x1d.arrow.flight.protocol.Result0\x01\x12P\n\x0bListActions\x12\x1c.arrow.flight.protocol.Empty\x1a!.arrow.flight.protocol.ActionType0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61rrow_flight/flight.proto\x12\x15\x61rrow.flight.protocol\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n\x10HandshakeRequest\x12)\n\x10protocol_version\x18\x01 \x01(\x04R\x0fprotocolVersion\x12\x18\n\x07payload\x18\x02 \x01(\x0cR\x07payload\"X\n\x11HandshakeResponse\x12)\n\x10protocol_version\x18\x01 \x01(\x04R\x0fprotocolVersion\x12\x18\n\x07payload\x18\x02 \x01(\x0cR\x07payload\"\x07\n\x05\x45mpty\"B\n\nActionType\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\"*\n\x08\x43riteria\x12\x1e\n\nexpression\x18\x01 \x01(\x0cR\nexpression\"0\n\x06\x41\x63tion\x12\x12\n\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n\x04\x62ody\x18\x02 \x01(\x0cR\x04\x62ody\"\x1c\n\x06Result\x12\x12\n\x04\x62ody\x18\x01 \x01(\x0cR\x04\x62ody\"P\n\x17\x43\x61ncelFlightInfoRequest\x12\x35\n\x04info\x18\x01 \x01(\x0b\x32!.arrow.flight.protocol.FlightInfoR\x04info\"U\n\x16\x43\x61ncelFlightInfoResult\x12;\n\x06status\x18\x01 \x01(\x0e\x32#.arrow.flight.protocol.CancelStatusR\x06status\"\xc6\x02\n\x12SessionOptionValue\x12#\n\x0cstring_value\x18\x01 \x01(\tH\x00R\x0bstringValue\x12\x1f\n\nbool_value\x18\x02 \x01(\x08H\x00R\tboolValue\x12!\n\x0bint64_value\x18\x03 \x01(\x10H\x00R\nint64Value\x12#\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00R\x0b\x64oubleValue\x12g\n\x11string_list_value\x18\x05 \x01(\x0b\x32\x39.arrow.flight.protocol.SessionOptionValue.StringListValueH\x00R\x0fstringListValue\x1a)\n\x0fStringListValue\x12\x16\n\x06values\x18\x01 \x03(\tR\x06valuesB\x0e\n\x0coption_value\"\xf6\x01\n\x18SetSessionOptionsRequest\x12l\n\x0fsession_options\x18\x01 \x03(\x0b\x32\x43.arrow.flight.protocol.SetSessionOptionsRequest.SessionOptionsEntryR\x0esessionOptions\x1al\n\x13SessionOptionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12?\n\x05value\x18\x02 \x01(\x0b\x32).arrow.flight.protocol.SessionOptionValueR\x05value:\x02\x38\x01\"\x87\x03\n\x17SetSessionOptionsResult\x12R\n\x06\x65rrors\x18\x01 \x03(\x0b\x32:.arrow.flight.protocol.SetSessionOptionsResult.ErrorsEntryR\x06\x65rrors\x1aX\n\x05\x45rror\x12O\n\x05value\x18\x01 \x01(\x0e\x32\x39.arrow.flight.protocol.SetSessionOptionsResult.ErrorValueR\x05value\x1ao\n\x0b\x45rrorsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12J\n\x05value\x18\x02 \x01(\x0b\x32\x34.arrow.flight.protocol.SetSessionOptionsResult.ErrorR\x05value:\x02\x38\x01\"M\n\nErrorValue\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\x10\n\x0cINVALID_NAME\x10\x01\x12\x11\n\rINVALID_VALUE\x10\x02\x12\t\n\x05\x45RROR\x10\x03\"\xa5\x01\n\x12\x43loseSessionResult\x12H\n\x06status\x18\x01 \x01(\x0e\x32\x30.arrow.flight.protocol.CloseSessionResult.StatusR\x06status\"E\n\x06Status\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\n\n\x06\x43LOSED\x10\x01\x12\x0b\n\x07\x43LOSING\x10\x02\x12\x11\n\rNOT_CLOSEABLE\x10\x03\"&\n\x0cSchemaResult\x12\x16\n\x06schema\x18\x01 \x01(\x0cR\x06schema\"\xb6\x01\n\x10\x46lightDescriptor\x12J\n\x04type\x18\x01 \x01(\x0e\x32\x36.arrow.flight.protocol.FlightDescriptor.DescriptorTypeR\x04type\x12\x10\n\x03\x63md\x18\x02 \x01(\x0cR\x03\x63md\x12\x12\n\x04path\x18\x03 \x03(\tR\x04path\"0\n\x0e\x44\x65scriptorType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04PATH\x10\x01\x12\x07\n\x03\x43MD\x10\x02\"\xc0\x02\n\nFlightInfo\x12\x16\n\x06schema\x18\x01 \x01(\x0cR\x06schema\x12T\n\x11\x66light_descriptor\x18\x02 \x01(\x0b\x32\'.arrow.flight.protocol.FlightDescriptorR\x10\x66lightDescriptor\x12\x41\n\x08\x65ndpoint\x18\x03 \x03(\x0b\x32%.arrow.flight.protocol.FlightEndpointR\x08\x65ndpoint\x12#\n\rtotal_records\x18\x04 \x01(\x03R\x0ctotalRecords\x12\x1f\n\x0btotal_bytes\x18\x05 \x01(\x03R\ntotalBytes\x12\x18\n\x07ordered\x18\x06 \x01(\x08R\x07ordered\x12!\n\x0c\x61pp_metadata\x18\x07 \x01(\x0cR\x0b\x61ppMetadata\"\x8a\x02\n\x08PollInfo\x12\x35\n\x04info\x18\x01 \x01(\x0b\x32!.arrow.flight.protocol.FlightInfoR\x04info\x12T\n\x11\x66light_descriptor\x18\x02 \x01(\x0b\x32\'.arrow.flight.protocol.FlightDescriptorR\x10\x66lightDescriptor\x12\x1f\n\x08progress\x18\x03 \x01(\x01H\x00R\x08progress\x88\x01\x01\x12\x43\n\x0f\x65xpiration_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0e\x65xpirationTimeB\x0b\n\t_progress\"\xec\x01\n\x0e\x46lightEndpoint\x12\x35\n\x06ticket\x18\x01 \x01(\x0b\x32\x1d.arrow.flight.protocol.TicketR\x06ticket\x12;\n\x08location\x18\x02 \x03(\x0b\x32\x1f.arrow.flight.protocol.LocationR\x08location\x12\x43\n\x0f\x65xpiration_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0e\x65xpirationTime\x12!\n\x0c\x61pp_metadata\x18\x04 \x01(\x0cR\x0b\x61ppMetadata\"\x1c\n\x08Location\x12\x10\n\x03uri\x18\x01 \x01(\tR\x03uri\" \n\x06Ticket\x12\x16\n\x06ticket\x18\x01 \x01(\x0cR\x06ticket\"\xc4\x01\n\nFlightData\x12T\n\x11\x66light_descriptor\x18\x01 \x01(\x0b\x32\'.arrow.flight.protocol.FlightDescriptorR\x10\x66lightDescriptor\x12\x1f\n\x0b\x64\x61ta_header\x18\x02 \x01(\x0cR\ndataHeader\x12!\n\x0c\x61pp_metadata\x18\x03 \x01(\x0cR\x0b\x61ppMetadata\x12\x1c\n\tdata_body\x18\xe8\x07 \x01(\x0cR\x08\x64\x61taBody\".\n\tPutResult\x12!\n\x0c\x61pp_metadata\x18\x01 \x01(\x0cR\x0b\x61ppMetadata*\x8b\x01\n\x0c\x43\x61ncelStatus\x12\x1d\n\x19\x43\x41NCEL_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43\x41NCEL_STATUS_CANCELLED\x10\x01\x12\x1c\n\x18\x43\x41NCEL_STATUS_CANCELLING\x10\x02\x12!\n\x1d\x43\x41NCEL_STATUS_NOT_CANCELLABLE\x10\x03\x32\xf1\x06\n\rFlightService\x12\x62\n\tHandshake\x12\'.arrow.flight.protocol.HandshakeRequest\x1a(.arrow.flight.protocol.HandshakeResponse(\x01\x30\x01\x12S\n\x0bListFlights\x12\x1f.arrow.flight.protocol.Criteria\x1a!.arrow.flight.protocol.FlightInfo0\x01\x12[\n\rGetFlightInfo\x12\'.arrow.flight.protocol.FlightDescriptor\x1a!.arrow.flight.protocol.FlightInfo\x12Z\n\x0ePollFlightInfo\x12\'.arrow.flight.protocol.FlightDescriptor\x1a\x1f.arrow.flight.protocol.PollInfo\x12Y\n\tGetSchema\x12\'.arrow.flight.protocol.FlightDescriptor\x1a#.arrow.flight.protocol.SchemaResult\x12K\n\x05\x44oGet\x12\x1d.arrow.flight.protocol.Ticket\x1a!.arrow.flight.protocol.FlightData0\x01\x12P\n\x05\x44oPut\x12!.arrow.flight.protocol.FlightData\x1a .arrow.flight.protocol.PutResult(\x01\x30\x01\x12V\n\nDoExchange\x12!.arrow.flight.protocol.FlightData\x1a!.arrow.flight.protocol.FlightData(\x01\x30\x01\x12J\n\x08\x44oAction\x12\x1d.arrow.flight.protocol.Action\x1a\x1d.arrow.flight.protocol.Result0\x01\x12P\n\x0bListActions\x12\x1c.arrow.flight.protocol.Empty\x1a!.arrow.flight.protocol.ActionType0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'arrow_flight.flight_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CANCELSTATUS']._serialized_start=2002
-  _globals['_CANCELSTATUS']._serialized_end=2141
+  _globals['_SETSESSIONOPTIONSREQUEST_SESSIONOPTIONSENTRY']._loaded_options = None
+  _globals['_SETSESSIONOPTIONSREQUEST_SESSIONOPTIONSENTRY']._serialized_options = b'8\001'
+  _globals['_SETSESSIONOPTIONSRESULT_ERRORSENTRY']._loaded_options = None
+  _globals['_SETSESSIONOPTIONSRESULT_ERRORSENTRY']._serialized_options = b'8\001'
+  _globals['_CANCELSTATUS']._serialized_start=3142
+  _globals['_CANCELSTATUS']._serialized_end=3281
   _globals['_HANDSHAKEREQUEST']._serialized_start=85
   _globals['_HANDSHAKEREQUEST']._serialized_end=172
   _globals['_HANDSHAKERESPONSE']._serialized_start=174
@@ -52,26 +56,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELFLIGHTINFOREQUEST']._serialized_end=545
   _globals['_CANCELFLIGHTINFORESULT']._serialized_start=547
   _globals['_CANCELFLIGHTINFORESULT']._serialized_end=632
-  _globals['_SCHEMARESULT']._serialized_start=634
-  _globals['_SCHEMARESULT']._serialized_end=672
-  _globals['_FLIGHTDESCRIPTOR']._serialized_start=675
-  _globals['_FLIGHTDESCRIPTOR']._serialized_end=857
-  _globals['_FLIGHTDESCRIPTOR_DESCRIPTORTYPE']._serialized_start=809
-  _globals['_FLIGHTDESCRIPTOR_DESCRIPTORTYPE']._serialized_end=857
-  _globals['_FLIGHTINFO']._serialized_start=860
-  _globals['_FLIGHTINFO']._serialized_end=1180
-  _globals['_POLLINFO']._serialized_start=1183
-  _globals['_POLLINFO']._serialized_end=1449
-  _globals['_FLIGHTENDPOINT']._serialized_start=1452
-  _globals['_FLIGHTENDPOINT']._serialized_end=1688
-  _globals['_LOCATION']._serialized_start=1690
-  _globals['_LOCATION']._serialized_end=1718
-  _globals['_TICKET']._serialized_start=1720
-  _globals['_TICKET']._serialized_end=1752
-  _globals['_FLIGHTDATA']._serialized_start=1755
-  _globals['_FLIGHTDATA']._serialized_end=1951
-  _globals['_PUTRESULT']._serialized_start=1953
-  _globals['_PUTRESULT']._serialized_end=1999
-  _globals['_FLIGHTSERVICE']._serialized_start=2144
-  _globals['_FLIGHTSERVICE']._serialized_end=3025
+  _globals['_SESSIONOPTIONVALUE']._serialized_start=635
+  _globals['_SESSIONOPTIONVALUE']._serialized_end=961
+  _globals['_SESSIONOPTIONVALUE_STRINGLISTVALUE']._serialized_start=904
+  _globals['_SESSIONOPTIONVALUE_STRINGLISTVALUE']._serialized_end=945
+  _globals['_SETSESSIONOPTIONSREQUEST']._serialized_start=964
+  _globals['_SETSESSIONOPTIONSREQUEST']._serialized_end=1210
+  _globals['_SETSESSIONOPTIONSREQUEST_SESSIONOPTIONSENTRY']._serialized_start=1102
+  _globals['_SETSESSIONOPTIONSREQUEST_SESSIONOPTIONSENTRY']._serialized_end=1210
+  _globals['_SETSESSIONOPTIONSRESULT']._serialized_start=1213
+  _globals['_SETSESSIONOPTIONSRESULT']._serialized_end=1604
+  _globals['_SETSESSIONOPTIONSRESULT_ERROR']._serialized_start=1324
+  _globals['_SETSESSIONOPTIONSRESULT_ERROR']._serialized_end=1412
+  _globals['_SETSESSIONOPTIONSRESULT_ERRORSENTRY']._serialized_start=1414
+  _globals['_SETSESSIONOPTIONSRESULT_ERRORSENTRY']._serialized_end=1525
+  _globals['_SETSESSIONOPTIONSRESULT_ERRORVALUE']._serialized_start=1527
+  _globals['_SETSESSIONOPTIONSRESULT_ERRORVALUE']._serialized_end=1604
+  _globals['_CLOSESESSIONRESULT']._serialized_start=1607
+  _globals['_CLOSESESSIONRESULT']._serialized_end=1772
+  _globals['_CLOSESESSIONRESULT_STATUS']._serialized_start=1703
+  _globals['_CLOSESESSIONRESULT_STATUS']._serialized_end=1772
+  _globals['_SCHEMARESULT']._serialized_start=1774
+  _globals['_SCHEMARESULT']._serialized_end=1812
+  _globals['_FLIGHTDESCRIPTOR']._serialized_start=1815
+  _globals['_FLIGHTDESCRIPTOR']._serialized_end=1997
+  _globals['_FLIGHTDESCRIPTOR_DESCRIPTORTYPE']._serialized_start=1949
+  _globals['_FLIGHTDESCRIPTOR_DESCRIPTORTYPE']._serialized_end=1997
+  _globals['_FLIGHTINFO']._serialized_start=2000
+  _globals['_FLIGHTINFO']._serialized_end=2320
+  _globals['_POLLINFO']._serialized_start=2323
+  _globals['_POLLINFO']._serialized_end=2589
+  _globals['_FLIGHTENDPOINT']._serialized_start=2592
+  _globals['_FLIGHTENDPOINT']._serialized_end=2828
+  _globals['_LOCATION']._serialized_start=2830
+  _globals['_LOCATION']._serialized_end=2858
+  _globals['_TICKET']._serialized_start=2860
+  _globals['_TICKET']._serialized_end=2892
+  _globals['_FLIGHTDATA']._serialized_start=2895
+  _globals['_FLIGHTDATA']._serialized_end=3091
+  _globals['_PUTRESULT']._serialized_start=3093
+  _globals['_PUTRESULT']._serialized_end=3139
+  _globals['_FLIGHTSERVICE']._serialized_start=3284
+  _globals['_FLIGHTSERVICE']._serialized_end=4165
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,10 @@ import pyarrow as pa
 import pyarrow.flight as flight
 from adbc_driver_flightsql import DatabaseOptions
 from adbc_driver_manager.dbapi import Connection
+from arrow_flight import flight_pb2 as pb
+from arrow_flight import flight_sql_pb2 as sql
+from google.protobuf.any_pb2 import Any as Any_
+from google.protobuf.message import Message
 
 from tests.queryd.harness import QuerydProcess
 
@@ -37,3 +41,28 @@ class FlightClient:
 
     def table(self, ticket: flight.Ticket) -> pa.Table:
         return self.client.do_get(ticket, self.options).read_all()
+
+    def act(self, kind: str, body: bytes) -> bytes:
+        """The one result of an action."""
+        (result,) = self.client.do_action(flight.Action(kind, body), self.options)
+        return result.body.to_pybytes()
+
+    def cancel(self, info: flight.FlightInfo) -> str:
+        """By CancelFlightInfo; the status' name."""
+        request = pb.CancelFlightInfoRequest(info=pb.FlightInfo.FromString(info.serialize()))
+        answer = self.act("CancelFlightInfo", request.SerializeToString())
+        return pb.CancelStatus.Name(pb.CancelFlightInfoResult.FromString(answer).status)
+
+    def cancel_as_before(self, info: flight.FlightInfo) -> str:
+        """By CancelQuery; the result's name."""
+        answer = Any_()
+        answer.ParseFromString(self.act("CancelQuery", packed(sql.ActionCancelQueryRequest(info=info.serialize()))))
+        result = sql.ActionCancelQueryResult.FromString(answer.value).result
+        return sql.ActionCancelQueryResult.CancelResult.Name(result)
+
+
+def packed(message: Message) -> bytes:
+    """In an Any, as Flight SQL wants it."""
+    found = Any_()
+    found.Pack(message)
+    return found.SerializeToString()
