@@ -17,6 +17,7 @@ from queryd.flight.arrow_types import arrow_schema
 from traceapi.types.v1.dataset_pb2 import Dataset
 
 _TABLE, _VIEW = "TABLE", "VIEW"
+_CATALOG = ""  # by the standard a catalog's name is never null, and relations say the same one of it
 
 
 def _shape(required: str, **columns: pa.DataType) -> pa.Schema:
@@ -77,12 +78,12 @@ def db_schemas(datasets: Iterable[Dataset], command: sql.CommandGetDbSchemas) ->
     names = {TableName.of(dataset.dataset_id).schema for dataset in datasets}
     wanted = _Matcher(command.db_schema_filter_pattern if command.HasField("db_schema_filter_pattern") else None)
     found = sorted(name for name in names if _no_catalog(command) and wanted(name))
-    return pa.table({"catalog_name": [None] * len(found), "db_schema_name": found}, schema=DB_SCHEMAS)
+    return pa.table({"catalog_name": [_CATALOG] * len(found), "db_schema_name": found}, schema=DB_SCHEMAS)
 
 
 def catalogs() -> pa.Table:
     """The one without a name."""
-    return pa.table({"catalog_name": [""]}, schema=CATALOGS)
+    return pa.table({"catalog_name": [_CATALOG]}, schema=CATALOGS)
 
 
 def table_types() -> pa.Table:
@@ -101,7 +102,7 @@ def tables(datasets: Iterable[Dataset], command: sql.CommandGetTables) -> pa.Tab
             rows.append((name, kind, _columns(dataset, name) if command.include_schema else b""))
     rows.sort(key=lambda row: (row[0].schema, row[0].table))
     found: Mapping[str, Sequence[object]] = {
-        "catalog_name": [None] * len(rows),
+        "catalog_name": [_CATALOG] * len(rows),
         "db_schema_name": [name.schema for name, _, _ in rows],
         "table_name": [name.table for name, _, _ in rows],
         "table_type": [kind for _, kind, _ in rows],

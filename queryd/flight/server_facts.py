@@ -16,13 +16,14 @@ _VALUE = pa.dense_union(
         pa.field("int32_to_int32_list_map", _INT32_LISTS),
     ]
 )
-_STRING, _BOOL, _BIGINT, _BITMASK, _STRINGS = range(5)
+_STRING, _BOOL, _BIGINT, _BITMASK, _STRINGS, _MAP = range(6)
 
 SQL_INFO = pa.schema([pa.field("info_name", pa.uint32(), nullable=False), pa.field("value", _VALUE, nullable=False)])
 
-Fact = str | bool | int | Sequence[str]
+Fact = str | bool | int | Sequence[str] | Mapping[int, Sequence[int]]
 
-# Ordinals travel as int32; so they are told apart from counts.
+# Ordinals travel as int32; so they are told apart from counts. SQL_DEFAULT_TRANSACTION_ISOLATION is an ordinal by the
+# standard's text, and an int64 in its builders of Java and C++, to which the JDBC driver holds.
 _ORDINALS = frozenset(
     {
         *(sql.FLIGHT_SQL_SERVER_TRANSACTION, sql.FLIGHT_SQL_SERVER_STATEMENT_TIMEOUT),
@@ -30,8 +31,7 @@ _ORDINALS = frozenset(
         *(sql.SQL_NULL_ORDERING, sql.SQL_SUPPORTED_GROUP_BY, sql.SQL_SUPPORTED_GRAMMAR, sql.SQL_SUPPORTED_UNIONS),
         *(sql.SQL_ANSI92_SUPPORTED_LEVEL, sql.SQL_OUTER_JOINS_SUPPORT_LEVEL, sql.SQL_SCHEMAS_SUPPORTED_ACTIONS),
         *(sql.SQL_CATALOGS_SUPPORTED_ACTIONS, sql.SQL_SUPPORTED_POSITIONED_COMMANDS, sql.SQL_SUPPORTED_SUBQUERIES),
-        *(sql.SQL_DEFAULT_TRANSACTION_ISOLATION, sql.SQL_SUPPORTED_TRANSACTIONS_ISOLATION_LEVELS),
-        sql.SQL_SUPPORTED_RESULT_SET_TYPES,
+        *(sql.SQL_SUPPORTED_TRANSACTIONS_ISOLATION_LEVELS, sql.SQL_SUPPORTED_RESULT_SET_TYPES),
     }
 )
 _INSENSITIVE = 1  # names ignore case, in quotes too
@@ -44,7 +44,8 @@ _NEVER = (
     *(sql.SQL_SELECT_FOR_UPDATE_SUPPORTED, sql.SQL_STORED_PROCEDURES_SUPPORTED, sql.SQL_TRANSACTIONS_SUPPORTED),
     *(sql.SQL_DATA_DEFINITION_CAUSES_TRANSACTION_COMMIT, sql.SQL_DATA_DEFINITIONS_IN_TRANSACTIONS_IGNORED),
     *(sql.SQL_BATCH_UPDATES_SUPPORTED, sql.SQL_SAVEPOINTS_SUPPORTED, sql.SQL_NAMED_PARAMETERS_SUPPORTED),
-    sql.SQL_SUPPORTS_DIFFERENT_TABLE_CORRELATION_NAMES,
+    *(sql.SQL_SUPPORTS_DIFFERENT_TABLE_CORRELATION_NAMES, sql.SQL_MAX_ROW_SIZE_INCLUDES_BLOBS),
+    *(sql.SQL_LOCATORS_UPDATE_COPY, sql.SQL_STORED_FUNCTIONS_USING_CALL_SYNTAX_SUPPORTED),
 )
 _ALWAYS = (
     *(sql.FLIGHT_SQL_SERVER_READ_ONLY, sql.FLIGHT_SQL_SERVER_SQL, sql.FLIGHT_SQL_SERVER_CANCEL),
@@ -58,6 +59,15 @@ _NONE = (
     *(sql.FLIGHT_SQL_SERVER_TRANSACTION_TIMEOUT, sql.SQL_SCHEMAS_SUPPORTED_ACTIONS),
     *(sql.SQL_CATALOGS_SUPPORTED_ACTIONS, sql.SQL_SUPPORTED_POSITIONED_COMMANDS),
     sql.SQL_DEFAULT_TRANSACTION_ISOLATION,
+)
+# Without a limit, or where there is nothing to be limited; 0 says both. Drivers ask for each of them.
+_UNLIMITED = (
+    *(sql.SQL_MAX_BINARY_LITERAL_LENGTH, sql.SQL_MAX_CHAR_LITERAL_LENGTH, sql.SQL_MAX_COLUMN_NAME_LENGTH),
+    *(sql.SQL_MAX_COLUMNS_IN_GROUP_BY, sql.SQL_MAX_COLUMNS_IN_INDEX, sql.SQL_MAX_COLUMNS_IN_ORDER_BY),
+    *(sql.SQL_MAX_COLUMNS_IN_SELECT, sql.SQL_MAX_COLUMNS_IN_TABLE, sql.SQL_MAX_CONNECTIONS),
+    *(sql.SQL_MAX_CURSOR_NAME_LENGTH, sql.SQL_MAX_INDEX_LENGTH, sql.SQL_DB_SCHEMA_NAME_LENGTH),
+    *(sql.SQL_MAX_PROCEDURE_NAME_LENGTH, sql.SQL_MAX_CATALOG_NAME_LENGTH, sql.SQL_MAX_ROW_SIZE),
+    *(sql.SQL_MAX_STATEMENTS, sql.SQL_MAX_USERNAME_LENGTH),
 )
 _FACTS: Mapping[int, Fact] = {
     sql.FLIGHT_SQL_SERVER_NAME: "Trace",
@@ -86,7 +96,8 @@ _FACTS: Mapping[int, Fact] = {
     sql.SQL_SUPPORTED_RESULT_SET_TYPES: 0b10,
     **dict.fromkeys(_NEVER, False),
     **dict.fromkeys(_ALWAYS, True),
-    **dict.fromkeys(_NONE, 0),
+    **dict.fromkeys(_NONE + _UNLIMITED, 0),
+    sql.SQL_SUPPORTS_CONVERT: {},  # of the function CONVERT of ODBC, which there is not; CAST knows many more
 }
 
 
@@ -98,7 +109,7 @@ def facts(version: str) -> Mapping[int, Fact]:
 def sql_info(known: Mapping[int, Fact], wanted: Sequence[int]) -> pa.Table:
     """The facts that are wanted, or all; those that are not known are left out."""
     numbers = sorted(number for number in (wanted or known) if number in known)
-    children: list[list[Fact]] = [[], [], [], [], [], []]
+    children: list[list[object]] = [[], [], [], [], [], []]
     types: list[int] = []
     offsets: list[int] = []
     for number in numbers:
@@ -106,7 +117,7 @@ def sql_info(known: Mapping[int, Fact], wanted: Sequence[int]) -> pa.Table:
         type_ = _type(number, fact)
         types.append(type_)
         offsets.append(len(children[type_]))
-        children[type_].append(fact)
+        children[type_].append(list(fact.items()) if isinstance(fact, Mapping) else fact)
     value = pa.UnionArray.from_dense(
         pa.array(types, pa.int8()),
         pa.array(offsets, pa.int32()),
@@ -121,4 +132,6 @@ def _type(number: int, fact: Fact) -> int:
         return _BOOL
     if isinstance(fact, int):
         return _BITMASK if number in _ORDINALS else _BIGINT
+    if isinstance(fact, Mapping):
+        return _MAP
     return _STRING if isinstance(fact, str) else _STRINGS

@@ -55,6 +55,7 @@ class _SqlInfoEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SqlInfo.Value
     SQL_EXTRA_NAME_CHARACTERS: _SqlInfo.ValueType  # 514
     SQL_SUPPORTS_COLUMN_ALIASING: _SqlInfo.ValueType  # 515
     SQL_NULL_PLUS_NULL_IS_NULL: _SqlInfo.ValueType  # 516
+    SQL_SUPPORTS_CONVERT: _SqlInfo.ValueType  # 517
     SQL_SUPPORTS_TABLE_CORRELATION_NAMES: _SqlInfo.ValueType  # 518
     SQL_SUPPORTS_DIFFERENT_TABLE_CORRELATION_NAMES: _SqlInfo.ValueType  # 519
     SQL_SUPPORTS_EXPRESSIONS_IN_ORDER_BY: _SqlInfo.ValueType  # 520
@@ -78,9 +79,27 @@ class _SqlInfoEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SqlInfo.Value
     SQL_SUPPORTED_SUBQUERIES: _SqlInfo.ValueType  # 538
     SQL_CORRELATED_SUBQUERIES_SUPPORTED: _SqlInfo.ValueType  # 539
     SQL_SUPPORTED_UNIONS: _SqlInfo.ValueType  # 540
+    SQL_MAX_BINARY_LITERAL_LENGTH: _SqlInfo.ValueType  # 541
+    SQL_MAX_CHAR_LITERAL_LENGTH: _SqlInfo.ValueType  # 542
+    SQL_MAX_COLUMN_NAME_LENGTH: _SqlInfo.ValueType  # 543
+    SQL_MAX_COLUMNS_IN_GROUP_BY: _SqlInfo.ValueType  # 544
+    SQL_MAX_COLUMNS_IN_INDEX: _SqlInfo.ValueType  # 545
+    SQL_MAX_COLUMNS_IN_ORDER_BY: _SqlInfo.ValueType  # 546
+    SQL_MAX_COLUMNS_IN_SELECT: _SqlInfo.ValueType  # 547
+    SQL_MAX_COLUMNS_IN_TABLE: _SqlInfo.ValueType  # 548
+    SQL_MAX_CONNECTIONS: _SqlInfo.ValueType  # 549
+    SQL_MAX_CURSOR_NAME_LENGTH: _SqlInfo.ValueType  # 550
+    SQL_MAX_INDEX_LENGTH: _SqlInfo.ValueType  # 551
+    SQL_DB_SCHEMA_NAME_LENGTH: _SqlInfo.ValueType  # 552
+    SQL_MAX_PROCEDURE_NAME_LENGTH: _SqlInfo.ValueType  # 553
+    SQL_MAX_CATALOG_NAME_LENGTH: _SqlInfo.ValueType  # 554
+    SQL_MAX_ROW_SIZE: _SqlInfo.ValueType  # 555
+    SQL_MAX_ROW_SIZE_INCLUDES_BLOBS: _SqlInfo.ValueType  # 556
     SQL_MAX_STATEMENT_LENGTH: _SqlInfo.ValueType  # 557
+    SQL_MAX_STATEMENTS: _SqlInfo.ValueType  # 558
     SQL_MAX_TABLE_NAME_LENGTH: _SqlInfo.ValueType  # 559
     SQL_MAX_TABLES_IN_SELECT: _SqlInfo.ValueType  # 560
+    SQL_MAX_USERNAME_LENGTH: _SqlInfo.ValueType  # 561
     SQL_DEFAULT_TRANSACTION_ISOLATION: _SqlInfo.ValueType  # 562
     SQL_TRANSACTIONS_SUPPORTED: _SqlInfo.ValueType  # 563
     SQL_SUPPORTED_TRANSACTIONS_ISOLATION_LEVELS: _SqlInfo.ValueType  # 564
@@ -90,6 +109,8 @@ class _SqlInfoEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SqlInfo.Value
     SQL_BATCH_UPDATES_SUPPORTED: _SqlInfo.ValueType  # 572
     SQL_SAVEPOINTS_SUPPORTED: _SqlInfo.ValueType  # 573
     SQL_NAMED_PARAMETERS_SUPPORTED: _SqlInfo.ValueType  # 574
+    SQL_LOCATORS_UPDATE_COPY: _SqlInfo.ValueType  # 575
+    SQL_STORED_FUNCTIONS_USING_CALL_SYNTAX_SUPPORTED: _SqlInfo.ValueType  # 576
 
 class SqlInfo(_SqlInfo, metaclass=_SqlInfoEnumTypeWrapper):
     """The facts that queryd tells."""
@@ -122,6 +143,7 @@ SQL_SEARCH_STRING_ESCAPE: SqlInfo.ValueType  # 513
 SQL_EXTRA_NAME_CHARACTERS: SqlInfo.ValueType  # 514
 SQL_SUPPORTS_COLUMN_ALIASING: SqlInfo.ValueType  # 515
 SQL_NULL_PLUS_NULL_IS_NULL: SqlInfo.ValueType  # 516
+SQL_SUPPORTS_CONVERT: SqlInfo.ValueType  # 517
 SQL_SUPPORTS_TABLE_CORRELATION_NAMES: SqlInfo.ValueType  # 518
 SQL_SUPPORTS_DIFFERENT_TABLE_CORRELATION_NAMES: SqlInfo.ValueType  # 519
 SQL_SUPPORTS_EXPRESSIONS_IN_ORDER_BY: SqlInfo.ValueType  # 520
@@ -145,9 +167,27 @@ SQL_STORED_PROCEDURES_SUPPORTED: SqlInfo.ValueType  # 537
 SQL_SUPPORTED_SUBQUERIES: SqlInfo.ValueType  # 538
 SQL_CORRELATED_SUBQUERIES_SUPPORTED: SqlInfo.ValueType  # 539
 SQL_SUPPORTED_UNIONS: SqlInfo.ValueType  # 540
+SQL_MAX_BINARY_LITERAL_LENGTH: SqlInfo.ValueType  # 541
+SQL_MAX_CHAR_LITERAL_LENGTH: SqlInfo.ValueType  # 542
+SQL_MAX_COLUMN_NAME_LENGTH: SqlInfo.ValueType  # 543
+SQL_MAX_COLUMNS_IN_GROUP_BY: SqlInfo.ValueType  # 544
+SQL_MAX_COLUMNS_IN_INDEX: SqlInfo.ValueType  # 545
+SQL_MAX_COLUMNS_IN_ORDER_BY: SqlInfo.ValueType  # 546
+SQL_MAX_COLUMNS_IN_SELECT: SqlInfo.ValueType  # 547
+SQL_MAX_COLUMNS_IN_TABLE: SqlInfo.ValueType  # 548
+SQL_MAX_CONNECTIONS: SqlInfo.ValueType  # 549
+SQL_MAX_CURSOR_NAME_LENGTH: SqlInfo.ValueType  # 550
+SQL_MAX_INDEX_LENGTH: SqlInfo.ValueType  # 551
+SQL_DB_SCHEMA_NAME_LENGTH: SqlInfo.ValueType  # 552
+SQL_MAX_PROCEDURE_NAME_LENGTH: SqlInfo.ValueType  # 553
+SQL_MAX_CATALOG_NAME_LENGTH: SqlInfo.ValueType  # 554
+SQL_MAX_ROW_SIZE: SqlInfo.ValueType  # 555
+SQL_MAX_ROW_SIZE_INCLUDES_BLOBS: SqlInfo.ValueType  # 556
 SQL_MAX_STATEMENT_LENGTH: SqlInfo.ValueType  # 557
+SQL_MAX_STATEMENTS: SqlInfo.ValueType  # 558
 SQL_MAX_TABLE_NAME_LENGTH: SqlInfo.ValueType  # 559
 SQL_MAX_TABLES_IN_SELECT: SqlInfo.ValueType  # 560
+SQL_MAX_USERNAME_LENGTH: SqlInfo.ValueType  # 561
 SQL_DEFAULT_TRANSACTION_ISOLATION: SqlInfo.ValueType  # 562
 SQL_TRANSACTIONS_SUPPORTED: SqlInfo.ValueType  # 563
 SQL_SUPPORTED_TRANSACTIONS_ISOLATION_LEVELS: SqlInfo.ValueType  # 564
@@ -157,6 +197,8 @@ SQL_SUPPORTED_RESULT_SET_TYPES: SqlInfo.ValueType  # 567
 SQL_BATCH_UPDATES_SUPPORTED: SqlInfo.ValueType  # 572
 SQL_SAVEPOINTS_SUPPORTED: SqlInfo.ValueType  # 573
 SQL_NAMED_PARAMETERS_SUPPORTED: SqlInfo.ValueType  # 574
+SQL_LOCATORS_UPDATE_COPY: SqlInfo.ValueType  # 575
+SQL_STORED_FUNCTIONS_USING_CALL_SYNTAX_SUPPORTED: SqlInfo.ValueType  # 576
 Global___SqlInfo: _TypeAlias = SqlInfo  # noqa: Y015
 
 @_typing.final
