@@ -43,7 +43,9 @@ class FlightService:
         yield pb.HandshakeResponse()
 
     def ListFlights(self, request: pb.Criteria, context: grpc.ServicerContext) -> Iterator[pb.FlightInfo]:
-        """The datasets, each by the path that GetFlightInfo takes."""
+        """The datasets, each by the path that GetFlightInfo takes; all of them, for Flight gives criteria no form."""
+        if request.expression:
+            raise wire.not_offered("ListFlights with criteria")
         for row in self._metadata.table(sql.CommandGetTables(include_schema=True)).to_pylist():
             path = ".".join(filter(None, (row["db_schema_name"], row["table_name"])))
             descriptor = pb.FlightDescriptor(type=pb.FlightDescriptor.PATH, path=[path])

@@ -26,6 +26,7 @@ _NO_TRANSACTIONS = "there are no transactions, for each query reads one pinned s
 _INSTEAD = {
     "PollFlightInfo": "GetFlightInfo answers once the query has begun, and DoGet reads it while it goes on",
     "DoExchange": "a query is asked with GetFlightInfo and read with DoGet",
+    "ListFlights with criteria": "list all, or ask CommandGetTables, which takes patterns of names",
     "RenewFlightEndpoint": "a ticket that comes late is served by running its query again, at the same pin",
     **dict.fromkeys(("CommandStatementSubstraitPlan", "CreatePreparedSubstraitPlan"), "send the text of one SELECT"),
     **dict.fromkeys(("BeginTransaction", "EndTransaction", "BeginSavepoint", "EndSavepoint"), _NO_TRANSACTIONS),

@@ -103,6 +103,14 @@ def test_an_exchange_is_refused(queryd: QuerydProcess) -> None:
         exchange()
 
 
+def test_a_list_with_criteria_is_refused(queryd: QuerydProcess) -> None:
+    """It was answered with everything."""
+    client: Any = FlightClient(queryd)  # the stubs want text of list_flights
+    with pytest.raises(pa.ArrowNotImplementedError, match="ListFlights with criteria is not offered here: list all"):
+        list(client.client.list_flights(b"eth.%", client.options))
+    assert len(list(client.client.list_flights(b"", client.options))) > 1
+
+
 def test_polling_is_refused(client: Client) -> None:
     """Of which the clients in Python have no method."""
     stub: Any = FlightServiceStub(client.channel)
