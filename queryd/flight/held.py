@@ -8,13 +8,14 @@ gone, and is served all the same: its ticket says what to run, and at which pin.
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
 
 from kernel.errors import TraceError
 from queryd.run_query import Parts, Started
-from queryd.running import RunningQuery, canceled
+from queryd.running import Cancellable, RunningQuery, canceled
 
 
 class Tie:
@@ -31,14 +32,20 @@ class Tie:
             self.to(self._call)
         return self._cancel
 
-    @property
-    def stopped(self) -> TraceError | None:
-        """What its query was stopped with."""
-        return None if self._query is None else self._query.stopped
-
     def loosen(self) -> None:
         """The call may end; the query stays."""
         self._call = None
+
+    def tell(self, stop: Cancellable) -> None:
+        """From now on it is cancelled when the query is stopped; at once where that has happened."""
+        if self._query is not None:
+            with suppress(TraceError):
+                self._query.asks(stop)
+
+    def check(self) -> None:
+        """Raises what its query was stopped with."""
+        if self._query is not None:
+            self._query.check()
 
     def to(self, context: grpc.ServicerContext) -> None:
         """From now on it ends with this call."""
@@ -65,11 +72,6 @@ class HeldQuery:
     parts: Parts
     tie: Tie
 
-    def check(self) -> None:
-        """Raises what it was stopped with while nobody read it."""
-        if self.tie.stopped is not None:
-            raise self.tie.stopped
-
     def end(self) -> None:
         """What it holds is given back, however far it was read."""
         self.parts.close()
@@ -88,27 +90,25 @@ class HeldQueries:
         self._thread.start()
 
     def hold(self, query: HeldQuery) -> None:
-        """It waits from now on, and belongs to no call. One whose client has gone away meanwhile holds nothing more."""
+        """It waits from now on, and belongs to no call. When it is stopped it gives back what it holds; who comes in
+        time still hears why."""
         query.tie.loosen()
         with self._changed:
-            if not self._closed:
+            closed = self._closed
+            if not closed:
                 self._held[query.query_id] = (self._clock() + self._seconds, query)
                 self._changed.notify_all()
-                self._give_back(query)
-                return
-        query.end()
+        if closed:
+            query.end()
+        else:
+            query.tie.tell(_Stop(self, query.query_id))
 
-    def heed(self, query_id: str) -> None:
-        """Of one that has been stopped nothing is held from now on; who comes in time still hears what stopped it."""
-        with self._changed:
+    def stopped(self, query_id: str) -> None:
+        """Of the one of this id, where it still waits."""
+        with self._changed:  # so that nobody reads it meanwhile
             _, query = self._held.get(query_id, (0.0, None))
             if query is not None:
-                self._give_back(query)
-
-    def _give_back(self, query: HeldQuery) -> None:
-        """Under the lock, so that nobody has it who reads."""
-        if query.tie.stopped is not None:
-            query.end()
+                query.end()
 
     def take(self, query_id: str, actor: str) -> HeldQuery | None:
         """The one of this id, where it still waits, and this actor asked for it."""
@@ -144,3 +144,14 @@ class HeldQueries:
                 del self._held[query.query_id]
                 return query
             self._changed.wait(None if end is None else max(end - self._clock(), 0.001))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """As queryd.running.Cancellable."""
+
+    held: HeldQueries
+    query_id: str
+
+    def cancel(self) -> None:
+        self.held.stopped(self.query_id)

@@ -61,7 +61,7 @@ class FlightQueries:
         else:
             query.tie.to(context)
         try:
-            query.check()
+            query.tie.check()
             yield wire.flight_data(query.started.schema, _about(request, query.started))
             yield from _messages(query)
         except TraceError:
@@ -76,7 +76,6 @@ class FlightQueries:
             self.running.get(query_id).stop(canceled("the client cancelled the query"))
         except TraceError:
             return False
-        self.held.heed(query_id)
         return True
 
     def describe(self, request: QueryRequest, context: grpc.ServicerContext) -> Description:

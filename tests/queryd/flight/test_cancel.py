@@ -51,6 +51,15 @@ def test_a_query_that_waits_to_be_read_is_stopped_and_its_place_is_free(
         flights.table(info.endpoints[0].ticket)
 
 
+def test_one_that_is_cancelled_by_its_id_frees_its_place_too(queryd: QuerydProcess, client: Client) -> None:
+    flights = FlightClient(queryd)
+    info = flights.info(_LARGE)
+    client.stub.CancelQuery(pb.CancelQueryRequest(query_id=_query_id(info)))
+    assert _query_id(info) not in _running(client)
+    with pytest.raises(flight.FlightCancelledError, match="user:tester cancelled the query"):
+        flights.table(info.endpoints[0].ticket)
+
+
 @pytest.mark.parametrize("way", ["cancel", "cancel_as_before"])
 def test_a_query_that_is_run_again_is_stopped_by_the_same_info(queryd: QuerydProcess, client: Client, way: str) -> None:
     """A ticket that comes late is another run, with the ticket's id: a new one was known to nobody."""

@@ -64,15 +64,21 @@ def test_a_query_whose_client_has_gone_away_is_not_kept(queries: HeldQueries) ->
 def test_a_query_that_is_stopped_while_it_waits_gives_back_its_place_and_says_why(queries: HeldQueries) -> None:
     query = _Query()
     queries.hold(query.held)
-    queries.heed("q")
     assert query.given_back == 0
     query.running.stop(canceled("not wanted"))
-    queries.heed("q")
     assert query.given_back == 1
     taken = queries.take("q", "user:alice")
     assert taken is query.held
     with pytest.raises(TraceError, match="not wanted"):
-        taken.check()
+        taken.tie.check()
+
+
+def test_a_query_that_is_stopped_while_it_is_read_ends_with_its_reader(queries: HeldQueries) -> None:
+    query = _Query()
+    queries.hold(query.held)
+    assert queries.take("q", "user:alice") is query.held
+    query.running.stop(canceled("not wanted"))
+    assert query.given_back == 0
 
 
 def test_a_call_that_ends_after_it_has_asked_leaves_its_query(queries: HeldQueries) -> None:
