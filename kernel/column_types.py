@@ -1,4 +1,5 @@
-"""The words in which columns are declared, frozen and compared; their place in DuckDB; the digest of a schema.
+"""The words in which columns are declared, frozen and compared; their place in DuckDB; the digest and the
+order of a schema.
 
 The words: bool, int8 to int64, uint8 to uint64, float, double, string, binary, date, timestamp (a point in time, UTC,
 microseconds), "decimal(p,s)" and "list<T>". Two columns are of one type exactly when their canonical words are equal.
@@ -6,7 +7,7 @@ microseconds), "decimal(p,s)" and "list<T>". Two columns are of one type exactly
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -77,6 +78,17 @@ def schema_digest(schema: Mapping[str, str]) -> bytes:
             raise ValueError(f"column name {name!r}: must not be empty nor have control characters")
         lines.append(f"{name}:{parse_column_type(schema[name]).canonical}\n")
     return hashlib.sha256("".join(lines).encode()).digest()
+
+
+def is_order_of(order: Sequence[str], schema: Mapping[str, str]) -> bool:
+    """Whether `order` names each column of `schema` once."""
+    return len(order) == len(schema) and schema.keys() == set(order)
+
+
+def ordered_columns(schema: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
+    """The columns in their order; by name where none is known, for a map of a message or a table has none itself."""
+    names = order if is_order_of(order, schema) else sorted(schema)
+    return {name: schema[name] for name in names}
 
 
 def _parse(text: str, depth: int) -> ColumnType:

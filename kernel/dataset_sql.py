@@ -193,6 +193,18 @@ def folded(identifier: str) -> str:
     return identifier.lower() if identifier.isascii() else identifier.translate(_ASCII_LOWER)
 
 
+def without_end(sql: str) -> str:
+    """One statement without the semicolons after it, so that it can stand in parentheses. They need a line of their own
+    where it ends in a comment."""
+    text = sql.encode()
+    for offset, kind in reversed(duckdb.tokenize(sql)):  # offsets are in bytes
+        if kind is not duckdb.token_type.comment:
+            if text[offset : offset + 1] != b";":
+                break
+            text = text[:offset]
+    return text.decode()
+
+
 def quoted(identifier: str) -> str:
     """The identifier as SQL writes it whatever its characters."""
     return '"' + identifier.replace('"', '""') + '"'

@@ -1,4 +1,8 @@
-"""From resolved datasets to the relations of a cell's job."""
+"""From resolved datasets to the relations of a cell's job.
+
+Each names its columns, as far as they are known, in the order of its dataset version: what `*` means is then the same
+with files and without, with a WHERE clause that leaves some out, and before any are looked for.
+"""
 
 from collections.abc import Sequence
 
@@ -6,6 +10,7 @@ import pyarrow as pa
 
 from kernel.column_types import parse_column_type
 from kernel.errors import TraceError
+from queryd.columns import known_columns
 from queryd.engine.messages import Relation
 from queryd.resolve import ResolvedDataset
 from traceapi.types.v1.errors_pb2 import ErrorReason
@@ -18,22 +23,31 @@ def relations(datasets: Sequence[ResolvedDataset], root: str) -> tuple[tuple[Rel
     for dataset in datasets:
         names = (dataset.dataset_id, *dataset.spellings)
         if dataset.virtual_sql:
-            made.append(Relation(names, sql=dataset.virtual_sql))
+            made.append(Relation(names, columns=_of_virtual(dataset), sql=dataset.virtual_sql))
         elif dataset.scopes is not None:
             made.append(Relation(names, table=len(tables)))
             tables.append(dataset.scopes)
         elif dataset.artifacts:
-            made.append(Relation(names, paths=tuple(f"{root}/{artifact.key}" for artifact in dataset.artifacts)))
+            paths = tuple(f"{root}/{artifact.key}" for artifact in dataset.artifacts)
+            made.append(Relation(names, paths=paths, columns=_columns(dataset)))
         else:
-            made.append(Relation(names, columns=_declared(dataset)))
+            made.append(Relation(names, columns=_of_empty(dataset)))
     return tuple(made), tables
 
 
-def _declared(dataset: ResolvedDataset) -> tuple[tuple[str, str], ...]:
-    """The columns of a dataset without rows, declared or frozen earlier; by name, for the contract gives no order."""
-    declaration = dataset.pinned.dataset
-    schema = declaration.spec.schema or declaration.served_version.schema
-    if not schema:
+def _columns(dataset: ResolvedDataset) -> tuple[tuple[str, str], ...]:
+    columns = known_columns(dataset.pinned.dataset)
+    return tuple((name, parse_column_type(word).duckdb) for name, word in columns.items())
+
+
+def _of_virtual(dataset: ResolvedDataset) -> tuple[tuple[str, str], ...]:
+    """Those of a virtual dataset that is older than the record of an order are as its SQL gives them."""
+    return _columns(dataset) if dataset.pinned.dataset.spec.column_order else ()
+
+
+def _of_empty(dataset: ResolvedDataset) -> tuple[tuple[str, str], ...]:
+    columns = _columns(dataset)
+    if not columns:
         message = f'dataset "{dataset.dataset_id}" has no rows yet and declares no columns: query it once it has some'
         raise TraceError(ErrorReason.ERROR_REASON_QUERY_FAILED, message)
-    return tuple((name, parse_column_type(schema[name]).duckdb) for name in sorted(schema))
+    return columns

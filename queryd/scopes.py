@@ -29,9 +29,14 @@ _ARROW: dict[str, pa.DataType] = {
 }
 
 
+def cursor_word(cursor_type: CursorType.ValueType) -> str:
+    """The type of a cursor's values as a column's; empty for partition keys."""
+    return _WORDS[cursor_type]
+
+
 def scope_schema(cursor_type: CursorType.ValueType) -> pa.Schema:
     """The columns of the relation."""
-    columns = scope_columns(_WORDS[cursor_type])
+    columns = scope_columns(cursor_word(cursor_type))
     return pa.schema([pa.field(name, _ARROW[word]) for name, word in columns.items()])
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kernel.artifacts.store import ArtifactStore, is_unavailable
+from kernel.column_types import ordered_columns
 from kernel.errors import TraceError
 from traceapi.types.v1 import errors_pb2
 from traceapi.types.v1.artifact_pb2 import Artifact
@@ -128,10 +129,11 @@ def _input(unit: Unit, dataset_id: str) -> JobInput:
 
 
 def _schema(dataset: JobInput, artifacts: Sequence[Artifact]) -> pa.Schema:
-    """Declared or frozen columns; of a dataset that was frozen after the job was handed out, those of its files."""
+    """Declared or frozen columns, in the order of the dataset version; of a dataset that was frozen after the job was
+    handed out, those of its files."""
     if dataset.schema:
-        return arrow_schema(dict(sorted(dataset.schema.items())))
-    return arrow_schema(dict(sorted(artifacts[0].schema.items()))) if artifacts else pa.schema([])
+        return arrow_schema(ordered_columns(dataset.schema, dataset.column_order))
+    return arrow_schema(ordered_columns(artifacts[0].schema, artifacts[0].column_order)) if artifacts else pa.schema([])
 
 
 def _chosen(schema: pa.Schema, columns: Sequence[str], dataset_id: str) -> pa.Schema:

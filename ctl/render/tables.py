@@ -10,6 +10,7 @@ from ctl.render import values
 from ctl.render.listing import Listing
 from ctl.render.printable import LINES, printable
 from ctl.render.values import NOTHING
+from kernel.column_types import ordered_columns
 from traceapi.control.v1 import dag_service_pb2 as dag_api
 from traceapi.control.v1 import dataset_service_pb2 as dataset_api
 from traceapi.control.v1 import task_service_pb2 as task_api
@@ -285,11 +286,11 @@ def dataset(answer: dataset_api.GetDatasetResponse, lineage: Sequence[dataset_ap
     if outdated := [_outdated(edge) for edge in lineage if edge.outdated and edge.to_dataset_id == of.dataset_id]:
         pairs["outdated"] = Text("\n".join(outdated), "waiting")
     parts: list[RenderableType] = [facts(pairs)]
-    schema = version.schema or of.spec.schema
-    if schema:
+    known = version if version.schema else of.spec
+    if known.schema:
         columns = table("column", "type")
-        for name in sorted(schema):
-            add_row(columns, name, schema[name])
+        for name, word in ordered_columns(known.schema, known.column_order).items():
+            add_row(columns, name, word)
         parts.append(section("Columns", columns))
     if answer.artifacts:
         parts.append(section("Newest files", artifacts(answer.artifacts)))

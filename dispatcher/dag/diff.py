@@ -31,6 +31,7 @@ from dispatcher.dag.model import JobKind, ResolvedInput, ResolvedJob, ResolvedOu
 from dispatcher.dag.problems import Findings, Path, Places, shown_path
 from dispatcher.dag.scalars import duration_text
 from dispatcher.dag.sql import canonical_sql
+from kernel.column_types import ordered_columns
 from traceapi.types.v1.dag_pb2 import DagSpec, JobSpec, OutputSpec
 from traceapi.types.v1.options_pb2 import ChangeKind, change_kind
 from traceapi.types.v1.scope_pb2 import CursorType
@@ -123,6 +124,7 @@ def field_changes(before: Document, after: Document, job: ResolvedJob) -> list[F
     """What differs of a job that both documents have; `job` is what it is in `after`."""
     left, right = before.meant(job.name), after.meant(job.name)
     _same_sql(left, right)
+    _same_order(left, right)
     _leave_out_taken_over(before.spec.jobs[job.name], after.spec.jobs[job.name], left, right, job)
     return list(_of_messages(left, right, (), materialization=True))
 
@@ -135,6 +137,16 @@ def _same_sql(left: JobSpec, right: JobSpec) -> None:
             left.virtual.sql = after
         else:
             left.config["sql"] = after
+
+
+def _same_order(left: JobSpec, right: JobSpec) -> None:
+    """Columns without a stated order have that of their names; that of other columns is no change of its own."""
+    for dataset_id in set(left.outputs) & set(right.outputs):
+        outputs = left.outputs[dataset_id], right.outputs[dataset_id]
+        same_columns = outputs[0].schema.keys() == outputs[1].schema.keys()
+        for output in outputs:
+            names = list(ordered_columns(output.schema, output.column_order)) if same_columns else []
+            output.column_order[:] = names
 
 
 def _leave_out_taken_over(before: JobSpec, after: JobSpec, left: JobSpec, right: JobSpec, job: ResolvedJob) -> None:

@@ -28,6 +28,7 @@ from dispatcher.dag.outputs import check_columns, check_output, check_same_decla
 from dispatcher.dag.problems import Findings, Path, clip
 from dispatcher.dag.queries import Query, bound_columns, check_declared
 from dispatcher.dag.sql import Binder
+from kernel.column_types import ordered_columns
 from kernel.dataset_sql import scope_columns
 from traceapi.types.v1.dag_pb2 import CursorSpec, DagSpec, JobSpec, OutputSpec, Storage
 from traceapi.types.v1.scope_pb2 import CursorType
@@ -268,6 +269,7 @@ class JobResolver:
             check_declared(path, effective, columns, self._findings)
         else:
             effective.schema.update(columns)
+            effective.column_order.extend(columns)
 
     def _in_reach(self, dataset_id: str) -> bool:
         """The binder knows the dataset: its columns are known, and it has been added."""
@@ -276,7 +278,7 @@ class JobResolver:
         relation = self._relations.get(dataset_id)
         if relation is None:
             return False
-        schema = dict(relation.spec.schema)
+        schema = ordered_columns(relation.spec.schema, relation.spec.column_order)
         if relation.spec.storage == Storage.STORAGE_NONE and relation.certain:
             schema = scope_columns(enum_word(CursorType.DESCRIPTOR, relation.spec.cursor.type))
         if not schema:
@@ -292,6 +294,7 @@ class JobResolver:
         spec.CopyFrom(effective)
         if self._findings.faulty((*path, "schema")):
             spec.ClearField("schema")
+            spec.ClearField("column_order")
         stored = part.operator is not None
         certain = part.certain and not self._findings.broken(path) and not self._findings.faulty(path)
         if stored and not spec.HasField("cursor") and part.cursor is None:

@@ -47,7 +47,8 @@ class LocalPath:
 class KnownDataset:
     """A dataset that exists in the installation, as its owner's active version declares it.
 
-    `spec.schema` holds the declared columns or, where nothing was declared, those that the first commit froze.
+    `spec.schema` holds the declared columns or, where nothing was declared, those that the first commit froze, and
+    `spec.column_order` their order, where one is recorded.
     `dependencies` are the datasets that its producer reads: for a virtual dataset those that its SQL names.
     `fingerprint` is that of the version now served (32 bytes); it goes into the fingerprints of its readers.
     `version_id` is that version, a uuid.

@@ -13,14 +13,19 @@ _CURSOR_COLUMNS = {
     CursorType.CURSOR_TYPE_TIMESTAMP: ("timestamp",),
     CursorType.CURSOR_TYPE_STRING: ("string",),
 }
+# What an output declares of which nothing is stored.
+_OF_VIRTUAL = frozenset({"schema", "column_order", "description", "column_descriptions"})
+# What several writers of a dataset may say each in its own way.
+_OF_EACH_WRITER = frozenset({"column_order", "description", "column_descriptions", "writers"})
 
 
 def check_output(path: Path, output: OutputSpec, operator: Operator | None, findings: Findings) -> None:
     """Reports what an output declares that its producer cannot give. No operator stands for a virtual node."""
     _check_schema(path, output, findings)
+    _check_column_order(path, output, findings)
     if operator is None:
         for field, _ in output.ListFields():
-            if field.name not in ("schema", "description", "column_descriptions"):
+            if field.name not in _OF_VIRTUAL:
                 message = f"a virtual dataset is never stored, so `{field.name}` means nothing"
                 findings.at_key((*path, field.name), message, "take it out")
         return
@@ -78,6 +83,27 @@ def _check_schema(path: Path, output: OutputSpec, findings: Findings) -> None:
         findings.mark_broken((*path, "schema"))
 
 
+def _check_column_order(path: Path, output: OutputSpec, findings: Findings) -> None:
+    """The order is one of exactly the declared columns."""
+    if not output.column_order or findings.broken((*path, "schema")) or findings.broken((*path, "column_order")):
+        return
+    if not output.schema:
+        message = "`column_order` orders the columns of `schema`, and none are declared"
+        findings.at_key((*path, "column_order"), message, "declare them, or take it out")
+        return
+    seen: set[str] = set()
+    for index, column in enumerate(output.column_order):
+        here: Path = (*path, "column_order", index)
+        if column not in output.schema:
+            _missing_column(here, column, output, findings)
+        elif column in seen:
+            findings.at_value(here, f"the column `{clip(column)}` stands twice in the order", "name it once")
+        seen.add(column)
+    if missing := sorted(output.schema.keys() - seen):
+        shown = ", ".join(f"`{clip(column)}`" for column in missing)
+        findings.at_key((*path, "column_order"), f"the order leaves out {shown}", "name every column, or take it out")
+
+
 def check_columns(path: Path, output: OutputSpec, findings: Findings) -> None:
     """Reports columns that an effective output names and its schema, where it is known, lacks."""
     if not output.schema or findings.broken((*path, "schema")):
@@ -119,7 +145,7 @@ def check_same_declaration(path: Path, first: OutputSpec, second: OutputSpec, fi
     if {first.writers, second.writers} != {Writers.WRITERS_MANY}:
         return  # that is reported, and one of the two declarations will have to go
     for field in OutputSpec.DESCRIPTOR.fields:
-        if field.name in ("description", "column_descriptions", "writers") or findings.broken((*path, field.name)):
+        if field.name in _OF_EACH_WRITER or findings.broken((*path, field.name)):
             continue
         if getattr(first, field.name) != getattr(second, field.name):
             message = f"the jobs that produce `{clip(str(path[-1]))}` declare different values of `{field.name}`"

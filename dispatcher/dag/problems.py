@@ -48,11 +48,14 @@ class Places:
     def __init__(self, text: str = "") -> None:
         self._lines = _LINE_BREAK.split(text) if text else []
         self._places: dict[Path, _Place] = {}
+        self._keys: dict[Path, list[str]] = {}
 
     def add(
         self, path: Path, key: Position, value: Position, text: str | None = None, style: str | None = None
     ) -> None:
         self._places[path] = _Place(key, value, text, style)
+        if path and isinstance(path[-1], str):
+            self._keys.setdefault(path[:-1], []).append(path[-1])
 
     def key(self, path: Path) -> Position:
         """Where the key at `path` stands, or the nearest one above it that is there."""
@@ -62,6 +65,10 @@ class Places:
     def has(self, path: Path) -> bool:
         """Whether the document says something at `path`, be it nothing (`key:`)."""
         return path in self._places
+
+    def keys_below(self, path: Path) -> list[str]:
+        """The keys of the mapping at `path` in the order in which they were read: what is merged in comes last."""
+        return self._keys.get(path, [])
 
     def value(self, path: Path) -> Position:
         """Where the value at `path` begins, or the key of the nearest thing above it that is there."""

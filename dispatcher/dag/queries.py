@@ -56,7 +56,7 @@ def report(path: Path, problem: SqlProblem, findings: Findings) -> None:
 
 
 def bound_columns(query: Query, binder: Binder, findings: Findings) -> dict[str, str] | None:
-    """Columns and types that the query gives, or None after reporting why it gives none that can be kept."""
+    """Columns, in their order, and types that the query gives, or None after reporting why these cannot be kept."""
     answer = binder.bind(query.sql)
     if isinstance(answer, SqlProblem):
         report(query.path, answer, findings)

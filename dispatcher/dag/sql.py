@@ -79,9 +79,9 @@ class Binder:
         self._connection.close()
 
     def add(self, dataset_id: str, schema: Mapping[str, str]) -> None:
-        """Makes an empty relation with these columns, in the order of their names: a mapping has no other."""
+        """Makes an empty relation with these columns, in their order."""
         columns = ", ".join(
-            f"CAST(NULL AS {parse_column_type(schema[name]).duckdb}) AS {quoted(name)}" for name in sorted(schema)
+            f"CAST(NULL AS {parse_column_type(schema[name]).duckdb}) AS {quoted(name)}" for name in schema
         )
         for statement in relation_ddl(dataset_id, f"SELECT {columns} WHERE false"):
             self._connection.execute(statement)

@@ -2,8 +2,8 @@
 
 -- name: known_datasets
 -- All datasets with the declaration that is served, for checking documents.
-select d.dataset_id, d.dag, v.dataset_version_id::text, v.spec, v.schema, coalesce(v.virtual_sql, '') as virtual_sql,
-    v.fingerprint,
+select d.dataset_id, d.dag, v.dataset_version_id::text, v.spec, v.schema, v.column_order,
+    coalesce(v.virtual_sql, '') as virtual_sql, v.fingerprint,
     coalesce((
         select array_agg(u.dependency_id order by u.dependency_id)
         from virtual_dependency u where u.dataset_version_id = v.dataset_version_id
@@ -16,7 +16,7 @@ order by d.dataset_id;
 -- name: list_datasets
 -- By id, with what the served version holds.
 select d.dataset_id, d.dag, v.dataset_version_id::text, v.spec, coalesce(v.virtual_sql, '') as virtual_sql, v.cursor_type,
-    v.schema, v.created_at, h.number, w.cursor_key as watermark,
+    v.schema, v.column_order, v.created_at, h.number, w.cursor_key as watermark,
     coalesce((
         select array_agg(distinct j.job order by j.job)
         from job_output o join job_version j using (job_version_id)
@@ -48,8 +48,8 @@ left join lateral (
 
 -- name: list_versions
 -- A dataset's versions that were ever served, newest first. Indexes dataset_version_of, dag_version_dataset_of.
-select v.dataset_version_id::text, v.dataset_id, v.cursor_type, v.schema, v.created_at, h.number,
-    w.cursor_key as watermark
+select v.dataset_version_id::text, v.dataset_id, v.cursor_type, v.schema, v.column_order, v.created_at,
+    h.number, w.cursor_key as watermark
 from dataset_version v
 join dataset_head h using (dataset_version_id)
 left join watermark w using (dataset_version_id)
@@ -69,14 +69,14 @@ limit %(limit)s;
 -- that was made for small tables from going through all of them.
 with recursive named as (
     select d.dataset_id, v.dataset_version_id, v.spec, coalesce(v.virtual_sql, '') as virtual_sql, v.cursor_type, v.schema,
-        d.dag, 0 as depth
+        v.column_order, d.dag, 0 as depth
     from dataset d
     cross join lateral (select dataset_version_id from pointer where dataset_id = d.dataset_id offset 0) p
     join dataset_version v using (dataset_version_id)
     where d.folded_id = any(%(folded_ids)s::text[])
     union
-    select d.dataset_id, v.dataset_version_id, v.spec, coalesce(v.virtual_sql, ''), v.cursor_type, v.schema, d.dag,
-        n.depth + 1
+    select d.dataset_id, v.dataset_version_id, v.spec, coalesce(v.virtual_sql, ''), v.cursor_type, v.schema,
+        v.column_order, d.dag, n.depth + 1
     from named n
     join virtual_dependency u on u.dataset_version_id = n.dataset_version_id
     join dataset d on d.dataset_id = u.dependency_id
@@ -85,7 +85,8 @@ with recursive named as (
     where n.depth < 100
 )
 select distinct on (n.dataset_id) n.dataset_id, n.dag, n.dataset_version_id::text, n.spec, n.virtual_sql, n.cursor_type,
-    n.schema, h.number, (select cursor_key from watermark w where w.dataset_version_id = n.dataset_version_id) as watermark,
+    n.schema, n.column_order, h.number,
+    (select cursor_key from watermark w where w.dataset_version_id = n.dataset_version_id) as watermark,
     (select deploy_number from deploy_counter)
 from named n
 cross join lateral (select number from dataset_head where dataset_version_id = n.dataset_version_id offset 0) h
@@ -94,7 +95,7 @@ order by n.dataset_id, n.depth;
 -- name: pinned
 -- The same for versions and numbers that were pinned before; what was collected, or is being collected, has no row.
 select v.dataset_id, d.dag, v.dataset_version_id::text, v.spec, coalesce(v.virtual_sql, '') as virtual_sql, v.cursor_type,
-    v.schema, k.number, null::bytea as watermark, 0::bigint as deploy_number
+    v.schema, v.column_order, k.number, null::bytea as watermark, 0::bigint as deploy_number
 from unnest(%(version_ids)s::uuid[], %(numbers)s::bigint[]) as k (dataset_version_id, number)
 join dataset_version v using (dataset_version_id)
 join dataset d using (dataset_id)

@@ -13,6 +13,7 @@ class KnownRow:
     dataset_version_id: str
     spec: bytes
     schema: dict[str, str] | None
+    column_order: list[str] | None
     virtual_sql: str
     fingerprint: bytes
     dependencies: list[str]
@@ -29,6 +30,7 @@ class DatasetRow:
     virtual_sql: str
     cursor_type: int
     schema: dict[str, str] | None
+    column_order: list[str] | None
     created_at: datetime
     number: int
     watermark: bytes | None
@@ -43,6 +45,7 @@ class VersionRow:
     dataset_id: str
     cursor_type: int
     schema: dict[str, str] | None
+    column_order: list[str] | None
     created_at: datetime
     number: int
     watermark: bytes | None
@@ -70,6 +73,7 @@ class PinnedRow:
     virtual_sql: str
     cursor_type: int
     schema: dict[str, str] | None
+    column_order: list[str] | None
     number: int
     watermark: bytes | None
     deploy_number: int

@@ -543,6 +543,7 @@ CREATE TABLE public.dataset_version (
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     condemned_at timestamp with time zone,
     condemned_by text,
+    column_order jsonb,
     CONSTRAINT condemned_by_someone CHECK (((condemned_at IS NULL) = (condemned_by IS NULL))),
     CONSTRAINT dataset_version_fingerprint_check CHECK ((octet_length(fingerprint) = 32)),
     CONSTRAINT dataset_version_schema_digest_check CHECK ((octet_length(schema_digest) = 32))

@@ -23,7 +23,7 @@ def composition_rows(deployable: Deployable, dag_version_id: str, identities: Id
     reads = {**deployable.foreign, **identities.datasets}
     for job in deployable.dag.jobs:
         job_version_id = identities.jobs[job.name]
-        details = job_details(deployable, job, job_version_id, reads)
+        details = job_details(deployable, job, job_version_id, reads, identities.column_orders)
         yield _settings(job, dag_version_id, job_version_id, details.SerializeToString(deterministic=True))
         for item in job.inputs:
             yield BindingRow(

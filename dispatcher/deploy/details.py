@@ -1,6 +1,6 @@
 """JobDetails: a job version as workers need it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dispatcher.dag.model import JobKind, ResolvedInput, ResolvedJob
 from dispatcher.deploy.deployable import Deployable
@@ -8,9 +8,14 @@ from traceapi.types.v1.job_pb2 import JobDetails, JobInput, JobOutput
 
 
 def job_details(
-    deployable: Deployable, job: ResolvedJob, job_version_id: str, versions: Mapping[str, str]
+    deployable: Deployable,
+    job: ResolvedJob,
+    job_version_id: str,
+    versions: Mapping[str, str],
+    column_orders: Mapping[str, Sequence[str]],
 ) -> JobDetails:
-    """`versions` by dataset. What depends on who reads the outputs is filled in at each claim."""
+    """`versions` by dataset, and `column_orders` of those that were there: what a job reads looks as it did, whatever
+    the document says now. What depends on who reads the outputs is filled in at each claim."""
     details = JobDetails(
         job_version_id=job_version_id,
         dag=deployable.name,
@@ -21,7 +26,7 @@ def job_details(
         runtime=job.runtime,
         entrypoint=job.entrypoint,
         bundles={path.path: deployable.bundles[path.path] for path in job.local_paths},
-        inputs=[_input(item, versions) for item in job.inputs],
+        inputs=[_input(item, versions, column_orders) for item in job.inputs],
         outputs=[
             JobOutput(dataset_id=output.dataset_id, dataset_version_id=versions[output.dataset_id], spec=output.spec)
             for output in job.outputs
@@ -36,7 +41,7 @@ def job_details(
     return details
 
 
-def _input(item: ResolvedInput, versions: Mapping[str, str]) -> JobInput:
+def _input(item: ResolvedInput, versions: Mapping[str, str], column_orders: Mapping[str, Sequence[str]]) -> JobInput:
     message = JobInput(
         dataset_id=item.dataset_id,
         dataset_version_id="" if item.virtual_sql else versions[item.dataset_id],
@@ -47,6 +52,7 @@ def _input(item: ResolvedInput, versions: Mapping[str, str]) -> JobInput:
         schema=item.spec.schema,
         virtual_sql=item.virtual_sql,
         indirect=item.indirect,
+        column_order=column_orders.get(item.dataset_id, item.spec.column_order),
     )
     if item.spec.HasField("cursor"):
         message.cursor.CopyFrom(item.spec.cursor)

@@ -145,6 +145,11 @@ select j.job, j.job_version_id::text,
         from job_output o join dataset_version v using (dataset_version_id)
         where o.job_version_id = j.job_version_id
     ), '{}') as outputs,
+    coalesce((
+        select jsonb_object_agg(v.dataset_id, v.column_order)
+        from job_output o join dataset_version v using (dataset_version_id)
+        where o.job_version_id = j.job_version_id and v.column_order is not null
+    ), '{}') as column_orders,
     exists (
         select 1
         from job_output o join dataset_version v using (dataset_version_id)

@@ -42,6 +42,7 @@ class DatasetVersionRow:
     stored: bool
     schema_digest: bytes | None
     schema: Jsonb | None
+    column_order: Jsonb | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,14 +121,14 @@ async def stored_jobs(connection: Connection, dag: str, keys: Mapping[str, bytes
         _sql.stored_jobs, {"dag": dag, "jobs": list(keys), "keys": [keys[job] for job in keys]}
     )
     found = await cursor.fetchall()
-    if condemned := sorted(job for job, _, _, going in found if going):
+    if condemned := sorted(job for job, _, _, _, going in found if going):
         raise TraceError(
             ErrorReason.ERROR_REASON_UNAVAILABLE,
             f"what {', '.join(condemned[:10])} had built before in this form is being collected; deploy again when that"
             " has ended, which `tracectl gc --versions` hastens",
             retry_after=COLLECTED_AFTER,
         )
-    return {job: StoredJob(job_version_id, outputs) for job, job_version_id, outputs, _ in found}
+    return {job: StoredJob(job_version_id, outputs, orders) for job, job_version_id, outputs, orders, _ in found}
 
 
 async def moved_datasets(connection: Connection, versions: Mapping[str, str]) -> list[str]:

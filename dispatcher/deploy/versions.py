@@ -25,7 +25,7 @@ from dispatcher.deploy.rows import (
     Row,
     RunStateRow,
 )
-from kernel.column_types import schema_digest
+from kernel.column_types import ordered_columns, schema_digest
 from traceapi.types.v1.dag_pb2 import LateScopes, Storage
 
 
@@ -35,6 +35,7 @@ class StoredJob:
 
     job_version_id: str
     outputs: Mapping[str, str]  # dataset -> dataset version
+    column_orders: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by dataset, where one is recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Identities:
 
     jobs: Mapping[str, str] = field(default_factory=dict)  # job -> job version
     datasets: Mapping[str, str] = field(default_factory=dict)  # dataset -> dataset version
+    column_orders: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By dataset, of versions that were there: they keep the order that they were made with. Empty for none."""
 
 
 def version_rows(
@@ -57,12 +60,16 @@ def version_rows(
 
     `stored` has those of `jobs` that are there, by name; `before` has all jobs that come earlier.
     """
-    job_ids, dataset_ids = dict(before.jobs), dict(before.datasets)
+    job_ids, dataset_ids, orders = dict(before.jobs), dict(before.datasets), dict(before.column_orders)
     rows: list[Row] = []
     for job in jobs:
         if job.name in stored:
             job_ids[job.name] = stored[job.name].job_version_id
             dataset_ids |= stored[job.name].outputs
+            orders |= {
+                dataset_id: stored[job.name].column_orders.get(dataset_id, ())
+                for dataset_id in stored[job.name].outputs
+            }
             continue
         job_version_id = job_ids[job.name] = new_id()
         rows += [_job_version(deployable, job, job_version_id), RunStateRow(job_version_id, actor)]
@@ -71,7 +78,7 @@ def version_rows(
                 dataset_ids[output.dataset_id] = new_id()
                 rows += _dataset_version(deployable, job, output, dataset_ids[output.dataset_id])
             rows.append(JobOutputRow(job_version_id, dataset_ids[output.dataset_id]))
-    return rows, Identities(job_ids, dataset_ids)
+    return rows, Identities(job_ids, dataset_ids, orders)
 
 
 def _job_version(deployable: Deployable, job: ResolvedJob, job_version_id: str) -> JobVersionRow:
@@ -102,6 +109,7 @@ def _dataset_version(
         stored=job.kind is not JobKind.VIRTUAL and spec.storage != Storage.STORAGE_NONE,
         schema_digest=schema_digest(schema) if schema and output.declared_schema else None,
         schema=Jsonb(schema) if schema else None,
+        column_order=Jsonb(list(ordered_columns(schema, spec.column_order))) if schema else None,
     )
     yield HeadRow(dataset_version_id)
     if job.kind is JobKind.VIRTUAL:

@@ -16,14 +16,16 @@ from unnest(%(job_version_id)s::uuid[], %(actor)s::text[]) as r (job_version_id,
 
 -- name: insert_dataset_versions
 insert into dataset_version (
-    dataset_version_id, dataset_id, fingerprint, spec, virtual_sql, cursor_type, stored, schema_digest, schema
+    dataset_version_id, dataset_id, fingerprint, spec, virtual_sql, cursor_type, stored, schema_digest, schema,
+    column_order
 )
-select dataset_version_id, dataset_id, fingerprint, spec, virtual_sql, cursor_type, stored, schema_digest, schema
+select dataset_version_id, dataset_id, fingerprint, spec, virtual_sql, cursor_type, stored, schema_digest, schema,
+    column_order
 from unnest(
     %(dataset_version_id)s::uuid[], %(dataset_id)s::text[], %(fingerprint)s::bytea[], %(spec)s::bytea[],
     %(virtual_sql)s::text[], %(cursor_type)s::smallint[], %(stored)s::boolean[], %(schema_digest)s::bytea[],
-    %(schema)s::jsonb[]
-) as r (dataset_version_id, dataset_id, fingerprint, spec, virtual_sql, cursor_type, stored, schema_digest, schema);
+    %(schema)s::jsonb[], %(column_order)s::jsonb[]
+) as r (dataset_version_id, dataset_id, fingerprint, spec, virtual_sql, cursor_type, stored, schema_digest, schema, column_order);
 
 -- name: insert_heads
 insert into dataset_head (dataset_version_id)

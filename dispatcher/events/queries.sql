@@ -79,11 +79,13 @@ order by dataset_version_id
 for no key update;
 
 -- name: freeze_schemas
--- The first accepted artifact of an undeclared dataset says what its columns are; the caller holds the row's lock.
+-- The first accepted artifact of an undeclared dataset says what its columns are, and their order where its SQL has not said so before; the
+-- caller holds the row's lock.
 update dataset_version v
-set schema_digest = f.schema_digest, schema = f.schema
-from unnest(%(version_ids)s::uuid[], %(schema_digests)s::bytea[], %(schemas)s::jsonb[])
-    as f (dataset_version_id, schema_digest, schema)
+set schema_digest = f.schema_digest, schema = f.schema,
+    column_order = case when v.column_order <@ f.column_order and v.column_order @> f.column_order then v.column_order else f.column_order end
+from unnest(%(version_ids)s::uuid[], %(schema_digests)s::bytea[], %(schemas)s::jsonb[], %(column_orders)s::jsonb[])
+    as f (dataset_version_id, schema_digest, schema, column_order)
 where v.dataset_version_id = f.dataset_version_id and v.schema_digest is null;
 
 -- name: insert_artifacts

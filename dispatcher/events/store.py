@@ -22,6 +22,7 @@ from dispatcher.events.rows import (
 )
 from dispatcher.events.values import NewArtifact
 from dispatcher.tasks.rows import Emitted
+from kernel.column_types import ordered_columns
 from kernel.scopes import ScopeKey
 
 _sql = Statements.load("dispatcher.events")
@@ -128,8 +129,13 @@ async def freeze_schemas(connection: Connection, schemas: Mapping[str, NewArtifa
             "version_ids": version_ids,
             "schema_digests": [schemas[version_id].schema_digest for version_id in version_ids],
             "schemas": [Jsonb(dict(schemas[version_id].schema)) for version_id in version_ids],
+            "column_orders": [_column_order(schemas[version_id]) for version_id in version_ids],
         },
     )
+
+
+def _column_order(artifact: NewArtifact) -> Jsonb:
+    return Jsonb(list(ordered_columns(artifact.schema, artifact.column_order)))
 
 
 async def insert_artifacts(connection: Connection, publication_id: str, inserts: Sequence[ArtifactInsert]) -> None:

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import struct
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -27,7 +27,8 @@ def max_events_per_emit(consumers: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class NewArtifact:
-    """A file to commit. `schema` is column to type, `scope` the extent of its rows."""
+    """A file to commit. `schema` is column to type, `column_order` empty or its columns, `scope` the extent of its
+    rows."""
 
     artifact_id: str
     dataset_id: str
@@ -39,6 +40,7 @@ class NewArtifact:
     sha256: bytes
     schema_digest: bytes
     schema: Mapping[str, str]
+    column_order: Sequence[str] = ()
 
 
 class NewEvent(NamedTuple):

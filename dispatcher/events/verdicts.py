@@ -14,7 +14,7 @@ from dispatcher.tasks.leases import LockedTask, Refusal
 from dispatcher.tasks.rows import (
     StateRow,
 )
-from kernel.column_types import schema_digest
+from kernel.column_types import is_order_of, schema_digest
 from kernel.scopes import ScopeKey, ScopeKind
 from traceapi.types.v1.errors_pb2 import ErrorReason as Reason
 
@@ -163,6 +163,9 @@ def _check_schema(artifact: NewArtifact, row: JobOutputRow, found: Found, new_sc
     if schema is None:
         if not _digest_fits(artifact):
             _refuse(Reason.ERROR_REASON_INVALID_REQUEST, f"the columns of {artifact.object_key} have another digest")
+        if artifact.column_order and not is_order_of(artifact.column_order, artifact.schema):
+            message = f"the order of the columns of {artifact.object_key} is not one of exactly its columns"
+            _refuse(Reason.ERROR_REASON_INVALID_REQUEST, message)
         schema = new_schemas.setdefault(row.dataset_version_id, artifact.schema_digest)
     if schema != artifact.schema_digest:
         columns = ", ".join(f"{name}: {artifact.schema[name]}" for name in sorted(artifact.schema))

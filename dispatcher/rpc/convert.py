@@ -111,6 +111,7 @@ def _artifact(message: artifact_pb2.Artifact, artifact_id: str) -> NewArtifact:
         sha256=message.sha256,
         schema_digest=message.schema_digest,
         schema=dict(message.schema),
+        column_order=tuple(message.column_order),
     )
 
 

@@ -31,6 +31,7 @@ from dispatcher.rpc.pinning import (
     pin_wish,
 )
 from dispatcher.rpc.query_records import list_query_records, record_queries
+from kernel.column_types import ordered_columns
 from kernel.credentials import Role
 from kernel.errors import TraceError
 from kernel.ids import IdSource
@@ -98,6 +99,7 @@ class DatasetService(DatasetServiceServicer):
                     publication_number=row.number,
                     watermark=cursor_message(row.cursor_type, row.watermark),
                     schema=row.schema or {},
+                    column_order=ordered_columns(row.schema or {}, row.column_order or ()),
                     created_time=convert.timestamp(row.created_at),
                 )
                 for row in found

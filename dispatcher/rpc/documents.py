@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dispatcher.dag.model import KnownDataset, KnownDatasets, Reading
 from dispatcher.dag.reading import read_document, read_spec
 from dispatcher.datasets import store as datasets_store
+from dispatcher.datasets.rows import KnownRow
 from dispatcher.db.pool import Pool, transaction
 from dispatcher.deploy import plans
 from dispatcher.deploy.deployable import Deployable
@@ -40,7 +41,7 @@ async def known_datasets(pool: Pool) -> KnownDatasets:
         KnownDataset(
             dataset_id=row.dataset_id,
             dag=row.dag,
-            spec=_known_spec(row.spec, row.schema),
+            spec=_known_spec(row),
             virtual_sql=row.virtual_sql,
             dependencies=tuple(row.dependencies),
             fingerprint=row.fingerprint,
@@ -102,11 +103,12 @@ async def _require_bundles(pool: Pool, reading: Reading, given: Mapping[str, str
         )
 
 
-def _known_spec(data: bytes, schema: Mapping[str, str] | None) -> OutputSpec:
+def _known_spec(row: KnownRow) -> OutputSpec:
     """The declaration, with the columns that the first commit froze where none were declared."""
-    spec = OutputSpec.FromString(data)
-    if not spec.schema and schema:
-        spec.schema.update(schema)
+    spec = OutputSpec.FromString(row.spec)
+    if not spec.schema and row.schema:
+        spec.schema.update(row.schema)
+        spec.column_order[:] = row.column_order or ()
     return spec
 
 

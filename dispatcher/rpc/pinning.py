@@ -12,6 +12,7 @@ from dispatcher.datasets.rows import (
     Totals,
 )
 from dispatcher.rpc import convert
+from kernel.column_types import ordered_columns
 from kernel.dataset_sql import folded
 from kernel.scopes import cursor_key, cursor_value
 from traceapi.control.v1 import dataset_service_pb2 as pb
@@ -91,6 +92,7 @@ def dataset_message(row: DatasetRow | PinnedRow, totals: Totals | None = None) -
             publication_number=row.number,
             watermark=cursor_message(row.cursor_type, row.watermark),
             schema=row.schema or {},
+            column_order=ordered_columns(row.schema or {}, row.column_order or ()),
         ),
     )
     if totals is not None:

@@ -91,11 +91,12 @@ class VirtualTexts:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One dataset as the engine sees it: views under `names`, the dataset's id first, of what one other field says."""
+    """One dataset as the engine sees it: views under `names`, the dataset's id first, of `paths`, `table` or `sql`, or,
+    without one of these, of no rows. `columns` are name and engine's type in their order; empty where not known."""
 
     names: tuple[str, ...]
     paths: tuple[str, ...] = ()  # Parquet files, absolute, as the cell sees them
-    columns: tuple[tuple[str, str], ...] = ()  # an empty dataset: name and engine's type
+    columns: tuple[tuple[str, str], ...] = ()
     table: int | None = None  # index of a TABLE frame
     sql: str = ""  # a virtual dataset
 

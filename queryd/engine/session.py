@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from kernel.dataset_sql import TableName, folded, line_and_column, quoted, relation_ddl
+from kernel.dataset_sql import TableName, folded, line_and_column, quoted, relation_ddl, without_end
 from queryd.engine.messages import CellLimits, Failure, Job, Relation
 from queryd.engine.parameters import Bound, ParameterError
 from queryd.gate import GateError, check
@@ -206,15 +206,22 @@ def _make(
     selects |= dict.fromkeys(others, f"SELECT * FROM main.{quoted(first)}")  # noqa: S608 - quoted
     for name, select in selects.items():
         view, *bare = relation_ddl(name, select)
-        connection.execute(view)
+        try:
+            connection.execute(view)
+        except duckdb.Error:
+            if not relation.sql or not relation.columns:
+                raise
+            # What it reads may have lost a column since. The text alone gives what is left, or the error.
+            connection.execute(relation_ddl(name, relation.sql)[0])
         if written is None or tuple(map(folded, name.split("."))) in written:
             for statement in bare:  # each view is bound when it is made, which takes as long as it does in the text
                 connection.execute(statement)
 
 
 def _select(connection: duckdb.DuckDBPyConnection, relation: Relation, tables: list[pa.Table]) -> str:
+    names = ", ".join(quoted(name) for name, _ in relation.columns) or "*"
     if relation.sql:
-        return relation.sql
+        return f"SELECT {names} FROM (\n{without_end(relation.sql)}\n)" if relation.columns else relation.sql  # noqa: S608 - quoted
     if relation.table is not None:
         table = tables[relation.table]
         name = f"{quoted(_SCOPES)}.{quoted(str(relation.table))}"
@@ -225,7 +232,7 @@ def _select(connection: duckdb.DuckDBPyConnection, relation: Relation, tables: l
         return f"SELECT * FROM {name}"  # noqa: S608 - quoted
     if relation.paths:
         paths = ", ".join(map(_literal, relation.paths))
-        return f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false, union_by_name = false)"  # noqa: S608 - quoted
+        return f"SELECT {names} FROM read_parquet([{paths}], hive_partitioning = false, union_by_name = false)"  # noqa: S608 - quoted
     columns = ", ".join(f"CAST(NULL AS {type_}) AS {quoted(name)}" for name, type_ in relation.columns)
     return f"SELECT {columns} WHERE false"
 

@@ -27,8 +27,13 @@ _ARROW: dict[str, pa.DataType] = {
 
 
 def arrow_schema(columns: Mapping[str, str], comments: Mapping[str, str], table: Mapping[str, str]) -> pa.Schema:
-    """The columns by name, for the contract gives no order. `table` is what is said of each column about its table."""
-    return pa.schema([_field(name, columns[name], comments.get(name, ""), table) for name in sorted(columns)])
+    """The columns in their order. `table` is what is said of each column about its table."""
+    return pa.schema([_field(name, word, comments.get(name, ""), table) for name, word in columns.items()])
+
+
+def flight_metadata(facts: Mapping[str, str]) -> dict[bytes | str, bytes | str]:
+    """Facts under the names that Flight SQL gives them."""
+    return {f"ARROW:FLIGHT:SQL:{key}": value for key, value in facts.items()}
 
 
 def arrow_type(type_: ColumnType) -> pa.DataType:
@@ -47,6 +52,4 @@ def _field(name: str, word: str, comment: str, table: Mapping[str, str]) -> "pa.
         metadata |= {"PRECISION": str(type_.precision), "SCALE": str(type_.scale)}
     if comment:
         metadata["REMARKS"] = comment
-    return pa.field(
-        name, arrow_type(type_), metadata={f"ARROW:FLIGHT:SQL:{key}": value for key, value in metadata.items()}
-    )
+    return pa.field(name, arrow_type(type_), metadata=flight_metadata(metadata))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 from arrow_flight import flight_sql_pb2 as sql
 
-from queryd.flight.arrow_types import arrow_schema
+from queryd.columns import known_columns
+from queryd.flight.arrow_types import arrow_schema, flight_metadata
 from traceapi.types.v1.dataset_pb2 import Dataset
 
 _TABLE, _VIEW = "TABLE", "VIEW"
@@ -113,10 +114,12 @@ def tables(datasets: Iterable[Dataset], command: sql.CommandGetTables) -> pa.Tab
 
 
 def _columns(dataset: Dataset, name: TableName) -> bytes:
-    """Declared, or frozen by the first rows; none before."""
-    columns = dataset.spec.schema or dataset.served_version.schema
+    """Its columns as far as they are known, with what is said of them and of the dataset."""
     about = {"DB_SCHEMA_NAME": name.schema, "TABLE_NAME": name.table}
-    return arrow_schema(columns, dataset.spec.column_descriptions, about).serialize().to_pybytes()
+    schema = arrow_schema(known_columns(dataset), dataset.spec.column_descriptions, about)
+    if dataset.spec.description:
+        schema = schema.with_metadata(flight_metadata({**about, "REMARKS": dataset.spec.description}))
+    return schema.serialize().to_pybytes()
 
 
 def _no_catalog(command: sql.CommandGetDbSchemas | sql.CommandGetTables) -> bool:

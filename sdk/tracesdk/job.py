@@ -1,6 +1,6 @@
 """The job that a process serves: what the wrapper's answer to Attach says, parsed once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,23 +18,26 @@ _EXACT_INTEGER = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A dataset that the job reads. `virtual_sql` is empty but for a virtual dataset."""
+    """A dataset that the job reads. `virtual_sql` is empty but for a virtual dataset. `schema` is in the order of the
+    columns; `column_order` has their names where that order is on record, and is empty where it is by name."""
 
     dataset: str
     trigger: bool
     schema: Mapping[str, str]
     cursor_column: str
     virtual_sql: str
+    column_order: tuple[str, ...] = ()
 
     @classmethod
     def from_message(cls, message: JobInput) -> Self:
-        column, sql = message.cursor.column, message.virtual_sql
-        return cls(message.dataset_id, message.trigger, dict(message.schema), column, sql)
+        schema = _ordered(message.schema, message.column_order)
+        column, sql, order = message.cursor.column, message.virtual_sql, tuple(message.column_order)
+        return cls(message.dataset_id, message.trigger, schema, column, sql, order)
 
 
 @dataclass(frozen=True, slots=True)
 class OutputDataset:
-    """A dataset that the job produces. `schema` is empty where nothing is declared."""
+    """A dataset that the job produces. `schema` is in the order of the columns, and empty where nothing is declared."""
 
     dataset: str
     stored: bool
@@ -50,7 +53,7 @@ class OutputDataset:
         return cls(
             message.dataset_id,
             stored,
-            dict(spec.schema),
+            _ordered(spec.schema, spec.column_order),
             cursor.column,
             CursorType.from_message(cursor.type),
         )
@@ -115,6 +118,11 @@ class Job:
                 "use task.write(dataset, table) and task.emit(dataset, output=...)"
             )
         return stored[0]
+
+
+def _ordered(schema: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
+    """The columns in their order; a message's map has none, so by name where none is said."""
+    return {name: schema[name] for name in order or sorted(schema) if name in schema}
 
 
 def _listed(outputs: Mapping[str, OutputDataset]) -> str:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kernel.column_types import parse_column_type, schema_digest
+from kernel.column_types import is_order_of, ordered_columns, parse_column_type, schema_digest
 
 ARROW: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
@@ -94,3 +94,15 @@ def test_the_digest_does_not_depend_on_order_or_spelling() -> None:
 def test_a_column_name_that_could_hide_another_column_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="column name"):
         schema_digest({name: "bool"})
+
+
+@pytest.mark.parametrize("order", [[], ["b"], ["b", "a", "b"], ["b", "b"], ["b", "c"], ["b", "a", "c"]])
+def test_what_does_not_name_each_column_once_is_no_order(order: list[str]) -> None:
+    schema = {"b": "int64", "a": "string"}
+    assert not is_order_of(order, schema)
+    assert list(ordered_columns(schema, order).items()) == [("a", "string"), ("b", "int64")]
+
+
+@pytest.mark.parametrize("order", [["b", "a"], ["a", "b"]])
+def test_columns_have_the_order_that_is_recorded(order: list[str]) -> None:
+    assert list(ordered_columns({"a": "string", "b": "int64"}, order)) == order

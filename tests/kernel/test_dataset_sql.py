@@ -18,6 +18,7 @@ from kernel.dataset_sql import (
     scope_columns,
     single_select_problem,
     table_names,
+    without_end,
 )
 
 
@@ -179,3 +180,24 @@ def test_any_text_is_answered(sql: str) -> None:
     else:
         assert problem.line >= 1
         assert problem.column >= 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("select 1", "select 1"),
+        ("select 1;", "select 1"),
+        ("select 'é;' ; ; -- ü;\n", "select 'é;' "),
+        ("select 1 -- one;", "select 1 -- one;"),
+        ("select 1 /* ; */ ; /* ; */", "select 1 /* ; */ "),
+        ("", ""),
+    ],
+)
+def test_what_ends_a_statement_is_taken_off(sql: str, expected: str) -> None:
+    assert without_end(sql) == expected
+
+
+@pytest.mark.parametrize("end", ["", ";", " ; -- done", " -- done; or not", "/* ; */;"])
+def test_a_statement_without_its_end_stands_in_parentheses(end: str) -> None:
+    sql = without_end("select 1 as a, 2 as b" + end)
+    assert duckdb.execute(f"select b, a from (\n{sql}\n)").fetchall() == [(2, 1)]

@@ -22,6 +22,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> FakeDatasets:
     made.add(
         "eth.blocks",
         schema={"number": "int64", "difficulty": "decimal(38,0)", "time": "timestamp", "miner": "string"},
+        description="The blocks of a small chain.",
         column_descriptions={"number": "Height in the chain."},
     )
     for first in (0, 5):
@@ -31,7 +32,13 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> FakeDatasets:
     made.publish("eth.transactions", pa.table({"block": [0, 0, 3, 9], "value": [1, 2, 3, 4]}))
     made.add("eth.block_ranges", storage=Storage.STORAGE_NONE)
     made.emit("eth.block_ranges", [range_event(0, 4, 5), range_event(5, 9, 5), range_event(5, 9, 4, revision=1)])
-    made.add("eth.miners", virtual_sql='select miner, count(*) as blocks from "eth.blocks" group by miner')
+    made.add(
+        "eth.miners",
+        virtual_sql='select miner, count(*) as blocks from "eth.blocks" group by miner',
+        schema={"miner": "string", "blocks": "int64"},
+        description="Who made how many blocks.",
+        column_descriptions={"blocks": "How many it made."},
+    )
     made.add("eth.busiest", virtual_sql="select * from eth.miners order by blocks desc, miner limit 1")
     made.add("eth.empty", schema={"number": "int64", "fee": "decimal(20,2)", "tags": "list<string>", "at": "timestamp"})
     made.add("eth.unknown")

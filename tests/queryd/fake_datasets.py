@@ -105,15 +105,23 @@ class FakeDatasets(DatasetServiceServicer):
         storage: Storage.ValueType = Storage.STORAGE_PARQUET,
         cursor_type: CursorType.ValueType = CURSOR_TYPE_INT64,
         virtual_sql: str = "",
+        description: str = "",
         column_descriptions: Mapping[str, str] | None = None,
+        column_order: Sequence[str] | None = None,
     ) -> Self:
+        """`column_order` is that of `schema` where nothing else is said; empty for a version without a record of it."""
         cursor = CursorSpec(column="number", type=cursor_type) if cursor_type else None
         dataset = Dataset(
             dataset_id=dataset_id,
             dag="test",
             served_version_id=str(uuid.uuid4()),
             spec=OutputSpec(
-                storage=storage, cursor=cursor, schema=schema or {}, column_descriptions=column_descriptions or {}
+                storage=storage,
+                cursor=cursor,
+                schema=schema or {},
+                column_order=list(schema or {}) if column_order is None else column_order,
+                description=description,
+                column_descriptions=column_descriptions or {},
             ),
             virtual_sql=virtual_sql,
         )

@@ -114,3 +114,20 @@ async def test_only_inputs_of_the_job_can_be_read(stack: Stack) -> None:
         hidden = await _told(stack, reads("numbers", indirect=True), 1, 3)
     assert "DATASET_NOT_READ" in other.failures[0].message
     assert "DATASET_NOT_READ" in hidden.failures[0].message
+
+
+async def test_columns_are_read_in_the_order_of_the_dataset_version(stack: Stack) -> None:
+    """And a file says in which order it has them, for a dataset of which nobody declared any."""
+    schema = {"number": "int64", "word": "string"}
+    orders = ["number", "word"], ["word", "number"]
+    found = []
+    async with running_wrapper(stack):
+        await _filled(stack, (1, 3))
+        for order in orders:
+            read = reads("numbers", schema=schema, column_order=order)
+            found.append(_found(await _told(stack, read, 2, 2)))
+    assert found == ['[{"number": 2, "word": "w2"}]', '[{"word": "w2", "number": 2}]']
+    (artifact,) = {
+        one.artifact.key: one.artifact for one in stack.dispatcher.events_of("numbers") if one.artifact
+    }.values()
+    assert list(artifact.column_order) == ["number", "word"]

@@ -20,6 +20,8 @@ _BATCH_ROWS = 65_536
 _MEMORY_SHARE = 0.75  # of the attempt's memory; the rest is the process'
 # DuckDB's own: under these a bare name would not be the dataset.
 _RESERVED = frozenset({"main", "temp", "system", "memory", "information_schema", "pg_catalog"})
+# No dataset's id holds a control character, so no input meets these names.
+_UNORDERED = "\x01"
 _SETTINGS: Mapping[str, str] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -56,11 +58,11 @@ class Sql(Operator):
         for relation in relations:
             connection.register(relation.dataset, relation)
             self._make_bare_form(connection, relation.dataset)
-        waiting = {name: one.virtual_sql for name, one in self._inputs.items() if one.virtual_sql}
+        waiting = {name: one for name, one in self._inputs.items() if one.virtual_sql}
         while waiting:  # a view must come after those that it reads
             for name in list(waiting):
                 try:
-                    connection.execute(f"CREATE TEMP VIEW {_quoted(name)} AS {waiting[name]}")
+                    _make_view(connection, waiting[name])
                 except duckdb.CatalogException as error:
                     missing = error
                 else:
@@ -130,6 +132,18 @@ def mentioned_inputs(sql: str, inputs: Mapping[str, Input]) -> dict[str, Input]:
                 if one.virtual_sql:
                     texts.append(one.virtual_sql)
     return found
+
+
+def _make_view(connection: duckdb.DuckDBPyConnection, virtual: Input) -> None:
+    """A virtual dataset with its columns in their order, where one is on record: its document may declare another than
+    its SQL gives."""
+    name = _quoted(virtual.dataset)
+    if not virtual.column_order:
+        connection.execute(f"CREATE TEMP VIEW {name} AS {virtual.virtual_sql}")
+        return
+    columns, unordered = ", ".join(map(_quoted, virtual.column_order)), _quoted(_UNORDERED + virtual.dataset)
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW {unordered} AS {virtual.virtual_sql}")
+    connection.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM {unordered}")  # noqa: S608 -- quoted
 
 
 def _open_engine(memory_bytes: int) -> duckdb.DuckDBPyConnection:

@@ -189,6 +189,7 @@ class OutputUpload:
         self._artifact.size_bytes = path.stat().st_size
         self._artifact.schema_digest = schema_digest(self._reader.words)
         self._artifact.schema.update(self._reader.words)
+        self._artifact.column_order.extend(self._reader.words)
         return path
 
     def _remove(self) -> None:

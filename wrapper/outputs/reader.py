@@ -41,7 +41,7 @@ class OutputReader:
         self._arriving: pa.Schema | None = None
         self._schema: pa.Schema | None = None
         self.words: dict[str, str] = {}
-        """The columns, in the words of a document, once the schema has arrived."""
+        """The columns in their order, in the words of a document, once the schema has arrived."""
 
     @property
     def schema(self) -> pa.Schema:

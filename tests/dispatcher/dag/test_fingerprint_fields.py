@@ -150,7 +150,11 @@ def messages(message: Message, of: Descriptor | None) -> Iterator[Any]:
 def edit(draw: st.DrawFn, message: Any, field: FieldDescriptor) -> None:
     """Gives the field, which is stated, another value than it has."""
     value = getattr(message, field.name)
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+    if field.name == "schema":
+        message.ClearField("column_order")  # it is that of exactly these columns
+    if field.name == "column_order":
+        value[:] = value[::-1]
+    elif field.message_type is not None and field.message_type.GetOptions().map_entry:
         _edit_map(draw, value)
     elif field.message_type is not None and field.message_type.name == "Struct":
         _edit_config(draw, value)

@@ -48,6 +48,19 @@ def test_a_dataset_may_be_read_several_times_and_beside_others() -> None:
     assert rows(sql + " order by number;") == [{"number": 3, "miner": "a"}, {"number": 4, "miner": "c"}]
 
 
+def test_a_virtual_input_has_its_recorded_order_and_not_that_of_its_text() -> None:
+    details = job("select * from v.x", virtual={"v.x": "select 1 as a, 2 as b;", "v.y": "select 1"})
+    (virtual,) = (one for one in details.inputs if one.dataset_id == "v.x")
+
+    def names() -> list[str]:
+        return run_task(Sql, scope=Scope.between(1, 4), inputs=_INPUTS, job=details).outputs["out"].schema.names
+
+    assert names() == ["a", "b"], "where none is recorded, as the text has it"
+    virtual.schema.update({"a": "int32", "b": "int32"})
+    virtual.column_order[:] = ["b", "a"]
+    assert names() == ["b", "a"]
+
+
 def test_the_output_is_one_file_about_the_tasks_scope() -> None:
     result = run("select * from eth.blocks")
     (event,) = result.events

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from traceapi.types.v1 import scope_pb2 as traceapi_dot_types_dot_v1_dot_scope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n traceapi/types/v1/artifact.proto\x12\x11traceapi.types.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtraceapi/types/v1/scope.proto\"\xae\x05\n\x08\x41rtifact\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12)\n\ndataset_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05 \x01(\xff\x01R\tdatasetId\x12,\n\x12\x64\x61taset_version_id\x18\x03 \x01(\tR\x10\x64\x61tasetVersionId\x12\x44\n\x03key\x18\x04 \x01(\tB2\xbaH/r- \x01(\x80\x04\x32&^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$R\x03key\x12\x36\n\x05scope\x18\x05 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeB\x06\xbaH\x03\xc8\x01\x01R\x05scope\x12\x1b\n\trow_count\x18\x06 \x01(\x04R\x08rowCount\x12\x1d\n\nsize_bytes\x18\x07 \x01(\x04R\tsizeBytes\x12\x1f\n\x06sha256\x18\x08 \x01(\x0c\x42\x07\xbaH\x04z\x02h R\x06sha256\x12,\n\rschema_digest\x18\t \x01(\x0c\x42\x07\xbaH\x04z\x02h R\x0cschemaDigest\x12J\n\x06schema\x18\n \x03(\x0b\x32\'.traceapi.types.v1.Artifact.SchemaEntryB\t\xbaH\x06\x9a\x01\x03\x10\xd0\x0fR\x06schema\x12-\n\x12publication_number\x18\x0b \x01(\x04R\x11publicationNumber\x12(\n\x10producer_task_id\x18\x0c \x01(\tR\x0eproducerTaskId\x12?\n\raccepted_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x61\x63\x63\x65ptedTime\x1a\x39\n\x0bSchemaEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n traceapi/types/v1/artifact.proto\x12\x11traceapi.types.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dtraceapi/types/v1/scope.proto\"\xdc\x05\n\x08\x41rtifact\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12)\n\ndataset_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05 \x01(\xff\x01R\tdatasetId\x12,\n\x12\x64\x61taset_version_id\x18\x03 \x01(\tR\x10\x64\x61tasetVersionId\x12\x44\n\x03key\x18\x04 \x01(\tB2\xbaH/r- \x01(\x80\x04\x32&^[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*$R\x03key\x12\x36\n\x05scope\x18\x05 \x01(\x0b\x32\x18.traceapi.types.v1.ScopeB\x06\xbaH\x03\xc8\x01\x01R\x05scope\x12\x1b\n\trow_count\x18\x06 \x01(\x04R\x08rowCount\x12\x1d\n\nsize_bytes\x18\x07 \x01(\x04R\tsizeBytes\x12\x1f\n\x06sha256\x18\x08 \x01(\x0c\x42\x07\xbaH\x04z\x02h R\x06sha256\x12,\n\rschema_digest\x18\t \x01(\x0c\x42\x07\xbaH\x04z\x02h R\x0cschemaDigest\x12J\n\x06schema\x18\n \x03(\x0b\x32\'.traceapi.types.v1.Artifact.SchemaEntryB\t\xbaH\x06\x9a\x01\x03\x10\xd0\x0fR\x06schema\x12-\n\x12publication_number\x18\x0b \x01(\x04R\x11publicationNumber\x12(\n\x10producer_task_id\x18\x0c \x01(\tR\x0eproducerTaskId\x12?\n\raccepted_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x61\x63\x63\x65ptedTime\x12,\n\x0c\x63olumn_order\x18\x0e \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xd0\x0fR\x0b\x63olumnOrder\x1a\x39\n\x0bSchemaEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,8 +48,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARTIFACT'].fields_by_name['schema_digest']._serialized_options = b'\272H\004z\002h '
   _globals['_ARTIFACT'].fields_by_name['schema']._loaded_options = None
   _globals['_ARTIFACT'].fields_by_name['schema']._serialized_options = b'\272H\006\232\001\003\020\320\017'
+  _globals['_ARTIFACT'].fields_by_name['column_order']._loaded_options = None
+  _globals['_ARTIFACT'].fields_by_name['column_order']._serialized_options = b'\272H\006\222\001\003\020\320\017'
   _globals['_ARTIFACT']._serialized_start=149
-  _globals['_ARTIFACT']._serialized_end=835
-  _globals['_ARTIFACT_SCHEMAENTRY']._serialized_start=778
-  _globals['_ARTIFACT_SCHEMAENTRY']._serialized_end=835
+  _globals['_ARTIFACT']._serialized_end=881
+  _globals['_ARTIFACT_SCHEMAENTRY']._serialized_start=824
+  _globals['_ARTIFACT_SCHEMAENTRY']._serialized_end=881
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,7 @@ class Artifact(_message.Message):
     PUBLICATION_NUMBER_FIELD_NUMBER: _builtins.int
     PRODUCER_TASK_ID_FIELD_NUMBER: _builtins.int
     ACCEPTED_TIME_FIELD_NUMBER: _builtins.int
+    COLUMN_ORDER_FIELD_NUMBER: _builtins.int
     artifact_id: _builtins.str
     """Identity, a uuid. Set by the dispatcher."""
     dataset_id: _builtins.str
@@ -91,6 +92,10 @@ class Artifact(_message.Message):
     def accepted_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted. Set by the dispatcher, database clock."""
 
+    @_builtins.property
+    def column_order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns of the file in their order: each name of `schema` once, or empty, which stands for by name; frozen with `schema`."""
+
     def __init__(
         self,
         *,
@@ -107,10 +112,11 @@ class Artifact(_message.Message):
         publication_number: _builtins.int = ...,
         producer_task_id: _builtins.str = ...,
         accepted_time: _timestamp_pb2.Timestamp | None = ...,
+        column_order: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_time", b"accepted_time", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_time", b"accepted_time", "artifact_id", b"artifact_id", "dataset_id", b"dataset_id", "dataset_version_id", b"dataset_version_id", "key", b"key", "producer_task_id", b"producer_task_id", "publication_number", b"publication_number", "row_count", b"row_count", "schema", b"schema", "schema_digest", b"schema_digest", "scope", b"scope", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_time", b"accepted_time", "artifact_id", b"artifact_id", "column_order", b"column_order", "dataset_id", b"dataset_id", "dataset_version_id", b"dataset_version_id", "key", b"key", "producer_task_id", b"producer_task_id", "publication_number", b"publication_number", "row_count", b"row_count", "schema", b"schema", "schema_digest", b"schema_digest", "scope", b"scope", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -491,6 +491,7 @@ class OutputSpec(_message.Message):
     WRITERS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     COLUMN_DESCRIPTIONS_FIELD_NUMBER: _builtins.int
+    COLUMN_ORDER_FIELD_NUMBER: _builtins.int
     storage: Global___Storage.ValueType
     """Where its rows are kept."""
     update: Global___UpdateMode.ValueType
@@ -521,6 +522,14 @@ class OutputSpec(_message.Message):
     def column_descriptions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Column name to what the column holds, in a sentence; catalogues show it. Not every column needs one."""
 
+    @_builtins.property
+    def column_order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The order of the columns, wherever they are listed: each name of `schema` once. A map keeps none, so whoever makes this message says it
+        here; in YAML it is the order in which `schema` is written, where this is not stated. Empty: by name. A dataset version keeps the order
+        that it was made with. Not in the fingerprint, for the same columns in another order hold the same rows: another order alone builds
+        nothing, and holds for the next version that is built.
+        """
+
     def __init__(
         self,
         *,
@@ -533,10 +542,11 @@ class OutputSpec(_message.Message):
         writers: Global___Writers.ValueType = ...,
         description: _builtins.str = ...,
         column_descriptions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        column_order: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["column_descriptions", b"column_descriptions", "cursor", b"cursor", "description", b"description", "schema", b"schema", "sort", b"sort", "storage", b"storage", "unique_key", b"unique_key", "update", b"update", "writers", b"writers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column_descriptions", b"column_descriptions", "column_order", b"column_order", "cursor", b"cursor", "description", b"description", "schema", b"schema", "sort", b"sort", "storage", b"storage", "unique_key", b"unique_key", "update", b"update", "writers", b"writers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from traceapi.types.v1 import dag_pb2 as traceapi_dot_types_dot_v1_dot_dag__pb2
 from traceapi.types.v1 import scope_pb2 as traceapi_dot_types_dot_v1_dot_scope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftraceapi/types/v1/dataset.proto\x12\x11traceapi.types.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btraceapi/types/v1/dag.proto\x1a\x1dtraceapi/types/v1/scope.proto\"\xa9\x02\n\x07\x44\x61taset\x12\x1d\n\ndataset_id\x18\x01 \x01(\tR\tdatasetId\x12\x10\n\x03\x64\x61g\x18\x02 \x01(\tR\x03\x64\x61g\x12*\n\x11served_version_id\x18\x03 \x01(\tR\x0fservedVersionId\x12\x31\n\x04spec\x18\x04 \x01(\x0b\x32\x1d.traceapi.types.v1.OutputSpecR\x04spec\x12\x1f\n\x0bvirtual_sql\x18\x05 \x01(\tR\nvirtualSql\x12#\n\rproducer_jobs\x18\x06 \x03(\tR\x0cproducerJobs\x12H\n\x0eserved_version\x18\x07 \x01(\x0b\x32!.traceapi.types.v1.DatasetVersionR\rservedVersion\"\x8f\x04\n\x0e\x44\x61tasetVersion\x12,\n\x12\x64\x61taset_version_id\x18\x01 \x01(\tR\x10\x64\x61tasetVersionId\x12\x1d\n\ndataset_id\x18\x02 \x01(\tR\tdatasetId\x12-\n\x12publication_number\x18\x03 \x01(\x04R\x11publicationNumber\x12<\n\twatermark\x18\x04 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorValueR\twatermark\x12\x1f\n\x0b\x65vent_count\x18\x05 \x01(\x04R\neventCount\x12%\n\x0e\x61rtifact_count\x18\x06 \x01(\x04R\rartifactCount\x12\x1b\n\trow_count\x18\x07 \x01(\x04R\x08rowCount\x12\x1d\n\nsize_bytes\x18\x08 \x01(\x04R\tsizeBytes\x12\x45\n\x06schema\x18\t \x03(\x0b\x32-.traceapi.types.v1.DatasetVersion.SchemaEntryR\x06schema\x12=\n\x0c\x63reated_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\x1a\x39\n\x0bSchemaEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x88\x01\n\nDatasetPin\x12\x1d\n\ndataset_id\x18\x01 \x01(\tR\tdatasetId\x12,\n\x12\x64\x61taset_version_id\x18\x02 \x01(\tR\x10\x64\x61tasetVersionId\x12-\n\x12publication_number\x18\x03 \x01(\x04R\x11publicationNumber\"\xc5\x01\n\x03Pin\x12\x1f\n\x06pin_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x05pinId\x12#\n\rdeploy_number\x18\x02 \x01(\x04R\x0c\x64\x65ployNumber\x12\x39\n\x08\x64\x61tasets\x18\x03 \x03(\x0b\x32\x1d.traceapi.types.v1.DatasetPinR\x08\x64\x61tasets\x12=\n\x0c\x65xpires_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\"z\n\x0c\x43ursorBounds\x12\x34\n\x05lower\x18\x01 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorValueR\x05lower\x12\x34\n\x05upper\x18\x02 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorValueR\x05upperb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftraceapi/types/v1/dataset.proto\x12\x11traceapi.types.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btraceapi/types/v1/dag.proto\x1a\x1dtraceapi/types/v1/scope.proto\"\xa9\x02\n\x07\x44\x61taset\x12\x1d\n\ndataset_id\x18\x01 \x01(\tR\tdatasetId\x12\x10\n\x03\x64\x61g\x18\x02 \x01(\tR\x03\x64\x61g\x12*\n\x11served_version_id\x18\x03 \x01(\tR\x0fservedVersionId\x12\x31\n\x04spec\x18\x04 \x01(\x0b\x32\x1d.traceapi.types.v1.OutputSpecR\x04spec\x12\x1f\n\x0bvirtual_sql\x18\x05 \x01(\tR\nvirtualSql\x12#\n\rproducer_jobs\x18\x06 \x03(\tR\x0cproducerJobs\x12H\n\x0eserved_version\x18\x07 \x01(\x0b\x32!.traceapi.types.v1.DatasetVersionR\rservedVersion\"\xb2\x04\n\x0e\x44\x61tasetVersion\x12,\n\x12\x64\x61taset_version_id\x18\x01 \x01(\tR\x10\x64\x61tasetVersionId\x12\x1d\n\ndataset_id\x18\x02 \x01(\tR\tdatasetId\x12-\n\x12publication_number\x18\x03 \x01(\x04R\x11publicationNumber\x12<\n\twatermark\x18\x04 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorValueR\twatermark\x12\x1f\n\x0b\x65vent_count\x18\x05 \x01(\x04R\neventCount\x12%\n\x0e\x61rtifact_count\x18\x06 \x01(\x04R\rartifactCount\x12\x1b\n\trow_count\x18\x07 \x01(\x04R\x08rowCount\x12\x1d\n\nsize_bytes\x18\x08 \x01(\x04R\tsizeBytes\x12\x45\n\x06schema\x18\t \x03(\x0b\x32-.traceapi.types.v1.DatasetVersion.SchemaEntryR\x06schema\x12=\n\x0c\x63reated_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63reatedTime\x12!\n\x0c\x63olumn_order\x18\x0b \x03(\tR\x0b\x63olumnOrder\x1a\x39\n\x0bSchemaEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x88\x01\n\nDatasetPin\x12\x1d\n\ndataset_id\x18\x01 \x01(\tR\tdatasetId\x12,\n\x12\x64\x61taset_version_id\x18\x02 \x01(\tR\x10\x64\x61tasetVersionId\x12-\n\x12publication_number\x18\x03 \x01(\x04R\x11publicationNumber\"\xc5\x01\n\x03Pin\x12\x1f\n\x06pin_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x05pinId\x12#\n\rdeploy_number\x18\x02 \x01(\x04R\x0c\x64\x65ployNumber\x12\x39\n\x08\x64\x61tasets\x18\x03 \x03(\x0b\x32\x1d.traceapi.types.v1.DatasetPinR\x08\x64\x61tasets\x12=\n\x0c\x65xpires_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x65xpiresTime\"z\n\x0c\x43ursorBounds\x12\x34\n\x05lower\x18\x01 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorValueR\x05lower\x12\x34\n\x05upper\x18\x02 \x01(\x0b\x32\x1e.traceapi.types.v1.CursorValueR\x05upperb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,13 +42,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASET']._serialized_start=177
   _globals['_DATASET']._serialized_end=474
   _globals['_DATASETVERSION']._serialized_start=477
-  _globals['_DATASETVERSION']._serialized_end=1004
-  _globals['_DATASETVERSION_SCHEMAENTRY']._serialized_start=947
-  _globals['_DATASETVERSION_SCHEMAENTRY']._serialized_end=1004
-  _globals['_DATASETPIN']._serialized_start=1007
-  _globals['_DATASETPIN']._serialized_end=1143
-  _globals['_PIN']._serialized_start=1146
-  _globals['_PIN']._serialized_end=1343
-  _globals['_CURSORBOUNDS']._serialized_start=1345
-  _globals['_CURSORBOUNDS']._serialized_end=1467
+  _globals['_DATASETVERSION']._serialized_end=1039
+  _globals['_DATASETVERSION_SCHEMAENTRY']._serialized_start=982
+  _globals['_DATASETVERSION_SCHEMAENTRY']._serialized_end=1039
+  _globals['_DATASETPIN']._serialized_start=1042
+  _globals['_DATASETPIN']._serialized_end=1178
+  _globals['_PIN']._serialized_start=1181
+  _globals['_PIN']._serialized_end=1378
+  _globals['_CURSORBOUNDS']._serialized_start=1380
+  _globals['_CURSORBOUNDS']._serialized_end=1502
 # @@protoc_insertion_point(module_scope)

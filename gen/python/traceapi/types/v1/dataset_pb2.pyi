@@ -109,6 +109,7 @@ class DatasetVersion(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
     CREATED_TIME_FIELD_NUMBER: _builtins.int
+    COLUMN_ORDER_FIELD_NUMBER: _builtins.int
     dataset_version_id: _builtins.str
     """Identity, a uuid; names its place in the artifact store."""
     dataset_id: _builtins.str
@@ -135,6 +136,12 @@ class DatasetVersion(_message.Message):
     def created_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def column_order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns in their order: each name of `schema` once. As it was declared, or as the SQL or the first file gave it; by name where the
+        version is older than the record of it. It never changes.
+        """
+
     def __init__(
         self,
         *,
@@ -148,10 +155,11 @@ class DatasetVersion(_message.Message):
         size_bytes: _builtins.int = ...,
         schema: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         created_time: _timestamp_pb2.Timestamp | None = ...,
+        column_order: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "watermark", b"watermark"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_count", b"artifact_count", "created_time", b"created_time", "dataset_id", b"dataset_id", "dataset_version_id", b"dataset_version_id", "event_count", b"event_count", "publication_number", b"publication_number", "row_count", b"row_count", "schema", b"schema", "size_bytes", b"size_bytes", "watermark", b"watermark"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_count", b"artifact_count", "column_order", b"column_order", "created_time", b"created_time", "dataset_id", b"dataset_id", "dataset_version_id", b"dataset_version_id", "event_count", b"event_count", "publication_number", b"publication_number", "row_count", b"row_count", "schema", b"schema", "size_bytes", b"size_bytes", "watermark", b"watermark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

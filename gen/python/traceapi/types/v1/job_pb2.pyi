@@ -58,6 +58,7 @@ class JobInput(_message.Message):
     SCHEMA_FIELD_NUMBER: _builtins.int
     VIRTUAL_SQL_FIELD_NUMBER: _builtins.int
     INDIRECT_FIELD_NUMBER: _builtins.int
+    COLUMN_ORDER_FIELD_NUMBER: _builtins.int
     dataset_id: _builtins.str
     """The dataset."""
     dataset_version_id: _builtins.str
@@ -82,6 +83,12 @@ class JobInput(_message.Message):
     def schema(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Declared or frozen columns; empty while unknown."""
 
+    @_builtins.property
+    def column_order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns in the order of the dataset version: each name of `schema` once. Empty where none is recorded: by name, and for a virtual
+        dataset as its SQL gives them.
+        """
+
     def __init__(
         self,
         *,
@@ -95,10 +102,11 @@ class JobInput(_message.Message):
         schema: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         virtual_sql: _builtins.str = ...,
         indirect: _builtins.bool = ...,
+        column_order: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "dataset_id", b"dataset_id", "dataset_version_id", b"dataset_version_id", "indirect", b"indirect", "lookback", b"lookback", "schema", b"schema", "storage", b"storage", "trigger", b"trigger", "virtual_sql", b"virtual_sql", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column_order", b"column_order", "cursor", b"cursor", "dataset_id", b"dataset_id", "dataset_version_id", b"dataset_version_id", "indirect", b"indirect", "lookback", b"lookback", "schema", b"schema", "storage", b"storage", "trigger", b"trigger", "virtual_sql", b"virtual_sql", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file traceapi/types/v1/artifact.proto.
  */
 export const file_traceapi_types_v1_artifact: GenFile = /*@__PURE__*/
-  fileDesc("CiB0cmFjZWFwaS90eXBlcy92MS9hcnRpZmFjdC5wcm90bxIRdHJhY2VhcGkudHlwZXMudjEiiQQKCEFydGlmYWN0EhMKC2FydGlmYWN0X2lkGAEgASgJEh4KCmRhdGFzZXRfaWQYAiABKAlCCrpIB3IFIAEo/wESGgoSZGF0YXNldF92ZXJzaW9uX2lkGAMgASgJEj8KA2tleRgEIAEoCUIyukgvci0gASiABDImXltBLVphLXowLTkuXz0tXSsoL1tBLVphLXowLTkuXz0tXSspKiQSLwoFc2NvcGUYBSABKAsyGC50cmFjZWFwaS50eXBlcy52MS5TY29wZUIGukgDyAEBEhEKCXJvd19jb3VudBgGIAEoBBISCgpzaXplX2J5dGVzGAcgASgEEhcKBnNoYTI1NhgIIAEoDEIHukgEegJoIBIeCg1zY2hlbWFfZGlnZXN0GAkgASgMQge6SAR6AmggEkIKBnNjaGVtYRgKIAMoCzInLnRyYWNlYXBpLnR5cGVzLnYxLkFydGlmYWN0LlNjaGVtYUVudHJ5Qgm6SAaaAQMQ0A8SGgoScHVibGljYXRpb25fbnVtYmVyGAsgASgEEhgKEHByb2R1Y2VyX3Rhc2tfaWQYDCABKAkSMQoNYWNjZXB0ZWRfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLQoLU2NoZW1hRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_traceapi_types_v1_scope]);
+  fileDesc("CiB0cmFjZWFwaS90eXBlcy92MS9hcnRpZmFjdC5wcm90bxIRdHJhY2VhcGkudHlwZXMudjEiqgQKCEFydGlmYWN0EhMKC2FydGlmYWN0X2lkGAEgASgJEh4KCmRhdGFzZXRfaWQYAiABKAlCCrpIB3IFIAEo/wESGgoSZGF0YXNldF92ZXJzaW9uX2lkGAMgASgJEj8KA2tleRgEIAEoCUIyukgvci0gASiABDImXltBLVphLXowLTkuXz0tXSsoL1tBLVphLXowLTkuXz0tXSspKiQSLwoFc2NvcGUYBSABKAsyGC50cmFjZWFwaS50eXBlcy52MS5TY29wZUIGukgDyAEBEhEKCXJvd19jb3VudBgGIAEoBBISCgpzaXplX2J5dGVzGAcgASgEEhcKBnNoYTI1NhgIIAEoDEIHukgEegJoIBIeCg1zY2hlbWFfZGlnZXN0GAkgASgMQge6SAR6AmggEkIKBnNjaGVtYRgKIAMoCzInLnRyYWNlYXBpLnR5cGVzLnYxLkFydGlmYWN0LlNjaGVtYUVudHJ5Qgm6SAaaAQMQ0A8SGgoScHVibGljYXRpb25fbnVtYmVyGAsgASgEEhgKEHByb2R1Y2VyX3Rhc2tfaWQYDCABKAkSMQoNYWNjZXB0ZWRfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASHwoMY29sdW1uX29yZGVyGA4gAygJQgm6SAaSAQMQ0A8aLQoLU2NoZW1hRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_traceapi_types_v1_scope]);
 
 /**
  * An immutable Parquet file that a task wrote. It becomes visible by the publication that its event was accepted with.
@@ -115,6 +115,13 @@ export type Artifact = Message<"traceapi.types.v1.Artifact"> & {
    * @generated from field: google.protobuf.Timestamp accepted_time = 13;
    */
   acceptedTime?: Timestamp;
+
+  /**
+   * The columns of the file in their order: each name of `schema` once, or empty, which stands for by name; frozen with `schema`.
+   *
+   * @generated from field: repeated string column_order = 14;
+   */
+  columnOrder: string[];
 };
 
 /**
