@@ -39,7 +39,8 @@ class _Reading(ProgressColumn):
         started = self._stream.started
         if not started.query_id:
             return Text("waits for its place, and for its pin")
-        read = f"reads {values.count(started.file_count)} files, {values.byte_size(started.file_bytes)}"
+        files = f"{values.count(started.file_count)} file{'s' if started.file_count != 1 else ''}"
+        read = f"reads {files}, {values.byte_size(started.file_bytes)}"
         if not self._stream.row_count:
             return Text(read)
         rate = self._stream.row_count / task.elapsed if task.elapsed else 0
