@@ -16,7 +16,7 @@ import grpc
 import psycopg
 import pyarrow as pa
 
-from bench import many_artifacts, many_clients, slow_client, tiny, transfer
+from bench import many_artifacts, many_clients, slow_client, stops, tiny, transfer
 from bench.settings import Settings
 from bench.stack import Stack, TooSlow, running_stack
 from bench.table import Measure, report
@@ -27,6 +27,7 @@ MEASURES: dict[str, Callable[[Stack, Settings], Sequence[Measure]]] = {
     "many-clients": many_clients.measure,
     "slow-client": slow_client.measure,
     "many-artifacts": many_artifacts.measure,
+    "stops": stops.measure,
 }
 
 
