@@ -1,8 +1,8 @@
 """From a QueryRequest to the query that is run: what is not said gets its default."""
 
 from queryd.callers import Caller
+from queryd.query_parts import QueryText
 from queryd.resolve import AsOf
-from queryd.run_query import QueryText
 from traceapi.query.v1.query_service_pb2 import ExplainQueryRequest, QueryRequest
 
 _DEFAULT_SECONDS = 60.0

@@ -2,7 +2,7 @@
 
 A query is pinned once, at its start. Nothing that happens in the dispatcher later changes what it reads. Where the
 files are few they come with the pin, else they are asked for; both ways they come as the same pages. This module asks
-the dispatcher and keeps nothing; `queryd/run_query.py` decides when.
+the dispatcher and keeps nothing; `queryd/preparing.py` decides when.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

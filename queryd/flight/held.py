@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from queryd.run_query import Parts, Started
+from queryd.query_parts import Parts, Started
 from queryd.running import RunningQuery, canceled
 
 

@@ -2,7 +2,6 @@
 
 import threading
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
@@ -13,10 +12,10 @@ from queryd.callers import Caller
 from queryd.engine.messages import Kind
 from queryd.engine.process import CellEndedError
 from queryd.envelopes import of_query_response
-from queryd.resolve import Resolver
-from queryd.run_query import QueryRunner, QueryText
+from queryd.query_parts import QueryText
+from queryd.run_query import QueryRunner
 from queryd.running import RunningQueries
-from queryd.watch import Watcher
+from tests.queryd.runners import runner_of
 from traceapi.control.v1 import query_record_pb2 as record_pb
 
 _SECONDS = 30.0
@@ -62,13 +61,9 @@ def _refused(runner: QueryRunner, timeout: float) -> TraceError:
 
 def test_what_is_left_of_ended_queries_is_bounded_by_the_places() -> None:
     """Twice as many as there are places run or are left; then the next one waits, until one of them is cleared away."""
-    places, go_on, nothing = 3, threading.Event(), cast("Any", None)
+    places, go_on = 3, threading.Event()
     cells, queries, aftermath = Cells(go_on), RunningQueries(places), Aftermath(lambda pin_id: None)
-    resolver = Resolver(nothing, 60)
-    runner = QueryRunner(
-        *(resolver, cast("Any", cells), nothing, queries, 1),
-        *(Watcher(resolver), aftermath, lambda record: None, new_id),
-    )
+    runner = runner_of(cells, aftermath, queries)
     try:
         for _ in range(2 * places):
             assert _refused(runner, _SECONDS).reason_name == "QUERY_FAILED"

@@ -1,0 +1,91 @@
+"""From a text to a cell that has all it needs but the word to begin: taken, the text held against the gate, what it
+names pinned and resolved, the files provided, the answer described."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from queryd import texts
+from queryd.complaints import Complaints
+from queryd.engine import messages
+from queryd.engine.messages import CheckedText, Job, Kind
+from queryd.engine.pool import CellPool
+from queryd.engine.process import CellProcess
+from queryd.files import PinnedFiles
+from queryd.pinning import Pinning
+from queryd.query_parts import QueryText, Started
+from queryd.relations import relations
+from queryd.resolve import ResolvedDataset, Resolver
+from queryd.running import RunningQuery
+from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
+
+_CELL_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A query whose cell waits for the word to begin. `schema` is an IPC message."""
+
+    cell: CellProcess
+    pinned: PinDatasetsResponse
+    datasets: tuple[ResolvedDataset, ...]
+    checked: CheckedText
+    schema: bytes
+    max_rows: int
+
+    @property
+    def started(self) -> Started:
+        """What the caller hears of it first."""
+        return Started(
+            pin=self.pinned.pin if self.pinned.datasets else None,
+            watermarks=tuple(item.watermark for item in self.pinned.datasets if item.HasField("watermark")),
+            file_count=sum(len(dataset.artifacts) for dataset in self.datasets),
+            file_bytes=sum(dataset.file_bytes for dataset in self.datasets),
+            schema=self.schema,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Prepares queries, each in the thread that asks. One for each queryd."""
+
+    pool: CellPool
+    pinning: Pinning
+    resolver: Resolver
+    files: PinnedFiles
+    max_rows: int
+    complaints: Complaints
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+    def prepared(self, query: RunningQuery, text: QueryText, held: ExitStack) -> Prepared:
+        """What has to be kept until the cell is gone goes into `held`. Raises TraceError, and as cells do."""
+        cell = self.pool.take(min(_CELL_SECONDS, text.timeout))
+        query.attach(cell)
+        if text.parameters:
+            cell.send(Kind.PARAMETERS, text.parameters)
+        checked = texts.checked(cell, text.sql)
+        pinned, datasets = PinDatasetsResponse(), list[ResolvedDataset]()
+        if checked.names:
+            pinned = self.pinning.pinned(query, text, checked.names)
+            demands = texts.demands(cell, pinned, checked.names)
+            seconds = max(query.deadline - self.clock(), 0.001)
+            datasets = self.resolver.resolve(pinned, demands, seconds, query.asks)
+            held.enter_context(self.files.provided(datasets, cell.files, query.check))
+        made, tables = relations(datasets, cell.store)
+        for table in tables:
+            cell.send(Kind.TABLE, _arrow_stream(table))
+        query.check()
+        max_rows = min(text.max_rows or self.max_rows, self.max_rows)
+        cell.send(Kind.DESCRIBE, messages.pack_job(Job(text.sql, made, max_rows)))
+        schema = self.complaints.awaited(cell, datasets, Kind.SCHEMA)
+        return Prepared(cell, pinned, tuple(datasets), checked, schema, max_rows)
+
+
+def _arrow_stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
