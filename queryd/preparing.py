@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from enum import Enum
 
 import pyarrow as pa
 
@@ -25,13 +26,23 @@ from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
 _CELL_SECONDS = 15.0
 
 
+class Need(Enum):
+    """What a text is prepared for."""
+
+    ROWS = "its rows: the cell gets all files that may have some"
+    PLAN = "its plan: all of these are counted, and the cell gets one of each dataset"
+    SCHEMA = "what its answer looks like: one file of each dataset is enough"
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A query whose cell waits for the word to begin. `schema` is an IPC message."""
+    """A query whose cell waits for the word to begin. `schema` is an IPC message. `datasets` are what the query reads;
+    the cell has `given` of it."""
 
     cell: CellProcess
     pinned: PinDatasetsResponse
     datasets: tuple[ResolvedDataset, ...]
+    given: tuple[ResolvedDataset, ...]
     checked: CheckedText
     schema: bytes
     max_rows: int
@@ -60,7 +71,7 @@ class Preparation:
     complaints: Complaints
     clock: Callable[[], float] = field(default=time.monotonic)
 
-    def prepared(self, query: RunningQuery, text: QueryText, held: ExitStack) -> Prepared:
+    def prepared(self, query: RunningQuery, text: QueryText, held: ExitStack, need: Need) -> Prepared:
         """What has to be kept until the cell is gone goes into `held`. Raises TraceError, and as cells do."""
         cell = self.pool.take(min(_CELL_SECONDS, text.timeout))
         query.attach(cell)
@@ -72,16 +83,18 @@ class Preparation:
             pinned = self.pinning.pinned(query, text, checked.names)
             demands = texts.demands(cell, pinned, checked.names)
             seconds = max(query.deadline - self.clock(), 0.001)
-            datasets = self.resolver.resolve(pinned, demands, seconds, query.asks)
-            held.enter_context(self.files.provided(datasets, cell.files, query.check))
-        made, tables = relations(datasets, cell.store)
+            limit = 1 if need is Need.SCHEMA else 0
+            datasets = self.resolver.resolve(pinned, demands, seconds, query.asks, limit)
+        given = datasets if need is Need.ROWS else [dataset.sample for dataset in datasets]
+        held.enter_context(self.files.provided(given, cell.files, query.check))
+        made, tables = relations(given, cell.store)
         for table in tables:
             cell.send(Kind.TABLE, _arrow_stream(table))
         query.check()
         max_rows = min(text.max_rows or self.max_rows, self.max_rows)
         cell.send(Kind.DESCRIBE, messages.pack_job(Job(text.sql, made, max_rows)))
-        schema = self.complaints.awaited(cell, datasets, Kind.SCHEMA)
-        return Prepared(cell, pinned, tuple(datasets), checked, schema, max_rows)
+        schema = self.complaints.awaited(cell, given, Kind.SCHEMA)
+        return Prepared(cell, pinned, tuple(datasets), tuple(given), checked, schema, max_rows)
 
 
 def _arrow_stream(table: pa.Table) -> bytes:

@@ -7,7 +7,7 @@ the dispatcher and keeps nothing; `queryd/preparing.py` decides when.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -63,6 +63,13 @@ class ResolvedDataset:
     def file_bytes(self) -> int:
         return sum(artifact.size_bytes for artifact in self.artifacts)
 
+    @property
+    def sample(self) -> "ResolvedDataset":
+        """It with its first file, or scope, alone: as the engine sees it, it looks the same."""
+        return replace(
+            self, artifacts=self.artifacts[:1], scopes=None if self.scopes is None else self.scopes.slice(0, 1)
+        )
+
 
 @dataclass(slots=True)
 class _Answer:
@@ -116,10 +123,16 @@ class Resolver:
             self._stub.ReleasePin(pb.ReleasePinRequest(pin_id=pin_id), timeout=_CALL_SECONDS)
 
     def resolve(
-        self, pinned: pb.PinDatasetsResponse, demands: Demands, timeout: float, begun: Callable[[Any], None]
+        self,
+        pinned: pb.PinDatasetsResponse,
+        demands: Demands,
+        timeout: float,
+        begun: Callable[[Any], None],
+        limit: int = 0,
     ) -> list[ResolvedDataset]:
-        """The files and scopes of all datasets that may have rows that count, each dataset once. `begun` hears of a
-        call, which may take all the time there is, and may cancel it. PIN_COLLECTED, NOT_IMPLEMENTED (its storage)."""
+        """The files and scopes of all datasets that may have rows that count, each dataset once: at least `limit` of
+        them where there are so many, or all (0). `begun` hears of a call, which may take all the time there is, and may
+        cancel it. PIN_COLLECTED, NOT_IMPLEMENTED (its storage)."""
         found: dict[str, pb.PinnedDataset] = {}
         spellings: dict[str, list[str]] = {}
         for dataset in pinned.datasets:
@@ -134,7 +147,7 @@ class Resolver:
         if pinned.files:
             answers = _gathered(pinned.datasets, pinned.files)
         elif stored:
-            request = pb.ResolveDatasetsRequest(items=[_item(dataset, demands) for dataset in stored])
+            request = pb.ResolveDatasetsRequest(items=[_item(dataset, demands, limit) for dataset in stored])
             with _translated():
                 call = self._stub.ResolveDatasets(request, timeout=timeout)
                 begun(call)
@@ -150,9 +163,9 @@ def _named_bounds(named: Demands) -> Iterator[pb.NamedBounds]:
             yield pb.NamedBounds(name=name, column=column, bounds=bounds)
 
 
-def _item(dataset: pb.PinnedDataset, demands: Demands) -> pb.ResolveItem:
+def _item(dataset: pb.PinnedDataset, demands: Demands, limit: int) -> pb.ResolveItem:
     demanded = demands.get(dataset.dataset.dataset_id, ())
-    return pb.ResolveItem(pin=dataset.pin, bounds=cursor_bounds(demanded, dataset.dataset.spec.cursor))
+    return pb.ResolveItem(pin=dataset.pin, bounds=cursor_bounds(demanded, dataset.dataset.spec.cursor), limit=limit)
 
 
 def _gathered(datasets: Sequence[pb.PinnedDataset], pages: Iterable[pb.ResolveDatasetsResponse]) -> dict[str, _Answer]:

@@ -21,7 +21,7 @@ from queryd.engine.messages import Kind, ProtocolError
 from queryd.engine.pool import CellUnavailableError
 from queryd.engine.process import CellEndedError
 from queryd.plan_text import plan_text
-from queryd.preparing import Preparation, Prepared
+from queryd.preparing import Need, Preparation, Prepared
 from queryd.query_parts import ArrowMessage, ArrowPart, Description, Explained, Finished, Parts, QueryText
 from queryd.resolve import AsOf
 from queryd.running import QueryIdentity, RunningQueries, RunningQuery, canceled
@@ -57,7 +57,7 @@ class QueryRunner:
         """
         begin = self.clock()
         with ExitStack() as held, self._place(text, begin, on_start, held) as query:
-            prepared = self.preparation.prepared(query, text, held)
+            prepared = self.preparation.prepared(query, text, held, Need.ROWS)
             prepared.cell.send(Kind.RUN, b"")
             yield prepared.started
             query.arrow_bytes = len(prepared.schema)
@@ -68,16 +68,16 @@ class QueryRunner:
     def explain(self, text: QueryText, on_start: OnStart) -> Explained:
         """What the query would read, without running it. Raises TraceError."""
         with ExitStack() as held, self._place(text, self.clock(), on_start, held) as query:
-            prepared = self.preparation.prepared(query, text, held)
+            prepared = self.preparation.prepared(query, text, held, Need.PLAN)
             prepared.cell.send(Kind.EXPLAIN, b"")
-            payload = self.preparation.complaints.awaited(prepared.cell, prepared.datasets, Kind.PLAN)
+            payload = self.preparation.complaints.awaited(prepared.cell, prepared.given, Kind.PLAN)
             plan = plan_text(payload.decode(errors="replace")).replace(f"{prepared.cell.store}/", "")
             return Explained(prepared.datasets, plan)
 
     def describe(self, text: QueryText, on_start: OnStart) -> Description:
         """What the answer will look like, and what the text's parameters are called. Raises TraceError."""
         with ExitStack() as held, self._place(text, self.clock(), on_start, held) as query:
-            prepared = self.preparation.prepared(query, text, held)
+            prepared = self.preparation.prepared(query, text, held, Need.SCHEMA)
             return Description(prepared.schema, prepared.checked.parameters)
 
     @contextmanager
@@ -119,7 +119,7 @@ class QueryRunner:
         while (answered := prepared.cell.receive_answer(envelope)).kind is not Kind.FINISHED:
             if answered.kind not in (Kind.ARROW, Kind.ARROW_PART, Kind.ARROW_END):
                 complaints = self.preparation.complaints
-                raise complaints.meaning(prepared.cell, prepared.datasets, answered.kind, answered.payload)
+                raise complaints.meaning(prepared.cell, prepared.given, answered.kind, answered.payload)
             # The count goes on record, where a number that cannot be stored would keep the record out.
             if not query.row_count <= answered.row_count <= prepared.max_rows:
                 raise ProtocolError(f"{answered.row_count} rows, after {query.row_count}, {prepared.max_rows} at most")

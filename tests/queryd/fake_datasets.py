@@ -253,6 +253,8 @@ class FakeDatasets(DatasetServiceServicer):
                 continue
             self.resolved.append(item)
             artifacts, events = self._visible(version, item)
+            if item.limit:
+                artifacts, events = artifacts[: item.limit], events[: item.limit]
             starts = range(0, max(len(artifacts), len(events), 1), self.page_size)
             for start in starts:
                 end = start + self.page_size

@@ -241,7 +241,7 @@ class ExplainQueryResponse(_message.Message):
     DATASETS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     plan: _builtins.str
-    """The engine's plan, as text."""
+    """The engine's plan, as text. It is made over one file of each dataset, so the rows that it estimates are of these, and so are its files."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedDataset]:
         """The datasets, with what is behind virtual ones."""

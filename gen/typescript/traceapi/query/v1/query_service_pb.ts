@@ -296,7 +296,7 @@ export type ExplainQueryResponse = Message<"traceapi.query.v1.ExplainQueryRespon
   datasets: ExplainedDataset[];
 
   /**
-   * The engine's plan, as text.
+   * The engine's plan, as text. It is made over one file of each dataset, so the rows that it estimates are of these, and so are its files.
    *
    * @generated from field: string plan = 2;
    */
