@@ -40,6 +40,7 @@ from queryd.flight.service import FlightService
 from queryd.flight.wire import not_offered
 from queryd.pinning import Pinning
 from queryd.preparing import Preparation
+from queryd.query_parts import AnswerLimits
 from queryd.recording import Recorder, sender
 from queryd.registration import add_service
 from queryd.resolve import Resolver
@@ -170,9 +171,8 @@ def build_server(
     aftermath, watcher = Aftermath(resolver.release), Watcher(resolver)
     parts.callback(aftermath.close)
     parts.callback(watcher.close)
-    preparation = Preparation(
-        *(pool, Pinning(resolver, aftermath), resolver, files, config.query_max_rows, Complaints(files))
-    )
+    limits = AnswerLimits(config.query_max_rows, config.query_max_bytes)
+    preparation = Preparation(*(pool, Pinning(resolver, aftermath), resolver, files, limits, Complaints(files)))
     runner = QueryRunner(preparation, queries, watcher, aftermath, recorder.record, new_id)
     server = sync_server(
         listen=config.query_listen,

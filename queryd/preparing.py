@@ -7,8 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 
-import pyarrow as pa
-
 from queryd import texts
 from queryd.complaints import Complaints
 from queryd.engine import messages
@@ -17,10 +15,11 @@ from queryd.engine.pool import CellPool
 from queryd.engine.process import CellProcess
 from queryd.files import PinnedFiles
 from queryd.pinning import Pinning
-from queryd.query_parts import QueryText, Started
+from queryd.query_parts import AnswerLimits, QueryText, Started
 from queryd.relations import relations
 from queryd.resolve import ResolvedDataset, Resolver
 from queryd.running import RunningQuery
+from queryd.tables import send_tables
 from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
 
 _CELL_SECONDS = 15.0
@@ -45,7 +44,7 @@ class Prepared:
     given: tuple[ResolvedDataset, ...]
     checked: CheckedText
     schema: bytes
-    max_rows: int
+    limits: AnswerLimits
 
     @property
     def started(self) -> Started:
@@ -67,7 +66,7 @@ class Preparation:
     pinning: Pinning
     resolver: Resolver
     files: PinnedFiles
-    max_rows: int
+    limits: AnswerLimits
     complaints: Complaints
     clock: Callable[[], float] = field(default=time.monotonic)
 
@@ -86,19 +85,12 @@ class Preparation:
             limit = 1 if need is Need.SCHEMA else 0
             datasets = self.resolver.resolve(pinned, demands, seconds, query.asks, limit)
         given = datasets if need is Need.ROWS else [dataset.sample for dataset in datasets]
-        held.enter_context(self.files.provided(given, cell.files, query.check))
+        if given:
+            held.enter_context(self.files.provided(given, cell.files, query.check))
         made, tables = relations(given, cell.store)
-        for table in tables:
-            cell.send(Kind.TABLE, _arrow_stream(table))
+        send_tables(cell, tables)
         query.check()
-        max_rows = min(text.max_rows or self.max_rows, self.max_rows)
-        cell.send(Kind.DESCRIBE, messages.pack_job(Job(text.sql, made, max_rows)))
+        limits = self.limits.of(text)
+        cell.send(Kind.DESCRIBE, messages.pack_job(Job(text.sql, made, limits.rows)))
         schema = self.complaints.awaited(cell, given, Kind.SCHEMA)
-        return Prepared(cell, pinned, tuple(datasets), tuple(given), checked, schema, max_rows)
-
-
-def _arrow_stream(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
+        return Prepared(cell, pinned, tuple(datasets), tuple(given), checked, schema, limits)

@@ -11,7 +11,7 @@ from traceapi.types.v1.event_pb2 import Watermark
 
 @dataclass(frozen=True, slots=True)
 class QueryText:
-    """What a caller asks. `timeout` in seconds; `max_rows` 0 for the server's limit.
+    """What a caller asks. `timeout` in seconds; `max_rows` and `max_bytes` 0 for the server's limits.
 
     `parameters` is an Arrow IPC stream of one row, the values of the text's parameters; empty where it has none.
     """
@@ -21,9 +21,22 @@ class QueryText:
     caller: Caller
     timeout: float
     max_rows: int = 0
+    max_bytes: int = 0
     as_of: AsOf = field(default_factory=AsOf)
     min_watermarks: tuple[Watermark, ...] = ()
     parameters: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLimits:
+    """What an answer may have: rows, and bytes of Arrow."""
+
+    rows: int
+    bytes: int
+
+    def of(self, text: QueryText) -> "AnswerLimits":
+        """Of one text: what its caller says, and no more than these."""
+        return AnswerLimits(min(text.max_rows or self.rows, self.rows), min(text.max_bytes or self.bytes, self.bytes))
 
 
 @dataclass(frozen=True, slots=True)

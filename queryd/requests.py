@@ -16,6 +16,7 @@ def query_text(request: QueryRequest, caller: Caller) -> QueryText:
         caller=caller,
         timeout=request.timeout.ToMilliseconds() / 1000 if request.HasField("timeout") else _DEFAULT_SECONDS,
         max_rows=request.max_rows,
+        max_bytes=request.max_bytes,
         as_of=_as_of(request),
         min_watermarks=tuple(request.min_watermarks),
         parameters=request.parameters,

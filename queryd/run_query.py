@@ -121,14 +121,22 @@ class QueryRunner:
                 complaints = self.preparation.complaints
                 raise complaints.meaning(prepared.cell, prepared.given, answered.kind, answered.payload)
             # The count goes on record, where a number that cannot be stored would keep the record out.
-            if not query.row_count <= answered.row_count <= prepared.max_rows:
-                raise ProtocolError(f"{answered.row_count} rows, after {query.row_count}, {prepared.max_rows} at most")
+            most = prepared.limits.rows
+            if not query.row_count <= answered.row_count <= most:
+                raise ProtocolError(f"{answered.row_count} rows, after {query.row_count}, {most} at most")
+            if query.arrow_bytes + answered.arrow_bytes > prepared.limits.bytes:
+                raise _too_large(prepared.limits.bytes)
             query.row_count = answered.row_count
             query.arrow_bytes += answered.arrow_bytes
             if answered.kind is Kind.ARROW:
                 yield ArrowMessage(answered.payload)
             else:
                 yield ArrowPart(answered.payload, answered.kind is Kind.ARROW_END)
+
+
+def _too_large(most: int) -> TraceError:
+    message = f"the answer has more than {most:,} bytes: ask for fewer columns or rows"
+    return TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message, metadata={"limit": "bytes"})
 
 
 def _as_of(asked: AsOf) -> record_pb.QueryAsOf.ValueType:

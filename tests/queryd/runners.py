@@ -8,6 +8,7 @@ from queryd.aftermath import Aftermath
 from queryd.complaints import Complaints
 from queryd.pinning import Pinning
 from queryd.preparing import Preparation
+from queryd.query_parts import AnswerLimits
 from queryd.resolve import Resolver
 from queryd.run_query import QueryRunner
 from queryd.running import RunningQueries
@@ -22,11 +23,13 @@ def runner_of(
     record: Callable[[record_pb.QueryRecord], None] = lambda record: None,
     *,
     max_rows: int = 1,
+    max_bytes: int = 1 << 20,
     stub: object = None,
 ) -> QueryRunner:
     """`cells` are as a CellPool; `stub` is as that of a DatasetService. There are no files."""
+    limits = AnswerLimits(max_rows, max_bytes)
     resolver, files = Resolver(cast("Any", stub), 60), cast("Any", None)
     preparation = Preparation(
-        *(cast("Any", cells), Pinning(resolver, aftermath), resolver, files, max_rows, Complaints(files))
+        *(cast("Any", cells), Pinning(resolver, aftermath), resolver, files, limits, Complaints(files))
     )
     return QueryRunner(preparation, queries or RunningQueries(1), Watcher(resolver), aftermath, record, new_id)
