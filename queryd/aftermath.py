@@ -48,6 +48,10 @@ class Aftermath:
         _submit(self._ends, partial(_attempt, remains.tell, "the end of a query could not be told"))
         _submit(self._cells, partial(self._clear, remains))
 
+    def let_go(self, pin_id: str) -> None:
+        """Returns at once; the pin is released when its turn comes."""
+        _submit(self._pins, partial(self.release, pin_id))
+
     def release(self, pin_id: str) -> None:
         """Ends a pin's lease; where that is not to be had it ends by itself."""
         if self._end is not None and self._clock() >= self._end:
@@ -72,7 +76,7 @@ class Aftermath:
             _attempt(remains.cell.close, "a cell could not be closed")
         _attempt(remains.held.close, "what a query held could not be let go of")
         if remains.pin_id:
-            _submit(self._pins, partial(self.release, remains.pin_id))
+            self.let_go(remains.pin_id)
 
 
 def _submit(thread: ThreadPoolExecutor, step: Callable[[], None]) -> None:

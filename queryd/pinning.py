@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kernel.errors import TraceError
+from kernel.errors import TraceError, Violation
 from queryd import failures, texts
 from queryd.aftermath import Aftermath
 from queryd.engine.messages import Name
@@ -40,16 +40,24 @@ class Pinning:
         named = texts.demanded(names)
         pause = _FIRST_PAUSE
         while True:
-            pinned = self.resolver.pin(named, text.as_of)
+            pinned = self.resolver.pin(named, text.as_of, query, query.left(self.clock()))
             query.pin_id = pinned.pin.pin_id
             missing = missing_watermark(pinned, text.min_watermarks)
             if missing is None:
                 query.pin = pinned.pin
                 return pinned
-            self.aftermath.release(query.pin_id)
-            query.pin_id = ""
-            if text.as_of != AsOf() or self.clock() + pause > query.deadline:
+            query.pin_id = ""  # before it is released: nobody is to renew it any more
+            self.aftermath.let_go(pinned.pin.pin_id)
+            if text.as_of != AsOf():
+                raise _never(pinned.pin.deploy_number, missing)
+            if self.clock() + pause > query.deadline:
                 raise TraceError(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, missing)
-            query.ended.wait(pause)
-            query.check()
+            query.pause(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _never(deploy_number: int, missing: str) -> TraceError:
+    """What is fixed gets no further, however long somebody waits for it."""
+    description = f"the state of deploy {deploy_number} stays as it is, and {missing}"
+    violation = Violation("min_watermarks", description)
+    return TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, description, violations=(violation,))

@@ -72,7 +72,7 @@ class Preparation:
 
     def prepared(self, query: RunningQuery, text: QueryText, held: ExitStack, need: Need) -> Prepared:
         """What has to be kept until the cell is gone goes into `held`. Raises TraceError, and as cells do."""
-        cell = self.pool.take(min(_CELL_SECONDS, text.timeout))
+        cell = self.pool.take(min(_CELL_SECONDS, query.left(self.clock())), query.check)
         query.attach(cell)
         if text.parameters:
             cell.send(Kind.PARAMETERS, text.parameters)
@@ -81,9 +81,8 @@ class Preparation:
         if checked.names:
             pinned = self.pinning.pinned(query, text, checked.names)
             demands = texts.demands(cell, pinned, checked.names)
-            seconds = max(query.deadline - self.clock(), 0.001)
             limit = 1 if need is Need.SCHEMA else 0
-            datasets = self.resolver.resolve(pinned, demands, seconds, query.asks, limit)
+            datasets = self.resolver.resolve(pinned, demands, query.left(self.clock()), query, limit)
         given = datasets if need is Need.ROWS else [dataset.sample for dataset in datasets]
         if given:
             held.enter_context(self.files.provided(given, cell.files, query.check))

@@ -5,17 +5,17 @@ files are few they come with the pin, else they are asked for; both ways they co
 the dispatcher and keeps nothing; `queryd/preparing.py` decides when.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 import grpc
 import pyarrow as pa
 
 from kernel.dataset_sql import folded
 from kernel.errors import TraceError, from_rpc_error
+from queryd.asking import Asker, answer
 from queryd.cursor_bounds import bounds_by_column, cursor_bounds
 from queryd.demands import Demands
 from queryd.scopes import scope_rows, scope_schema
@@ -89,16 +89,16 @@ class Resolver:
         self._stub = stub
         self.lease_seconds = lease_seconds
 
-    def pin(self, named: Demands, as_of: AsOf) -> pb.PinDatasetsResponse:
-        """Pins datasets at one moment, by name, with what the text itself demands of their rows. DATASET_NOT_FOUND,
-        NAME_AMBIGUOUS, PIN_COLLECTED."""
+    def pin(self, named: Demands, as_of: AsOf, asker: Asker, seconds: float) -> pb.PinDatasetsResponse:
+        """Pins datasets at one moment, by name, with what the text itself demands of their rows; within so many
+        seconds, and not more than a call may take. DATASET_NOT_FOUND, NAME_AMBIGUOUS, PIN_COLLECTED."""
         request = pb.PinDatasetsRequest(names=named, pin=as_of.pin, files_wanted=True)
         request.bounds.extend(islice(_named_bounds(named), _MOST_BOUNDS))
         request.lease_duration.FromSeconds(self.lease_seconds)
         if as_of.deploy_number is not None:
             request.deploy_number = as_of.deploy_number
-        with _translated():
-            return self._stub.PinDatasets(request, timeout=_CALL_SECONDS)
+        pinned: pb.PinDatasetsResponse = answer(self._stub.PinDatasets, request, min(seconds, _CALL_SECONDS), asker)
+        return pinned
 
     def datasets(self) -> list[Dataset]:
         """All that are served, by id."""
@@ -129,12 +129,12 @@ class Resolver:
         pinned: pb.PinDatasetsResponse,
         demands: Demands,
         timeout: float,
-        begun: Callable[[Any], None],
+        asker: Asker,
         limit: int = 0,
     ) -> list[ResolvedDataset]:
         """The files and scopes of all datasets that may have rows that count, each dataset once: at least `limit` of
-        them where there are so many, or all (0). `begun` hears of a call, which may take all the time there is, and may
-        cancel it. PIN_COLLECTED, NOT_IMPLEMENTED (its storage)."""
+        them where there are so many, or all (0). The call may take all the time there is. PIN_COLLECTED,
+        NOT_IMPLEMENTED (its storage)."""
         found: dict[str, pb.PinnedDataset] = {}
         spellings: dict[str, list[str]] = {}
         for dataset in pinned.datasets:
@@ -152,7 +152,7 @@ class Resolver:
             request = pb.ResolveDatasetsRequest(items=[_item(dataset, demands, limit) for dataset in stored])
             with _translated():
                 call = self._stub.ResolveDatasets(request, timeout=timeout)
-                begun(call)
+                asker.asks(call)
                 try:
                     answers = _gathered(stored, call)
                 finally:

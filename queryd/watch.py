@@ -113,7 +113,10 @@ class Watcher:
             threading.Thread(target=self._renew, args=(watch, now), name="renewal", daemon=True).start()
 
     def _renew(self, watch: _Watch, now: float) -> None:
-        error = self._renewed(watch.query.pin_id) if watch.query.pin_id else None
+        pin_id = watch.query.pin_id
+        error = self._renewed(pin_id) if pin_id else None
+        if error is not None and watch.query.pin_id != pin_id:
+            error = None  # it was let go of meanwhile; one that came in its place is younger than this look
         if error is not None and (error.reason in _FINAL or now >= watch.lease_end):
             self._stop(watch, error)
             return

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
+import grpc
 import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
-from kernel.errors import TraceError
+from kernel.errors import TraceError, from_rpc_error
 from queryd.aftermath import Aftermath, Remains
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
@@ -102,6 +103,39 @@ def test_a_stopped_query_waits_for_no_dispatcher(tmp_path: Path) -> None:
             call.cancel()
             datasets.wait_released()
         datasets.resolving.set()
+
+
+def test_a_query_that_is_stopped_while_it_is_pinned_gives_its_place_back(tmp_path: Path) -> None:
+    """By its client or by its time; to a dispatcher that does not answer a call would be left after ten seconds."""
+    datasets = FakeDatasets(tmp_path / "artifacts")
+    datasets.add("plain")
+    datasets.publish("plain", pa.table({"x": [1]}))
+    datasets.pinning.clear()
+    settings = {"query_warm_cells": "1", "drain_seconds": "0", "query_slots": "1", "query_waiting": "1"}
+    with QuerydProcess(tmp_path, datasets, **settings) as queryd:
+        client = queryd.client()
+        with client.channel:
+            call = client.stub.Query(pb.QueryRequest(sql="select * from plain"), timeout=300)
+            datasets.wait_for_pin_requests(1)
+            call.cancel()
+            assert client.query("select 1", timeout=5).values == [(1,)]
+            request = pb.QueryRequest(sql="select * from plain")
+            request.timeout.FromSeconds(1)
+            with pytest.raises(grpc.RpcError) as caught:
+                list(client.stub.Query(request, timeout=6))
+            assert from_rpc_error(caught.value).metadata == {"limit": "time"}
+        datasets.pinning.set()
+
+
+def test_who_waits_for_a_cell_hears_that_the_query_was_stopped(outlived: Sandbox, tmp_path: Path) -> None:
+    stopped = TraceError(ErrorReason.ERROR_REASON_QUERY_CANCELED, "stopped")
+
+    def check() -> None:
+        raise stopped
+
+    with pytest.raises(TraceError) as caught:
+        CellPool([outlived], warm=1, folder=tmp_path / "cells").take(600, check)
+    assert caught.value is stopped
 
 
 def test_a_process_that_hangs_is_ended_and_says_at_what() -> None:

@@ -52,10 +52,16 @@ class Stub:
         return self._pages
 
 
+class Patient:
+    """Waits for every call."""
+
+    def asks(self, call: object) -> None: ...
+
+
 def _resolved(pages: Pages) -> Sequence[resolve.ResolvedDataset]:
     spec = OutputSpec(cursor=CursorSpec(column="number", type=CURSOR_TYPE_INT64))
     pinned = pb.PinDatasetsResponse(datasets=[pb.PinnedDataset(dataset=Dataset(dataset_id="eth.blocks", spec=spec))])
-    return Resolver(cast("Any", Stub(pages)), 60).resolve(pinned, {}, 10, lambda call: None)
+    return Resolver(cast("Any", Stub(pages)), 60).resolve(pinned, {}, 10, cast("Any", Patient()))
 
 
 def test_files_are_bounded_and_the_advice_names_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ class Cells:
         self._go_on = go_on
         self.taken = 0
 
-    def take(self, seconds: float) -> StickyCell:
+    def take(self, seconds: float, check: object) -> StickyCell:
         self.taken += 1
         return StickyCell(self._go_on)
 

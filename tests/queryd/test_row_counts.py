@@ -59,7 +59,7 @@ class OneCell:
     def __init__(self, cell: LyingCell) -> None:
         self._cell = cell
 
-    def take(self, seconds: float) -> LyingCell:
+    def take(self, seconds: float, check: object) -> LyingCell:
         return self._cell
 
 
