@@ -87,7 +87,7 @@ class QueryRunner:
         identity = QueryIdentity(text.query_id, text.caller, text.sql, _as_of(text.as_of), datetime.now(UTC))
         query = RunningQuery(identity, begin + text.timeout)
         failure: TraceError | None = TraceError(ErrorReason.ERROR_REASON_INTERNAL, "a defect")
-        with self.watcher.watching(query, text.timeout, on_start(query)), self.queries.admitted(query) as clear:
+        with self.watcher.watching(query, text.timeout, on_start(query)), self._admitted(query, begin) as clear:
             held.callback(clear)  # the first of what is held, so the last to be let go of
             try:
                 yield query
@@ -101,6 +101,20 @@ class QueryRunner:
             finally:
                 tell = partial(self._ended, query, failure, self.clock() - begin)
                 self.aftermath.take(Remains(query.end(), held.pop_all(), query.pin_id, tell))
+
+    @contextmanager
+    def _admitted(self, query: RunningQuery, begin: float) -> Iterator[Callable[[], None]]:
+        """As RunningQueries has it. What waited for a place in vain is told of like all that had one."""
+        admitted = False
+        try:
+            with self.queries.admitted(query) as clear:
+                admitted = True
+                yield clear
+        except TraceError as error:
+            if query.entered and not admitted:
+                tell = partial(self._ended, query, error, self.clock() - begin)
+                self.aftermath.take(Remains(None, ExitStack(), "", tell))
+            raise
 
     def _ended(self, query: RunningQuery, failure: TraceError | None, elapsed: float) -> None:
         _log.info(

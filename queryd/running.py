@@ -42,6 +42,8 @@ class RunningQuery:
         """`deadline` is of the monotonic clock."""
         self.identity = identity
         self.deadline = deadline
+        self.entered = False
+        """It has a place, or waited for one."""
         self.row_count = 0
         self.arrow_bytes = 0
         self.pin_id = ""
@@ -180,6 +182,7 @@ class RunningQueries:
                 message += f", and {self._most_waiting} wait"
             raise TraceError(ErrorReason.ERROR_REASON_OVERLOADED, message, retry_after=self._retry_after)
         self._waiting.append(query)
+        query.entered = True
 
     def get(self, query_id: str) -> RunningQuery:
         """QUERY_NOT_FOUND where it does not run."""
