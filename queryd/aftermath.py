@@ -19,6 +19,8 @@ from queryd.engine.process import CellProcess
 _log = get_logger("queryd.aftermath")
 # When closing, what pins may take together; those that are left end by themselves, a minute later.
 _LAST_SECONDS = 3.0
+# Queries that are cleared away at the same time: a process that does not end, or a disk that stalls, keeps one of them.
+_CLEARING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,14 @@ class Remains:
 
 
 class Aftermath:
-    """One for each queryd, with a thread for processes, one for pins, and one that tells how queries ended."""
+    """One for each queryd, with threads for processes, one for pins, and one that tells how queries ended."""
 
     def __init__(self, release: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         """`release` ends a pin's lease; it raises TraceError."""
         self._release = release
         self._clock = clock
         self._end: float | None = None
-        self._cells = ThreadPoolExecutor(1, "aftermath")
+        self._cells = ThreadPoolExecutor(_CLEARING, "aftermath")
         self._pins = ThreadPoolExecutor(1, "pins")
         self._ends = ThreadPoolExecutor(1, "ends")
 

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 import grpc
 
+from kernel.telemetry import get_logger
 from queryd.query_parts import Parts, Started
 from queryd.running import RunningQuery, canceled
+
+_log = get_logger("queryd.flight")
 
 
 class Tie:
@@ -108,7 +111,10 @@ class HeldQueries:
                 query = self._next()
             if query is None:
                 return
-            query.end()
+            try:
+                query.end()
+            except Exception:  # noqa: BLE001 - a defect of one must not leave the others waiting
+                _log.exception("a query that nobody read could not be ended", query_id=query.query_id)
 
     def _next(self) -> HeldQuery | None:
         """Waits for the next one whose time is over; None once closed and empty."""

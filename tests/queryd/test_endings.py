@@ -195,6 +195,18 @@ def test_what_comes_after_the_end_is_cleared_all_the_same() -> None:
     assert order == ["files", "pin"]
 
 
+def test_a_process_that_does_not_end_keeps_no_others_from_being_cleared() -> None:
+    go_on, cleared = threading.Event(), threading.Event()
+    aftermath = Aftermath(lambda pin_id: cleared.set())
+    held = ExitStack()
+    held.callback(lambda: go_on.wait(_SECONDS))
+    aftermath.take(Remains(None, held, ""))
+    aftermath.take(Remains(None, ExitStack(), "pin"))
+    assert cleared.wait(_SECONDS / 2)
+    go_on.set()
+    aftermath.close()
+
+
 class _BrokenCell:
     """Cannot be closed."""
 
@@ -249,4 +261,4 @@ def test_pins_that_no_dispatcher_releases_keep_nothing_from_ending() -> None:
         closing.join(0.01)
     go_on.set()
     closing.join(_SECONDS)
-    assert asked == ["pin 0"]
+    assert len(asked) == 1

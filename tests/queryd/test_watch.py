@@ -35,7 +35,7 @@ class Pins:
     lease_seconds = _LEASE
 
     def __init__(self) -> None:
-        self.error: TraceError | None = None
+        self.error: Exception | None = None
         self.asked = threading.Semaphore(0)
         self.answers = threading.Event()
         self.answers.set()
@@ -129,6 +129,38 @@ def test_pins_are_renewed_until_one_is_lost(watched: Watched) -> None:
     assert query.stopped is None
     watched.pass_time(_LEASE / 3)
     assert watched.stopped(query).reason == ErrorReason.ERROR_REASON_PIN_EXPIRED
+
+
+def test_a_renewal_that_fails_of_a_defect_is_tried_again_soon(watched: Watched) -> None:
+    query = watched.query(600, pin_id="p")
+    watched.pins.error = ValueError("a defect")
+    for seconds in (_LEASE / 3, 1, 1):
+        watched.pass_time(seconds)
+        assert watched.pins.asked.acquire(timeout=_SECONDS)
+        _join_renewals()
+    assert query.stopped is None
+
+
+def test_a_renewal_for_which_there_is_no_thread_is_tried_again_soon(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.query(600, pin_id="p")
+    tried, start = threading.Event(), threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        tried.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    watched.pass_time(_LEASE / 3)
+    assert tried.wait(_SECONDS)
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    def renewed_a_second_later() -> bool:
+        watched.pass_time(1)
+        return watched.pins.asked.acquire(timeout=0.1)
+
+    assert any(renewed_a_second_later() for _ in range(200))
 
 
 def test_what_becomes_of_a_pin_that_was_let_go_of_is_nobodys_concern(watched: Watched) -> None:
