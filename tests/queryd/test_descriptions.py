@@ -27,6 +27,7 @@ def many(request: pytest.FixtureRequest, datasets: FakeDatasets) -> Iterator[Fak
     datasets.few, few = request.param, datasets.few
     yield datasets
     datasets.few = few
+    del datasets.versions["many"]
 
 
 def test_a_prepared_text_reads_one_file_whose_values_come_later(queryd: QuerydProcess, many: FakeDatasets) -> None:
