@@ -1,6 +1,7 @@
 """Calls that a full server refused are made again when it said, by the channel itself: for clients on threads.
 
-Programs on asyncio have loops of their own around their calls, which wait as long as the answer says.
+Programs on asyncio have loops of their own around their calls, which wait as long as the answer says. So has who asks
+for a call's future, to be able to give it up: that one is not repeated here, where nobody could end the waiting.
 """
 
 import random
@@ -11,7 +12,7 @@ from typing import Any
 import grpc
 
 from kernel.call_metadata import SyncCallDetails
-from kernel.errors import from_rpc_error
+from kernel.errors import TraceError, from_rpc_error
 from traceapi.types.v1 import errors_pb2
 
 _MAX_REPEATS = 5
@@ -27,6 +28,8 @@ class RepeatWhenTold(grpc.UnaryUnaryClientInterceptor):
         until = time.monotonic() + (_NO_DEADLINE_SECONDS if details.timeout is None else details.timeout)
         call = continuation(details, request)
         for number in range(_MAX_REPEATS):
+            if not call.done():
+                break  # a future
             wait = _wait_of(call, number)
             if wait is None or time.monotonic() + wait >= until:
                 break
@@ -40,7 +43,11 @@ def _wait_of(call: Any, number: int) -> float | None:
     """Seconds until the call may be made again, longer each time, with jitter; None where it is not to be."""
     if call.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return None
-    error = from_rpc_error(call)
-    if error.reason != errors_pb2.ERROR_REASON_OVERLOADED or error.retry_after is None:
+    return wait_of(from_rpc_error(call), number)
+
+
+def wait_of(error: TraceError, number: int) -> float | None:
+    """The same of a call's error; `number` of repeats were made before."""
+    if error.reason != errors_pb2.ERROR_REASON_OVERLOADED or error.retry_after is None or number >= _MAX_REPEATS:
         return None
     return error.retry_after * float(2**number) * (1 + random.random() / 2)

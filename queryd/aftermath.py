@@ -19,6 +19,8 @@ from queryd.engine.process import CellProcess
 _log = get_logger("queryd.aftermath")
 # When closing, what pins may take together; those that are left end by themselves, a minute later.
 _LAST_SECONDS = 3.0
+# Queries that are cleared away at the same time: a process that does not end, or a disk that stalls, keeps one of them.
+_CLEARING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,14 @@ class Remains:
 
 
 class Aftermath:
-    """One for each queryd, with a thread for processes, one for pins, and one that tells how queries ended."""
+    """One for each queryd, with threads for processes, one for pins, and one that tells how queries ended."""
 
     def __init__(self, release: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         """`release` ends a pin's lease; it raises TraceError."""
         self._release = release
         self._clock = clock
         self._end: float | None = None
-        self._cells = ThreadPoolExecutor(1, "aftermath")
+        self._cells = ThreadPoolExecutor(_CLEARING, "aftermath")
         self._pins = ThreadPoolExecutor(1, "pins")
         self._ends = ThreadPoolExecutor(1, "ends")
 
@@ -47,6 +49,10 @@ class Aftermath:
         """Returns at once; of one that comes after the end it is done here."""
         _submit(self._ends, partial(_attempt, remains.tell, "the end of a query could not be told"))
         _submit(self._cells, partial(self._clear, remains))
+
+    def let_go(self, pin_id: str) -> None:
+        """Returns at once; the pin is released when its turn comes."""
+        _submit(self._pins, partial(self.release, pin_id))
 
     def release(self, pin_id: str) -> None:
         """Ends a pin's lease; where that is not to be had it ends by itself."""
@@ -72,7 +78,7 @@ class Aftermath:
             _attempt(remains.cell.close, "a cell could not be closed")
         _attempt(remains.held.close, "what a query held could not be let go of")
         if remains.pin_id:
-            _submit(self._pins, partial(self.release, remains.pin_id))
+            self.let_go(remains.pin_id)
 
 
 def _submit(thread: ThreadPoolExecutor, step: Callable[[], None]) -> None:

@@ -73,6 +73,8 @@ class QuerydConfig:
     temporary files."""
     query_max_rows: Annotated[int, Range(1)] = 100_000_000
     """Rows that one query may answer."""
+    query_max_bytes: Annotated[int, Range(1)] = 65_536 * _MEBIBYTE
+    """Bytes of Arrow that one query may answer."""
     query_lease_seconds: Annotated[int, Range(3, 86_400)] = 60
     """How long a query's pin outlives this process; it is renewed at a third of it."""
     query_sandbox: Literal["auto", "bubblewrap", "plain"] = "auto"

@@ -20,6 +20,7 @@ from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _MOST_CHECKED_BYTES = 1 << 30
+_FILES_BETWEEN_CHECKS = 256
 
 
 class PinnedFiles(Protocol):
@@ -48,7 +49,9 @@ class FilesInPlace:
     ) -> AbstractContextManager[None]:
         """They are there already."""
         with _named(datasets):
-            for file in _files(datasets):
+            for index, file in enumerate(_files(datasets)):
+                if index % _FILES_BETWEEN_CHECKS == 0:
+                    check()
                 self._check_size(file)
         return nullcontext()
 

@@ -23,6 +23,7 @@ from kernel.servers.listening import ListenError
 from kernel.telemetry import configure_logging, get_logger
 from kernel.tls import client_tls, listener_tls
 from queryd.aftermath import Aftermath
+from queryd.complaints import Complaints
 from queryd.config import QuerydConfig
 from queryd.ending import end_within, leave, stop_at_signals
 from queryd.engine import sandbox
@@ -37,6 +38,9 @@ from queryd.flight.metadata import Metadata
 from queryd.flight.queries import FlightQueries
 from queryd.flight.service import FlightService
 from queryd.flight.wire import not_offered
+from queryd.pinning import Pinning
+from queryd.preparing import Preparation
+from queryd.query_parts import AnswerLimits
 from queryd.recording import Recorder, sender
 from queryd.registration import add_service
 from queryd.resolve import Resolver
@@ -167,10 +171,9 @@ def build_server(
     aftermath, watcher = Aftermath(resolver.release), Watcher(resolver)
     parts.callback(aftermath.close)
     parts.callback(watcher.close)
-    runner = QueryRunner(
-        *(resolver, pool, files, queries, config.query_max_rows),
-        *(watcher, aftermath, recorder.record, new_id),
-    )
+    limits = AnswerLimits(config.query_max_rows, config.query_max_bytes)
+    preparation = Preparation(*(pool, Pinning(resolver, aftermath), resolver, files, limits, Complaints(files)))
+    runner = QueryRunner(preparation, queries, watcher, aftermath, recorder.record, new_id)
     server = sync_server(
         listen=config.query_listen,
         verifier=TokenVerifier({Role.USER: config.user_token_sha256}),

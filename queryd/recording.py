@@ -2,9 +2,10 @@
 
 A query leaves its record in a queue and goes on. One thread sends what is there, some hundred milliseconds' worth at a
 time, and sends it again until the dispatcher has it; each record has an identity, by which it is written once. A batch
-that is refused goes again in halves, so that one record at fault is in the end alone, and is lost alone. What is not
-sent yet when the process is killed is lost; so is what the queue has no room for while no dispatcher can be reached.
-What is lost is counted and logged.
+that is refused goes again in halves, so that one record at fault is in the end alone, and is lost alone. One that meets
+nobody, again and again, lets the others go before it; it is lost once they were taken several times in between. What is
+not sent yet when the process is killed is lost; so is what the queue has no room for while no dispatcher can be
+reached. What is lost is counted and logged.
 """
 
 import threading
@@ -65,6 +66,9 @@ class Recorder:
         self._lost = 0
         # Of the thread alone: what a batch has at most by now, and how often the one at hand has failed.
         self._size, self._tries = self._pace.batch, 0
+        # How often records were taken; of each one that let others go before it, how often some were, and when last.
+        self._taken = 0
+        self._passed = dict[str, tuple[int, int]]()
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
         self._thread.start()
 
@@ -95,17 +99,28 @@ class Recorder:
 
     def _run(self) -> None:
         while batch := self._next():
-            try:
-                self._send(batch, self._seconds())
-            except TraceError as error:
-                if error.reason not in _FINAL and not self._has_time():
-                    break
-                self._refused(batch, error)
-            else:
+            error = self._sent(batch)
+            if error is None:
+                self._taken += 1
                 self._done(len(batch))
                 self._size = min(2 * self._size, self._pace.batch)
+            elif error.reason not in _FINAL and not self._has_time():
+                break
+            else:
+                self._refused(batch, error)
         if self._queue:
             self._lose(len(self._queue), "no dispatcher took them before this process ended")
+
+    def _sent(self, batch: Sequence[QueryRecord]) -> TraceError | None:
+        """Why they were not taken. A defect is an error like others: nobody else would send what comes after it."""
+        try:
+            self._send(batch, self._seconds())
+        except TraceError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - as said above
+            _log.exception("records could not be sent")
+            return TraceError(ErrorReason.ERROR_REASON_INTERNAL, f"a defect: {type(error).__name__}")
+        return None
 
     def _refused(self, batch: Sequence[QueryRecord], error: TraceError) -> None:
         """Halves the batch, or loses the one that is alone, or leaves it as it is; then waits where that may help.
@@ -114,22 +129,36 @@ class Recorder:
         """
         self._tries += 1
         final, away, spent = error.reason in _FINAL, error.reason in _AWAY, self._tries >= self._pace.tries
-        if len(batch) == 1 and (final or (spent and not away)):
+        alone = len(batch) == 1
+        if alone and (final or (spent and (not away or self._passes(batch[0])))):
             self._done(1)
             self._lose(1, error.message, query_id=batch[0].query_id, actor=batch[0].actor, reason=error.reason_name)
             return
         _log.warning("queries are not on record yet", count=len(batch), reason=error.reason_name)
-        if len(batch) > 1 and (spent or not away):
+        if not alone and (spent or not away):
             self._size, self._tries = len(batch) // 2, 0
         if not final:
             self._closing.wait(self._pace.again)
+
+    def _passes(self, record: QueryRecord) -> bool:
+        """Lets the others go before the first of the queue. Whether they were taken often enough meanwhile: then it is
+        at fault, and not who should take it."""
+        times, last = self._passed.get(record.record_id, (0, self._taken))
+        times += self._taken > last
+        if times >= self._pace.tries:
+            return True
+        self._passed[record.record_id] = times, self._taken
+        self._tries = 0
+        with self._changed:
+            self._queue.rotate(-1)
+        return False
 
     def _done(self, count: int) -> None:
         """The first of the queue are on record, or never will be."""
         self._tries = 0
         with self._changed:
             for _ in range(count):
-                self._queue.popleft()
+                self._passed.pop(self._queue.popleft().record_id, None)
 
     def _has_time(self) -> bool:
         return not self._closing.is_set() or self._clock() + self._pace.again < self._end

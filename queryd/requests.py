@@ -1,8 +1,8 @@
 """From a QueryRequest to the query that is run: what is not said gets its default."""
 
 from queryd.callers import Caller
+from queryd.query_parts import QueryText
 from queryd.resolve import AsOf
-from queryd.run_query import QueryText
 from traceapi.query.v1.query_service_pb2 import ExplainQueryRequest, QueryRequest
 
 _DEFAULT_SECONDS = 60.0
@@ -16,6 +16,7 @@ def query_text(request: QueryRequest, caller: Caller) -> QueryText:
         caller=caller,
         timeout=request.timeout.ToMilliseconds() / 1000 if request.HasField("timeout") else _DEFAULT_SECONDS,
         max_rows=request.max_rows,
+        max_bytes=request.max_bytes,
         as_of=_as_of(request),
         min_watermarks=tuple(request.min_watermarks),
         parameters=request.parameters,

@@ -2,20 +2,20 @@
 
 A query is pinned once, at its start. Nothing that happens in the dispatcher later changes what it reads. Where the
 files are few they come with the pin, else they are asked for; both ways they come as the same pages. This module asks
-the dispatcher and keeps nothing; `queryd/run_query.py` decides when.
+the dispatcher and keeps nothing; `queryd/preparing.py` decides when.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 import grpc
 import pyarrow as pa
 
 from kernel.dataset_sql import folded
 from kernel.errors import TraceError, from_rpc_error
+from queryd.asking import Asker, answer
 from queryd.cursor_bounds import bounds_by_column, cursor_bounds
 from queryd.demands import Demands
 from queryd.scopes import scope_rows, scope_schema
@@ -32,6 +32,8 @@ _PAGE_DATASETS = 1000
 _MOST_BOUNDS = 1000
 # Of the scopes of datasets without files; they are held in memory, 32 bytes each.
 _MOST_SCOPES = 10_000_000
+# Of all datasets together. To bind 10^5 files the engine took 7 s and 1.2 GB, which is more than a query may have.
+_MOST_FILES = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,13 @@ class ResolvedDataset:
     def file_bytes(self) -> int:
         return sum(artifact.size_bytes for artifact in self.artifacts)
 
+    @property
+    def sample(self) -> "ResolvedDataset":
+        """It with its first file, or scope, alone: as the engine sees it, it looks the same."""
+        return replace(
+            self, artifacts=self.artifacts[:1], scopes=None if self.scopes is None else self.scopes.slice(0, 1)
+        )
+
 
 @dataclass(slots=True)
 class _Answer:
@@ -80,16 +89,16 @@ class Resolver:
         self._stub = stub
         self.lease_seconds = lease_seconds
 
-    def pin(self, named: Demands, as_of: AsOf) -> pb.PinDatasetsResponse:
-        """Pins datasets at one moment, by name, with what the text itself demands of their rows. DATASET_NOT_FOUND,
-        NAME_AMBIGUOUS, PIN_COLLECTED."""
+    def pin(self, named: Demands, as_of: AsOf, asker: Asker, seconds: float) -> pb.PinDatasetsResponse:
+        """Pins datasets at one moment, by name, with what the text itself demands of their rows; within so many
+        seconds, and not more than a call may take. DATASET_NOT_FOUND, NAME_AMBIGUOUS, PIN_COLLECTED."""
         request = pb.PinDatasetsRequest(names=named, pin=as_of.pin, files_wanted=True)
         request.bounds.extend(islice(_named_bounds(named), _MOST_BOUNDS))
         request.lease_duration.FromSeconds(self.lease_seconds)
         if as_of.deploy_number is not None:
             request.deploy_number = as_of.deploy_number
-        with _translated():
-            return self._stub.PinDatasets(request, timeout=_CALL_SECONDS)
+        pinned: pb.PinDatasetsResponse = answer(self._stub.PinDatasets, request, min(seconds, _CALL_SECONDS), asker)
+        return pinned
 
     def datasets(self) -> list[Dataset]:
         """All that are served, by id."""
@@ -116,10 +125,16 @@ class Resolver:
             self._stub.ReleasePin(pb.ReleasePinRequest(pin_id=pin_id), timeout=_CALL_SECONDS)
 
     def resolve(
-        self, pinned: pb.PinDatasetsResponse, demands: Demands, timeout: float, begun: Callable[[Any], None]
+        self,
+        pinned: pb.PinDatasetsResponse,
+        demands: Demands,
+        timeout: float,
+        asker: Asker,
+        limit: int = 0,
     ) -> list[ResolvedDataset]:
-        """The files and scopes of all datasets that may have rows that count, each dataset once. `begun` hears of a
-        call, which may take all the time there is, and may cancel it. PIN_COLLECTED, NOT_IMPLEMENTED (its storage)."""
+        """The files and scopes of all datasets that may have rows that count, each dataset once: at least `limit` of
+        them where there are so many, or all (0). The call may take all the time there is. PIN_COLLECTED,
+        NOT_IMPLEMENTED (its storage)."""
         found: dict[str, pb.PinnedDataset] = {}
         spellings: dict[str, list[str]] = {}
         for dataset in pinned.datasets:
@@ -134,11 +149,14 @@ class Resolver:
         if pinned.files:
             answers = _gathered(pinned.datasets, pinned.files)
         elif stored:
-            request = pb.ResolveDatasetsRequest(items=[_item(dataset, demands) for dataset in stored])
+            request = pb.ResolveDatasetsRequest(items=[_item(dataset, demands, limit) for dataset in stored])
             with _translated():
                 call = self._stub.ResolveDatasets(request, timeout=timeout)
-                begun(call)
-                answers = _gathered(stored, call)
+                asker.asks(call)
+                try:
+                    answers = _gathered(stored, call)
+                finally:
+                    call.cancel()  # which it may be only where not all was wanted
         return [
             _resolved(dataset, spellings[dataset_id], answers.get(dataset_id)) for dataset_id, dataset in found.items()
         ]
@@ -150,15 +168,15 @@ def _named_bounds(named: Demands) -> Iterator[pb.NamedBounds]:
             yield pb.NamedBounds(name=name, column=column, bounds=bounds)
 
 
-def _item(dataset: pb.PinnedDataset, demands: Demands) -> pb.ResolveItem:
+def _item(dataset: pb.PinnedDataset, demands: Demands, limit: int) -> pb.ResolveItem:
     demanded = demands.get(dataset.dataset.dataset_id, ())
-    return pb.ResolveItem(pin=dataset.pin, bounds=cursor_bounds(demanded, dataset.dataset.spec.cursor))
+    return pb.ResolveItem(pin=dataset.pin, bounds=cursor_bounds(demanded, dataset.dataset.spec.cursor), limit=limit)
 
 
 def _gathered(datasets: Sequence[pb.PinnedDataset], pages: Iterable[pb.ResolveDatasetsResponse]) -> dict[str, _Answer]:
     """By dataset, what pages tell of these, whose index they have."""
     answers = [_Answer() for _ in datasets]
-    scope_count = 0
+    file_count = scope_count = 0
     for page in pages:
         dataset, answer = datasets[page.item_index], answers[page.item_index]
         if page.HasField("error"):
@@ -168,14 +186,25 @@ def _gathered(datasets: Sequence[pb.PinnedDataset], pages: Iterable[pb.ResolveDa
             answer.batches.append(scope_rows(dataset.dataset.spec.cursor.type, page.events))
         answer.last = page.last
         scope_count += len(page.events)
+        file_count += len(page.artifacts)
         if scope_count > _MOST_SCOPES:
-            message = f"the query reads more than {_MOST_SCOPES:,} scopes"
-            raise TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message)
+            raise _too_many(_MOST_SCOPES, "scopes", dataset)
+        if file_count > _MOST_FILES:
+            raise _too_many(_MOST_FILES, "files", dataset)
     for dataset, answer in zip(datasets, answers, strict=True):
         if not answer.last:
             message = f'the files of dataset "{dataset.dataset.dataset_id}" were not all told'
             raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, message)
     return {dataset.dataset.dataset_id: answer for dataset, answer in zip(datasets, answers, strict=True)}
+
+
+def _too_many(most: int, what: str, dataset: pb.PinnedDataset) -> TraceError:
+    """`dataset` is where it was seen."""
+    column = dataset.dataset.spec.cursor.column
+    advice = f": say within which {column} its rows are, such as WHERE {column} BETWEEN ... AND ..." if column else ""
+    message = f'the query reads more than {most:,} {what}, at dataset "{dataset.dataset.dataset_id}"{advice}'
+    metadata = {"limit": what, "dataset_id": dataset.dataset.dataset_id}
+    return TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message, metadata=metadata)
 
 
 def _resolved(dataset: pb.PinnedDataset, names: list[str], answer: _Answer | None) -> ResolvedDataset:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from kernel.errors import TraceError, Violation
+from queryd.asking import Cancellable
 from queryd.callers import Caller
 from queryd.engine.process import CellProcess
 from traceapi.control.v1.query_record_pb2 import QueryAsOf
@@ -21,6 +21,7 @@ from traceapi.types.v1.errors_pb2 import ErrorReason
 
 # How soon a query that waits for a place hears that it was stopped.
 _LOOK_SECONDS = 0.25
+_MARGIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,6 @@ class QueryIdentity:
     started: datetime
 
 
-class Cancellable(Protocol):
-    """A call under way."""
-
-    def cancel(self) -> object: ...
-
-
 class RunningQuery:
     """One query between its admission and its end. All methods may be called from any thread."""
 
@@ -47,11 +42,14 @@ class RunningQuery:
         """`deadline` is of the monotonic clock."""
         self.identity = identity
         self.deadline = deadline
+        self.entered = False
+        """It has a place, or waited for one."""
         self.row_count = 0
         self.arrow_bytes = 0
         self.pin_id = ""
         self.pin: Pin | None = None
         self.ended = threading.Event()
+        self._halted = threading.Event()  # by a stop, or by the end
         self._lock = threading.Lock()
         self._stopped: TraceError | None = None
         self._cell: CellProcess | None = None
@@ -62,6 +60,7 @@ class RunningQuery:
         with self._lock:
             if self._stopped is None and not self.ended.is_set():
                 self._stopped = error
+            self._halted.set()
             cell, call = self._cell, self._call
         if cell is not None:
             cell.kill()
@@ -95,10 +94,21 @@ class RunningQuery:
         if error is not None:
             raise error
 
+    def pause(self, seconds: float) -> None:
+        """Waits so long. Raises at once what it was, or is, stopped with."""
+        self._halted.wait(seconds)
+        self.check()
+
+    def left(self, now: float) -> float:
+        """Seconds that something within it may take: a little longer than its time, at the end of which it is stopped,
+        and hears of its limit."""
+        return max(self.deadline - now, 0.0) + _MARGIN_SECONDS
+
     def end(self) -> CellProcess | None:
         """Nothing of it runs any more. Can be repeated; the first one gets its cell, killed, to close it."""
         with self._lock:
             self.ended.set()
+            self._halted.set()
             cell, self._cell = self._cell, None
         if cell is not None:
             cell.kill()
@@ -172,6 +182,7 @@ class RunningQueries:
                 message += f", and {self._most_waiting} wait"
             raise TraceError(ErrorReason.ERROR_REASON_OVERLOADED, message, retry_after=self._retry_after)
         self._waiting.append(query)
+        query.entered = True
 
     def get(self, query_id: str) -> RunningQuery:
         """QUERY_NOT_FOUND where it does not run."""

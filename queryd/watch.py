@@ -84,8 +84,8 @@ class Watcher:
         while (watch := self._next()) is not None:
             try:
                 self._look(watch)
-            except Exception:  # noqa: BLE001 - a defect of one must not be the end of others' limits
-                _log.exception("a query could not be watched", query_id=watch.query.identity.query_id)
+            except Exception:  # noqa: BLE001 - a defect of one must not be the end of others' limits, nor of its own
+                self._failed(watch)
 
     def _next(self) -> _Watch | None:
         """The next one whose time has come; None once closed."""
@@ -112,8 +112,23 @@ class Watcher:
             self._set_due(watch, watch.query.deadline)
             threading.Thread(target=self._renew, args=(watch, now), name="renewal", daemon=True).start()
 
+    def _failed(self, watch: _Watch) -> None:
+        """It is looked at again soon: a machine that has no thread to spare now may have one then."""
+        _log.exception("a query could not be watched", query_id=watch.query.identity.query_id)
+        watch.renewal = self._clock() + _RENEW_AGAIN_SECONDS
+        self._set_due(watch, watch.renewal)
+
     def _renew(self, watch: _Watch, now: float) -> None:
-        error = self._renewed(watch.query.pin_id) if watch.query.pin_id else None
+        try:
+            self._renew_once(watch, now)
+        except Exception:  # noqa: BLE001 - a defect, after which the pin would end unseen
+            self._failed(watch)
+
+    def _renew_once(self, watch: _Watch, now: float) -> None:
+        pin_id = watch.query.pin_id
+        error = self._renewed(pin_id) if pin_id else None
+        if error is not None and watch.query.pin_id != pin_id:
+            error = None  # it was let go of meanwhile; one that came in its place is younger than this look
         if error is not None and (error.reason in _FINAL or now >= watch.lease_end):
             self._stop(watch, error)
             return

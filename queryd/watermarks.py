@@ -19,9 +19,10 @@ _FIELDS = {
 def missing_watermark(pinned: PinDatasetsResponse, wanted: Sequence[Watermark]) -> str | None:
     """What is not reached yet, for people, or None. INVALID_REQUEST for a dataset that the query does not read, and for
     a cursor that is none of its dataset's."""
-    held = {dataset.dataset.dataset_id: dataset for dataset in pinned.datasets}
+    # As names are: there are no two ids that differ in their case alone.
+    held = {dataset.dataset.dataset_id.casefold(): dataset for dataset in pinned.datasets}
     for watermark in wanted:
-        dataset = held.get(watermark.dataset_id)
+        dataset = held.get(watermark.dataset_id.casefold())
         if dataset is None:
             raise _invalid(f'the query does not read dataset "{watermark.dataset_id}"')
         cursor = _as_declared(watermark, dataset)

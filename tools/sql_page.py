@@ -82,7 +82,7 @@ _INSTEAD = {
     "files and addresses, by `read_parquet` and its like or as names": "a dataset's name; a source brings files in",
     "`DESCRIBE`, `SHOW`, `SUMMARIZE`, tables of the engine, `information_schema`": "`tracectl dataset show`; Flight's "
     "catalogues",
-    "`EXPLAIN`": "`tracectl query --explain`, `ExplainQuery`",
+    "`EXPLAIN`": "`tracectl query --explain`, `ExplainQuery`: all files count, the plan is of one of each dataset",
     "`SET`, `PRAGMA`, `current_setting`, variables": "parameters",
     "`AT (VERSION => ...)`": "`as_of` beside the query",
     "functions and types with a schema (`main.upper(x)`), methods of columns (`x.upper()`)": "`upper(x)`, "

@@ -4,7 +4,7 @@ One short transaction a page, none across what a reader waits for; where it is a
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dispatcher.datasets import store
 from dispatcher.datasets.rows import (
@@ -41,12 +41,15 @@ class Manifest:
     stored: bool
     """It has files; of others the scopes are told."""
 
-    async def pages(self, pool: Pool) -> AsyncIterator[Page]:
-        """In scope order; at least one page."""
+    async def pages(self, pool: Pool, most: int | None = None) -> AsyncIterator[Page]:
+        """In scope order; at least one page. Of `most` files or scopes, the first ones, if that is not None."""
         page: Page | None = None
         while page is None or not page.last:
             async with transaction(pool) as connection:
-                page = await self.page(connection, page)
+                page = await self.page(connection, page, PAGE if most is None else min(PAGE, most))
+            if most is not None:
+                most -= len(page.artifacts) + len(page.scopes)
+                page = replace(page, last=page.last or most <= 0)
             yield page
 
     async def page(self, connection: Connection, after: Page | None = None, limit: int = PAGE) -> Page:

@@ -182,7 +182,7 @@ class DatasetService(DatasetServiceServicer):
                     continue
                 bounds = cursor_bounds(item.bounds) if item.HasField("bounds") and row.cursor_type else Bounds()
                 manifest = Manifest(row.dataset_version_id, item.pin.publication_number, bounds, stored=is_stored(row))
-                async for page in manifest.pages(self._pool):
+                async for page in manifest.pages(self._pool, item.limit or None):
                     yield files_page(index, page)
 
     async def RenewPin(self, request: pb.RenewPinRequest, context: Context) -> pb.RenewPinResponse:

@@ -109,6 +109,10 @@ class _Cell:
         if kind is Kind.TABLE:
             self._tables.append(pa.ipc.open_stream(payload).read_all())
             return True
+        if kind is Kind.TABLE_ROWS:
+            rows = pa.ipc.open_stream(payload).read_all()
+            self._tables[-1] = pa.concat_tables([self._tables[-1], rows])
+            return True
         if kind is Kind.DESCRIBE:
             self._job = messages.unpack_job(payload)
             return self._did(self._describe, self._job)

@@ -36,8 +36,10 @@ class Kind(Enum):
     DEMANDED = b"h"
     # To a cell, before the text: values of its parameters, as the client sent them.
     PARAMETERS = b"v"
-    # To a cell: a table of scopes, as an Arrow stream, that the job after it names by its index.
+    # To a cell: a table of scopes, as an Arrow stream, that the job after it names by its index; further rows of the
+    # last one.
     TABLE = b"t"
+    TABLE_ROWS = b"u"
     # To a cell: make the relations, and say what the answer to the text will look like. Its answer: SCHEMA or FAILED.
     DESCRIBE = b"d"
     SCHEMA = b"s"

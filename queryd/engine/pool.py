@@ -4,7 +4,7 @@ and an engine that have to be loaded, a third of a second."""
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +24,8 @@ _TRY_AGAIN_SECONDS = (0.2, 1.0)
 _QUICK_SECONDS = 5.0
 # A cell that is not ready by then never will be: the one thread that starts them would wait for it for ever.
 _READY_SECONDS = 30.0
+# Between two looks at whether who waits for a cell still wants one.
+_LOOK_SECONDS = 0.25
 # From the taking of a cell to the start of the next one: about as long as a small query takes.
 _GIVE_WAY_SECONDS = 0.02
 
@@ -67,10 +69,11 @@ class CellPool:
             raise CellUnavailableError("no cell can be started on this machine; the log says why")
         return self.sandbox
 
-    def take(self, timeout: float) -> CellProcess:
-        """A cell of one's own, to be closed after one query. Raises CellUnavailableError."""
+    def take(self, timeout: float, check: Callable[[], None] = lambda: None) -> CellProcess:
+        """A cell of one's own, to be closed after one query. `check` raises where it is not wanted any more. Raises
+        CellUnavailableError."""
         deadline = time.monotonic() + timeout
-        while (cell := self._next(deadline - time.monotonic())).has_ended:  # while it waited
+        while (cell := self._next(deadline, check)).has_ended:  # while it waited
             cell.close()
         return cell
 
@@ -91,16 +94,17 @@ class CellPool:
             while self._ready:
                 left.callback(self._ready.popleft().close)
 
-    def _next(self, timeout: float) -> CellProcess:
+    def _next(self, deadline: float, check: Callable[[], None]) -> CellProcess:
         with self._changed:
             self._waiting += 1
             self._changed.notify_all()
             try:
-                if (
-                    not self._changed.wait_for(lambda: self._ready or self._stopping.is_set(), timeout)
-                    or not self._ready
-                ):
-                    raise CellUnavailableError("no cell became ready in time")
+                while not self._ready:
+                    left = deadline - time.monotonic()
+                    if self._stopping.is_set() or left <= 0:
+                        raise CellUnavailableError("no cell became ready in time")
+                    self._changed.wait(min(left, _LOOK_SECONDS))
+                    check()
                 return self._ready.popleft()
             finally:
                 self._waiting -= 1

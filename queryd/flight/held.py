@@ -14,8 +14,11 @@ from dataclasses import dataclass
 import grpc
 
 from kernel.errors import TraceError
-from queryd.run_query import Parts, Started
+from kernel.telemetry import get_logger
+from queryd.query_parts import Parts, Started
 from queryd.running import Cancellable, RunningQuery, canceled
+
+_log = get_logger("queryd.flight")
 
 
 class Tie:
@@ -132,7 +135,10 @@ class HeldQueries:
                 query = self._next()
             if query is None:
                 return
-            query.end()
+            try:
+                query.end()
+            except Exception:  # noqa: BLE001 - a defect of one must not leave the others waiting
+                _log.exception("a query that nobody read could not be ended", query_id=query.query_id)
 
     def _next(self) -> HeldQuery | None:
         """Waits for the next one whose time is over; None once closed and empty."""

@@ -17,8 +17,9 @@ from queryd.envelopes import of_flight_data
 from queryd.flight import call_options, wire
 from queryd.flight.held import HeldQueries, HeldQuery, Tie
 from queryd.flight.tickets import ticket_of
+from queryd.query_parts import ArrowMessage, ArrowPart, Description, Started
 from queryd.requests import query_text
-from queryd.run_query import ArrowMessage, ArrowPart, Description, QueryRunner, Started
+from queryd.run_query import QueryRunner
 from queryd.running import RunningQueries, canceled
 from traceapi.control.v1.query_record_pb2 import QUERY_CALL_FLIGHT, QUERY_CALL_FLIGHT_DESCRIBE
 from traceapi.query.v1.query_service_pb2 import QueryRequest

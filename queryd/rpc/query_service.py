@@ -13,9 +13,10 @@ from kernel.servers import current_actor
 from queryd.callers import caller
 from queryd.engine.arrow_messages import END_OF_STREAM
 from queryd.envelopes import of_query_response
+from queryd.query_parts import ArrowMessage, ArrowPart, Finished, Started
 from queryd.requests import explained_text, query_text
 from queryd.resolve import ResolvedDataset
-from queryd.run_query import ArrowMessage, ArrowPart, Finished, OnStart, QueryRunner, Started
+from queryd.run_query import OnStart, QueryRunner
 from queryd.running import RunningQueries, RunningQuery, canceled
 from traceapi.control.v1.query_record_pb2 import QUERY_CALL_EXPLAIN, QUERY_CALL_QUERY
 from traceapi.query.v1 import query_service_pb2 as pb

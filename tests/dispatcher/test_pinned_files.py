@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.datasets import pins
+from dispatcher.datasets import manifest, pins
 from tests.dispatcher.builders import CHAIN, READER, Source, Worker, at, event, int64, start_source
 from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dataset_service_pb2 as pb
@@ -136,3 +136,17 @@ async def test_they_come_only_where_they_are_wanted(dispatcher: InProcess, sourc
     await source.publish([1])
     pinned = await dispatcher.datasets.PinDatasets(pb.PinDatasetsRequest(names=["blocks"]))
     assert list(pinned.files) == []
+
+
+@pytest.mark.parametrize(("page", "limit", "count"), [(500, 0, 3), (500, 1, 1), (500, 2, 2), (1, 2, 2), (1, 9, 3)])
+async def test_who_wants_some_files_gets_the_first_of_them(
+    dispatcher: InProcess, source: Source, monkeypatch: pytest.MonkeyPatch, page: int, limit: int, count: int
+) -> None:
+    monkeypatch.setattr(manifest, "PAGE", page)
+    await _three_files(source)
+    pinned = await _pin(dispatcher, "blocks")
+    items = [pb.ResolveItem(pin=item.pin, limit=limit) for item in pinned.datasets]
+    pages = [told async for told in dispatcher.datasets.ResolveDatasets(pb.ResolveDatasetsRequest(items=items))]
+    firsts = [artifact.scope.range.first.int64_value for told in pages for artifact in told.artifacts]
+    assert firsts == [0, 10, 20][:count]
+    assert [told.last for told in pages] == [False] * (len(pages) - 1) + [True]

@@ -93,6 +93,8 @@ class FakeDatasets(DatasetServiceServicer):
         self.resolving = threading.Event()  # while it is not set, no resolution is answered
         self.resolving.set()
         self.resolving_calls = 0
+        self.pinning = threading.Event()  # while it is not set, no pin is answered
+        self.pinning.set()
         self.changed = Condition()
 
     # What a test arranges.
@@ -203,6 +205,8 @@ class FakeDatasets(DatasetServiceServicer):
         with self.changed:
             self.pin_requests.append(list(request.names))
             self.changed.notify_all()
+        self.pinning.wait(300)
+        with self.changed:
             named = [(name, self._find(name)) for name in request.names]
             known = {version.version_id for _, version in named}
             pending = [version for _, version in named]
@@ -261,6 +265,8 @@ class FakeDatasets(DatasetServiceServicer):
                 continue
             self.resolved.append(item)
             artifacts, events = self._visible(version, item)
+            if item.limit:
+                artifacts, events = artifacts[: item.limit], events[: item.limit]
             starts = range(0, max(len(artifacts), len(events), 1), self.page_size)
             for start in starts:
                 end = start + self.page_size

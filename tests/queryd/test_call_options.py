@@ -8,7 +8,7 @@ from kernel.errors import TraceError
 from kernel.pin_text import pin_text
 from queryd.flight import call_options
 from traceapi.query.v1.query_service_pb2 import QueryRequest
-from traceapi.types.v1.dataset_pb2 import Pin
+from traceapi.types.v1.dataset_pb2 import DatasetPin, Pin
 
 
 def _request(*headers: tuple[str, str | bytes], pinned: bool = False) -> QueryRequest:
@@ -28,7 +28,7 @@ def _refusal(*headers: tuple[str, str]) -> str:
 def test_each_header_is_a_field_of_the_request() -> None:
     request = _request(("trace-as-of", "7"), ("trace-timeout", "1.5"), ("trace-max-rows", "10"))
     assert (request.deploy_number, request.timeout.ToMilliseconds(), request.max_rows) == (7, 1500, 10)
-    pin = Pin(pin_id="p", deploy_number=3)
+    pin = Pin(pin_id="p", deploy_number=3, datasets=[DatasetPin(dataset_id="eth.blocks")])
     assert _request(("trace-as-of", pin_text(pin))).pin == pin
 
 

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
+import grpc
 import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
-from kernel.errors import TraceError
+from kernel.errors import TraceError, from_rpc_error
 from queryd.aftermath import Aftermath, Remains
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
@@ -104,6 +105,39 @@ def test_a_stopped_query_waits_for_no_dispatcher(tmp_path: Path) -> None:
         datasets.resolving.set()
 
 
+def test_a_query_that_is_stopped_while_it_is_pinned_gives_its_place_back(tmp_path: Path) -> None:
+    """By its client or by its time; to a dispatcher that does not answer a call would be left after ten seconds."""
+    datasets = FakeDatasets(tmp_path / "artifacts")
+    datasets.add("plain")
+    datasets.publish("plain", pa.table({"x": [1]}))
+    datasets.pinning.clear()
+    settings = {"query_warm_cells": "1", "drain_seconds": "0", "query_slots": "1", "query_waiting": "1"}
+    with QuerydProcess(tmp_path, datasets, **settings) as queryd:
+        client = queryd.client()
+        with client.channel:
+            call = client.stub.Query(pb.QueryRequest(sql="select * from plain"), timeout=300)
+            datasets.wait_for_pin_requests(1)
+            call.cancel()
+            assert client.query("select 1", timeout=5).values == [(1,)]
+            request = pb.QueryRequest(sql="select * from plain")
+            request.timeout.FromSeconds(1)
+            with pytest.raises(grpc.RpcError) as caught:
+                list(client.stub.Query(request, timeout=6))
+            assert from_rpc_error(caught.value).metadata == {"limit": "time"}
+        datasets.pinning.set()
+
+
+def test_who_waits_for_a_cell_hears_that_the_query_was_stopped(outlived: Sandbox, tmp_path: Path) -> None:
+    stopped = TraceError(ErrorReason.ERROR_REASON_QUERY_CANCELED, "stopped")
+
+    def check() -> None:
+        raise stopped
+
+    with pytest.raises(TraceError) as caught:
+        CellPool([outlived], warm=1, folder=tmp_path / "cells").take(600, check)
+    assert caught.value is stopped
+
+
 def test_a_process_that_hangs_is_ended_and_says_at_what() -> None:
     code = (
         "import threading; from queryd.ending import end_within\n"
@@ -161,6 +195,18 @@ def test_what_comes_after_the_end_is_cleared_all_the_same() -> None:
     assert order == ["files", "pin"]
 
 
+def test_a_process_that_does_not_end_keeps_no_others_from_being_cleared() -> None:
+    go_on, cleared = threading.Event(), threading.Event()
+    aftermath = Aftermath(lambda pin_id: cleared.set())
+    held = ExitStack()
+    held.callback(lambda: go_on.wait(_SECONDS))
+    aftermath.take(Remains(None, held, ""))
+    aftermath.take(Remains(None, ExitStack(), "pin"))
+    assert cleared.wait(_SECONDS / 2)
+    go_on.set()
+    aftermath.close()
+
+
 class _BrokenCell:
     """Cannot be closed."""
 
@@ -215,4 +261,4 @@ def test_pins_that_no_dispatcher_releases_keep_nothing_from_ending() -> None:
         closing.join(0.01)
     go_on.set()
     closing.join(_SECONDS)
-    assert asked == ["pin 0"]
+    assert len(asked) == 1

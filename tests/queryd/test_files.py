@@ -7,9 +7,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from kernel.artifacts import LocalArtifactStore
+from kernel.errors import TraceError
+from queryd.files import FilesInPlace
+from queryd.resolve import ResolvedDataset
+from queryd.running import canceled
 from tests.queryd.fake_datasets import FakeDatasets
 from tests.queryd.harness import Client, QuerydProcess, reason
+from traceapi.control.v1.dataset_service_pb2 import PinnedDataset
 from traceapi.query.v1 import query_service_pb2 as pb
+from traceapi.types.v1.artifact_pb2 import Artifact
 
 
 def _damage(path: Path) -> None:
@@ -45,6 +52,22 @@ def test_a_lost_or_damaged_file_is_told_by_its_key(
     assert (reason(error), error.metadata["key"]) == ("ARTIFACT_LOST", artifact.key)
     assert words in error.message
     assert str(datasets.root) not in error.message
+
+
+def test_who_looks_at_many_files_hears_that_the_query_was_stopped(tmp_path: Path) -> None:
+    store = LocalArtifactStore(tmp_path / "artifacts")
+    stored = store.put_bytes("data/one/file", b"content")
+    artifact = Artifact(key=stored.key, size_bytes=stored.size_bytes, sha256=stored.sha256)
+    dataset = ResolvedDataset(PinnedDataset(), (), (artifact,) * 1000)
+    looks = list[None]()
+
+    def check() -> None:
+        looks.append(None)
+        if len(looks) == 3:
+            raise canceled("enough")
+
+    with pytest.raises(TraceError, match="enough"):
+        FilesInPlace(store).provided([dataset], tmp_path, check)
 
 
 def test_explain_tells_what_would_be_read_and_reads_nothing(client: Client, datasets: FakeDatasets) -> None:

@@ -3,6 +3,7 @@
 import datetime
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -221,6 +222,22 @@ def test_limits_are_given_as_headers(queryd: QuerydProcess) -> None:
     too_long = pytest.raises(adbc_driver_manager.Error, match="its time limit, and was stopped")
     with connect(queryd, trace_timeout="4") as connection, too_long:
         _rows(connection, "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range = 7")
+
+
+def test_a_header_waits_for_a_watermark(queryd: QuerydProcess, datasets: FakeDatasets) -> None:
+    datasets.add("arriving")
+    datasets.publish("arriving", pa.table({"number": [1]}))
+    wanted, count = json.dumps({"ARRIVING": 5}), len(datasets.pin_requests)
+    sql = "select count(*) from arriving"
+    with ThreadPoolExecutor() as pool, _connect(queryd, trace_min_watermarks=wanted) as connection:
+        waiting = pool.submit(_rows, connection, sql)
+        datasets.wait_for_pin_requests(count + 2)  # it looked, and looked again
+        datasets.publish("arriving", pa.table({"number": [5]}))
+        datasets.move_watermark("arriving", "5")
+        assert waiting.result() == [(2,)]
+    too_far = pytest.raises(adbc_driver_manager.Error, match='the watermark of "arriving" is at 5, wanted is 6')
+    with _connect(queryd, trace_min_watermarks='{"arriving": 6}', trace_timeout="1") as connection, too_far:
+        _rows(connection, sql)
 
 
 @pytest.mark.parametrize(

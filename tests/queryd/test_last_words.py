@@ -3,7 +3,6 @@
 import io
 import traceback
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 import structlog
@@ -16,10 +15,8 @@ from queryd.engine.messages import Kind
 from queryd.engine.process import CellEndedError
 from queryd.envelopes import of_query_response
 from queryd.failures import raised
-from queryd.resolve import Resolver
-from queryd.run_query import QueryRunner, QueryText
-from queryd.running import RunningQueries
-from queryd.watch import Watcher
+from queryd.query_parts import QueryText
+from tests.queryd.runners import runner_of
 from traceapi.control.v1 import query_record_pb2 as record_pb
 
 
@@ -72,17 +69,13 @@ class DyingCell:
 class OneCell:
     """A pool of one."""
 
-    def take(self, seconds: float) -> DyingCell:
+    def take(self, seconds: float, check: object) -> DyingCell:
         return DyingCell()
 
 
 def test_a_log_quotes_nothing_of_what_a_cell_said() -> None:
-    aftermath, nothing = Aftermath(lambda pin_id: None), cast("Any", None)
-    resolver = Resolver(nothing, 60)
-    runner = QueryRunner(
-        *(resolver, cast("Any", OneCell()), nothing, RunningQueries(1), 1),
-        *(Watcher(resolver), aftermath, lambda record: None, new_id),
-    )
+    aftermath = Aftermath(lambda pin_id: None)
+    runner = runner_of(OneCell(), aftermath)
     text = QueryText("select 1", new_id(), Caller("user:alice", record_pb.QUERY_CALL_QUERY), timeout=30.0)
     with structlog.testing.capture_logs() as lines, pytest.raises(TraceError):
         list(runner.run(text, lambda query: lambda: None, of_query_response))

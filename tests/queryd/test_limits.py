@@ -103,6 +103,22 @@ def test_rows_are_bounded(client: Client) -> None:
     assert client.query("select * from range(1000)", max_rows=1000).table.num_rows == 1000
 
 
+def test_bytes_are_bounded(client: Client) -> None:
+    error = client.refused("select range from range(10_000)", max_bytes=80_000)
+    assert (reason(error), error.metadata["limit"]) == ("QUERY_LIMIT", "bytes")
+    assert "more than 80,000 bytes" in error.message
+    assert client.query("select range from range(10_000)", max_bytes=90_000).table.num_rows == 10_000
+
+
+def test_no_caller_has_more_bytes_than_the_server_gives(tmp_path: Path) -> None:
+    datasets = FakeDatasets(tmp_path / "artifacts")
+    with QuerydProcess(tmp_path, datasets, query_warm_cells="1", query_max_bytes="80000") as queryd:
+        client = queryd.client()
+        with client.channel:
+            for fields in ({}, {"max_bytes": 1_000_000}):
+                assert client.refused("select range from range(10_000)", **fields).metadata["limit"] == "bytes"
+
+
 def test_two_queries_never_share_an_id(client: Client) -> None:
     call = _started(client, _ENDLESS, _ID.format(2))
     assert reason(client.refused("select 1", query_id=_ID.format(2))) == "INVALID_REQUEST"

@@ -1,8 +1,9 @@
 """Places bound what runs, and what is left of queries that have ended."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
@@ -13,10 +14,10 @@ from queryd.callers import Caller
 from queryd.engine.messages import Kind
 from queryd.engine.process import CellEndedError
 from queryd.envelopes import of_query_response
-from queryd.resolve import Resolver
-from queryd.run_query import QueryRunner, QueryText
-from queryd.running import RunningQueries
-from queryd.watch import Watcher
+from queryd.query_parts import QueryText
+from queryd.run_query import QueryRunner
+from queryd.running import QueryIdentity, RunningQueries, RunningQuery, canceled
+from tests.queryd.runners import runner_of
 from traceapi.control.v1 import query_record_pb2 as record_pb
 
 _SECONDS = 30.0
@@ -48,7 +49,7 @@ class Cells:
         self._go_on = go_on
         self.taken = 0
 
-    def take(self, seconds: float) -> StickyCell:
+    def take(self, seconds: float, check: object) -> StickyCell:
         self.taken += 1
         return StickyCell(self._go_on)
 
@@ -62,13 +63,9 @@ def _refused(runner: QueryRunner, timeout: float) -> TraceError:
 
 def test_what_is_left_of_ended_queries_is_bounded_by_the_places() -> None:
     """Twice as many as there are places run or are left; then the next one waits, until one of them is cleared away."""
-    places, go_on, nothing = 3, threading.Event(), cast("Any", None)
+    places, go_on = 3, threading.Event()
     cells, queries, aftermath = Cells(go_on), RunningQueries(places), Aftermath(lambda pin_id: None)
-    resolver = Resolver(nothing, 60)
-    runner = QueryRunner(
-        *(resolver, cast("Any", cells), nothing, queries, 1),
-        *(Watcher(resolver), aftermath, lambda record: None, new_id),
-    )
+    runner = runner_of(cells, aftermath, queries)
     try:
         for _ in range(2 * places):
             assert _refused(runner, _SECONDS).reason_name == "QUERY_FAILED"
@@ -81,3 +78,27 @@ def test_what_is_left_of_ended_queries_is_bounded_by_the_places() -> None:
     aftermath.close()
     for _ in range(2 * places):  # nothing of them is counted any more
         assert _refused(runner, _SECONDS).reason_name == "QUERY_FAILED"
+
+
+def test_who_waited_for_a_place_in_vain_is_on_record() -> None:
+    """By its time or its user; who was told to come again is not, for that costs as little as it can."""
+    told, aftermath, queries = list[record_pb.QueryRecord](), Aftermath(lambda pin_id: None), RunningQueries(1, 1)
+    runner = runner_of(Cells(threading.Event()), aftermath, queries, told.append)
+    identity = QueryIdentity(
+        new_id(), Caller("user:bob", record_pb.QUERY_CALL_QUERY), "", record_pb.QUERY_AS_OF_NOW, datetime.now(UTC)
+    )
+    with queries.admitted(RunningQuery(identity, float("inf"))):
+        assert _refused(runner, timeout=0.3).reason_name == "QUERY_LIMIT"
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(_refused, runner, _SECONDS)
+            while len(queries.all()) < 2 and not asked.done():
+                wait([asked], 0.01)
+            assert _refused(runner, _SECONDS).reason_name == "OVERLOADED"
+            queries.all()[-1].stop(canceled("enough"))
+            assert asked.result(_SECONDS).reason_name == "QUERY_CANCELED"
+    aftermath.close()
+    assert [(record.reason, record.actor) for record in told] == [
+        ("QUERY_LIMIT", "user:alice"),
+        ("QUERY_CANCELED", "user:alice"),
+    ]
+    assert told[0].elapsed_duration.ToMicroseconds() >= 300_000

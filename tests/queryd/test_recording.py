@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import pytest
 
@@ -219,3 +220,42 @@ def test_closing_ends_though_no_dispatcher_answers() -> None:
         recorder.close()
         assert recorder.lost == 2
     assert dispatcher.batches == []
+
+
+def test_a_record_that_meets_nobody_lets_others_go_before_it_and_is_lost_in_the_end() -> None:
+    """They are taken, so somebody is there."""
+    dispatcher = Dispatcher()
+    dispatcher.at_fault["a"] = TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "nobody is there")
+    with _recorder(dispatcher, Pace(gather=0.0, again=0.0, tries=3)) as recorder:
+        _record_together(dispatcher, recorder, "a", "b")
+        dispatcher.wait(taken=2)
+        assert recorder.lost == 0
+        for number in range(2, 5):
+            _record(recorder, f"{number}")
+            dispatcher.wait(taken=number + 1)
+        assert recorder.lost == 1
+    assert dispatcher.batches == [["first"], ["b"], ["2"], ["3"], ["4"]]
+
+
+def test_in_an_outage_nothing_is_lost_however_long_it_takes() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.failure = TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, "nobody is there")
+    with _recorder(dispatcher, Pace(gather=0.0, again=0.0, tries=2)) as recorder:
+        _record(recorder, "a", "b", "c")
+        dispatcher.wait(tried=200)
+        dispatcher.failure = None
+        dispatcher.wait(taken=3)
+        assert recorder.lost == 0
+    assert sorted(name for batch in dispatcher.batches for name in batch) == ["a", "b", "c"]
+
+
+def test_a_defect_in_sending_is_no_end_of_it() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.at_fault["a"] = cast("Any", ValueError("a defect"))
+    with _recorder(dispatcher, Pace(gather=0.0, again=0.0, tries=2)) as recorder:
+        _record(recorder, "a")
+        dispatcher.wait(tried=2)
+        _record(recorder, "b")
+        dispatcher.wait(taken=1)
+        assert recorder.lost == 1
+    assert dispatcher.batches == [["b"]]

@@ -4,7 +4,6 @@ import io
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -17,10 +16,8 @@ from queryd.engine import messages
 from queryd.engine.answers import Answered, Envelope, read_answer, write_message
 from queryd.engine.messages import CheckedText, Kind
 from queryd.envelopes import of_query_response
-from queryd.resolve import Resolver
-from queryd.run_query import Finished, QueryRunner, QueryText
-from queryd.running import RunningQueries
-from queryd.watch import Watcher
+from queryd.query_parts import Finished, QueryText
+from tests.queryd.runners import runner_of
 from traceapi.control.v1 import query_record_pb2 as record_pb
 
 _MOST = 100
@@ -62,19 +59,14 @@ class OneCell:
     def __init__(self, cell: LyingCell) -> None:
         self._cell = cell
 
-    def take(self, seconds: float) -> LyingCell:
+    def take(self, seconds: float, check: object) -> LyingCell:
         return self._cell
 
 
 def _asked(*row_counts: int) -> tuple[list[str], record_pb.QueryRecord]:
     """How the call ended, and the record."""
     aftermath, told = Aftermath(lambda pin_id: None), list[record_pb.QueryRecord]()
-    nothing = cast("Any", None)
-    resolver = Resolver(nothing, 60)
-    runner = QueryRunner(
-        *(resolver, cast("Any", OneCell(LyingCell(*row_counts))), nothing, RunningQueries(1), _MOST),
-        *(Watcher(resolver), aftermath, told.append, new_id),
-    )
+    runner = runner_of(OneCell(LyingCell(*row_counts)), aftermath, record=told.append, max_rows=_MOST)
     text = QueryText("select 1", new_id(), Caller("user:alice", record_pb.QUERY_CALL_QUERY), timeout=30.0)
     try:
         parts = list(runner.run(text, lambda query: lambda: None, of_query_response))

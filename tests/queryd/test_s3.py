@@ -5,8 +5,10 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.flight as flight
 import pytest
 
 from kernel.artifacts import LocalArtifactStore
@@ -170,3 +172,25 @@ def _need(sandbox: Sandbox, tmp_path: Path) -> None:
         pytest.skip("user namespaces are missing: bubblewrap cannot start a process here")
     finally:
         pool.close()
+
+
+def test_a_text_that_is_not_run_brings_one_file_of_each_dataset_however_large_they_are(
+    queryd: QuerydProcess, client: Client, datasets: FakeDatasets, faults: Faults
+) -> None:
+    datasets.add("large")
+    parts = [pa.table({"x": [str(uuid.uuid4()) for _ in range(10_000)]}) for _ in range(5)]
+    total = sum(datasets.publish("large", part).size_bytes for part in parts)
+    assert total > CACHE_BYTES
+    sql = 'select x, number from large, "eth.blocks" where number = ?'
+    headers: list[Any] = [(b"authorization", f"Bearer {queryd.user_token}".encode())]  # the stubs want text
+    options = flight.FlightCallOptions(headers=headers)
+    with flight.FlightClient(f"grpc://{queryd.address}") as reader:
+        told: Any = reader.get_schema(flight.FlightDescriptor.for_command(sql.encode()), options)
+    assert dict(zip(told.schema.names, told.schema.types, strict=True)) == {"x": pa.string(), "number": pa.int64()}
+    assert faults.count(f"GET /{BUCKET}/") == 2
+    explained = client.stub.ExplainQuery(pb.ExplainQueryRequest(sql=sql.replace("= ?", "< length(x)")), timeout=30)
+    found = {dataset.pin.dataset_id: (dataset.file_count, dataset.file_bytes) for dataset in explained.datasets}
+    assert found["large"] == (5, total)
+    assert found["eth.blocks"][0] == 2
+    assert "READ_PARQUET" in explained.plan
+    assert faults.count(f"GET /{BUCKET}/") == 2

@@ -35,7 +35,7 @@ class Pins:
     lease_seconds = _LEASE
 
     def __init__(self) -> None:
-        self.error: TraceError | None = None
+        self.error: Exception | None = None
         self.asked = threading.Semaphore(0)
         self.answers = threading.Event()
         self.answers.set()
@@ -96,6 +96,13 @@ def watched() -> Iterator[Watched]:
         yield Watched(stack)
 
 
+def _join_renewals() -> None:
+    """Returns once those that were begun are over."""
+    for thread in threading.enumerate():
+        if thread.name == "renewal":
+            thread.join(_SECONDS)
+
+
 def test_queries_share_a_thread_and_end_without_one(watched: Watched) -> None:
     before = set(threading.enumerate())
     for _ in range(20):
@@ -122,6 +129,54 @@ def test_pins_are_renewed_until_one_is_lost(watched: Watched) -> None:
     assert query.stopped is None
     watched.pass_time(_LEASE / 3)
     assert watched.stopped(query).reason == ErrorReason.ERROR_REASON_PIN_EXPIRED
+
+
+def test_a_renewal_that_fails_of_a_defect_is_tried_again_soon(watched: Watched) -> None:
+    query = watched.query(600, pin_id="p")
+    watched.pins.error = ValueError("a defect")
+    for seconds in (_LEASE / 3, 1, 1):
+        watched.pass_time(seconds)
+        assert watched.pins.asked.acquire(timeout=_SECONDS)
+        _join_renewals()
+    assert query.stopped is None
+
+
+def test_a_renewal_for_which_there_is_no_thread_is_tried_again_soon(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.query(600, pin_id="p")
+    tried, start = threading.Event(), threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        tried.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    watched.pass_time(_LEASE / 3)
+    assert tried.wait(_SECONDS)
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    def renewed_a_second_later() -> bool:
+        watched.pass_time(1)
+        return watched.pins.asked.acquire(timeout=0.1)
+
+    assert any(renewed_a_second_later() for _ in range(200))
+
+
+def test_what_becomes_of_a_pin_that_was_let_go_of_is_nobodys_concern(watched: Watched) -> None:
+    query = watched.query(600, pin_id="p")
+    watched.pins.answers.clear()
+    watched.pass_time(_LEASE / 3)
+    assert watched.pins.asked.acquire(timeout=_SECONDS)
+    watched.pins.error = TraceError(ErrorReason.ERROR_REASON_PIN_EXPIRED, "it was released")
+    query.pin_id = ""  # by a query that waits for watermarks, which then pins again
+    watched.pins.answers.set()
+    _join_renewals()
+    watched.pins.error = None
+    query.pin_id = "q"
+    watched.pass_time(_LEASE / 3)
+    assert watched.pins.asked.acquire(timeout=_SECONDS)
+    assert query.stopped is None
 
 
 def test_a_dispatcher_that_is_away_ends_a_query_with_its_lease(watched: Watched) -> None:

@@ -10,7 +10,7 @@ import pytest
 from kernel.errors import TraceError
 from queryd.callers import Caller
 from queryd.flight.held import HeldQueries, HeldQuery, Tie
-from queryd.run_query import Started
+from queryd.query_parts import Started
 from queryd.running import QueryIdentity, RunningQuery, canceled
 from traceapi.control.v1.query_record_pb2 import QUERY_AS_OF_NOW, QUERY_CALL_FLIGHT
 

@@ -550,6 +550,9 @@ class ResolveItem(_message.Message):
 
     PIN_FIELD_NUMBER: _builtins.int
     BOUNDS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """At most so many files, or scopes, the first of them; 0 for all. Of who wants to know what a dataset looks like, and not what is in it."""
     @_builtins.property
     def pin(self) -> _dataset_pb2.DatasetPin:
         """Dataset, version and number."""
@@ -563,10 +566,11 @@ class ResolveItem(_message.Message):
         *,
         pin: _dataset_pb2.DatasetPin | None = ...,
         bounds: _dataset_pb2.CursorBounds | None = ...,
+        limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "pin", b"pin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "pin", b"pin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "limit", b"limit", "pin", b"pin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ from traceapi.types.v1 import dataset_pb2 as traceapi_dot_types_dot_v1_dot_datas
 from traceapi.types.v1 import event_pb2 as traceapi_dot_types_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%traceapi/query/v1/query_service.proto\x12\x11traceapi.query.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftraceapi/types/v1/dataset.proto\x1a\x1dtraceapi/types/v1/event.proto\"\x8e\x03\n\x0cQueryRequest\x12\x1d\n\x03sql\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06 \x01(\x80\x80@R\x03sql\x12&\n\x08query_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x07queryId\x12*\n\x03pin\x18\x03 \x01(\x0b\x32\x16.traceapi.types.v1.PinH\x00R\x03pin\x12%\n\rdeploy_number\x18\x04 \x01(\x04H\x00R\x0c\x64\x65ployNumber\x12M\n\x0emin_watermarks\x18\x05 \x03(\x0b\x32\x1c.traceapi.types.v1.WatermarkB\x08\xbaH\x05\x92\x01\x02\x10\x64R\rminWatermarks\x12\x46\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x03\x08\x90\x1c\x32\x04\x10\xc0\x84=R\x07timeout\x12\x19\n\x08max_rows\x18\x07 \x01(\x04R\x07maxRows\x12)\n\nparameters\x18\x08 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@R\nparametersB\x07\n\x05\x61s_of\"\xb6\x01\n\rQueryResponse\x12;\n\x07started\x18\x01 \x01(\x0b\x32\x1f.traceapi.query.v1.QueryStartedH\x00R\x07started\x12\x1d\n\tarrow_ipc\x18\x02 \x01(\x0cH\x00R\x08\x61rrowIpc\x12>\n\x08\x66inished\x18\x03 \x01(\x0b\x32 .traceapi.query.v1.QueryFinishedH\x00R\x08\x66inishedB\t\n\x07message\"\xcf\x01\n\x0cQueryStarted\x12\x19\n\x08query_id\x18\x01 \x01(\tR\x07queryId\x12(\n\x03pin\x18\x02 \x01(\x0b\x32\x16.traceapi.types.v1.PinR\x03pin\x12<\n\nwatermarks\x18\x03 \x03(\x0b\x32\x1c.traceapi.types.v1.WatermarkR\nwatermarks\x12\x1d\n\nfile_count\x18\x04 \x01(\x04R\tfileCount\x12\x1d\n\nfile_bytes\x18\x05 \x01(\x04R\tfileBytes\"\x93\x01\n\rQueryFinished\x12\x1b\n\trow_count\x18\x01 \x01(\x04R\x08rowCount\x12\x1f\n\x0b\x61rrow_bytes\x18\x02 \x01(\x04R\narrowBytes\x12\x44\n\x10\x65lapsed_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0f\x65lapsedDuration\"\xbb\x01\n\x13\x45xplainQueryRequest\x12\x1d\n\x03sql\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06 \x01(\x80\x80@R\x03sql\x12*\n\x03pin\x18\x02 \x01(\x0b\x32\x16.traceapi.types.v1.PinH\x00R\x03pin\x12%\n\rdeploy_number\x18\x03 \x01(\x04H\x00R\x0c\x64\x65ployNumber\x12)\n\nparameters\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@R\nparametersB\x07\n\x05\x61s_of\"k\n\x14\x45xplainQueryResponse\x12?\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32#.traceapi.query.v1.ExplainedDatasetR\x08\x64\x61tasets\x12\x12\n\x04plan\x18\x02 \x01(\tR\x04plan\"\xb8\x01\n\x10\x45xplainedDataset\x12/\n\x03pin\x18\x01 \x01(\x0b\x32\x1d.traceapi.types.v1.DatasetPinR\x03pin\x12\x1d\n\nfile_count\x18\x02 \x01(\x04R\tfileCount\x12\x1b\n\trow_count\x18\x03 \x01(\x04R\x08rowCount\x12\x1d\n\nfile_bytes\x18\x04 \x01(\x04R\tfileBytes\x12\x18\n\x07virtual\x18\x05 \x01(\x08R\x07virtual\"9\n\x12\x43\x61ncelQueryRequest\x12#\n\x08query_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07queryId\"\x15\n\x13\x43\x61ncelQueryResponse\"\x14\n\x12ListQueriesRequest\"P\n\x13ListQueriesResponse\x12\x39\n\x07queries\x18\x01 \x03(\x0b\x32\x1f.traceapi.query.v1.RunningQueryR\x07queries\"\xad\x01\n\x0cRunningQuery\x12\x19\n\x08query_id\x18\x01 \x01(\tR\x07queryId\x12\x14\n\x05\x61\x63tor\x18\x02 \x01(\tR\x05\x61\x63tor\x12\x10\n\x03sql\x18\x03 \x01(\tR\x03sql\x12=\n\x0cstarted_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bstartedTime\x12\x1b\n\trow_count\x18\x05 \x01(\x04R\x08rowCount2\xf9\x02\n\x0cQueryService\x12L\n\x05Query\x12\x1f.traceapi.query.v1.QueryRequest\x1a .traceapi.query.v1.QueryResponse0\x01\x12_\n\x0c\x45xplainQuery\x12&.traceapi.query.v1.ExplainQueryRequest\x1a\'.traceapi.query.v1.ExplainQueryResponse\x12\\\n\x0b\x43\x61ncelQuery\x12%.traceapi.query.v1.CancelQueryRequest\x1a&.traceapi.query.v1.CancelQueryResponse\x12\\\n\x0bListQueries\x12%.traceapi.query.v1.ListQueriesRequest\x1a&.traceapi.query.v1.ListQueriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%traceapi/query/v1/query_service.proto\x12\x11traceapi.query.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ftraceapi/types/v1/dataset.proto\x1a\x1dtraceapi/types/v1/event.proto\"\xab\x03\n\x0cQueryRequest\x12\x1d\n\x03sql\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06 \x01(\x80\x80@R\x03sql\x12&\n\x08query_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\x07queryId\x12*\n\x03pin\x18\x03 \x01(\x0b\x32\x16.traceapi.types.v1.PinH\x00R\x03pin\x12%\n\rdeploy_number\x18\x04 \x01(\x04H\x00R\x0c\x64\x65ployNumber\x12M\n\x0emin_watermarks\x18\x05 \x03(\x0b\x32\x1c.traceapi.types.v1.WatermarkB\x08\xbaH\x05\x92\x01\x02\x10\x64R\rminWatermarks\x12\x46\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x03\x08\x90\x1c\x32\x04\x10\xc0\x84=R\x07timeout\x12\x19\n\x08max_rows\x18\x07 \x01(\x04R\x07maxRows\x12)\n\nparameters\x18\x08 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@R\nparameters\x12\x1b\n\tmax_bytes\x18\t \x01(\x04R\x08maxBytesB\x07\n\x05\x61s_of\"\xb6\x01\n\rQueryResponse\x12;\n\x07started\x18\x01 \x01(\x0b\x32\x1f.traceapi.query.v1.QueryStartedH\x00R\x07started\x12\x1d\n\tarrow_ipc\x18\x02 \x01(\x0cH\x00R\x08\x61rrowIpc\x12>\n\x08\x66inished\x18\x03 \x01(\x0b\x32 .traceapi.query.v1.QueryFinishedH\x00R\x08\x66inishedB\t\n\x07message\"\xcf\x01\n\x0cQueryStarted\x12\x19\n\x08query_id\x18\x01 \x01(\tR\x07queryId\x12(\n\x03pin\x18\x02 \x01(\x0b\x32\x16.traceapi.types.v1.PinR\x03pin\x12<\n\nwatermarks\x18\x03 \x03(\x0b\x32\x1c.traceapi.types.v1.WatermarkR\nwatermarks\x12\x1d\n\nfile_count\x18\x04 \x01(\x04R\tfileCount\x12\x1d\n\nfile_bytes\x18\x05 \x01(\x04R\tfileBytes\"\x93\x01\n\rQueryFinished\x12\x1b\n\trow_count\x18\x01 \x01(\x04R\x08rowCount\x12\x1f\n\x0b\x61rrow_bytes\x18\x02 \x01(\x04R\narrowBytes\x12\x44\n\x10\x65lapsed_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0f\x65lapsedDuration\"\xbb\x01\n\x13\x45xplainQueryRequest\x12\x1d\n\x03sql\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06 \x01(\x80\x80@R\x03sql\x12*\n\x03pin\x18\x02 \x01(\x0b\x32\x16.traceapi.types.v1.PinH\x00R\x03pin\x12%\n\rdeploy_number\x18\x03 \x01(\x04H\x00R\x0c\x64\x65ployNumber\x12)\n\nparameters\x18\x04 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@R\nparametersB\x07\n\x05\x61s_of\"k\n\x14\x45xplainQueryResponse\x12?\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32#.traceapi.query.v1.ExplainedDatasetR\x08\x64\x61tasets\x12\x12\n\x04plan\x18\x02 \x01(\tR\x04plan\"\xb8\x01\n\x10\x45xplainedDataset\x12/\n\x03pin\x18\x01 \x01(\x0b\x32\x1d.traceapi.types.v1.DatasetPinR\x03pin\x12\x1d\n\nfile_count\x18\x02 \x01(\x04R\tfileCount\x12\x1b\n\trow_count\x18\x03 \x01(\x04R\x08rowCount\x12\x1d\n\nfile_bytes\x18\x04 \x01(\x04R\tfileBytes\x12\x18\n\x07virtual\x18\x05 \x01(\x08R\x07virtual\"9\n\x12\x43\x61ncelQueryRequest\x12#\n\x08query_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07queryId\"\x15\n\x13\x43\x61ncelQueryResponse\"\x14\n\x12ListQueriesRequest\"P\n\x13ListQueriesResponse\x12\x39\n\x07queries\x18\x01 \x03(\x0b\x32\x1f.traceapi.query.v1.RunningQueryR\x07queries\"\xad\x01\n\x0cRunningQuery\x12\x19\n\x08query_id\x18\x01 \x01(\tR\x07queryId\x12\x14\n\x05\x61\x63tor\x18\x02 \x01(\tR\x05\x61\x63tor\x12\x10\n\x03sql\x18\x03 \x01(\tR\x03sql\x12=\n\x0cstarted_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bstartedTime\x12\x1b\n\trow_count\x18\x05 \x01(\x04R\x08rowCount2\xf9\x02\n\x0cQueryService\x12L\n\x05Query\x12\x1f.traceapi.query.v1.QueryRequest\x1a .traceapi.query.v1.QueryResponse0\x01\x12_\n\x0c\x45xplainQuery\x12&.traceapi.query.v1.ExplainQueryRequest\x1a\'.traceapi.query.v1.ExplainQueryResponse\x12\\\n\x0b\x43\x61ncelQuery\x12%.traceapi.query.v1.CancelQueryRequest\x1a&.traceapi.query.v1.CancelQueryResponse\x12\\\n\x0bListQueries\x12%.traceapi.query.v1.ListQueriesRequest\x1a&.traceapi.query.v1.ListQueriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,29 +53,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELQUERYREQUEST'].fields_by_name['query_id']._loaded_options = None
   _globals['_CANCELQUERYREQUEST'].fields_by_name['query_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_QUERYREQUEST']._serialized_start=219
-  _globals['_QUERYREQUEST']._serialized_end=617
-  _globals['_QUERYRESPONSE']._serialized_start=620
-  _globals['_QUERYRESPONSE']._serialized_end=802
-  _globals['_QUERYSTARTED']._serialized_start=805
-  _globals['_QUERYSTARTED']._serialized_end=1012
-  _globals['_QUERYFINISHED']._serialized_start=1015
-  _globals['_QUERYFINISHED']._serialized_end=1162
-  _globals['_EXPLAINQUERYREQUEST']._serialized_start=1165
-  _globals['_EXPLAINQUERYREQUEST']._serialized_end=1352
-  _globals['_EXPLAINQUERYRESPONSE']._serialized_start=1354
-  _globals['_EXPLAINQUERYRESPONSE']._serialized_end=1461
-  _globals['_EXPLAINEDDATASET']._serialized_start=1464
-  _globals['_EXPLAINEDDATASET']._serialized_end=1648
-  _globals['_CANCELQUERYREQUEST']._serialized_start=1650
-  _globals['_CANCELQUERYREQUEST']._serialized_end=1707
-  _globals['_CANCELQUERYRESPONSE']._serialized_start=1709
-  _globals['_CANCELQUERYRESPONSE']._serialized_end=1730
-  _globals['_LISTQUERIESREQUEST']._serialized_start=1732
-  _globals['_LISTQUERIESREQUEST']._serialized_end=1752
-  _globals['_LISTQUERIESRESPONSE']._serialized_start=1754
-  _globals['_LISTQUERIESRESPONSE']._serialized_end=1834
-  _globals['_RUNNINGQUERY']._serialized_start=1837
-  _globals['_RUNNINGQUERY']._serialized_end=2010
-  _globals['_QUERYSERVICE']._serialized_start=2013
-  _globals['_QUERYSERVICE']._serialized_end=2390
+  _globals['_QUERYREQUEST']._serialized_end=646
+  _globals['_QUERYRESPONSE']._serialized_start=649
+  _globals['_QUERYRESPONSE']._serialized_end=831
+  _globals['_QUERYSTARTED']._serialized_start=834
+  _globals['_QUERYSTARTED']._serialized_end=1041
+  _globals['_QUERYFINISHED']._serialized_start=1044
+  _globals['_QUERYFINISHED']._serialized_end=1191
+  _globals['_EXPLAINQUERYREQUEST']._serialized_start=1194
+  _globals['_EXPLAINQUERYREQUEST']._serialized_end=1381
+  _globals['_EXPLAINQUERYRESPONSE']._serialized_start=1383
+  _globals['_EXPLAINQUERYRESPONSE']._serialized_end=1490
+  _globals['_EXPLAINEDDATASET']._serialized_start=1493
+  _globals['_EXPLAINEDDATASET']._serialized_end=1677
+  _globals['_CANCELQUERYREQUEST']._serialized_start=1679
+  _globals['_CANCELQUERYREQUEST']._serialized_end=1736
+  _globals['_CANCELQUERYRESPONSE']._serialized_start=1738
+  _globals['_CANCELQUERYRESPONSE']._serialized_end=1759
+  _globals['_LISTQUERIESREQUEST']._serialized_start=1761
+  _globals['_LISTQUERIESREQUEST']._serialized_end=1781
+  _globals['_LISTQUERIESRESPONSE']._serialized_start=1783
+  _globals['_LISTQUERIESRESPONSE']._serialized_end=1863
+  _globals['_RUNNINGQUERY']._serialized_start=1866
+  _globals['_RUNNINGQUERY']._serialized_end=2039
+  _globals['_QUERYSERVICE']._serialized_start=2042
+  _globals['_QUERYSERVICE']._serialized_end=2419
 # @@protoc_insertion_point(module_scope)

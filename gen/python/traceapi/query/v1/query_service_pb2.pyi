@@ -36,6 +36,7 @@ class QueryRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_ROWS_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
     sql: _builtins.str
     """One SELECT. A dataset is written `"eth.blocks"`; the bare form where it is unambiguous."""
     query_id: _builtins.str
@@ -48,6 +49,8 @@ class QueryRequest(_message.Message):
     """Values of the text's parameters: an Arrow IPC stream of one row. By position for `?` and `$1`, by the columns' names for `$name`. Empty where
     the text has none.
     """
+    max_bytes: _builtins.int
+    """Stop with QUERY_LIMIT after so many bytes of Arrow; 0 for the server's limit."""
     @_builtins.property
     def pin(self) -> _dataset_pb2.Pin:
         """A pin that an earlier reply carried."""
@@ -55,7 +58,7 @@ class QueryRequest(_message.Message):
     @_builtins.property
     def min_watermarks(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Watermark]:
         """Wait until these watermarks are reached, or fail at the deadline: read what you caused. A cursor that is given as a string is read as those of
-        its dataset are written: `500000`, `2024-05-01T12:00:00Z`.
+        its dataset are written: `500000`, `2024-05-01T12:00:00Z`. With `as_of`, which stays as it is, one that is not reached is INVALID_REQUEST.
         """
 
     @_builtins.property
@@ -73,10 +76,11 @@ class QueryRequest(_message.Message):
         timeout: _duration_pb2.Duration | None = ...,
         max_rows: _builtins.int = ...,
         parameters: _builtins.bytes = ...,
+        max_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "deploy_number", b"deploy_number", "pin", b"pin", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "deploy_number", b"deploy_number", "max_rows", b"max_rows", "min_watermarks", b"min_watermarks", "parameters", b"parameters", "pin", b"pin", "query_id", b"query_id", "sql", b"sql", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "deploy_number", b"deploy_number", "max_bytes", b"max_bytes", "max_rows", b"max_rows", "min_watermarks", b"min_watermarks", "parameters", b"parameters", "pin", b"pin", "query_id", b"query_id", "sql", b"sql", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["pin", "deploy_number"]  # noqa: Y015
     _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
@@ -241,7 +245,7 @@ class ExplainQueryResponse(_message.Message):
     DATASETS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     plan: _builtins.str
-    """The engine's plan, as text."""
+    """The engine's plan, as text. It is made over one file of each dataset, so the rows that it estimates are of these, and so are its files."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedDataset]:
         """The datasets, with what is behind virtual ones."""

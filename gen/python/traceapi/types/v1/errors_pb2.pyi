@@ -124,7 +124,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_QUERY_FAILED: _ErrorReason.ValueType  # 48
     """The engine refused the query; the message is the engine's."""
     ERROR_REASON_QUERY_LIMIT: _ErrorReason.ValueType  # 49
-    """The query exceeded its limit of memory, time, rows or bytes and was stopped."""
+    """The query exceeded its limit of memory, time, rows, bytes or files and was stopped; the metadata say which, as `limit`."""
     ERROR_REASON_QUERY_CANCELED: _ErrorReason.ValueType  # 50
     """The query was cancelled."""
     ERROR_REASON_PIN_EXPIRED: _ErrorReason.ValueType  # 51
@@ -254,7 +254,7 @@ ERROR_REASON_SQL_REFUSED: ErrorReason.ValueType  # 47
 ERROR_REASON_QUERY_FAILED: ErrorReason.ValueType  # 48
 """The engine refused the query; the message is the engine's."""
 ERROR_REASON_QUERY_LIMIT: ErrorReason.ValueType  # 49
-"""The query exceeded its limit of memory, time, rows or bytes and was stopped."""
+"""The query exceeded its limit of memory, time, rows, bytes or files and was stopped; the metadata say which, as `limit`."""
 ERROR_REASON_QUERY_CANCELED: ErrorReason.ValueType  # 50
 """The query was cancelled."""
 ERROR_REASON_PIN_EXPIRED: ErrorReason.ValueType  # 51

@@ -1,0 +1,63 @@
+"""The state that a query reads: pinned once, and no earlier than its caller wants it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from kernel.errors import TraceError, Violation
+from queryd import failures, texts
+from queryd.aftermath import Aftermath
+from queryd.engine.messages import Name
+from queryd.query_parts import QueryText
+from queryd.resolve import AsOf, Resolver
+from queryd.running import RunningQuery
+from queryd.watermarks import missing_watermark
+from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
+from traceapi.types.v1.errors_pb2 import ErrorReason
+
+# Between two looks at watermarks: at first, and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pinning:
+    """Pins what texts name. One for each queryd."""
+
+    resolver: Resolver
+    aftermath: Aftermath
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+    def pinned(self, query: RunningQuery, text: QueryText, names: Sequence[Name]) -> PinDatasetsResponse:
+        """What the names mean; the lease is the query's from now on. TraceError, with the place of the name that it is
+        about."""
+        try:
+            return self._far_enough(query, text, names)
+        except TraceError as error:
+            raise failures.at_name(error, names) from error
+
+    def _far_enough(self, query: RunningQuery, text: QueryText, names: Sequence[Name]) -> PinDatasetsResponse:
+        """Pins once; where the caller waits for watermarks, the first pin that has reached them."""
+        named = texts.demanded(names)
+        pause = _FIRST_PAUSE
+        while True:
+            pinned = self.resolver.pin(named, text.as_of, query, query.left(self.clock()))
+            query.pin_id = pinned.pin.pin_id
+            missing = missing_watermark(pinned, text.min_watermarks)
+            if missing is None:
+                query.pin = pinned.pin
+                return pinned
+            query.pin_id = ""  # before it is released: nobody is to renew it any more
+            self.aftermath.let_go(pinned.pin.pin_id)
+            if text.as_of != AsOf():
+                raise _never(pinned.pin.deploy_number, missing)
+            if self.clock() + pause > query.deadline:
+                raise TraceError(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, missing)
+            query.pause(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _never(deploy_number: int, missing: str) -> TraceError:
+    """What is fixed gets no further, however long somebody waits for it."""
+    description = f"the state of deploy {deploy_number} stays as it is, and {missing}"
+    violation = Violation("min_watermarks", description)
+    return TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, description, violations=(violation,))
