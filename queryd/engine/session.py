@@ -18,7 +18,9 @@ from queryd.engine.messages import CellLimits, Failure, Job, Relation
 from queryd.engine.parameters import Bound, ParameterError
 from queryd.gate import GateError, check
 
-# What the engine's buffers may take of the process's memory; the rest is for functions, results and Python itself.
+# Python, Arrow and an idle engine. Of what is left of the process's memory the engine's buffers may take their share;
+# the rest is for functions, for results, and for what the allocator has not given back yet.
+_IDLE_BYTES = 96 << 20
 _ENGINE_SHARE = 0.6
 _BATCH_ROWS = 32_768
 _ENGINE_ERROR = re.compile(r"^(?P<title>[A-Z][A-Za-z ]*) Error: (?P<text>.*)$", re.DOTALL)
@@ -60,7 +62,7 @@ def open_session(limits: CellLimits, scratch: Path) -> duckdb.DuckDBPyConnection
         {
             "temp_directory": str(scratch / "spill"),
             "max_temp_directory_size": f"{limits.scratch_bytes}B",
-            "memory_limit": f"{int(limits.memory_bytes * _ENGINE_SHARE)}B",
+            "memory_limit": f"{int((limits.memory_bytes - _IDLE_BYTES) * _ENGINE_SHARE)}B",
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,
