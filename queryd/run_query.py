@@ -21,7 +21,7 @@ from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
 from queryd.engine.answers import Envelope
-from queryd.engine.messages import CheckedText, Job, Kind, Name, ProtocolError
+from queryd.engine.messages import CheckedText, FailureKind, Job, Kind, Name, ProtocolError
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.files import PinnedFiles
@@ -191,7 +191,7 @@ class QueryRunner:
                 yield query
                 failure = None
             except (TraceError, CellEndedError, ProtocolError, CellUnavailableError) as error:
-                failure = query.stopped or _failure(error)
+                failure = query.stopped or failures.with_query(_failure(error), query.identity.query_id)
                 raise failure from error
             except GeneratorExit:
                 failure = query.stopped or canceled("its answer is not read any more")
@@ -283,9 +283,9 @@ class QueryRunner:
         if kind is not Kind.FAILED:
             return ProtocolError(f"{kind} while an answer was awaited")
         failure = messages.unpack_failure(payload)
-        if failure.kind in ("failed", "files"):
+        if failure.kind in (FailureKind.FAILED, FailureKind.FILES):
             # The engine's word for a damaged file is no word for people.
-            self.files.check_contents(datasets, None if failure.kind == "files" else failure.message)
+            self.files.check_contents(datasets, None if failure.kind is FailureKind.FILES else failure.message)
         return failures.of_failure(failure, cell.store)
 
 
