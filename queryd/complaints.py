@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kernel.errors import TraceError
 from queryd import failures
 from queryd.engine import messages
-from queryd.engine.messages import Kind, ProtocolError
+from queryd.engine.messages import FailureKind, Kind, ProtocolError
 from queryd.engine.process import CellProcess
 from queryd.files import PinnedFiles
 from queryd.resolve import ResolvedDataset
@@ -32,7 +32,7 @@ class Complaints:
         if kind is not Kind.FAILED:
             return ProtocolError(f"{kind} while an answer was awaited")
         failure = messages.unpack_failure(payload)
-        if failure.kind in ("failed", "files"):
+        if failure.kind in (FailureKind.FAILED, FailureKind.FILES):
             # The engine's word for a damaged file is no word for people.
-            self.files.check_contents(datasets, None if failure.kind == "files" else failure.message)
+            self.files.check_contents(datasets, None if failure.kind is FailureKind.FILES else failure.message)
         return failures.of_failure(failure, cell.store)

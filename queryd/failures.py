@@ -4,23 +4,28 @@ import re
 from collections.abc import Sequence
 
 from kernel.errors import TraceError
-from queryd.engine.messages import Failure, Name, ProtocolError
+from queryd.engine.messages import Failure, FailureKind, Name, ProtocolError
 from queryd.engine.pool import CellUnavailableError
 from queryd.engine.process import CellEndedError, CellForsakenError
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _REASONS = {
-    "refused": ErrorReason.ERROR_REASON_SQL_REFUSED,
-    "ambiguous": ErrorReason.ERROR_REASON_NAME_AMBIGUOUS,
-    "failed": ErrorReason.ERROR_REASON_QUERY_FAILED,
-    "files": ErrorReason.ERROR_REASON_QUERY_FAILED,
-    "memory": ErrorReason.ERROR_REASON_QUERY_LIMIT,
-    "rows": ErrorReason.ERROR_REASON_QUERY_LIMIT,
-    "parameters": ErrorReason.ERROR_REASON_INVALID_REQUEST,
+    FailureKind.REFUSED: ErrorReason.ERROR_REASON_SQL_REFUSED,
+    FailureKind.AMBIGUOUS: ErrorReason.ERROR_REASON_NAME_AMBIGUOUS,
+    FailureKind.FAILED: ErrorReason.ERROR_REASON_QUERY_FAILED,
+    FailureKind.FILES: ErrorReason.ERROR_REASON_QUERY_FAILED,
+    FailureKind.PARAMETERS: ErrorReason.ERROR_REASON_INVALID_REQUEST,
+    FailureKind.MEMORY: ErrorReason.ERROR_REASON_QUERY_LIMIT,
+    FailureKind.SCRATCH: ErrorReason.ERROR_REASON_QUERY_LIMIT,
+    FailureKind.ROWS: ErrorReason.ERROR_REASON_QUERY_LIMIT,
+    FailureKind.BROKEN: ErrorReason.ERROR_REASON_INTERNAL,
 }
-# Signals by which a process ends that was refused memory, or took too much of the machine's.
-_MEMORY_SIGNALS = (6, 9)
-_FILE_SIZE_SIGNAL = 25
+_LONGEST_WORD = 1000
+_KILLED = 9
+# What a process says that was refused memory and cannot go on; most abort then.
+_WANT_OF_MEMORY = re.compile(r"bad_alloc|MemoryError|out of memory|cannot allocate|memory allocation", re.IGNORECASE)
+_ENDS_FOR_MEMORY = (0, 6)
+_OURS = "that is a fault of this server and not of the query"
 # In a traceback: its heading, its frames, which are indented, and the exception's class.
 _RAISED = re.compile(
     r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*"
@@ -31,9 +36,12 @@ _RAISED = re.compile(
 
 def of_failure(failure: Failure, root: str) -> TraceError:
     """A complaint of the gate or the engine. `root` is where the cell sees the store."""
-    reason = _REASONS.get(failure.kind, ErrorReason.ERROR_REASON_QUERY_FAILED)
-    metadata = {"limit": failure.kind} if reason == ErrorReason.ERROR_REASON_QUERY_LIMIT else {}
-    return _placed(reason, failure.message.replace(f"{root}/", "").strip(), failure.line, failure.column, metadata)
+    reason = _REASONS[failure.kind]
+    metadata = {"limit": failure.kind.value} if reason == ErrorReason.ERROR_REASON_QUERY_LIMIT else {}
+    message = failure.message.replace(f"{root}/", "").strip()
+    if failure.kind is FailureKind.BROKEN:  # what the engine says may quote values, and this message goes to the log
+        return TraceError(reason, f"the engine broke: {_OURS}", metadata={"engine": message[:_LONGEST_WORD]})
+    return _placed(reason, message, failure.line, failure.column, metadata)
 
 
 def raised(stderr: str) -> str:
@@ -50,21 +58,31 @@ def of_end(error: CellEndedError) -> TraceError:
     if isinstance(error, CellForsakenError):
         message = "queryd lost the process that those of queries are forked of, and this one with it"
         return TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, message, retry_after=1.0)
-    if error.signal_number in _MEMORY_SIGNALS:
-        message, limit = "the query took more memory than there is, and its process was ended", "memory"
-    elif error.signal_number == _FILE_SIZE_SIGNAL:
-        message, limit = "the query spilled more to disk than it may, and its process was ended", "scratch"
+    if error.signal_number in _ENDS_FOR_MEMORY and _WANT_OF_MEMORY.search(error.stderr):
+        message = "the query took more memory than it may have, and its process ended"
+    elif error.signal_number == _KILLED:
+        message = "the query's process was killed, most likely because the machine had no memory left for it"
     else:
-        message = f"the engine's process ended without an answer (signal {error.signal_number})"
-        return TraceError(ErrorReason.ERROR_REASON_QUERY_FAILED, message)
-    return TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message, metadata={"limit": limit})
+        how = f"by signal {error.signal_number}" if error.signal_number else "by itself"
+        return TraceError(
+            ErrorReason.ERROR_REASON_INTERNAL, f"the query's process ended without an answer, {how}: {_OURS}"
+        )
+    return TraceError(ErrorReason.ERROR_REASON_QUERY_LIMIT, message, metadata={"limit": FailureKind.MEMORY.value})
 
 
 def of_defect(error: ProtocolError | CellUnavailableError) -> TraceError:
     """A cell that does not do its part."""
     if isinstance(error, CellUnavailableError):
         return TraceError(ErrorReason.ERROR_REASON_OVERLOADED, str(error), retry_after=1.0)
-    return TraceError(ErrorReason.ERROR_REASON_QUERY_FAILED, "the engine's process gave an answer that makes no sense")
+    message = f"the query's process gave an answer that makes no sense: {_OURS}"
+    return TraceError(ErrorReason.ERROR_REASON_INTERNAL, message)
+
+
+def with_query(error: TraceError, query_id: str) -> TraceError:
+    """A defect of the server is found in its log by the query's id."""
+    if error.reason != ErrorReason.ERROR_REASON_INTERNAL:
+        return error
+    return TraceError(error.reason, error.message, metadata={**error.metadata, "query_id": query_id})
 
 
 def at_name(error: TraceError, names: Sequence[Name]) -> TraceError:

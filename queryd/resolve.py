@@ -16,14 +16,14 @@ import pyarrow as pa
 from kernel.dataset_sql import folded
 from kernel.errors import TraceError, from_rpc_error
 from queryd.asking import Asker, answer
-from queryd.cursor_bounds import bounds_by_column, cursor_bounds
+from queryd.cursor_bounds import bounds_by_column, cursor_bounds, may_be_bounded
 from queryd.demands import Demands
 from queryd.scopes import scope_rows, scope_schema
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.dag_pb2 import Storage
-from traceapi.types.v1.dataset_pb2 import Dataset, Pin
+from traceapi.types.v1.dataset_pb2 import CursorBounds, Dataset, Pin
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _CALL_SECONDS = 10.0
@@ -146,7 +146,7 @@ class Resolver:
                 message = f'dataset "{dataset.dataset.dataset_id}" is stored in Postgres, which queries cannot read yet'
                 raise TraceError(ErrorReason.ERROR_REASON_NOT_IMPLEMENTED, message)
         answers: Mapping[str, _Answer] = {}
-        if pinned.files:
+        if pinned.files and all(_is_told_whole(dataset, demands) for dataset in stored):
             answers = _gathered(pinned.datasets, pinned.files)
         elif stored:
             request = pb.ResolveDatasetsRequest(items=[_item(dataset, demands, limit) for dataset in stored])
@@ -169,8 +169,24 @@ def _named_bounds(named: Demands) -> Iterator[pb.NamedBounds]:
 
 
 def _item(dataset: pb.PinnedDataset, demands: Demands, limit: int) -> pb.ResolveItem:
-    demanded = demands.get(dataset.dataset.dataset_id, ())
-    return pb.ResolveItem(pin=dataset.pin, bounds=cursor_bounds(demanded, dataset.dataset.spec.cursor), limit=limit)
+    bounds = _bounds(dataset, demands) if _has_cursor(dataset) else None
+    return pb.ResolveItem(pin=dataset.pin, bounds=bounds, limit=limit)
+
+
+def _bounds(dataset: pb.PinnedDataset, demands: Demands) -> CursorBounds | None:
+    return cursor_bounds(demands.get(dataset.dataset.dataset_id, ()), dataset.dataset.spec.cursor)
+
+
+def _has_cursor(dataset: pb.PinnedDataset) -> bool:
+    spec = dataset.dataset.spec
+    if spec.storage == Storage.STORAGE_NONE:
+        return False  # its rows are scopes
+    return may_be_bounded(spec.cursor, spec.schema or dataset.dataset.served_version.schema)
+
+
+def _is_told_whole(dataset: pb.PinnedDataset, demands: Demands) -> bool:
+    """Whether no file is missing among those that came with the pin: they were bounded before the schema was known."""
+    return _has_cursor(dataset) or _bounds(dataset, demands) is None
 
 
 def _gathered(datasets: Sequence[pb.PinnedDataset], pages: Iterable[pb.ResolveDatasetsResponse]) -> dict[str, _Answer]:

@@ -25,6 +25,8 @@ _COMPARISONS = {
 }
 # Of other joins (ASOF, POSITIONAL) a row's fate depends on which other rows there are.
 _PLAIN_JOINS = frozenset({"REGULAR", "CROSS", "NATURAL"})
+# Of these WHERE does not see what is joined: a name there is another relation's, of a SELECT around.
+_LEFT_ONLY = frozenset({"SEMI", "ANTI"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,10 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A row counts only where its `column` (folded) is `>=` or `<=` the one value, or `in` the values."""
+    """A row counts only where its `column` (folded) is `>=` or `<=` the one value, `between` two, or `in` the values.
+
+    What stands in one comparison is of one term, for the engine finds one type for all of it.
+    """
 
     column: str
     operator: str
@@ -108,8 +113,7 @@ class _Reader:
             ):
                 yield from self._term(column, operator, [value])
         elif kind == "COMPARE_BETWEEN":
-            yield from self._term(node["input"], ">=", [node["lower"]])
-            yield from self._term(node["input"], "<=", [node["upper"]])
+            yield from self._term(node["input"], "between", [node["lower"], node["upper"]])
         elif kind == "COMPARE_IN":
             column, *values = node["children"]
             yield from self._term(column, "in", values)
@@ -127,6 +131,8 @@ class _Reader:
         if node.get("class") == "PARAMETER":
             return self.parameters.get(str(node["identifier"]))
         if node.get("class") == "CAST" and node["child"].get("class") == "CONSTANT":
+            if node["type_expr"]["children"]:
+                return None  # a cast to fewer digits rounds
             literal = node["child"]["literal"]
             return Constant(str(literal["kind"]), str(literal["text"]), str(node["type_expr"]["type_name"]).lower())
         return None
@@ -138,7 +144,8 @@ def _tables(node: Node) -> Iterator[Node]:
         yield node
     elif node.get("type") == "JOIN" and node["ref_type"] in _PLAIN_JOINS:
         yield from _tables(node["left"])
-        yield from _tables(node["right"])
+        if node["join_type"] not in _LEFT_ONLY:
+            yield from _tables(node["right"])
 
 
 def _conjuncts(node: Node | None) -> Iterator[Node]:

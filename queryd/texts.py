@@ -41,13 +41,18 @@ def demands(cell: CellProcess, pinned: PinDatasetsResponse, names: Sequence[Name
     known |= {folded(item.name): item.dataset.dataset_id for item in pinned.datasets if item.name}
     named: dict[str, list[Terms]] = {}
     for name, mentions in demanded(names).items():
-        named.setdefault(known[folded(name)], []).extend(mentions)
+        dataset_id = known.get(folded(name))
+        if dataset_id is None:
+            raise ProtocolError("a name that was not pinned")
+        named.setdefault(dataset_id, []).extend(mentions)
     virtual = {item.dataset.dataset_id: item.dataset.virtual_sql for item in pinned.datasets}
     virtual = {dataset_id: sql for dataset_id, sql in virtual.items() if sql}
     if not virtual:
         return named
     cell.send(Kind.DEMAND, messages.pack_virtual(VirtualTexts(named, virtual, known)))
     kind, payload = cell.receive()
+    if kind is Kind.FAILED:
+        raise failures.of_failure(messages.unpack_failure(payload), cell.store)
     if kind is not Kind.DEMANDED:
         raise ProtocolError(f"{kind} while demands were awaited")
     return messages.unpack_demands(payload)

@@ -19,10 +19,10 @@ import duckdb
 import pyarrow as pa
 
 from queryd.demands import Demands, passed_on
-from queryd.engine import calls, messages, session
+from queryd.engine import calls, complaints, messages, session
 from queryd.engine.answers import write_message
 from queryd.engine.arrow_messages import MessageWriter
-from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Kind, Name, VirtualTexts
+from queryd.engine.messages import CellLimits, CheckedText, Failure, FailureKind, Job, Kind, Name, VirtualTexts
 from queryd.engine.parameter_types import parameter_schema
 from queryd.engine.parameters import Bound, bound, constants, unbound
 from queryd.gate import GateError, check, parsed
@@ -32,7 +32,7 @@ _DEEPEST = 8_000
 # What may go wrong with a text or its files. ParameterError is a ValueError.
 _FAILURES = (
     *(duckdb.Error, pa.ArrowException, OSError, MemoryError, ValueError, GateError),
-    *(session.RelationError, session.TooManyRowsError),
+    *(complaints.RelationError, complaints.TooManyRowsError),
 )
 
 
@@ -71,8 +71,11 @@ def serve(connection: duckdb.DuckDBPyConnection, requests: io.BufferedReader, an
             pass
     except BrokenPipeError:
         pass  # queryd has gone away
-    finally:
-        os._exit(0)  # nothing is worth a tidy end: all is in memory or in the private folder
+    except BaseException:  # noqa: BLE001 - its last words, whatever it is
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)  # nothing is worth a tidy end: all is in memory or in the private folder
 
 
 def limit(limits: CellLimits) -> None:
@@ -95,9 +98,19 @@ class _Cell:
         self._values: Bound = []
         self._written: set[session.Parts] | None = None
         self._answer: duckdb.DuckDBPyRelation | None = None
+        self._has_failed = False
 
     def answer(self, kind: Kind, payload: bytes) -> bool:
-        """Whether there is more to ask."""
+        """Whether there is more to ask. Once it has failed, what queryd asks before it has heard is for nothing."""
+        if self._has_failed:
+            return True
+        try:
+            return self._answered(kind, payload)
+        except MemoryError:
+            self._fail(complaints.MEMORY)
+            return True
+
+    def _answered(self, kind: Kind, payload: bytes) -> bool:
         if kind is Kind.CHECK:
             self._check(payload.decode())
             return True
@@ -105,7 +118,8 @@ class _Cell:
             self._say(Kind.DEMANDED, messages.pack_demands(self._demands(messages.unpack_virtual(payload))))
             return True
         if kind is Kind.PARAMETERS:
-            return self._take_parameters(payload)
+            self._take_parameters(payload)
+            return True
         if kind is Kind.TABLE:
             self._tables.append(pa.ipc.open_stream(payload).read_all())
             return True
@@ -129,25 +143,26 @@ class _Cell:
         except BrokenPipeError:
             raise
         except _FAILURES as error:
-            self._fail(session.failure_of(self._connection, job, error))
+            self._fail(complaints.failure_of(self._connection, job, error))
             return False
         return True
 
-    def _take_parameters(self, payload: bytes) -> bool:
+    def _take_parameters(self, payload: bytes) -> None:
         try:
             self._given = pa.ipc.open_stream(payload).read_all()
-        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-            self._fail(Failure("parameters", f"the values of parameters are no Arrow IPC stream: {error}"))
-            return False
-        return True
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            message = f"the values of parameters are no Arrow IPC stream: {error}"
+            self._fail(Failure(FailureKind.PARAMETERS, message))
 
     def _check(self, sql: str) -> None:
         try:
             checked = check(self._connection, sql, {} if self._given is None else constants(self._given))
         except GateError as error:
-            self._fail(Failure(error.kind, error.message, error.place.line, error.place.column))
+            self._fail(Failure(FailureKind(error.kind), error.message, error.place.line, error.place.column))
         except duckdb.Error as error:
-            self._fail(session.failure_of(self._connection, Job(sql, (), 0), error))
+            self._fail(complaints.failure_of(self._connection, Job(sql, (), 0), error))
         else:
             names = tuple(
                 Name(name.dataset_id, name.line, name.column, tuple(checked.mentions[name.parts]))
@@ -191,12 +206,13 @@ class _Cell:
         for batch in reader:
             row_count += batch.num_rows
             if row_count > job.max_rows:
-                raise session.TooManyRowsError(job.max_rows)
+                raise complaints.TooManyRowsError(job.max_rows)
             for message in writer.messages(batch):
                 write_message(self._answers, row_count, memoryview(message))
         self._say(Kind.FINISHED, b"")
 
     def _fail(self, failure: Failure) -> None:
+        self._has_failed = True
         self._say(Kind.FAILED, messages.pack_failure(failure))
 
     def _say(self, kind: Kind, payload: bytes) -> None:

@@ -8,7 +8,8 @@ data.
 import io
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -112,11 +113,31 @@ class Job:
     max_rows: int
 
 
+class FailureKind(Enum):
+    """Who is to do something about a failure, and what."""
+
+    # The gate's word on a text.
+    REFUSED = "refused"
+    AMBIGUOUS = "ambiguous"
+    # The engine's, on a text or on what it meets in rows.
+    FAILED = "failed"
+    # Trouble with a file of a dataset.
+    FILES = "files"
+    # Values that are not those of the text's parameters.
+    PARAMETERS = "parameters"
+    # A limit of the query.
+    MEMORY = "memory"
+    SCRATCH = "scratch"
+    ROWS = "rows"
+    # A defect of the engine: nobody's fault who asks.
+    BROKEN = "broken"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a cell gives no answer. `kind`: refused, ambiguous, failed, files, memory, rows."""
+    """Why a cell gives no answer."""
 
-    kind: str
+    kind: FailureKind
     message: str
     line: int = 0  # 0 where no place in the text is known
     column: int = 0
@@ -178,12 +199,14 @@ def pack_checked(checked: CheckedText) -> bytes:
 
 
 def unpack_checked(payload: bytes) -> CheckedText:
-    fields = json.loads(payload)
-    names = tuple(
-        Name(str(name["dataset_id"]), int(name["line"]), int(name["column"]), _mentions(name["mentions"]))
-        for name in fields["names"]
-    )
-    return CheckedText(names, tuple(map(str, fields["parameters"])))
+    """Raises ProtocolError."""
+    with _contents():
+        fields = json.loads(payload)
+        names = tuple(
+            Name(_words(name["dataset_id"]), int(name["line"]), int(name["column"]), _mentions(name["mentions"]))
+            for name in fields["names"]
+        )
+        return CheckedText(names, tuple(map(_words, fields["parameters"])))
 
 
 def pack_virtual(virtual: VirtualTexts) -> bytes:
@@ -201,20 +224,42 @@ def pack_demands(demands: Demands) -> bytes:
 
 
 def unpack_demands(payload: bytes) -> Demands:
-    return _demands(json.loads(payload))
+    """Raises ProtocolError."""
+    with _contents():
+        return _demands(json.loads(payload))
+
+
+@contextmanager
+def _contents() -> Iterator[None]:
+    """What is not of the form in which it is packed breaks the rules, in whichever way it fails here."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ProtocolError("the contents of a frame make no sense") from error
+
+
+def _words(value: object) -> str:
+    """A string that can be sent on: JSON may have halves of characters, which no other side takes."""
+    if not isinstance(value, str):
+        raise TypeError(type(value))
+    value.encode()
+    return value
 
 
 def _demands(fields: Mapping[str, Any]) -> Demands:
-    return {str(dataset_id): _mentions(mentions) for dataset_id, mentions in fields.items()}
+    return {_words(dataset_id): _mentions(mentions) for dataset_id, mentions in fields.items()}
 
 
 def _mentions(mentions: list[list[Mapping[str, Any]]]) -> tuple[Terms, ...]:
     return tuple(
         tuple(
             Term(
-                str(term["column"]),
-                str(term["operator"]),
-                tuple(Constant(str(value["kind"]), str(value["text"]), str(value["cast"])) for value in term["values"]),
+                _words(term["column"]),
+                _words(term["operator"]),
+                tuple(
+                    Constant(_words(value["kind"]), _words(value["text"]), _words(value["cast"]))
+                    for value in term["values"]
+                ),
             )
             for term in terms
         )
@@ -223,18 +268,16 @@ def _mentions(mentions: list[list[Mapping[str, Any]]]) -> tuple[Terms, ...]:
 
 
 def pack_failure(failure: Failure) -> bytes:
-    return json.dumps(asdict(failure)).encode()
+    return json.dumps({**asdict(failure), "kind": failure.kind.value}).encode()
 
 
 def unpack_failure(payload: bytes) -> Failure:
-    fields: Mapping[str, object] = json.loads(payload)
-    line, column = fields.get("line"), fields.get("column")
-    return Failure(
-        str(fields.get("kind")),
-        str(fields.get("message")),
-        line if isinstance(line, int) else 0,
-        column if isinstance(column, int) else 0,
-    )
+    """Raises ProtocolError."""
+    with _contents():
+        fields = json.loads(payload)
+        return Failure(
+            FailureKind(fields["kind"]), _words(fields["message"]), int(fields["line"]), int(fields["column"])
+        )
 
 
 def pack_job(job: Job) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from queryd.engine.sandbox import CellFolder, Sandbox
+from queryd.engine.sandbox import ENVIRONMENT, CellFolder, Sandbox
 
 
 class Process(Protocol):
@@ -78,7 +78,7 @@ def fresh(sandbox: Sandbox) -> Start:
                 stdout=answers,
                 stderr=stderr,
                 cwd=folder.scratch,
-                env={},
+                env=ENVIRONMENT,
                 close_fds=True,
                 start_new_session=True,
             )

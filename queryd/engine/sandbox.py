@@ -11,7 +11,7 @@ no hindrance. queryd says so in its log.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,19 @@ _STORE, _SCRATCH = wall.STORE, wall.SCRATCH
 _NOBODY = "65534"
 # Where a Linux system keeps what a Python and its libraries load; those that are links (a merged /usr) stay links.
 _SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/etc/ld.so.cache")
+
+ENVIRONMENT: Mapping[str, str] = {
+    # The limit of a process's memory counts what is reserved, too. Left alone, the engine's allocator keeps what the
+    # engine has freed, pages for ten seconds and addresses for ever, Arrow's takes a gibibyte of these where it may,
+    # and each thread has a heap of its own: a sort failed that had spilled all that it did not need.
+    "DUCKDB_JE_MALLOC_CONF": "retain:false,dirty_decay_ms:10,muzzy_decay_ms:0",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "2",
+    # What has threads cannot be forked: Arrow's allocator and numpy would start some.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Of a cell, and of the process that it is forked of; nothing else is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +102,9 @@ def forked(store: Path | None, limits: CellLimits) -> Sandbox:
 
     def zygote(cells: Path, socket: int) -> list[str]:
         mounts = ["--bind", str(cells), wall.CELLS, "--remount-ro", "/", "--chdir", "/"]
-        # What has threads cannot be forked: Arrow's allocator and numpy would start some.
-        mounts += [
-            "--setenv",
-            "JE_ARROW_MALLOC_CONF",
-            "background_thread:false",
-            "--setenv",
-            "OPENBLAS_NUM_THREADS",
-            "1",
-        ]
         own_files = "own" if store is None else "all"
-        program = [
-            sys.executable,
-            "-I",
-            "-B",
-            "-m",
-            "queryd.engine.zygote",
-            pack_limits(limits),
-            str(socket),
-            own_files,
-        ]
-        return [*words, *mounts, "--", *program]
+        program = [sys.executable, "-I", "-B", "-m", "queryd.engine.zygote"]
+        return [*words, *mounts, "--", *program, pack_limits(limits), str(socket), own_files]
 
     return Sandbox("bubblewrap, forked", lambda folder: _STORE, bubblewrap(store, limits).command, zygote)
 
@@ -123,6 +118,8 @@ def _namespaces() -> list[str]:
         *_system_words(),
         *("--proc", "/proc"),
     ]
+    for name, value in ENVIRONMENT.items():
+        words += ["--setenv", name, value]
     for path in _code():
         words += ["--ro-bind", str(path), str(path)]
     return words

@@ -1,29 +1,27 @@
-"""The engine's side of a query, inside its cell: a locked database, its relations, and what its errors mean to people.
+"""The engine's side of a query, inside its cell: a locked database, and its relations.
 
 The order matters: first the locks, then the views of the datasets, then the user's text, verbatim. The locks alone do
 not hold: a path that may be read may also be written (DuckDB 2.0), so the files are read-only by mount or permission;
 and memory_limit leaves out what functions allocate, so the process has a limit of its own (queryd/engine/cell.py).
 """
 
-import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from kernel.dataset_sql import TableName, folded, line_and_column, quoted, relation_ddl, without_end
-from queryd.engine.messages import CellLimits, Failure, Job, Relation
-from queryd.engine.parameters import Bound, ParameterError
+from kernel.dataset_sql import TableName, folded, quoted, relation_ddl, without_end
+from queryd.engine.complaints import SPILLED, RelationError, words_of
+from queryd.engine.messages import CellLimits, Job, Relation
+from queryd.engine.parameters import Bound
 from queryd.gate import GateError, check
 
-# What the engine's buffers may take of the process's memory; the rest is for functions, results and Python itself.
+# Python, Arrow and an idle engine. Of what is left of the process's memory the engine's buffers may take their share;
+# the rest is for functions, for results, and for what the allocator has not given back yet.
+_IDLE_BYTES = 96 << 20
 _ENGINE_SHARE = 0.6
 _BATCH_ROWS = 32_768
-_ENGINE_ERROR = re.compile(r"^(?P<title>[A-Z][A-Za-z ]*) Error: (?P<text>.*)$", re.DOTALL)
-# What the engine calls its trouble with a file, often without naming it.
-_DAMAGE = ("IO", "Invalid", "Serialization")
 # Which each connection has for itself.
 _OWN_SETTINGS: Mapping[str, str | int | bool] = {
     "TimeZone": "UTC",
@@ -32,7 +30,6 @@ _OWN_SETTINGS: Mapping[str, str | int | bool] = {
     "python_scan_all_frames": False,
     "enable_progress_bar": False,
 }
-_PLAN = "EXPLAIN "
 
 Parts = tuple[str, ...]
 """A name of a relation as a text writes it: `eth.blocks` has two, `"eth.blocks"` one."""
@@ -41,26 +38,15 @@ Parts = tuple[str, ...]
 _SCOPES = "\x01scopes"
 
 
-class RelationError(Exception):
-    """A dataset cannot be made readable; the message is for people."""
-
-
-class TooManyRowsError(Exception):
-    """The answer has more rows than it may have."""
-
-    def __init__(self, max_rows: int) -> None:
-        super().__init__(f"the answer has more than {max_rows:,} rows")
-
-
 def open_session(limits: CellLimits, scratch: Path) -> duckdb.DuckDBPyConnection:
     """A database in memory, with its limits, before it is locked."""
     connection = duckdb.connect(":memory:", config={"threads": limits.threads, "async_threads": 0})
     _set(
         connection,
         {
-            "temp_directory": str(scratch / "spill"),
+            "temp_directory": str(scratch / SPILLED),
             "max_temp_directory_size": f"{limits.scratch_bytes}B",
-            "memory_limit": f"{int(limits.memory_bytes * _ENGINE_SHARE)}B",
+            "memory_limit": f"{int((limits.memory_bytes - _IDLE_BYTES) * _ENGINE_SHARE)}B",
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,
@@ -114,7 +100,7 @@ def relate(
         try:
             _make(connection, relation, tables, written)
         except duckdb.Error as error:
-            raise RelationError(f'dataset "{relation.names[0]}": {_text(error)[1]}') from error
+            raise RelationError(f'dataset "{relation.names[0]}": {words_of(error)[1]}') from error
 
 
 def answer(connection: duckdb.DuckDBPyConnection, sql: str, values: Bound) -> duckdb.DuckDBPyRelation:
@@ -138,25 +124,6 @@ def plan(connection: duckdb.DuckDBPyConnection, sql: str, values: Bound) -> str:
     """The engine's plan, as its JSON."""
     row = connection.execute(f"EXPLAIN (FORMAT json) {sql}", values).fetchone()
     return str(row[1]) if row else "[]"
-
-
-def failure_of(connection: duckdb.DuckDBPyConnection, job: Job, error: Exception) -> Failure:
-    """What an exception of the engine, or of Arrow on its behalf, means."""
-    if isinstance(error, RelationError):
-        return Failure("failed", str(error))
-    if isinstance(error, TooManyRowsError):
-        return Failure("rows", str(error))
-    if isinstance(error, ParameterError):
-        return Failure("parameters", str(error))
-    title, message, offset = _text(error)
-    if title == "Out of Memory" or isinstance(error, MemoryError | pa.ArrowMemoryError):
-        return Failure("memory", "the query needs more memory than it may have")
-    if offset is None:
-        offset = _planned_offset(connection, job.sql)
-    elif any(relation.sql for relation in job.relations):
-        offset = None  # it may be a place in a virtual dataset's text
-    place = (0, 0) if offset is None else line_and_column(job.sql, offset)
-    return Failure("files" if title in _DAMAGE else "failed", f"{title} error: {message}" if title else message, *place)
 
 
 def _key(relation: Relation) -> str:
@@ -244,29 +211,6 @@ def _visible_scopes(table: pa.Table) -> str:
         f"SELECT * FROM {quoted(_SCOPES)} "  # noqa: S608 - quoted
         f"QUALIFY row_number() OVER (PARTITION BY {extent} ORDER BY revision DESC) = 1 ORDER BY {extent}"
     )
-
-
-def _planned_offset(connection: duckdb.DuckDBPyConnection, sql: str) -> int | None:
-    """Where the text is wrong. Errors of a relation come without a place, those of EXPLAIN with one."""
-    try:
-        connection.execute(_PLAN + sql)
-    except duckdb.Error as error:
-        offset = _text(error)[2]
-        return None if offset is None else offset - len(_PLAN)
-    return None
-
-
-def _text(error: Exception) -> tuple[str, str, int | None]:
-    """Title, message and byte offset of an engine's error; it is JSON where the engine could say more."""
-    match = _ENGINE_ERROR.match(str(error))
-    title, text = (match["title"], match["text"]) if match else ("", str(error))
-    try:
-        fields: Mapping[str, str] = json.loads(text)
-        title, message = str(fields["exception_type"]), str(fields["exception_message"])
-    except (ValueError, KeyError, TypeError):
-        return title, text, None
-    position = fields.get("position")
-    return title, message, int(position) if position is not None and position.isdecimal() else None
 
 
 def _literal(value: str | int | bool) -> str:

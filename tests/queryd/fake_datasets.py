@@ -34,6 +34,7 @@ from traceapi.types.v1.dataset_pb2 import CursorBounds, Dataset, DatasetPin, Pin
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.types.v1.event_pb2 import Event, Watermark
 from traceapi.types.v1.scope_pb2 import CURSOR_TYPE_INT64, CursorRange, CursorType, CursorValue, RangeManifest, Scope
+from wrapper.outputs.columns import stored_schema
 
 
 def integer_range(first: int, last: int) -> Scope:
@@ -134,6 +135,8 @@ class FakeDatasets(DatasetServiceServicer):
         """Adds one file, in a publication of its own."""
         version = self.versions[dataset_id.casefold()]
         version.number += 1
+        if not version.dataset.spec.schema and not version.dataset.served_version.schema:
+            version.dataset.served_version.schema.update(stored_schema(table.schema, {})[1])
         source = self.root.parent / f"{uuid.uuid4()}.parquet"
         pq.write_table(table, source)
         stored = self.store.put(f"data/{version.version_id}/{uuid.uuid4()}-1-0.parquet", source)

@@ -26,9 +26,11 @@ def serve(connection, requests, answers):
     sys.stdout = os.fdopen(answers.fileno(), "w")
     try:
         exec({code!r}, {{"connection": connection, "requests": requests}})
-    finally:
-        sys.stdout.flush()
-        os._exit(0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    sys.stdout.flush()
+    os._exit(0)
 
 queryd.engine.cell.serve = serve
 """

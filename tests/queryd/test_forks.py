@@ -14,7 +14,7 @@ from queryd.engine import messages
 from queryd.engine.messages import CellLimits, Job, Kind
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellForsakenError, CellProcess
-from queryd.engine.sandbox import forked
+from queryd.engine.sandbox import ENVIRONMENT, forked
 from tests.queryd.forks import UNFILTERED, Fork, running, said_by, zygote_of
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -100,7 +100,7 @@ def seen(path):
         return sorted(os.listdir(path))
     except OSError as error:
         return type(error).__name__
-print(os.getpid(), dict(os.environ).keys() - {{"JE_ARROW_MALLOC_CONF", "OPENBLAS_NUM_THREADS", "PWD", "LC_CTYPE"}})
+print(os.getpid(), dict(os.environ).keys() - {own})
 print([seen(path) for path in ("/cells", "/proc", "/scratch", "/artifacts", "/artifacts/data", {outside!r})])
 print(sorted(os.listdir("/")))
 """
@@ -108,7 +108,8 @@ print(sorted(os.listdir("/")))
 
 def test_it_sees_its_own_folder_the_store_and_no_other_process(store: Path, cells: Path) -> None:
     (cells / "of another one" / "scratch").mkdir(parents=True)
-    first, second, third = said_by(forked(store, _LIMITS), cells, _SEE.format(outside=str(store))).splitlines()
+    code = _SEE.format(outside=str(store), own={*ENVIRONMENT, "PWD", "LC_CTYPE"})
+    first, second, third = said_by(forked(store, _LIMITS), cells, code).splitlines()
     assert first == "1 set()"
     assert second == "[[], [], [], ['data'], ['file'], 'FileNotFoundError']"
     # The interpreter and its packages are seen, wherever they are.

@@ -45,6 +45,19 @@ def test_the_files_are_the_same_in_one_call_and_in_two(
     assert datasets.resolving_calls - before == (calls if files or "ranges" in sql else 0)
 
 
+def test_a_name_of_no_column_of_a_dataset_is_that_of_a_relation_around(
+    client: Client, datasets: FakeDatasets, calls: int
+) -> None:
+    """Its files are not chosen by it, though its cursor has that name."""
+    datasets.add("bare")
+    for x in (1, 2):
+        datasets.publish("bare", pa.table({"x": [x]}))
+    sql = "select b.number from eth.blocks b where exists (select 1 from bare where number = 7 and x = 2)"
+    answer = client.query(sql)
+    del datasets.versions["bare"]
+    assert (answer.values, answer.started.file_count) == ([(7,)], 4)
+
+
 @pytest.mark.parametrize(
     ("sql", "files"),
     [

@@ -68,16 +68,16 @@ def test_what_is_left_of_ended_queries_is_bounded_by_the_places() -> None:
     runner = runner_of(cells, aftermath, queries)
     try:
         for _ in range(2 * places):
-            assert _refused(runner, _SECONDS).reason_name == "QUERY_FAILED"
+            assert _refused(runner, _SECONDS).reason_name == "INTERNAL"
         waited = _refused(runner, timeout=0.3)
         assert (waited.reason_name, waited.metadata, cells.taken) == ("QUERY_LIMIT", {"limit": "time"}, 2 * places)
         assert queries.all() == []
     finally:
         go_on.set()
-    assert _refused(runner, _SECONDS).reason_name == "QUERY_FAILED"
+    assert _refused(runner, _SECONDS).reason_name == "INTERNAL"
     aftermath.close()
     for _ in range(2 * places):  # nothing of them is counted any more
-        assert _refused(runner, _SECONDS).reason_name == "QUERY_FAILED"
+        assert _refused(runner, _SECONDS).reason_name == "INTERNAL"
 
 
 def test_who_waited_for_a_place_in_vain_is_on_record() -> None:

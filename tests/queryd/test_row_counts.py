@@ -102,4 +102,4 @@ def test_rows_that_can_be_so_are_on_record() -> None:
 @pytest.mark.parametrize("last", [_MOST + 1, 1 << 63, (1 << 64) - 1, 6, 0])
 def test_rows_that_become_fewer_or_are_more_than_a_cell_gives_end_the_query(last: int) -> None:
     ends, record = _asked(7, last)
-    assert (ends, record.row_count, record.outcome) == (["QUERY_FAILED"], 7, record_pb.QUERY_OUTCOME_FAILED)
+    assert (ends, record.row_count, record.outcome) == (["INTERNAL"], 7, record_pb.QUERY_OUTCOME_FAILED)

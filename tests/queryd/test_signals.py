@@ -44,18 +44,25 @@ def _end(sandbox: Sandbox, cells: Path, code: str) -> tuple[int, TraceError]:
     return caught.value.signal_number, failures.of_end(caught.value)
 
 
-def test_an_abort_is_told_as_the_end_of_memory(sandbox: Sandbox, cells: Path) -> None:
-    """Which is why an engine aborts. Also of the first process of a namespace, to which no SIGABRT is delivered."""
-    number, error = _end(sandbox, cells, "import os; os.abort()")
+def test_an_abort_that_says_so_is_told_as_the_end_of_memory(sandbox: Sandbox, cells: Path) -> None:
+    """Also of the first process of a namespace, to which no SIGABRT is delivered."""
+    code = "import os; os.write(2, b\"terminate called after throwing an instance of 'std::bad_alloc'\"); os.abort()"
+    number, error = _end(sandbox, cells, code)
     assert (number, error.reason_name, error.metadata) == (6, "QUERY_LIMIT", {"limit": "memory"})
 
 
-def test_a_crash_is_told_as_one(sandbox: Sandbox, cells: Path) -> None:
+def test_an_abort_without_a_word_of_memory_is_a_fault_of_the_server(sandbox: Sandbox, cells: Path) -> None:
+    number, error = _end(sandbox, cells, "import os; os.abort()")
+    assert (number, error.reason_name) == (6, "INTERNAL")
+
+
+def test_a_crash_is_told_as_a_fault_of_the_server(sandbox: Sandbox, cells: Path) -> None:
     number, error = _end(sandbox, cells, "import ctypes; ctypes.string_at(0)")
-    assert (number, error.reason_name) == (11, "QUERY_FAILED")
-    assert error.message.endswith("(signal 11)")
+    assert (number, error.reason_name) == (11, "INTERNAL")
+    assert "by signal 11: that is a fault of this server and not of the query" in error.message
 
 
 def test_an_end_without_a_signal_is_none(sandbox: Sandbox, cells: Path) -> None:
     number, error = _end(sandbox, cells, "pass")
-    assert (number, error.reason_name) == (0, "QUERY_FAILED")
+    assert (number, error.reason_name) == (0, "INTERNAL")
+    assert "by itself" in error.message
