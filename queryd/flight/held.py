@@ -15,8 +15,9 @@ import grpc
 
 from kernel.errors import TraceError
 from kernel.telemetry import get_logger
+from queryd.asking import Cancellable
 from queryd.query_parts import Parts, Started
-from queryd.running import Cancellable, RunningQuery, canceled
+from queryd.running import RunningQuery, canceled
 
 _log = get_logger("queryd.flight")
 

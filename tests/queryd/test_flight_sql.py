@@ -229,14 +229,14 @@ def test_a_header_waits_for_a_watermark(queryd: QuerydProcess, datasets: FakeDat
     datasets.publish("arriving", pa.table({"number": [1]}))
     wanted, count = json.dumps({"ARRIVING": 5}), len(datasets.pin_requests)
     sql = "select count(*) from arriving"
-    with ThreadPoolExecutor() as pool, _connect(queryd, trace_min_watermarks=wanted) as connection:
+    with ThreadPoolExecutor() as pool, connect(queryd, trace_min_watermarks=wanted) as connection:
         waiting = pool.submit(_rows, connection, sql)
         datasets.wait_for_pin_requests(count + 2)  # it looked, and looked again
         datasets.publish("arriving", pa.table({"number": [5]}))
         datasets.move_watermark("arriving", "5")
         assert waiting.result() == [(2,)]
     too_far = pytest.raises(adbc_driver_manager.Error, match='the watermark of "arriving" is at 5, wanted is 6')
-    with _connect(queryd, trace_min_watermarks='{"arriving": 6}', trace_timeout="1") as connection, too_far:
+    with connect(queryd, trace_min_watermarks='{"arriving": 6}', trace_timeout="1") as connection, too_far:
         _rows(connection, sql)
 
 
