@@ -21,7 +21,8 @@ from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
 from queryd.engine.answers import Envelope
-from queryd.engine.messages import CheckedText, Job, Kind, Name, ProtocolError
+from queryd.engine.frames import Kind, ProtocolError
+from queryd.engine.messages import CheckedText, Job, Name
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.files import PinnedFiles

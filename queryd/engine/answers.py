@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from queryd.engine.messages import MAX_ANSWER_BYTES, Kind, ProtocolError, frame_head, read_exactly, read_head
+from queryd.engine.frames import MAX_ANSWER_BYTES, Kind, ProtocolError, frame_head, read_exactly, read_head
 
 MAX_ARROW_BYTES = 3 << 20
 """Of one frame with Arrow in it. Batches are cut to be smaller; only a row that is larger itself takes several."""

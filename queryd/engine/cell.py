@@ -22,7 +22,8 @@ from queryd.demands import Demands, passed_on
 from queryd.engine import calls, messages, session
 from queryd.engine.answers import write_message
 from queryd.engine.arrow_messages import MessageWriter
-from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Kind, Name, VirtualTexts
+from queryd.engine.frames import MAX_JOB_BYTES, Kind, read_frame, write_frame
+from queryd.engine.messages import CellLimits, CheckedText, Failure, Job, Name, VirtualTexts
 from queryd.engine.parameters import Bound, bound, constants, unbound
 from queryd.gate import GateError, check, parsed
 
@@ -63,10 +64,10 @@ def streams() -> tuple[io.BufferedReader, io.BufferedWriter]:
 
 def serve(connection: duckdb.DuckDBPyConnection, requests: io.BufferedReader, answers: io.BufferedWriter) -> NoReturn:
     """One query; then the process ends."""
-    messages.write_frame(answers, Kind.READY, b"")
+    write_frame(answers, Kind.READY, b"")
     cell = _Cell(connection, answers)
     try:
-        while (frame := messages.read_frame(requests, messages.MAX_JOB_BYTES)) is not None and cell.answer(*frame):
+        while (frame := read_frame(requests, MAX_JOB_BYTES)) is not None and cell.answer(*frame):
             pass
     except BrokenPipeError:
         pass  # queryd has gone away
@@ -189,7 +190,7 @@ class _Cell:
         self._say(Kind.FAILED, messages.pack_failure(failure))
 
     def _say(self, kind: Kind, payload: bytes) -> None:
-        messages.write_frame(self._answers, kind, payload)
+        write_frame(self._answers, kind, payload)
 
 
 if __name__ == "__main__":

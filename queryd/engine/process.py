@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from kernel.telemetry import get_logger
-from queryd.engine import messages
 from queryd.engine.answers import Answered, Envelope, read_answer
-from queryd.engine.messages import Kind
+from queryd.engine.frames import MAX_ANSWER_BYTES, Kind, ProtocolError, read_frame, write_frame
 from queryd.engine.pipes import PipeEnd, Wake
 from queryd.engine.processes import Process, Start, fresh
 from queryd.engine.removal import remove_tree
@@ -85,18 +84,18 @@ class CellProcess:
         """Returns when the cell has loaded the engine. Raises CellEndedError."""
         kind, _ = self.receive()
         if kind is not Kind.READY:
-            raise messages.ProtocolError(f"{kind} before ready")
+            raise ProtocolError(f"{kind} before ready")
 
     def send(self, kind: Kind, payload: bytes) -> None:
         """Raises CellEndedError."""
         try:
-            messages.write_frame(self._stdin, kind, payload)
+            write_frame(self._stdin, kind, payload)
         except (OSError, ValueError) as error:
             raise self._ended() from error
 
     def receive(self) -> tuple[Kind, bytes]:
         """The next frame; waits for it. Raises CellEndedError, ProtocolError."""
-        return self._read(lambda pipe: messages.read_frame(pipe, messages.MAX_ANSWER_BYTES))
+        return self._read(lambda pipe: read_frame(pipe, MAX_ANSWER_BYTES))
 
     def receive_answer(self, envelope: Envelope) -> Answered:
         """The same of a cell that runs a text. What is to be sent of a message of Arrow is in its envelope."""

@@ -10,7 +10,8 @@ import pytest
 
 from queryd.engine import messages
 from queryd.engine.forking import Zygote
-from queryd.engine.messages import Job, Kind
+from queryd.engine.frames import Kind
+from queryd.engine.messages import Job
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellProcess
 from queryd.engine.processes import Process, Start, fresh

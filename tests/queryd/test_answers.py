@@ -8,7 +8,7 @@ import pytest
 from arrow_flight.flight_pb2 import FlightData
 
 from queryd.engine.answers import MAX_ARROW_BYTES, Answered, Envelope, read_answer, write_message
-from queryd.engine.messages import Kind, ProtocolError
+from queryd.engine.frames import Kind, ProtocolError
 from queryd.envelopes import of_flight_data, of_query_response
 from queryd.flight.wire import flight_data
 from traceapi.query.v1.query_service_pb2 import QueryResponse

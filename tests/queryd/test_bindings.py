@@ -11,7 +11,8 @@ import pytest
 
 from queryd.engine import messages
 from queryd.engine.cell import _Cell, prepared
-from queryd.engine.messages import CellLimits, Job, Kind, Relation
+from queryd.engine.frames import Kind, read_frame
+from queryd.engine.messages import CellLimits, Job, Relation
 
 _LIMITS = CellLimits(512 << 20, 1, 1 << 30)
 
@@ -45,7 +46,7 @@ def _answers(connection: Counting, sql: str, relations: tuple[Relation, ...], *,
     if run:
         cell.answer(Kind.RUN, b"")
     frames = io.BytesIO(written.getvalue())
-    return [kind for kind, _ in iter(lambda: messages.read_frame(frames, 1 << 20), None)]
+    return [kind for kind, _ in iter(lambda: read_frame(frames, 1 << 20), None)]
 
 
 def test_a_text_is_bound_once_for_its_columns_and_its_rows(connection: Counting) -> None:
@@ -67,7 +68,7 @@ def test_a_text_with_values_too(connection: Counting, values: dict[str, list[Any
     cell.answer(Kind.DESCRIBE, messages.pack_job(Job(sql, (), 100)))
     cell.answer(Kind.RUN, b"")
     frames = io.BytesIO(written.getvalue())
-    found = dict(iter(lambda: messages.read_frame(frames, 1 << 20), None))
+    found = dict(iter(lambda: read_frame(frames, 1 << 20), None))
     rows = pa.ipc.open_stream(found[Kind.SCHEMA] + found[Kind.ARROW][8:]).read_all()
     given = values["0"][0]
     assert rows["x"].to_pylist() == [None if given is None else given + number for number in range(3)]

@@ -11,7 +11,8 @@ import pytest
 
 from queryd import failures
 from queryd.engine import messages
-from queryd.engine.messages import CellLimits, Job, Kind
+from queryd.engine.frames import Kind
+from queryd.engine.messages import CellLimits, Job
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellForsakenError, CellProcess
 from queryd.engine.sandbox import forked

@@ -15,7 +15,8 @@ from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
 from queryd.engine.answers import Answered, Envelope, read_answer, write_message
-from queryd.engine.messages import CheckedText, Kind
+from queryd.engine.frames import Kind, read_frame, write_frame
+from queryd.engine.messages import CheckedText
 from queryd.envelopes import of_query_response
 from queryd.resolve import Resolver
 from queryd.run_query import Finished, QueryRunner, QueryText
@@ -31,18 +32,18 @@ class LyingCell:
 
     def __init__(self, *row_counts: int) -> None:
         frames = io.BytesIO()
-        messages.write_frame(frames, Kind.CHECKED, messages.pack_checked(CheckedText((), ())))
-        messages.write_frame(frames, Kind.SCHEMA, pa.schema([]).serialize().to_pybytes())
+        write_frame(frames, Kind.CHECKED, messages.pack_checked(CheckedText((), ())))
+        write_frame(frames, Kind.SCHEMA, pa.schema([]).serialize().to_pybytes())
         for row_count in row_counts:
             write_message(frames, row_count, memoryview(pa.schema([]).serialize()))
-        messages.write_frame(frames, Kind.FINISHED, b"")
+        write_frame(frames, Kind.FINISHED, b"")
         self._frames = io.BytesIO(frames.getvalue())
         self.store = self.files = Path("/")
 
     def send(self, kind: Kind, payload: bytes) -> None: ...
 
     def receive(self) -> tuple[Kind, bytes]:
-        frame = messages.read_frame(self._frames, 1 << 20)
+        frame = read_frame(self._frames, 1 << 20)
         assert frame is not None
         return frame
 
