@@ -20,7 +20,7 @@ from queryd import failures, records, texts
 from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
-from queryd.engine.answers import Envelope
+from queryd.engine.arrow_messages import Envelope
 from queryd.engine.frames import Kind, ProtocolError
 from queryd.engine.messages import CheckedText, Job, Name
 from queryd.engine.pool import CellPool, CellUnavailableError

@@ -35,12 +35,15 @@ class Kind(Enum):
     SCHEMA = b"s"
     # To a cell that has described a text: run it, or plan it. Its answer: ARROW any number of times and FINISHED, or
     # PLAN, or FAILED. A message too large for one frame comes in ARROW_PART, any number of times, and ARROW_END
-    # (queryd/engine/answers.py).
+    # (queryd/engine/answers.py). ARROW_PLACED says that one is in the next slot of the shared memory; queryd says
+    # FREED once it has copied it (queryd/engine/slots.py).
     RUN = b"q"
     EXPLAIN = b"x"
     ARROW = b"a"
     ARROW_PART = b"m"
     ARROW_END = b"l"
+    ARROW_PLACED = b"o"
+    FREED = b"k"
     FINISHED = b"f"
     PLAN = b"p"
     FAILED = b"e"

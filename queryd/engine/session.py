@@ -20,7 +20,6 @@ from queryd.gate import GateError, check
 
 # What the engine's buffers may take of the process's memory; the rest is for functions, results and Python itself.
 _ENGINE_SHARE = 0.6
-_BATCH_ROWS = 32_768
 _ENGINE_ERROR = re.compile(r"^(?P<title>[A-Z][A-Za-z ]*) Error: (?P<text>.*)$", re.DOTALL)
 # What the engine calls its trouble with a file, often without naming it.
 _DAMAGE = ("IO", "Invalid", "Serialization")
@@ -128,9 +127,9 @@ def schema(answer: duckdb.DuckDBPyRelation) -> pa.Schema:
     return reader.read_all().schema
 
 
-def batches(answer: duckdb.DuckDBPyRelation) -> pa.RecordBatchReader:
-    """It as a stream."""
-    reader: pa.RecordBatchReader = answer.to_arrow_reader(_BATCH_ROWS)
+def batches(answer: duckdb.DuckDBPyRelation, rows: int) -> pa.RecordBatchReader:
+    """It as a stream, in batches of so many rows."""
+    reader: pa.RecordBatchReader = answer.to_arrow_reader(rows)
     return reader
 
 

@@ -14,8 +14,9 @@ from queryd.engine.frames import Kind
 from queryd.engine.messages import Job
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellProcess
-from queryd.engine.processes import Process, Start, fresh
+from queryd.engine.processes import Given, Process, Start, fresh
 from queryd.engine.sandbox import CellFolder, Sandbox
+from queryd.engine.slots import Slots
 
 UNFILTERED = "import queryd.engine.calls\nqueryd.engine.calls.refuse_calls = lambda: None\n"
 """To be run before: without the wall behind the others, so that these are seen to hold without it."""
@@ -23,11 +24,12 @@ _SERVES_ANOTHER = """
 import os, sys
 import queryd.engine.cell
 
-def serve(connection, requests, answers):
-    sys.stdout = os.fdopen(answers.fileno(), "w")
+def serve(connection, writer):
+    sys.stdout = os.fdopen(writer.answers.fileno(), "w")
     try:
-        exec({code!r}, {{"connection": connection, "requests": requests}})
+        exec({code!r}, {{"connection": connection, "requests": writer.requests, "writer": writer}})
     finally:
+        writer.answers.flush()
         sys.stdout.flush()
         os._exit(0)
 
@@ -91,8 +93,10 @@ class Fork:
             part.mkdir(parents=True, exist_ok=True)
         their_requests, self._requests = os.pipe()
         self._answers, their_answers = os.pipe()
+        self._slots = Slots()
         with self.folder.stderr.open("wb") as stderr:
-            self.process: Process = start(self.folder, their_requests, their_answers, stderr.fileno())
+            given = Given(their_requests, their_answers, stderr.fileno(), self._slots.descriptor)
+            self.process: Process = start(self.folder, given)
         os.close(their_requests)
         os.close(their_answers)
 
@@ -107,6 +111,7 @@ class Fork:
             said = answers.read().strip()
         assert self.process.wait(60) == 0, self.folder.stderr.read_text()
         self.process.close()
+        self._slots.close()
         return said
 
 
