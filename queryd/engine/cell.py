@@ -7,6 +7,7 @@ answer is streamed; the process ends.
 Nothing of a query survives in it for another one.
 """
 
+import ctypes
 import io
 import os
 import resource
@@ -30,6 +31,8 @@ from queryd.gate import GateError, check, parsed
 
 # Frames of Python, for the walk over a parse tree: enough for an expression as deep as the parser takes.
 _DEEPEST = 8_000
+# Of mallopt(3). The columns of a batch are smaller; what is much larger goes back to the kernel as ever.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 32 << 20
 # What may go wrong with a text or its files. ParameterError is a ValueError.
 _FAILURES = (
     *(duckdb.Error, pa.ArrowException, OSError, MemoryError, ValueError, GateError),
@@ -79,9 +82,18 @@ def serve(connection: duckdb.DuckDBPyConnection, writer: AnswerWriter) -> NoRetu
 
 def limit(limits: CellLimits) -> None:
     """RLIMIT_DATA makes a failed allocation a clean error of the engine; RLIMIT_AS crashes it."""
+    keep_memory()
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.scratch_bytes, limits.scratch_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def keep_memory() -> None:
+    """The engine allocates the columns of each batch and frees them after it. What went back to the kernel each time,
+    as the C library has it, would be faulted in again for the next one: a quarter of the CPU of a large answer."""
+    libc = ctypes.CDLL(None)
+    for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+        libc.mallopt(option, _KEPT_BYTES)
 
 
 class _Cell:
