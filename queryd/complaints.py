@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from kernel.errors import TraceError
 from queryd import failures
 from queryd.engine import messages
-from queryd.engine.messages import FailureKind, Kind, ProtocolError
+from queryd.engine.frames import Kind, ProtocolError
+from queryd.engine.messages import FailureKind
 from queryd.engine.process import CellProcess
 from queryd.files import PinnedFiles
 from queryd.resolve import ResolvedDataset

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 
 from kernel.errors import TraceError
-from queryd.engine.messages import Failure, FailureKind, Name, ProtocolError
+from queryd.engine.frames import ProtocolError
+from queryd.engine.messages import Failure, FailureKind, Name
 from queryd.engine.pool import CellUnavailableError
 from queryd.engine.process import CellEndedError, CellForsakenError
 from traceapi.types.v1.errors_pb2 import ErrorReason

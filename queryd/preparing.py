@@ -10,7 +10,8 @@ from enum import Enum
 from queryd import texts
 from queryd.complaints import Complaints
 from queryd.engine import messages
-from queryd.engine.messages import CheckedText, Job, Kind
+from queryd.engine.frames import Kind
+from queryd.engine.messages import CheckedText, Job
 from queryd.engine.pool import CellPool
 from queryd.engine.process import CellProcess
 from queryd.files import PinnedFiles

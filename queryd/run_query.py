@@ -16,8 +16,8 @@ from kernel.ids import IdSource
 from kernel.telemetry import get_logger
 from queryd import failures, records
 from queryd.aftermath import Aftermath, Remains
-from queryd.engine.answers import Envelope
-from queryd.engine.messages import Kind, ProtocolError
+from queryd.engine.arrow_messages import Envelope
+from queryd.engine.frames import Kind, ProtocolError
 from queryd.engine.pool import CellUnavailableError
 from queryd.engine.process import CellEndedError
 from queryd.plan_text import plan_text

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from queryd.engine.messages import Kind
+from queryd.engine.frames import Kind
 from queryd.engine.process import CellProcess
 
 _ROWS = 1 << 18

@@ -9,7 +9,8 @@ from kernel.dataset_sql import folded
 from queryd import failures
 from queryd.demands import Demands
 from queryd.engine import messages
-from queryd.engine.messages import CheckedText, Kind, Name, ProtocolError, VirtualTexts
+from queryd.engine.frames import Kind, ProtocolError
+from queryd.engine.messages import CheckedText, Name, VirtualTexts
 from queryd.engine.process import CellProcess
 from queryd.terms import Terms
 from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse

@@ -1,8 +1,8 @@
-"""The messages of an answer: from the cell into its pipe, and from the pipe into what is sent.
+"""The messages of an answer: from the cell, through its pipe or a slot of shared memory, into what is sent.
 
 A message of Arrow is its header and its body, and travels in a message of gRPC. Put together from parts, or written by
-protobuf, a body would be copied once more for each step. So what precedes it there is made first, with room for the
-body, and the pipe is read into that room.
+protobuf, a body would be copied once more for each step. So what precedes it there is made first, in the room before
+the body (queryd/engine/slots.py) or with room for the body, into which the pipe is read.
 """
 
 import io
@@ -10,18 +10,20 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from queryd.engine.messages import MAX_ANSWER_BYTES, Kind, ProtocolError, frame_head, read_exactly, read_head
+import pyarrow as pa
 
-MAX_ARROW_BYTES = 3 << 20
-"""Of one frame with Arrow in it. Batches are cut to be smaller; only a row that is larger itself takes several."""
+from queryd.engine.arrow_messages import PREFIX_BYTES, Envelope, header_bytes, serialized
+from queryd.engine.frames import MAX_ANSWER_BYTES, Kind, ProtocolError, frame_head, read_exactly, read_head
+from queryd.engine.slots import MAX_ARROW_BYTES, SlotWriter
+
+_SMALL_BYTES = 64 << 10
 _ROWS = struct.Struct(">Q")
+_PLACED = struct.Struct(">QQ")
+"""Of what is in a slot: rows, size."""
 _ARROW = (Kind.ARROW, Kind.ARROW_PART, Kind.ARROW_END)
-# In Arrow's encapsulated form a message begins with a marker and the length of its header.
-_PREFIX = struct.Struct("<4sI")
-_MARKER = b"\xff\xff\xff\xff"
 
-Envelope = Callable[[bytes, int], bytes]
-"""What is sent before a body: by the message's header, with its marker and length, and the size of the body."""
+Take = Callable[[int, Envelope], bytes]
+"""The next message from its slot, of this size, in its envelope. Raises ProtocolError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,27 @@ class Answered:
     arrow_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerWriter:
+    """The cell's side: frames go into `answers`, and word of free slots comes in `requests`."""
+
+    answers: io.BufferedIOBase
+    requests: io.BufferedIOBase
+    slots: SlotWriter
+
+    def write(self, row_count: int, message: pa.RecordBatch | pa.Buffer) -> None:
+        """One message, with the rows that it and those before it hold. As SlotWriter.put."""
+        size = message.size if isinstance(message, pa.Buffer) else pa.ipc.get_record_batch_size(message)
+        if _SMALL_BYTES <= size <= MAX_ARROW_BYTES:
+            self.slots.put(message, self.requests)
+            self.answers.write(frame_head(Kind.ARROW_PLACED, _PLACED.size) + _PLACED.pack(row_count, size))
+            self.answers.flush()
+        else:
+            write_message(self.answers, row_count, memoryview(serialized(message)))
+
+
 def write_message(stream: io.BufferedIOBase, row_count: int, message: memoryview) -> None:
-    """One message in its encapsulated form, with the rows that it and those before it hold."""
+    """One in its encapsulated form, through the pipe."""
     for start in range(0, len(message), MAX_ARROW_BYTES):
         part = message[start : start + MAX_ARROW_BYTES]
         if len(part) == len(message):
@@ -48,12 +69,14 @@ def write_message(stream: io.BufferedIOBase, row_count: int, message: memoryview
     stream.flush()
 
 
-def read_answer(stream: io.BufferedIOBase, envelope: Envelope) -> Answered | None:
+def read_answer(stream: io.BufferedIOBase, envelope: Envelope, take: Take) -> Answered | None:
     """The next frame, or None where the stream ended between two. Raises ProtocolError."""
     head = read_head(stream, MAX_ANSWER_BYTES)
     if head is None:
         return None
     kind, length = head
+    if kind is Kind.ARROW_PLACED:
+        return _placed(read_exactly(stream, length), envelope, take)
     if kind not in _ARROW:
         return Answered(kind, read_exactly(stream, length))
     size = length - _ROWS.size
@@ -64,15 +87,19 @@ def read_answer(stream: io.BufferedIOBase, envelope: Envelope) -> Answered | Non
     return Answered(kind, payload, row_count, size)
 
 
+def _placed(told: bytes, envelope: Envelope, take: Take) -> Answered:
+    """As any other message from here on."""
+    if len(told) != _PLACED.size:
+        raise ProtocolError(f"{len(told)} bytes about a slot")
+    row_count, size = _PLACED.unpack(told)
+    return Answered(Kind.ARROW, take(size, envelope), row_count, size)
+
+
 def _enveloped(stream: io.BufferedIOBase, size: int, envelope: Envelope) -> bytes:
-    if size < _PREFIX.size:
-        raise ProtocolError(f"a message of {size} bytes")
-    prefix = read_exactly(stream, _PREFIX.size)
-    marker, header_bytes = _PREFIX.unpack(prefix)
-    body_bytes = size - _PREFIX.size - header_bytes
-    if marker != _MARKER or body_bytes < 0:
-        raise ProtocolError("a message that is none of Arrow")
-    head = envelope(prefix + read_exactly(stream, header_bytes), body_bytes)
+    prefix = read_exactly(stream, min(PREFIX_BYTES, size))
+    length = header_bytes(prefix, size)
+    body_bytes = size - length
+    head = envelope(prefix + read_exactly(stream, length - len(prefix)), body_bytes)
     whole = io.BytesIO(bytes(len(head) + body_bytes))  # whose value is that object itself, since nobody else has it
     whole.write(head)
     with whole.getbuffer() as room:

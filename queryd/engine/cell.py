@@ -7,6 +7,7 @@ answer is streamed; the process ends.
 Nothing of a query survives in it for another one.
 """
 
+import ctypes
 import io
 import os
 import resource
@@ -20,15 +21,19 @@ import pyarrow as pa
 
 from queryd.demands import Demands, passed_on
 from queryd.engine import calls, complaints, messages, session
-from queryd.engine.answers import write_message
-from queryd.engine.arrow_messages import MessageWriter
-from queryd.engine.messages import CellLimits, CheckedText, Failure, FailureKind, Job, Kind, Name, VirtualTexts
+from queryd.engine.answers import AnswerWriter
+from queryd.engine.arrow_messages import MessageWriter, batch_rows
+from queryd.engine.frames import MAX_JOB_BYTES, Kind, read_frame, write_frame
+from queryd.engine.messages import CellLimits, CheckedText, Failure, FailureKind, Job, Name, VirtualTexts
 from queryd.engine.parameter_types import parameter_schema
 from queryd.engine.parameters import Bound, bound, constants, unbound
+from queryd.engine.slots import SlotWriter
 from queryd.gate import GateError, check, parsed
 
 # Frames of Python, for the walk over a parse tree: enough for an expression as deep as the parser takes.
 _DEEPEST = 8_000
+# Of mallopt(3). The columns of a batch are smaller; what is much larger goes back to the kernel as ever.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 32 << 20
 # What may go wrong with a text or its files. ParameterError is a ValueError.
 _FAILURES = (
     *(duckdb.Error, pa.ArrowException, OSError, MemoryError, ValueError, GateError),
@@ -39,10 +44,11 @@ _FAILURES = (
 def main() -> None:
     limits = messages.unpack_limits(sys.argv[1])
     requests, answers = streams()
+    slots = SlotWriter(int(sys.argv[2]))
     limit(limits)
     connection = prepared(limits, Path.cwd())
     calls.refuse_calls()
-    serve(connection, requests, answers)
+    serve(connection, AnswerWriter(answers, requests, slots))
 
 
 def prepared(limits: CellLimits, scratch: Path) -> duckdb.DuckDBPyConnection:
@@ -62,12 +68,12 @@ def streams() -> tuple[io.BufferedReader, io.BufferedWriter]:
     return requests, answers
 
 
-def serve(connection: duckdb.DuckDBPyConnection, requests: io.BufferedReader, answers: io.BufferedWriter) -> NoReturn:
+def serve(connection: duckdb.DuckDBPyConnection, writer: AnswerWriter) -> NoReturn:
     """One query; then the process ends."""
-    messages.write_frame(answers, Kind.READY, b"")
-    cell = _Cell(connection, answers)
+    write_frame(writer.answers, Kind.READY, b"")
+    cell = _Cell(connection, writer)
     try:
-        while (frame := messages.read_frame(requests, messages.MAX_JOB_BYTES)) is not None and cell.answer(*frame):
+        while (frame := read_frame(writer.requests, MAX_JOB_BYTES)) is not None and cell.answer(*frame):
             pass
     except BrokenPipeError:
         pass  # queryd has gone away
@@ -80,17 +86,26 @@ def serve(connection: duckdb.DuckDBPyConnection, requests: io.BufferedReader, an
 
 def limit(limits: CellLimits) -> None:
     """RLIMIT_DATA makes a failed allocation a clean error of the engine; RLIMIT_AS crashes it."""
+    keep_memory()
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.scratch_bytes, limits.scratch_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def keep_memory() -> None:
+    """The engine allocates the columns of each batch and frees them after it. What went back to the kernel each time,
+    as the C library has it, would be faulted in again for the next one: a quarter of the CPU of a large answer."""
+    libc = ctypes.CDLL(None)
+    for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+        libc.mallopt(option, _KEPT_BYTES)
+
+
 class _Cell:
     """What the process keeps between two frames. One text after the other may be checked; one is described and run."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, answers: io.BufferedWriter) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, writer: AnswerWriter) -> None:
         self._connection = connection
-        self._answers = answers
+        self._writer = writer
         self._tables: list[pa.Table] = []
         self._parameters: tuple[str, ...] = ()
         self._given: pa.Table | None = None
@@ -99,6 +114,7 @@ class _Cell:
         self._written: set[session.Parts] | None = None
         self._answer: duckdb.DuckDBPyRelation | None = None
         self._has_failed = False
+        self._schema: pa.Schema | None = None
 
     def answer(self, kind: Kind, payload: bytes) -> bool:
         """Whether there is more to ask. Once it has failed, what queryd asks before it has heard is for nothing."""
@@ -187,7 +203,8 @@ class _Cell:
         else:
             self._values = bound(self._connection, self._parameters, self._given)
         self._answer = session.answer(self._connection, job.sql, self._values)
-        self._say(Kind.SCHEMA, session.schema(self._answer).serialize().to_pybytes())
+        self._schema = session.schema(self._answer)
+        self._say(Kind.SCHEMA, self._schema.serialize().to_pybytes())
 
     def _tell_types(self, job: Job) -> None:
         types = parameter_schema(self._connection, job.sql, self._parameters)
@@ -200,7 +217,8 @@ class _Cell:
         if self._given is None:
             bound(self._connection, self._parameters, None)  # it was described with nulls for them
         assert self._answer is not None  # noqa: S101 - it was described
-        reader = session.batches(self._answer)
+        assert self._schema is not None  # noqa: S101 - with it
+        reader = session.batches(self._answer, batch_rows(self._schema))
         writer = MessageWriter(reader.schema)
         row_count = 0
         for batch in reader:
@@ -208,7 +226,7 @@ class _Cell:
             if row_count > job.max_rows:
                 raise complaints.TooManyRowsError(job.max_rows)
             for message in writer.messages(batch):
-                write_message(self._answers, row_count, memoryview(message))
+                self._writer.write(row_count, message)
         self._say(Kind.FINISHED, b"")
 
     def _fail(self, failure: Failure) -> None:
@@ -216,7 +234,7 @@ class _Cell:
         self._say(Kind.FAILED, messages.pack_failure(failure))
 
     def _say(self, kind: Kind, payload: bytes) -> None:
-        messages.write_frame(self._answers, kind, payload)
+        write_frame(self._writer.answers, kind, payload)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from queryd.engine.processes import ForkedProcess, Process
+from queryd.engine.processes import ForkedProcess, Given, Process
 from queryd.engine.sandbox import CellFolder, Sandbox
 
 START_SECONDS = 30.0
@@ -73,7 +73,7 @@ class Zygote:
             said = self._stderr.read()[-_STDERR_TAIL:].decode(errors="replace")
             raise OSError(f"the process that cells are forked of did not start: {error}; {said}") from error
 
-    def start(self, folder: CellFolder, requests: int, answers: int, stderr: int) -> Process:
+    def start(self, folder: CellFolder, given: Given) -> Process:
         """As queryd.engine.processes.Start. ZygoteLostError is the end of this one, any other OSError of the cell."""
         name = folder.root.name.encode()
         self.forks += 1
@@ -82,7 +82,7 @@ class Zygote:
             undo.callback(os.close, status)
             with contextlib.ExitStack() as theirs:
                 theirs.callback(os.close, told)
-                self._ask(name, [requests, answers, stderr, told])
+                self._ask(name, [*given, told])
                 (descriptor,) = self._hear(name, b"forked", _FORK_SECONDS, descriptors=1)
             undo.callback(os.close, descriptor)
             process = ForkedProcess(_pid_of(descriptor), descriptor, status, self._hear_of_crash)

@@ -72,6 +72,14 @@ class PipeEnd(io.RawIOBase):
                 self._wait()
         return size
 
+    def offer(self, data: bytes) -> bool:
+        """Whether all of it, at most PIPE_BUF bytes, had room at once; else nothing is written."""
+        try:
+            os.write(self._descriptor, data)
+        except BlockingIOError:
+            return False
+        return True
+
     def close(self) -> None:
         if not self.closed:
             super().close()

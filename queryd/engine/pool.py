@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from kernel.telemetry import get_logger
-from queryd.engine.messages import ProtocolError
+from queryd.engine.frames import ProtocolError
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.engine.processes import Start, fresh
 from queryd.engine.sandbox import Sandbox

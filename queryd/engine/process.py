@@ -1,4 +1,4 @@
-"""A cell as queryd holds it: a process, two pipes, a private folder."""
+"""A cell as queryd holds it: a process, two pipes, shared memory, a private folder."""
 
 import contextlib
 import fcntl
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from kernel.telemetry import get_logger
-from queryd.engine import messages
-from queryd.engine.answers import Answered, Envelope, read_answer
-from queryd.engine.messages import Kind
+from queryd.engine.answers import Answered, read_answer
+from queryd.engine.arrow_messages import Envelope
+from queryd.engine.frames import MAX_ANSWER_BYTES, Kind, ProtocolError, frame_head, read_frame, write_frame
 from queryd.engine.pipes import PipeEnd, Wake
-from queryd.engine.processes import Process, Start, fresh
+from queryd.engine.processes import Given, Process, Start, fresh
 from queryd.engine.removal import remove_tree
 from queryd.engine.sandbox import CellFolder, Sandbox
+from queryd.engine.slots import Slots
 
 _log = get_logger("queryd.cell")
 _PIPE_BYTES = 1 << 20
@@ -55,6 +56,8 @@ class CellProcess:
             self.store = sandbox.store(self._folder)
             self._wake = Wake()
             undo.callback(self._wake.close)
+            self._slots = Slots()
+            undo.callback(self._slots.close)
             with contextlib.ExitStack() as theirs:
                 requests, mine = _pipe()
                 theirs.callback(os.close, requests)
@@ -63,7 +66,8 @@ class CellProcess:
                 theirs.callback(os.close, answers)
                 self._stdout = undo.enter_context(PipeEnd.reader(mine, self._wake))
                 stderr = theirs.enter_context(self._folder.stderr.open("wb")).fileno()
-                self._process: Process = (start or fresh(sandbox))(self._folder, requests, answers, stderr)
+                given = Given(requests, answers, stderr, self._slots.descriptor)
+                self._process: Process = (start or fresh(sandbox))(self._folder, given)
                 undo.callback(self._process.close)
                 undo.callback(self._end)
             self._left = undo.pop_all()
@@ -85,22 +89,22 @@ class CellProcess:
         """Returns when the cell has loaded the engine. Raises CellEndedError."""
         kind, _ = self.receive()
         if kind is not Kind.READY:
-            raise messages.ProtocolError(f"{kind} before ready")
+            raise ProtocolError(f"{kind} before ready")
 
     def send(self, kind: Kind, payload: bytes) -> None:
         """Raises CellEndedError."""
         try:
-            messages.write_frame(self._stdin, kind, payload)
+            write_frame(self._stdin, kind, payload)
         except (OSError, ValueError) as error:
             raise self._ended() from error
 
     def receive(self) -> tuple[Kind, bytes]:
         """The next frame; waits for it. Raises CellEndedError, ProtocolError."""
-        return self._read(lambda pipe: messages.read_frame(pipe, messages.MAX_ANSWER_BYTES))
+        return self._read(lambda pipe: read_frame(pipe, MAX_ANSWER_BYTES))
 
     def receive_answer(self, envelope: Envelope) -> Answered:
         """The same of a cell that runs a text. What is to be sent of a message of Arrow is in its envelope."""
-        return self._read(lambda pipe: read_answer(pipe, envelope))
+        return self._read(lambda pipe: read_answer(pipe, envelope, self._take))
 
     def kill(self) -> None:
         """Stops it at once. A thread that waits in `send` or `receive` goes on, even where the pipes do not end."""
@@ -126,6 +130,15 @@ class CellProcess:
         if frame is None:
             raise self._ended()
         return frame
+
+    def _take(self, size: int, envelope: Envelope) -> bytes:
+        """The next message from its slot, which is free then. Waits for nothing: a cell that takes its slots in turn
+        leaves few words of free ones unread."""
+        message = self._slots.take(size, envelope)
+        with contextlib.suppress(BrokenPipeError):  # it has said all, and may have ended
+            if not self._stdin.offer(frame_head(Kind.FREED, 0)):
+                raise ProtocolError("a cell that fills slots and does not hear that they are free")
+        return message
 
     def _end(self) -> None:
         self._wake()

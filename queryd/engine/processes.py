@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from queryd.engine.sandbox import ENVIRONMENT, CellFolder, Sandbox
 
@@ -32,9 +32,18 @@ class Process(Protocol):
         """Lets go of what is known of it."""
 
 
-Start = Callable[[CellFolder, int, int, int], Process]
-"""Starts a cell with this folder, whose standard streams are these descriptors; the caller keeps and closes its own
-copies of them. Raises OSError."""
+class Given(NamedTuple):
+    """The descriptors that a cell is given: its standard streams, and the memory that it shares with queryd."""
+
+    requests: int
+    answers: int
+    stderr: int
+    slots: int
+
+
+Start = Callable[[CellFolder, Given], Process]
+"""Starts a cell with this folder and these descriptors; the caller keeps and closes its own copies of them. Raises
+OSError."""
 
 
 class FreshProcess:
@@ -70,16 +79,16 @@ class FreshProcess:
 def fresh(sandbox: Sandbox) -> Start:
     """A program for each cell."""
 
-    def start(folder: CellFolder, requests: int, answers: int, stderr: int) -> Process:
+    def start(folder: CellFolder, given: Given) -> Process:
         return FreshProcess(
             subprocess.Popen(
-                sandbox.command(folder),
-                stdin=requests,
-                stdout=answers,
-                stderr=stderr,
+                [*sandbox.command(folder), str(given.slots)],
+                stdin=given.requests,
+                stdout=given.answers,
+                stderr=given.stderr,
                 cwd=folder.scratch,
                 env=ENVIRONMENT,
-                close_fds=True,
+                pass_fds=(given.slots,),
                 start_new_session=True,
             )
         )

@@ -21,7 +21,6 @@ from queryd.gate import GateError, check
 # the rest is for functions, for results, and for what the allocator has not given back yet.
 _IDLE_BYTES = 96 << 20
 _ENGINE_SHARE = 0.6
-_BATCH_ROWS = 32_768
 # Which each connection has for itself.
 _OWN_SETTINGS: Mapping[str, str | int | bool] = {
     "TimeZone": "UTC",
@@ -114,9 +113,9 @@ def schema(answer: duckdb.DuckDBPyRelation) -> pa.Schema:
     return reader.read_all().schema
 
 
-def batches(answer: duckdb.DuckDBPyRelation) -> pa.RecordBatchReader:
-    """It as a stream."""
-    reader: pa.RecordBatchReader = answer.to_arrow_reader(_BATCH_ROWS)
+def batches(answer: duckdb.DuckDBPyRelation, rows: int) -> pa.RecordBatchReader:
+    """It as a stream, in batches of so many rows."""
+    reader: pa.RecordBatchReader = answer.to_arrow_reader(rows)
     return reader
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kernel.telemetry import get_logger
 from queryd.engine.forking import START_SECONDS, Zygote, ZygoteLostError
-from queryd.engine.processes import Process
+from queryd.engine.processes import Given, Process
 from queryd.engine.sandbox import CellFolder, Sandbox
 
 _log = get_logger("queryd.succession")
@@ -42,7 +42,7 @@ class Zygotes:
         self._pause_end = clock()
         self._killed = False
 
-    def start(self, folder: CellFolder, requests: int, answers: int, stderr: int) -> Process:
+    def start(self, folder: CellFolder, given: Given) -> Process:
         """As queryd.engine.processes.Start."""
         self._close_ended()
         if self._asked is not None and self._asked.has_ended:
@@ -54,7 +54,7 @@ class Zygotes:
         asked = self._asked
         assert asked is not None  # noqa: S101 - or it had been raised why not
         try:
-            return asked.start(folder, requests, answers, stderr)
+            return asked.start(folder, given)
         except ZygoteLostError:
             self.retire()
             raise

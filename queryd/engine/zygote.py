@@ -3,8 +3,9 @@
 To load them takes a fifth of a second of CPU, to fork a few milliseconds. What makes forking safe: it has one thread,
 for ever (the engine starts its own only when a database may use several, which is said in the fork); it is alone in its
 sandbox; it knows nothing of any query, and a fork serves one and ends. It is asked over a socket: a message names the
-cell's folder and brings its standard streams and a pipe for its end; the answer names it again, and brings a descriptor
-of the process or says what is amiss with this one cell. Once nobody asks it any more it ends, after its last cell.
+cell's folder and brings its standard streams, its shared memory and a pipe for its end; the answer names it again, and
+brings a descriptor of the process or says what is amiss with this one cell. Once nobody asks it any more it ends, after
+its last cell.
 
 Each cell is two forks. The first leaves the namespaces of this process, so that the second is the first process of new
 ones; it stays to tell how the second one ended.
@@ -24,13 +25,15 @@ from typing import NoReturn
 import duckdb
 
 from queryd.engine import calls, cell, messages, session, wall
-from queryd.engine.arrow_messages import MessageWriter
+from queryd.engine.answers import AnswerWriter
+from queryd.engine.arrow_messages import MessageWriter, batch_rows, serialized
 from queryd.engine.messages import CellLimits, Job, Relation
+from queryd.engine.slots import SlotWriter
 from queryd.gate import check
 
 LONGEST_NAME = LONGEST_WORD = 255  # bytes
-DESCRIPTORS = 4
-"""Of a request: the cell's standard input, output and error, and where its end is told."""
+DESCRIPTORS = 5
+"""Of a request: what the cell is given (queryd.engine.processes.Given), and where its end is told."""
 _REHEARSAL_FILE = f"{wall.CELLS}/rehearsal.parquet"
 _REHEARSAL = "SELECT s, count(*) AS c, sum(n) AS t FROM rehearsal WHERE n > 3 GROUP BY s ORDER BY s LIMIT 3"
 
@@ -63,11 +66,11 @@ def _rehearse(connection: duckdb.DuckDBPyConnection) -> None:
     check(connection, job.sql)
     session.relate(connection, job, [])
     answer = session.answer(connection, job.sql, [])
-    session.schema(answer)
-    reader = session.batches(answer)
+    reader = session.batches(answer, batch_rows(session.schema(answer)))
     writer = MessageWriter(reader.schema)
     for batch in reader:
-        list(writer.messages(batch))
+        for message in writer.messages(batch):
+            serialized(message)
     connection.execute("DROP VIEW rehearsal")
 
 
@@ -99,15 +102,15 @@ class _Zygote:
     def _fork(self, name: bytes, descriptors: Sequence[int]) -> NoReturn:
         """The first fork. No fork ever goes back into the loop."""
         try:
-            *streams, told = descriptors
+            *given, told = descriptors
             with self.asked:  # what befalls this process later is no answer to a later request
-                pid = self._begin(name, streams)
+                pid = self._begin(name, given)
             _, status = os.waitpid(pid, 0)
             os.write(told, str(status).encode())
         finally:
             os._exit(0)
 
-    def _begin(self, name: bytes, streams: Sequence[int]) -> int:
+    def _begin(self, name: bytes, given: Sequence[int]) -> int:
         """The second fork's number. Whatever is in its way is told."""
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -116,9 +119,9 @@ class _Zygote:
             wall.leave_namespaces(os.getuid(), os.getgid())
             pid = os.fork()
             if pid == 0:
-                self._become_cell(name.decode(), streams)
-            for stream in streams:
-                os.close(stream)
+                self._become_cell(name.decode(), given)
+            for one in given:
+                os.close(one)
             descriptor = os.pidfd_open(pid)
         except Exception as error:
             _answer(self.asked, name, str(error).encode())
@@ -127,24 +130,25 @@ class _Zygote:
         os.close(descriptor)
         return pid
 
-    def _become_cell(self, name: str, streams: Sequence[int]) -> NoReturn:
+    def _become_cell(self, name: str, given: Sequence[int]) -> NoReturn:
         """The second fork."""
         try:
-            for number, stream in enumerate(streams):
-                os.dup2(stream, number)
-            os.closerange(len(streams), os.sysconf("SC_OPEN_MAX"))
+            for number, one in enumerate(given):
+                os.dup2(one, number)
+            os.closerange(len(given), os.sysconf("SC_OPEN_MAX"))
             os.setsid()
             wall.end_at_abort()
             # Also here: a page that a fork writes to for the first time is copied then, and no query is to wait for it.
             connection = session.forked_session(self.opened)
             _rehearse(connection)
+            slots = SlotWriter(len(given) - 1)  # while there is /proc
             wall.raise_wall(name, own_files=self.own_files)
             calls.refuse_calls()
             os.chdir(wall.SCRATCH)
             requests, answers = cell.streams()
             # They have what the wall has left to the one that starts them.
             session.use_threads(connection, self.limits.threads)
-            cell.serve(connection, requests, answers)
+            cell.serve(connection, AnswerWriter(answers, requests, slots))
         except BaseException:  # noqa: BLE001 - its last words, whatever it is
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from kernel.dataset_sql import quoted
 from kernel.errors import TraceError
 from kernel.servers import credential
-from queryd.engine.arrow_messages import MessageWriter
+from queryd.engine.arrow_messages import MessageWriter, serialized
 from queryd.flight import wire
 from queryd.flight.actions import Actions
 from queryd.flight.metadata import Metadata
@@ -84,7 +84,7 @@ class FlightService:
             yield wire.flight_data(writer.opening().to_pybytes())
             for batch in table.to_batches():
                 for message in writer.messages(batch):
-                    yield wire.flight_data(message.to_pybytes())
+                    yield wire.flight_data(serialized(message).to_pybytes())
 
     def DoPut(self, request_iterator: Iterator[pb.FlightData], context: grpc.ServicerContext) -> Iterator[pb.PutResult]:
         """Values for a prepared statement; the answer is the handle that has them."""

@@ -10,11 +10,13 @@ import pytest
 
 from queryd.engine import messages
 from queryd.engine.forking import Zygote
-from queryd.engine.messages import Job, Kind
+from queryd.engine.frames import Kind
+from queryd.engine.messages import Job
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellProcess
-from queryd.engine.processes import Process, Start, fresh
+from queryd.engine.processes import Given, Process, Start, fresh
 from queryd.engine.sandbox import CellFolder, Sandbox
+from queryd.engine.slots import Slots
 
 UNFILTERED = "import queryd.engine.calls\nqueryd.engine.calls.refuse_calls = lambda: None\n"
 """To be run before: without the wall behind the others, so that these are seen to hold without it."""
@@ -22,13 +24,14 @@ _SERVES_ANOTHER = """
 import os, sys
 import queryd.engine.cell
 
-def serve(connection, requests, answers):
-    sys.stdout = os.fdopen(answers.fileno(), "w")
+def serve(connection, writer):
+    sys.stdout = os.fdopen(writer.answers.fileno(), "w")
     try:
-        exec({code!r}, {{"connection": connection, "requests": requests}})
+        exec({code!r}, {{"connection": connection, "requests": writer.requests, "writer": writer}})
     except BaseException:
         sys.excepthook(*sys.exc_info())
         os._exit(1)
+    writer.answers.flush()
     sys.stdout.flush()
     os._exit(0)
 
@@ -92,8 +95,10 @@ class Fork:
             part.mkdir(parents=True, exist_ok=True)
         their_requests, self._requests = os.pipe()
         self._answers, their_answers = os.pipe()
+        self._slots = Slots()
         with self.folder.stderr.open("wb") as stderr:
-            self.process: Process = start(self.folder, their_requests, their_answers, stderr.fileno())
+            given = Given(their_requests, their_answers, stderr.fileno(), self._slots.descriptor)
+            self.process: Process = start(self.folder, given)
         os.close(their_requests)
         os.close(their_answers)
 
@@ -108,6 +113,7 @@ class Fork:
             said = answers.read().strip()
         assert self.process.wait(60) == 0, self.folder.stderr.read_text()
         self.process.close()
+        self._slots.close()
         return said
 
 

@@ -19,7 +19,7 @@ from kernel.channels import sync_channel
 from kernel.credentials import Role, TokenVerifier, create_token_file, token_digest
 from kernel.errors import TraceError, from_rpc_error
 from kernel.servers import AccessPolicy, SyncServer, sync_server
-from queryd.engine.answers import MAX_ARROW_BYTES
+from queryd.engine.slots import MAX_ARROW_BYTES
 from tests.queryd.fake_datasets import FakeDatasets
 from traceapi.control.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from traceapi.query.v1 import query_service_pb2 as pb

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 from arrow_flight.flight_pb2 import FlightData
 
-from queryd.engine.answers import MAX_ARROW_BYTES, Answered, Envelope, read_answer, write_message
-from queryd.engine.messages import Kind, ProtocolError
+from queryd.engine.answers import Answered, read_answer, write_message
+from queryd.engine.arrow_messages import Envelope, MessageWriter, batch_rows, serialized
+from queryd.engine.frames import Kind, ProtocolError
+from queryd.engine.slots import MAX_ARROW_BYTES
 from queryd.envelopes import of_flight_data, of_query_response
 from queryd.flight.wire import flight_data
 from traceapi.query.v1.query_service_pb2 import QueryResponse
@@ -19,11 +21,15 @@ def _message(size: int) -> bytes:
     return pa.record_batch([pa.array([b"x" * size])], ["x"]).serialize().to_pybytes()
 
 
+def _nothing_placed(size: int, envelope: Envelope) -> bytes:
+    raise AssertionError("nothing was placed in a slot")
+
+
 def _answers(message: bytes, envelope: Envelope) -> list[Answered]:
     stream = io.BytesIO()
     write_message(stream, 7, memoryview(message))
     stream.seek(0)
-    answers = list(iter(lambda: read_answer(stream, envelope), None))
+    answers = list(iter(lambda: read_answer(stream, envelope, _nothing_placed), None))
     assert all(answer.row_count == 7 for answer in answers)
     assert sum(answer.arrow_bytes for answer in answers) == len(message)
     return answers
@@ -74,4 +80,19 @@ _ROWS = bytes(8)
 def test_messages_that_break_the_rules_are_errors(data: bytes) -> None:
     """A cell that has run a text may write anything."""
     with pytest.raises(ProtocolError):
-        read_answer(io.BytesIO(data), of_flight_data)
+        read_answer(io.BytesIO(data), of_flight_data, _nothing_placed)
+
+
+def test_batches_of_columns_of_one_width_fill_a_message_each() -> None:
+    """And those of which nobody knows how wide they are become not too large."""
+    numbers = pa.schema([pa.field(name, pa.int64()) for name in "abcde"])
+    rows = batch_rows(numbers)
+    column = pa.array([None, *range(1, rows)], pa.int64())
+    batch = pa.record_batch([column] * 5, schema=numbers)
+    (message,) = MessageWriter(numbers).messages(batch)
+    assert serialized(message).size > 0.9 * (2 << 20)
+    twice = pa.record_batch([pa.array(range(2 * rows), pa.int64())] * 5, schema=numbers)
+    assert len(list(MessageWriter(numbers).messages(twice))) == 2
+    texts = pa.table({"a": [1], "b": ["x"]}).schema
+    wide = pa.schema([pa.field(str(number), pa.decimal128(38, 0)) for number in range(1000)])
+    assert [batch_rows(schema) for schema in (texts, wide, pa.schema([]))] == [32_768, 2048, 131_072]

@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 
 from queryd.engine import messages
+from queryd.engine.answers import AnswerWriter
 from queryd.engine.cell import _Cell, prepared
-from queryd.engine.messages import CellLimits, Job, Kind, Relation
+from queryd.engine.frames import Kind, read_frame
+from queryd.engine.messages import CellLimits, Job, Relation
 
 _LIMITS = CellLimits(512 << 20, 1, 1 << 30)
 
@@ -39,13 +41,13 @@ def connection(tmp_path: Path) -> Iterator[Counting]:
 
 def _answers(connection: Counting, sql: str, relations: tuple[Relation, ...], *, run: bool = True) -> list[Kind]:
     written = io.BytesIO()
-    cell = _Cell(cast("Any", connection), cast("Any", written))
+    cell = _Cell(cast("Any", connection), AnswerWriter(written, io.BytesIO(), cast("Any", None)))
     assert cell.answer(Kind.CHECK, sql.encode())
     assert cell.answer(Kind.DESCRIBE, messages.pack_job(Job(sql, relations, 100)))
     if run:
         cell.answer(Kind.RUN, b"")
     frames = io.BytesIO(written.getvalue())
-    return [kind for kind, _ in iter(lambda: messages.read_frame(frames, 1 << 20), None)]
+    return [kind for kind, _ in iter(lambda: read_frame(frames, 1 << 20), None)]
 
 
 def test_a_text_is_bound_once_for_its_columns_and_its_rows(connection: Counting) -> None:
@@ -61,13 +63,13 @@ def test_a_text_with_values_too(connection: Counting, values: dict[str, list[Any
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     written, sql = io.BytesIO(), "select range + ?::bigint as x from range(3)"
-    cell = _Cell(cast("Any", connection), cast("Any", written))
+    cell = _Cell(cast("Any", connection), AnswerWriter(written, io.BytesIO(), cast("Any", None)))
     cell.answer(Kind.PARAMETERS, sink.getvalue().to_pybytes())
     cell.answer(Kind.CHECK, sql.encode())
     cell.answer(Kind.DESCRIBE, messages.pack_job(Job(sql, (), 100)))
     cell.answer(Kind.RUN, b"")
     frames = io.BytesIO(written.getvalue())
-    found = dict(iter(lambda: messages.read_frame(frames, 1 << 20), None))
+    found = dict(iter(lambda: read_frame(frames, 1 << 20), None))
     rows = pa.ipc.open_stream(found[Kind.SCHEMA] + found[Kind.ARROW][8:]).read_all()
     given = values["0"][0]
     assert rows["x"].to_pylist() == [None if given is None else given + number for number in range(3)]

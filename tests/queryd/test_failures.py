@@ -10,7 +10,8 @@ import pytest
 from kernel.errors import TraceError
 from queryd import failures
 from queryd.engine import complaints, messages
-from queryd.engine.messages import CellLimits, Failure, FailureKind, Job, Kind, ProtocolError
+from queryd.engine.frames import Kind, ProtocolError
+from queryd.engine.messages import CellLimits, Failure, FailureKind, Job
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.engine.sandbox import plain
 from tests.queryd.fake_datasets import FakeDatasets

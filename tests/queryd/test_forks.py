@@ -11,7 +11,8 @@ import pytest
 
 from queryd import failures
 from queryd.engine import messages
-from queryd.engine.messages import CellLimits, Job, Kind
+from queryd.engine.frames import Kind
+from queryd.engine.messages import CellLimits, Job
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellForsakenError, CellProcess
 from queryd.engine.sandbox import ENVIRONMENT, forked
@@ -157,7 +158,7 @@ def test_it_has_no_means_to_undo_its_wall(store: Path, cells: Path) -> None:
     assert bounds == "{0} 1"
     assert unmounted == ["-1 1"] * 3
     assert mounted == "-1 1"
-    assert descriptors == "[3, 4]"  # the pipes to and from queryd
+    assert descriptors == "[3, 4, 5]"  # the pipes to and from queryd, and the memory that it shares with it
 
 
 _LOAD = """

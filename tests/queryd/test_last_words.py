@@ -11,7 +11,7 @@ from kernel.errors import TraceError
 from kernel.ids import new_id
 from queryd.aftermath import Aftermath
 from queryd.callers import Caller
-from queryd.engine.messages import Kind
+from queryd.engine.frames import Kind
 from queryd.engine.process import CellEndedError
 from queryd.envelopes import of_query_response
 from queryd.failures import raised

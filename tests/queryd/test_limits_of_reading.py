@@ -12,7 +12,8 @@ from kernel.errors import TraceError
 from queryd import resolve, tables
 from queryd.engine import messages
 from queryd.engine.cell import _Cell, prepared
-from queryd.engine.messages import CellLimits, Job, Kind, Relation
+from queryd.engine.frames import Kind, read_frame
+from queryd.engine.messages import CellLimits, Job, Relation
 from queryd.resolve import Resolver
 from queryd.scopes import scope_rows, scope_schema
 from queryd.tables import send_tables
@@ -99,6 +100,6 @@ def test_scopes_come_in_pieces_and_are_one_table(tmp_path: Path, monkeypatch: py
         cell.answer(Kind.DESCRIBE, messages.pack_job(Job(sql, relations, 100)))
         cell.answer(Kind.RUN, b"")
     frames = io.BytesIO(written.getvalue())
-    found = dict(iter(lambda: messages.read_frame(frames, 1 << 20), None))
+    found = dict(iter(lambda: read_frame(frames, 1 << 20), None))
     rows = pa.ipc.open_stream(found[Kind.SCHEMA] + found[Kind.ARROW][8:]).read_all()
     assert rows.to_pylist() == [{"n": 8, "s": 28}]

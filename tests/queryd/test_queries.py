@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from queryd.engine.answers import MAX_ARROW_BYTES
+from queryd.engine.slots import MAX_ARROW_BYTES
 from tests.queryd.conftest import BLOCKS, blocks
 from tests.queryd.fake_datasets import FakeDatasets
 from tests.queryd.harness import Client, reason

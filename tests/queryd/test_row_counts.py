@@ -4,6 +4,7 @@ import io
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pytest
@@ -13,8 +14,10 @@ from kernel.ids import new_id
 from queryd.aftermath import Aftermath, Remains
 from queryd.callers import Caller
 from queryd.engine import messages
-from queryd.engine.answers import Answered, Envelope, read_answer, write_message
-from queryd.engine.messages import CheckedText, Kind
+from queryd.engine.answers import Answered, read_answer, write_message
+from queryd.engine.arrow_messages import Envelope
+from queryd.engine.frames import Kind, read_frame, write_frame
+from queryd.engine.messages import CheckedText
 from queryd.envelopes import of_query_response
 from queryd.query_parts import Finished, QueryText
 from tests.queryd.runners import runner_of
@@ -28,23 +31,23 @@ class LyingCell:
 
     def __init__(self, *row_counts: int) -> None:
         frames = io.BytesIO()
-        messages.write_frame(frames, Kind.CHECKED, messages.pack_checked(CheckedText((), ())))
-        messages.write_frame(frames, Kind.SCHEMA, pa.schema([]).serialize().to_pybytes())
+        write_frame(frames, Kind.CHECKED, messages.pack_checked(CheckedText((), ())))
+        write_frame(frames, Kind.SCHEMA, pa.schema([]).serialize().to_pybytes())
         for row_count in row_counts:
             write_message(frames, row_count, memoryview(pa.schema([]).serialize()))
-        messages.write_frame(frames, Kind.FINISHED, b"")
+        write_frame(frames, Kind.FINISHED, b"")
         self._frames = io.BytesIO(frames.getvalue())
         self.store = self.files = Path("/")
 
     def send(self, kind: Kind, payload: bytes) -> None: ...
 
     def receive(self) -> tuple[Kind, bytes]:
-        frame = messages.read_frame(self._frames, 1 << 20)
+        frame = read_frame(self._frames, 1 << 20)
         assert frame is not None
         return frame
 
     def receive_answer(self, envelope: Envelope) -> Answered:
-        answered = read_answer(self._frames, envelope)
+        answered = read_answer(self._frames, envelope, cast("Any", None))
         assert answered is not None
         return answered
 

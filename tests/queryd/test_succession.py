@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from queryd.engine.forking import Zygote
-from queryd.engine.messages import CellLimits, Kind
+from queryd.engine.frames import Kind
+from queryd.engine.messages import CellLimits
 from queryd.engine.pool import CellPool
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.engine.sandbox import Sandbox, forked

@@ -14,7 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from queryd.engine import messages
-from queryd.engine.messages import CellLimits, Failure, Job, Kind, Relation
+from queryd.engine.frames import Kind, ProtocolError, read_frame
+from queryd.engine.messages import CellLimits, Failure, Job, Relation
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellEndedError, CellProcess
 from queryd.engine.sandbox import CellFolder, Sandbox, bubblewrap, forked, plain
@@ -276,6 +277,6 @@ def test_a_folder_that_cannot_be_removed_is_a_warning(tmp_path: Path, monkeypatc
 
 def test_frames_that_break_the_rules_are_errors(tmp_path: Path) -> None:
     for data in (b"q", b"q\x00\x00\x00\x05abc", b"?\x00\x00\x00\x00", b"q\xff\xff\xff\xff"):
-        with pytest.raises(messages.ProtocolError):
-            messages.read_frame(io.BytesIO(data), 1 << 20)
-    assert messages.read_frame(io.BytesIO(b""), 10) is None
+        with pytest.raises(ProtocolError):
+            read_frame(io.BytesIO(data), 1 << 20)
+    assert read_frame(io.BytesIO(b""), 10) is None

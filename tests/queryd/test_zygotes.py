@@ -15,7 +15,7 @@ from queryd.engine.forking import ZygoteLostError
 from queryd.engine.messages import CellLimits
 from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.process import CellProcess
-from queryd.engine.processes import FreshProcess, Process
+from queryd.engine.processes import FreshProcess, Given, Process
 from queryd.engine.sandbox import CellFolder, Sandbox, forked, plain
 from queryd.engine.succession import Zygotes
 from tests.queryd.forks import Fork, altered, ready, serves, zygote_of
@@ -189,7 +189,7 @@ def _descriptors() -> list[str]:
 
 
 def test_of_a_cell_that_cannot_be_started_nothing_is_left(cells: Path) -> None:
-    def start(folder: CellFolder, requests: int, answers: int, stderr: int) -> Process:
+    def start(folder: CellFolder, given: Given) -> Process:
         raise ValueError("a defect")
 
     before = _descriptors()
