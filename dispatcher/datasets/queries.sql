@@ -238,7 +238,7 @@ limit %(limit)s;
 -- How a claimed task reads one of its inputs: the binding, the pin that its first claim fixed, and its scope. The version is the pin's: the
 -- binding may follow the pointer of another DAG's dataset to another version while the task runs.
 select t.task_id::text, b.dataset_id, v.dataset_version_id::text, b.lookback, v.cursor_type, v.stored, t.scope_kind,
-    t.scope_first, t.scope_last, p.number
+    t.scope_first, t.scope_last, p.number, v.schema, v.column_order
 from unnest(%(task_ids)s::uuid[], %(dataset_ids)s::text[]) with ordinality as k (task_id, dataset_id, position)
 join task t on t.task_id = k.task_id
 join scheduled_job s on s.job_version_id = t.job_version_id

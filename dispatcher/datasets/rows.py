@@ -137,6 +137,8 @@ class TaskRead:
     scope_first: bytes | None
     scope_last: bytes | None
     number: int | None
+    schema: dict[str, str] | None
+    column_order: list[str] | None
 
 
 @dataclass(frozen=True, slots=True)

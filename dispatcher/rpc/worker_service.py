@@ -9,7 +9,8 @@ from datetime import timedelta
 import grpc
 
 from dispatcher.datasets import store as datasets_store
-from dispatcher.datasets.manifest import Manifest, read_bounds
+from dispatcher.datasets.manifest import Manifest, Page, read_bounds
+from dispatcher.datasets.rows import TaskRead
 from dispatcher.db.batcher import Quarantined
 from dispatcher.db.pipeline import pipelined
 from dispatcher.db.pool import Pool, transaction
@@ -28,6 +29,7 @@ from dispatcher.wakeups.stream import StreamChannel, Watcher
 from kernel.crash import crash
 from kernel.errors import TraceError
 from kernel.ids import IdSource
+from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.errors_pb2 import ErrorReason, ItemError
 from traceapi.worker.v1 import worker_service_pb2 as pb
 from traceapi.worker.v1.completion_pb2 import CompleteTaskResult
@@ -145,7 +147,7 @@ class WorkerService(WorkerServiceServicer):
                     async for page in manifest.pages(self._pool):
                         yield pb.ResolveInputsResponse(
                             item_index=index,
-                            artifacts=[convert.artifact(row) for row in page.artifacts],
+                            artifacts=_files(read, page),
                             events=[convert.event(row) for row in page.scopes],
                             last=page.last,
                         )
@@ -192,6 +194,15 @@ async def _take_credits(requests: AsyncIterator[pb.WatchWakeupsRequest], watcher
 
 def _not_found(task_id: str) -> ItemError:
     return ItemError(reason=ErrorReason.ERROR_REASON_TASK_NOT_FOUND, message=f"task {task_id} does not exist")
+
+
+def _files(read: TaskRead, page: Page) -> list[Artifact]:
+    """The first of a page tells the columns of all: they may have been frozen after the job's details were made."""
+    files = [convert.artifact(row) for row in page.artifacts]
+    for file in files[:1]:
+        file.schema.update(read.schema or {})
+        file.column_order.extend(read.column_order or ())
+    return files
 
 
 def _unresolved(index: int, reason: ErrorReason.ValueType, message: str) -> pb.ResolveInputsResponse:

@@ -33,6 +33,11 @@ jobs:
     code: {bundle: ./code, entrypoint: "order:main"}
     inputs: {o.copies: {}}
     outputs: {o.seen: {}}
+  later:
+    operator: sql
+    config: {sql: 'select * from o.seen'}
+    inputs: {o.seen: {}}
+    outputs: {o.later: {cursor: {column: number, type: int64}}}
   again:
     operator: sql
     config: {sql: 'select miner, number, fee, gas from o.copies'}
@@ -56,6 +61,7 @@ ORDERS = {
     "o.copies": WRITTEN,
     "o.all": WRITTEN,
     "o.seen": ["number", "read", "a"],
+    "o.later": ["number", "read", "a"],
     "o.again": ["number", "gas", "miner", "fee"],
     "o.shown": ["number", "gas"],
     "o.ranges": ["first", "last", "unit_count", "revision"],

@@ -7,6 +7,7 @@ from tests.dispatcher.in_process import InProcess
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.types.v1.dataset_pb2 import Dataset
 from traceapi.types.v1.job_pb2 import JobDetails
+from traceapi.worker.v1 import worker_service_pb2 as worker_pb
 from traceapi.worker.v1.emit_pb2 import EmitItem, EmitResult
 
 # By name they are gas, hash, number.
@@ -23,6 +24,7 @@ jobs:
     source: replay
     config: {path: /data/free.parquet, cursor: number}
     outputs: {free: {cursor: {column: number, type: int64}}}
+  marks: {operator: splitter, inputs: {free: {}}, outputs: {marks: {storage: none}}}
   copies:
     operator: sql
     config: {sql: select * from blocks}
@@ -90,6 +92,20 @@ async def test_the_first_file_says_the_order_of_columns_that_nobody_declared(dis
     await dispatcher.deploy(DOCUMENT)
     assert (await emit_free(dispatcher, WRITTEN)).HasField("accepted")
     assert await order_of(dispatcher, "free") == WRITTEN
+
+
+async def test_a_job_that_was_deployed_before_the_first_file_is_told_the_columns_with_the_files(
+    dispatcher: InProcess,
+) -> None:
+    await dispatcher.deploy(DOCUMENT)
+    assert (await emit_free(dispatcher, WRITTEN)).HasField("accepted")
+    await dispatcher.release()
+    worker = Worker(dispatcher)
+    lease = worker.lease(await worker.claim_one(await dispatcher.task_of("chain", "marks", 1)))
+    request = worker_pb.ResolveInputsRequest(items=[worker_pb.ResolveInputItem(lease=lease, dataset_id="free")])
+    (page,) = [page async for page in dispatcher.worker.ResolveInputs(request)]
+    (file,) = page.artifacts
+    assert (dict(file.schema), list(file.column_order)) == (WORDS, WRITTEN)
 
 
 async def test_a_file_of_an_older_worker_says_none_and_then_it_is_that_of_the_names(dispatcher: InProcess) -> None:

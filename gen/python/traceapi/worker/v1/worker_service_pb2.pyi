@@ -714,7 +714,9 @@ class ResolveInputsResponse(_message.Message):
     """The last page of this item."""
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_artifact_pb2.Artifact]:
-        """Files whose scope meets the task's scope (widened by the input's lookback), in scope order."""
+        """Files whose scope meets the task's scope (widened by the input's lookback), in scope order.
+        The first of each page tells schema and column_order, which the others share.
+        """
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:

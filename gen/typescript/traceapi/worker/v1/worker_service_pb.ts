@@ -735,6 +735,7 @@ export type ResolveInputsResponse = Message<"traceapi.worker.v1.ResolveInputsRes
 
   /**
    * Files whose scope meets the task's scope (widened by the input's lookback), in scope order.
+   * The first of each page tells schema and column_order, which the others share.
    *
    * @generated from field: repeated traceapi.types.v1.Artifact artifacts = 2;
    */
