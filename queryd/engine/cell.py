@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from queryd.demands import Demands, passed_on
-from queryd.engine import calls, complaints, messages, session
+from queryd.engine import calls, complaints, messages, session, wall
 from queryd.engine.answers import AnswerWriter
 from queryd.engine.arrow_messages import MessageWriter, batch_rows
 from queryd.engine.frames import MAX_JOB_BYTES, Kind, read_frame, write_frame
@@ -43,6 +43,7 @@ _FAILURES = (
 
 def main() -> None:
     limits = messages.unpack_limits(sys.argv[1])
+    wall.die_with_parent()
     requests, answers = streams()
     slots = SlotWriter(int(sys.argv[2]))
     limit(limits)

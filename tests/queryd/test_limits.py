@@ -203,9 +203,10 @@ def test_a_signal_lets_running_queries_end(tmp_path: Path) -> None:
         assert not queryd.engine_processes(count=0)
 
 
-def test_killing_queryd_leaves_no_process_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "plain"])
+def test_killing_queryd_leaves_no_process_behind(tmp_path: Path, sandbox: str) -> None:
     datasets = FakeDatasets(tmp_path / "artifacts")
-    with QuerydProcess(tmp_path, datasets, query_warm_cells="1") as queryd:
+    with QuerydProcess(tmp_path, datasets, query_warm_cells="1", query_sandbox=sandbox) as queryd:
         client = queryd.client()
         with client.channel:
             call = _started(client, _ENDLESS.replace(", plain", ""))
