@@ -55,7 +55,7 @@ class QuerydConfig:
     """How this process names itself to the dispatcher; its pins carry it."""
     query_slots: Annotated[int, Range(1)] = 8
     """Queries that run at the same time. With those that have ended and are still being cleared away, process and
-    folder, they may be twice as many; then further ones wait."""
+    folder, they may be twice as many; then further ones wait. As many again may wait for watermarks beside them."""
     query_waiting: Annotated[int, Range(0)] = 32
     """Queries that wait for a place among them, in the order of coming; further ones are told to come again."""
     query_warm_cells: Annotated[int, Range(1)] = 3

@@ -61,8 +61,8 @@ _FLIGHT_SERVICE = flight_pb2.DESCRIPTOR.services_by_name["FlightService"]
 _HELD_SECONDS = 5.0
 # After the drain, how long all that is left may take to end.
 _END_SECONDS = 30.0
-# A query keeps a thread while it waits, and while its client reads. These stay for health, cancel and list, and for
-# saying OVERLOADED.
+# A query keeps a thread while it waits, for a place or a watermark, and while its client reads. These stay for health,
+# cancel and list, and for saying OVERLOADED.
 _THREADS_BESIDE_QUERIES = 16
 
 
@@ -172,7 +172,9 @@ def build_server(
     parts.callback(aftermath.close)
     parts.callback(watcher.close)
     limits = AnswerLimits(config.query_max_rows, config.query_max_bytes)
-    preparation = Preparation(*(pool, Pinning(resolver, aftermath), resolver, files, limits, Complaints(files)))
+    preparation = Preparation(
+        *(pool, Pinning(resolver, aftermath, queries), resolver, files, limits, Complaints(files))
+    )
     runner = QueryRunner(preparation, queries, watcher, aftermath, recorder.record, new_id)
     server = sync_server(
         listen=config.query_listen,
@@ -180,7 +182,7 @@ def build_server(
         policy=_USERS,
         tls=listener_tls(config.tls_certificate, config.tls_key),
         # Those of Flight that wait for a place must not keep out those that come to read what has one.
-        max_threads=2 * config.query_slots + config.query_waiting + _THREADS_BESIDE_QUERIES,
+        max_threads=3 * config.query_slots + config.query_waiting + _THREADS_BESIDE_QUERIES,
     )
     add_service(QueryService(runner, queries, new_id), _QUERY_SERVICE, server.server, not_offered)
     held = HeldQueries(_HELD_SECONDS)

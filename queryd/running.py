@@ -125,6 +125,7 @@ class RunningQueries:
 
     Nobody waits until a query that has ended is cleared away, its process, files and folder; but with those that run
     there are never more of them than twice the places. So processes and their disk are bounded, however slowly they go.
+    A query that waits for what is still to come steps aside meanwhile: as many may as there are places.
     """
 
     def __init__(self, slots: int, waiting: int = 0, retry_after: float = 1.0) -> None:
@@ -136,6 +137,8 @@ class RunningQueries:
         self._left = 0
         """How many run, or have ended and are not cleared away."""
         self._waiting: deque[RunningQuery] = deque()
+        self._aside: set[RunningQuery] = set()
+        self._returning = 0
 
     @contextmanager
     def admitted(self, query: RunningQuery) -> Iterator[Callable[[], None]]:
@@ -147,7 +150,7 @@ class RunningQueries:
         with self._changed:
             self._enter(query)
             try:
-                while self._waiting[0] is not query or not self._has_place():
+                while self._waiting[0] is not query or self._returning or not self._has_place():
                     self._changed.wait(_LOOK_SECONDS)
                     query.check()
             finally:
@@ -161,10 +164,35 @@ class RunningQueries:
             query.end()
             with self._changed:
                 del self._queries[query.identity.query_id]
+                self._aside.discard(query)
+                self._changed.notify_all()
+
+    @contextmanager
+    def aside(self, query: RunningQuery) -> Iterator[None]:
+        """While the block lasts the place is another one's, unless too many are aside already. After it the query has a
+        place again, before those that wait for their first; raises what it is stopped with while it waits for that.
+        """
+        with self._changed:
+            if len(self._aside) < self._slots:
+                self._aside.add(query)
+                self._changed.notify_all()
+        yield
+        with self._changed:
+            if query not in self._aside:
+                return
+            self._returning += 1
+            try:
+                while not self._has_place():
+                    self._changed.wait(_LOOK_SECONDS)
+                    query.check()
+                self._aside.remove(query)
+            finally:
+                self._returning -= 1
                 self._changed.notify_all()
 
     def _has_place(self) -> bool:
-        return len(self._queries) < self._slots and self._left < 2 * self._slots
+        aside = len(self._aside)
+        return len(self._queries) - aside < self._slots and self._left - aside < 2 * self._slots
 
     def _clear(self) -> None:
         with self._changed:
@@ -176,13 +204,16 @@ class RunningQueries:
         if query_id in self._queries or any(other.identity.query_id == query_id for other in self._waiting):
             violation = Violation("query_id", "a query with this id is running: make a new id for each query")
             raise TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, violation.description, violations=(violation,))
-        if len(self._waiting) >= self._most_waiting and len(self._queries) + len(self._waiting) >= self._slots:
+        if len(self._waiting) >= self._most_waiting and self._busy() + len(self._waiting) >= self._slots:
             message = f"{self._slots} queries are running, as many as this server takes"
             if self._most_waiting:
                 message += f", and {self._most_waiting} wait"
             raise TraceError(ErrorReason.ERROR_REASON_OVERLOADED, message, retry_after=self._retry_after)
         self._waiting.append(query)
         query.entered = True
+
+    def _busy(self) -> int:
+        return len(self._queries) - len(self._aside) + self._returning
 
     def get(self, query_id: str) -> RunningQuery:
         """QUERY_NOT_FOUND where it does not run."""

@@ -28,8 +28,9 @@ def runner_of(
 ) -> QueryRunner:
     """`cells` are as a CellPool; `stub` is as that of a DatasetService. There are no files."""
     limits = AnswerLimits(max_rows, max_bytes)
+    queries = queries or RunningQueries(1)
     resolver, files = Resolver(cast("Any", stub), 60), cast("Any", None)
     preparation = Preparation(
-        *(cast("Any", cells), Pinning(resolver, aftermath), resolver, files, limits, Complaints(files))
+        *(cast("Any", cells), Pinning(resolver, aftermath, queries), resolver, files, limits, Complaints(files))
     )
-    return QueryRunner(preparation, queries or RunningQueries(1), Watcher(resolver), aftermath, record, new_id)
+    return QueryRunner(preparation, queries, Watcher(resolver), aftermath, record, new_id)

@@ -16,7 +16,7 @@ from queryd.engine.messages import Name
 from queryd.pinning import Pinning
 from queryd.query_parts import QueryText
 from queryd.resolve import AsOf
-from queryd.running import QueryIdentity, RunningQuery, canceled
+from queryd.running import QueryIdentity, RunningQueries, RunningQuery, canceled
 from traceapi.control.v1 import dataset_service_pb2 as pb
 from traceapi.control.v1.query_record_pb2 import QUERY_AS_OF_NOW, QUERY_CALL_QUERY
 from traceapi.types.v1.dag_pb2 import CursorSpec, OutputSpec
@@ -66,7 +66,9 @@ class Chain:
 def _pinned(text: QueryText) -> tuple[pb.PinDatasetsResponse, Chain]:
     query = _query()
     chain = Chain(query)
-    return Pinning(cast("Any", chain), cast("Any", chain)).pinned(query, text, _NAMES), chain
+    pinning = Pinning(cast("Any", chain), cast("Any", chain), RunningQueries(1))
+    with pinning.queries.admitted(query):
+        return pinning.pinned(query, text, _NAMES), chain
 
 
 def test_a_pin_that_is_not_far_enough_is_no_more_the_querys_when_it_is_let_go_of() -> None:

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -11,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from queryd.engine.slots import MAX_ARROW_BYTES
 from tests.queryd.conftest import BLOCKS, blocks
 from tests.queryd.fake_datasets import FakeDatasets
-from tests.queryd.harness import Client, reason
+from tests.queryd.harness import Client, QuerydProcess, reason
 from traceapi.types.v1.dag_pb2 import Storage
 from traceapi.types.v1.event_pb2 import Event, Watermark
 from traceapi.types.v1.scope_pb2 import (
@@ -185,6 +186,21 @@ def test_a_query_waits_for_the_watermarks_that_it_wants(client: Client, datasets
         datasets.wait_for_pin_requests(count + 2)  # it looked, and looked again
         datasets.move_watermark("following", "5")
         assert waiting.result().started.watermarks[0].cursor.int64_value == 5
+
+
+def test_who_waits_for_a_watermark_takes_nobodys_place(tmp_path: Path) -> None:
+    datasets = FakeDatasets(tmp_path / "artifacts")
+    datasets.add("following").publish("following", blocks(0, 1))
+    wanted = Watermark(dataset_id="following", cursor=CursorValue(int64_value=5))
+    settings = {"query_slots": "1", "query_waiting": "0", "query_warm_cells": "1"}
+    with QuerydProcess(tmp_path, datasets, **settings) as queryd, ThreadPoolExecutor() as pool:
+        client = queryd.client()
+        with client.channel:
+            waiting = pool.submit(client.query, "select count(*) from following", min_watermarks=[wanted])
+            datasets.wait_for_pin_requests(2)  # it looked, and looks again
+            assert client.query("select 1").values == [(1,)]
+            datasets.move_watermark("following", "5")
+            assert waiting.result().values == [(1,)]
 
 
 def test_watermarks_of_a_dataset_that_is_not_read_are_refused(client: Client) -> None:
