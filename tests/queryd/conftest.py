@@ -1,22 +1,26 @@
 """One queryd serves a module's queries: it keeps nothing between them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from queryd.engine.messages import CellLimits
+from queryd.engine.sandbox import Sandbox, bubblewrap, forked, plain
 from tests.queryd.fake_datasets import FakeDatasets, range_event
+from tests.queryd.forks import usable
 from tests.queryd.harness import Client, QuerydProcess
 from traceapi.types.v1.dag_pb2 import Storage
 
 BLOCKS = 10
 _BIG = 10**37
+_SHUT_IN = pytest.mark.needs_namespaces
 
 
 @pytest.fixture(scope="session")
-def datasets(tmp_path_factory: pytest.TempPathFactory) -> FakeDatasets:
+def chain(tmp_path_factory: pytest.TempPathFactory) -> FakeDatasets:
     """A small chain: blocks in two files, transactions, ranges without files, virtual ones, an empty one."""
     made = FakeDatasets(tmp_path_factory.mktemp("store") / "artifacts")
     made.add(
@@ -63,9 +67,16 @@ def blocks(first: int, count: int) -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def queryd(tmp_path_factory: pytest.TempPathFactory, datasets: FakeDatasets) -> Iterator[QuerydProcess]:
-    with QuerydProcess(tmp_path_factory.mktemp("queryd"), datasets, query_slots="4", query_waiting="0") as process:
+def queryd(tmp_path_factory: pytest.TempPathFactory, chain: FakeDatasets) -> Iterator[QuerydProcess]:
+    with QuerydProcess(tmp_path_factory.mktemp("queryd"), chain, query_slots="4", query_waiting="0") as process:
         yield process
+
+
+@pytest.fixture
+def datasets(chain: FakeDatasets) -> Iterator[FakeDatasets]:
+    """Those that `queryd` serves. What a test adds or changes is gone after it."""
+    with chain.restored():
+        yield chain
 
 
 @pytest.fixture
@@ -78,3 +89,26 @@ def client(queryd: QuerydProcess) -> Iterator[Client]:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """A folder for the folders of cells."""
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def limits() -> CellLimits:
+    return CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=64 << 20)
+
+
+@pytest.fixture(
+    params=[pytest.param(forked, marks=_SHUT_IN), pytest.param(bubblewrap, marks=_SHUT_IN), plain],
+    ids=["forked", "bubblewrap", "plain"],
+)
+def sandbox(request: pytest.FixtureRequest, cells: Path, limits: CellLimits) -> Sandbox:
+    """Each way to start cells, in turn."""
+    make: Callable[[Path | None, CellLimits], Sandbox] = request.param
+    return usable(make(None, limits), cells)

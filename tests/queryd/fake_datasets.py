@@ -3,6 +3,8 @@
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition
@@ -167,6 +169,14 @@ class FakeDatasets(DatasetServiceServicer):
     def move_watermark(self, dataset_id: str, cursor: str) -> None:
         with self.changed:
             self.versions[dataset_id.casefold()].watermark = cursor
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """After the block the datasets are what they were before it."""
+        versions, few, page_size = deepcopy(self.versions), self.few, self.page_size
+        yield
+        with self.changed:
+            self.versions, self.few, self.page_size = versions, few, page_size
 
     def lose_pins(self) -> None:
         """All leases that are held now end, as if they had not been renewed in time."""

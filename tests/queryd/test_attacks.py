@@ -16,6 +16,11 @@ import pyarrow as pa
 import pytest
 
 from kernel.errors import TraceError
+from queryd.engine import messages
+from queryd.engine.messages import CellLimits, Job, Kind
+from queryd.engine.process import CellEndedError
+from queryd.engine.processes import Start
+from queryd.engine.sandbox import Sandbox, forked
 from tests.queryd.attacks.corpus import SUCCESSES, Attack, attacks, classes, worth_mutating
 from tests.queryd.attacks.judging import Verdict, judged, not_named
 from tests.queryd.attacks.mutation import Mutator
@@ -23,12 +28,14 @@ from tests.queryd.attacks.plain import PlainEngines
 from tests.queryd.attacks.planted import SECRET, contents, plant
 from tests.queryd.extensions import environment
 from tests.queryd.fake_datasets import FakeDatasets
+from tests.queryd.forks import ready, start_of, usable
 from tests.queryd.harness import QuerydProcess, reason
 
 _MOST_BOUNDED = frozenset({"SQL_REFUSED", "QUERY_LIMIT", "QUERY_FAILED"})
 _REFUSALS = frozenset({"SQL_REFUSED", "NAME_AMBIGUOUS", "DATASET_NOT_FOUND", "QUERY_FAILED", "INVALID_REQUEST"})
 # The datasets that there are: what else a text names, queryd does not find.
 _DATASETS = frozenset({"plain", "named"})
+_STOPPED_AFTER = 0.4
 _ON_PLAIN = [kind for kind in classes() if kind != "network"]
 
 
@@ -125,6 +132,41 @@ def test_attacks_are_refused_or_bounded_by_a_queryd_and_change_nothing(tmp_path:
             assert client.query("select x from plain").values == [(1,)]
     assert not wrong
     assert contents(tmp_path / "artifacts") | contents(folder) == before
+
+
+@pytest.mark.slow
+@pytest.mark.needs_namespaces
+def test_no_attack_that_takes_much_is_answered_by_a_cell(tmp_path: Path) -> None:
+    """Each of them, in cells with little memory and time. A part of them is asked over the wire, above."""
+    limits = CellLimits(memory_bytes=256 << 20, threads=2, scratch_bytes=16 << 20)
+    sandbox = usable(forked(None, limits), tmp_path)
+    with start_of(sandbox, tmp_path) as start:
+        answered = [
+            attack.sql[:200] for attack in attacks("exhaustion") if _is_answered(attack, sandbox, tmp_path, start)
+        ]
+    assert not answered
+
+
+def _is_answered(attack: Attack, sandbox: Sandbox, folder: Path, start: Start) -> bool:
+    cell = ready(sandbox, folder, start)
+    stop = threading.Timer(_STOPPED_AFTER, cell.kill)
+    stop.start()
+    sql = attack.filled(folder).sql
+    asked = [(Kind.CHECK, sql.encode()), (Kind.DESCRIBE, messages.pack_job(Job(sql, (), 100_000))), (Kind.RUN, b"")]
+    said = Kind.READY
+    try:
+        for kind, payload in asked:
+            cell.send(kind, payload)
+            while (said := cell.receive()[0]) in (Kind.ARROW, Kind.ARROW_PART, Kind.ARROW_END):
+                pass
+            if said is Kind.FAILED:
+                break
+    except CellEndedError:
+        return False
+    finally:
+        stop.cancel()
+        cell.close()
+    return said is not Kind.FAILED
 
 
 def _leaks(error: TraceError, attack: Attack, root: Path) -> bool:

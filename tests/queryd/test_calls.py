@@ -29,22 +29,6 @@ def asked(number, *arguments):
 """
 
 
-@pytest.fixture
-def cells(tmp_path: Path) -> Path:
-    folder = tmp_path / "cells"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture(
-    params=[pytest.param(forked, marks=_SHUT_IN), pytest.param(bubblewrap, marks=_SHUT_IN), plain],
-    ids=["forked", "bubblewrap", "plain"],
-)
-def sandbox(request: pytest.FixtureRequest, cells: Path) -> Sandbox:
-    make: Callable[[Path | None, CellLimits], Sandbox] = request.param
-    return usable(make(None, _LIMITS), cells)
-
-
 def test_every_call_of_the_list_is_refused(sandbox: Sandbox, cells: Path) -> None:
     wanted = {name: _KNOWN[name] for name in calls._POLICY.refused & _KNOWN.keys()}
     code = f"{_ASKS}\nprint({{name: asked(number) for name, number in {wanted!r}.items()}})"

@@ -1,16 +1,12 @@
 """What a cell may take of memory is what it uses of it, however it was started, and no more."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from queryd.engine.messages import CellLimits
-from queryd.engine.sandbox import Sandbox, bubblewrap, forked, plain
-from tests.queryd.forks import said_by, usable
-
-_LIMITS = CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=4 << 30)
-_SHUT_IN = pytest.mark.needs_namespaces
+from queryd.engine.sandbox import Sandbox
+from tests.queryd.forks import said_by
 
 # Twice as much as it may take, in the order of a column that is computed.
 _SORTED = """
@@ -34,19 +30,8 @@ except (duckdb.OutOfMemoryException, MemoryError):
 
 
 @pytest.fixture
-def cells(tmp_path: Path) -> Path:
-    folder = tmp_path / "cells"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture(
-    params=[pytest.param(forked, marks=_SHUT_IN), pytest.param(bubblewrap, marks=_SHUT_IN), plain],
-    ids=["forked", "bubblewrap", "plain"],
-)
-def sandbox(request: pytest.FixtureRequest, cells: Path) -> Sandbox:
-    make: Callable[[Path | None, CellLimits], Sandbox] = request.param
-    return usable(make(None, _LIMITS), cells)
+def limits() -> CellLimits:
+    return CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=4 << 30)
 
 
 def test_a_sort_of_more_than_fits_spills_and_answers(sandbox: Sandbox, cells: Path) -> None:

@@ -1,35 +1,14 @@
 """By which signal a cell ended is known however it is started, and so is what the caller hears of it."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kernel.errors import TraceError
 from queryd import failures
-from queryd.engine.messages import CellLimits
 from queryd.engine.process import CellEndedError, CellForsakenError, CellProcess
-from queryd.engine.sandbox import Sandbox, bubblewrap, forked, plain
-from tests.queryd.forks import running, start_of, usable
-
-_LIMITS = CellLimits(memory_bytes=512 << 20, threads=2, scratch_bytes=64 << 20)
-_SHUT_IN = pytest.mark.needs_namespaces
-
-
-@pytest.fixture
-def cells(tmp_path: Path) -> Path:
-    folder = tmp_path / "cells"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture(
-    params=[pytest.param(forked, marks=_SHUT_IN), pytest.param(bubblewrap, marks=_SHUT_IN), plain],
-    ids=["forked", "bubblewrap", "plain"],
-)
-def sandbox(request: pytest.FixtureRequest, cells: Path) -> Sandbox:
-    make: Callable[[Path | None, CellLimits], Sandbox] = request.param
-    return usable(make(None, _LIMITS), cells)
+from queryd.engine.sandbox import Sandbox
+from tests.queryd.forks import running, start_of
 
 
 def _end(sandbox: Sandbox, cells: Path, code: str) -> tuple[int, TraceError]:
