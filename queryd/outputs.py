@@ -2,8 +2,7 @@
 
 A row of the answer that is left out because of such a column may as well be left out before: where the answer is made
 row by row, or of whole groups that agree in the column. So there is none for a LIMIT, for DISTINCT ON, for windows and
-samples. Nor for a UNION: its columns may have another type than those that it reads, and compare otherwise. Read from
-DuckDB's parse tree.
+samples. Those of a UNION are in queryd/set_operations.py. Read from DuckDB's parse tree.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,9 +24,9 @@ def origin(select: Node, name: str) -> Column | None:
     if not _keeps_rows_apart(select):
         return None
     items = list(_items(select["select_list"]))
-    if any(called is None for called, _ in items):
+    if any(own is None for own, _ in items):
         return None
-    named = [column for called, column in items if called == name]
+    named = [column for own, column in items if own == name]
     stars = [item for item in select["select_list"] if item.get("class") == "STAR"]
     if not stars:
         return named[0] if len(named) == 1 else None
@@ -35,19 +34,21 @@ def origin(select: Node, name: str) -> Column | None:
 
 
 def _items(select_list: list[Node]) -> Iterator[tuple[str | None, Column | None]]:
-    """What the answer calls each, None where that is not plain to see; and the column that it is, or None."""
-    for item in select_list:
-        kind = item.get("class")
-        if kind == "STAR":
-            continue
-        parts = [folded(str(part)) for part in item["column_names"]] if kind == "COLUMN_REF" else []
-        column = (parts[0] if len(parts) == 2 else None, parts[-1]) if len(parts) in (1, 2) else None
-        if item.get("alias"):
-            yield folded(str(item["alias"])), column
-        elif column is not None:
-            yield column[1], column
-        else:
-            yield ("" if kind in _OWN_NAMES else None), None
+    """As `called`, of each that is no star."""
+    return (called(item) for item in select_list if item.get("class") != "STAR")
+
+
+def called(item: Node) -> tuple[str | None, Column | None]:
+    """What the answer calls an item of a SELECT, None where that is not plain to see; and the column that it is, or
+    None."""
+    kind = item.get("class")
+    parts = [folded(str(part)) for part in item["column_names"]] if kind == "COLUMN_REF" else []
+    column = (parts[0] if len(parts) == 2 else None, parts[-1]) if len(parts) in (1, 2) else None
+    if item.get("alias"):
+        return folded(str(item["alias"])), column
+    if column is not None:
+        return column[1], column
+    return "" if kind in _OWN_NAMES else None, None
 
 
 def _of_star(star: Node, name: str) -> Column | None:
@@ -63,12 +64,12 @@ def _keeps_rows_apart(select: Node) -> bool:
         select.get("sample") is None
         and select.get("qualify") is None
         and len(select.get("group_sets") or ()) <= 1
-        and all(_of_whole_rows(modifier) for modifier in select.get("modifiers") or ())
+        and all(of_whole_rows(modifier) for modifier in select.get("modifiers") or ())
         and not _has_window(select["select_list"])
     )
 
 
-def _of_whole_rows(modifier: Node) -> bool:
+def of_whole_rows(modifier: Node) -> bool:
     """Whether it leaves every row in the answer, or one of those that are equal."""
     kind = modifier["type"]
     return kind == "ORDER_MODIFIER" or (kind == "DISTINCT_MODIFIER" and not modifier.get("distinct_on_targets"))

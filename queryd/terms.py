@@ -2,9 +2,9 @@
 
 Read from the parse tree that the gate has passed. A term is told only where leaving out rows that do not meet it cannot
 change the answer: it stands in the WHERE of the SELECT whose FROM mentions the relation, joined to the rest by AND, and
-the joins are such that WHERE decides after them which rows count. What is demanded of the rows that a SELECT answers
-is demanded of those that it reads, where its columns are theirs (queryd/outputs.py). What is not understood is left
-out, so terms may be missing, and there is never one too many. They serve to leave out whole files
+the joins are such that WHERE decides after them which rows count. What is demanded of the rows that a query answers is
+demanded of those that it reads, where its columns are theirs (queryd/outputs.py, queryd/set_operations.py). What is not
+understood is left out, so terms may be missing, and there is never one too many. They serve to leave out whole files
 (queryd/cursor_bounds.py); the engine decides on rows.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from kernel.dataset_sql import folded
 from queryd.outputs import Node, origin
+from queryd.set_operations import Relations, branch_columns
 
 # By `type` of a comparison: as it stands, and with its sides exchanged.
 _COMPARISONS = {
@@ -55,11 +56,16 @@ Mentions = dict[tuple[str, ...], list[Terms]]
 """By a relation's name as it is written: the terms of each mention of it."""
 
 
-def mentions(statement: Node, parameters: Mapping[str, Constant], demanded: Terms = ()) -> Mentions:
+_NOTHING_KNOWN: Relations = {}
+
+
+def mentions(
+    statement: Node, parameters: Mapping[str, Constant], demanded: Terms = (), relations: Relations = _NOTHING_KNOWN
+) -> Mentions:
     """Of a parsed statement; `parameters` are the values that are known, `demanded` terms of the rows that it answers:
-    others do not count."""
+    others do not count. `relations` has the columns of those that are known."""
     found: Mentions = {}
-    for table, terms in _Reader(parameters).read(statement, {id(statement["node"]): demanded}):
+    for table, terms in _Reader(parameters, relations).read(statement, {id(statement["node"]): demanded}):
         found.setdefault(tuple(map(str, table["qualified_name"]["path"])), []).append(terms)
     return found
 
@@ -67,6 +73,7 @@ def mentions(statement: Node, parameters: Mapping[str, Constant], demanded: Term
 @dataclass(frozen=True, slots=True)
 class _Reader:
     parameters: Mapping[str, Constant]
+    relations: Relations
 
     def read(self, value: Any, known: Mapping[int, Terms]) -> Iterator[tuple[Node, Terms]]:
         """Every relation below, with its terms. `known` has those of relations of the SELECT around, and of queries, by
@@ -80,6 +87,8 @@ class _Reader:
                 yield value, known.get(id(value), ())
             elif kind == "SELECT_NODE":
                 known = self._of_select(value, known.get(id(value), ()))
+            elif kind == "SET_OPERATION_NODE":
+                known = self._of_set_operation(value, known.get(id(value), ()))
             elif kind == "SUBQUERY" and "class" not in value:
                 known = {id(value["subquery"]["node"]): known.get(id(value), ())}
             for child in value.values():
@@ -101,6 +110,13 @@ class _Reader:
             for table in tables
             if table.get("sample") is None and not table.get("column_name_alias")
         }
+
+    def _of_set_operation(self, node: Node, demanded: Terms) -> dict[int, Terms]:
+        found: dict[int, Terms] = {}
+        for term in demanded:
+            for branch, column in branch_columns(node, term.column, self.relations):
+                found[id(branch)] = (*found.get(id(branch), ()), replace(term, column=column))
+        return found
 
     def _terms(self, node: Node) -> Iterator[tuple[str | None, Term]]:
         """With the table by which the column is qualified, or None."""

@@ -12,8 +12,11 @@ from queryd.engine import messages
 from queryd.engine.frames import Kind, ProtocolError
 from queryd.engine.messages import CheckedText, Name, VirtualTexts
 from queryd.engine.process import CellProcess
+from queryd.set_operations import Columns
 from queryd.terms import Terms
 from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
+from traceapi.types.v1.dag_pb2 import Storage
+from traceapi.types.v1.dataset_pb2 import Dataset
 
 
 def checked(cell: CellProcess, sql: str) -> CheckedText:
@@ -50,10 +53,20 @@ def demands(cell: CellProcess, pinned: PinDatasetsResponse, names: Sequence[Name
     virtual = {dataset_id: sql for dataset_id, sql in virtual.items() if sql}
     if not virtual:
         return named
-    cell.send(Kind.DEMAND, messages.pack_virtual(VirtualTexts(named, virtual, known)))
+    stored = [item.dataset for item in pinned.datasets if not item.dataset.virtual_sql]
+    columns = {dataset.dataset_id: _columns(dataset) for dataset in stored}
+    cell.send(Kind.DEMAND, messages.pack_virtual(VirtualTexts(named, virtual, known, columns)))
     kind, payload = cell.receive()
     if kind is Kind.FAILED:
         raise failures.of_failure(messages.unpack_failure(payload), cell.store)
     if kind is not Kind.DEMANDED:
         raise ProtocolError(f"{kind} while demands were awaited")
     return messages.unpack_demands(payload)
+
+
+def _columns(dataset: Dataset) -> Columns:
+    """Of a stored dataset. The contract does not give their order."""
+    if dataset.spec.storage == Storage.STORAGE_NONE:
+        return Columns({})  # its rows are scopes
+    schema = dataset.spec.schema or dataset.served_version.schema
+    return Columns({folded(name): word for name, word in schema.items()})

@@ -193,7 +193,7 @@ class _Cell:
         """Nothing where a virtual dataset's text is beyond this: then every row may count."""
         try:
             statements = {dataset_id: parsed(self._connection, sql) for dataset_id, sql in virtual.sql.items()}
-            return passed_on(virtual.named, statements, virtual.known)
+            return passed_on(virtual.named, statements, virtual.known, virtual.columns)
         except (GateError, duckdb.Error, RecursionError, MemoryError, KeyError, TypeError, ValueError, AttributeError):
             return {}
 

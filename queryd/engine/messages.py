@@ -13,6 +13,7 @@ from typing import Any
 
 from queryd.demands import Demands
 from queryd.engine.frames import ProtocolError
+from queryd.set_operations import Columns
 from queryd.terms import Constant, Term, Terms
 
 
@@ -36,12 +37,13 @@ class CheckedText:
 
 @dataclass(frozen=True, slots=True)
 class VirtualTexts:
-    """The virtual datasets behind a text: `sql` of each by its id; `named` is what the text itself demands, and `known`
-    has the ids of all datasets by their names, folded."""
+    """The virtual datasets behind a text: `sql` of each by its id; `named` is what the text itself demands, `known` has
+    the ids of all datasets by their names, folded, and `columns` those of stored ones by id."""
 
     named: Demands
     sql: Mapping[str, str]
     known: Mapping[str, str]
+    columns: Mapping[str, Columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,10 @@ def pack_virtual(virtual: VirtualTexts) -> bytes:
 
 def unpack_virtual(payload: bytes) -> VirtualTexts:
     fields = json.loads(payload)
-    return VirtualTexts(_demands(fields["named"]), fields["sql"], fields["known"])
+    columns = {
+        dataset_id: Columns(found["types"], tuple(found["order"])) for dataset_id, found in fields["columns"].items()
+    }
+    return VirtualTexts(_demands(fields["named"]), fields["sql"], fields["known"], columns)
 
 
 def pack_demands(demands: Demands) -> bytes:

@@ -1,7 +1,5 @@
 """What a query reads comes with its pin, in one call, where it is little; and is the same where it comes after it."""
 
-from collections.abc import Iterator
-
 import pyarrow as pa
 import pytest
 
@@ -15,11 +13,10 @@ _TWO_SPELLINGS = "select count(*) from eth.blocks a, ETH.Blocks b where a.number
 
 
 @pytest.fixture(params=[100, 0], ids=["with the pin", "after it"])
-def calls(request: pytest.FixtureRequest, datasets: FakeDatasets) -> Iterator[int]:
+def calls(request: pytest.FixtureRequest, datasets: FakeDatasets) -> int:
     """How many calls follow that for the pin: those of texts over more files than are few."""
-    few, datasets.few = datasets.few, request.param
-    yield 0 if request.param else 1
-    datasets.few = few
+    datasets.few = request.param
+    return 0 if request.param else 1
 
 
 @pytest.mark.parametrize(
@@ -54,7 +51,6 @@ def test_a_name_of_no_column_of_a_dataset_is_that_of_a_relation_around(
         datasets.publish("bare", pa.table({"x": [x]}))
     sql = "select b.number from eth.blocks b where exists (select 1 from bare where number = 7 and x = 2)"
     answer = client.query(sql)
-    del datasets.versions["bare"]
     assert (answer.values, answer.started.file_count) == ([(7,)], 4)
 
 
@@ -75,6 +71,24 @@ def test_demands_that_the_pin_cannot_know_take_a_second_call(
     assert datasets.resolving_calls - before == 1
 
 
+@pytest.mark.parametrize(
+    "union",
+    [
+        "select number, miner from eth.blocks union all select number, miner from other_blocks",
+        "from eth.blocks union all by name from other_blocks",
+    ],
+)
+def test_a_union_is_read_only_where_its_rows_count(client: Client, datasets: FakeDatasets, union: str) -> None:
+    datasets.add("other_blocks")
+    for first in (0, 5):
+        datasets.publish("other_blocks", blocks(first, 5))
+    datasets.add("all_blocks", virtual_sql=union)
+    few = client.query("select count(*) from all_blocks where number = 3")
+    all_ = client.query("select count(*) from all_blocks where number >= 0")
+    assert (few.values, few.started.file_count) == ([(2,)], 2)
+    assert (all_.values, all_.started.file_count) == ([(20,)], 4)
+
+
 def test_an_answer_at_a_pin_is_that_of_then(client: Client, datasets: FakeDatasets, calls: int) -> None:
     datasets.add("growing")
     datasets.publish("growing", blocks(0, BLOCKS))
@@ -83,7 +97,6 @@ def test_an_answer_at_a_pin_is_that_of_then(client: Client, datasets: FakeDatase
     again = client.as_of("select count(*) from growing where number >= 5", first.started.pin)
     now = client.query("select count(*) from growing where number >= 5")
     assert [answer.values for answer in (first, again, now)] == [[(5,)], [(5,)], [(15,)]]
-    del datasets.versions["growing"]
 
 
 def test_values_of_parameters_bound_the_files_that_come_with_the_pin(client: Client, datasets: FakeDatasets) -> None:
