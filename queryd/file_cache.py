@@ -2,9 +2,9 @@
 
 A copy is known by the SHA-256 of its content, which is also its name, and is hashed as it arrives: what is under a name
 is what the name says, whole. Who holds files holds all of them or none, in the order of asking: nobody keeps a part of
-the room while waiting for more of it, and a large wish is not starved by small ones. Room is taken before the first
-byte is fetched, so the limit holds at every moment. What nobody holds stays, until its room is wanted: the longest
-unused goes first.
+the room while waiting for more of it, and a large wish is not starved by small ones; only a wish for what is all here,
+or under way, waits for nobody, since it needs no room. Room is taken before the first byte is fetched, so the limit
+holds at every moment. What nobody holds stays, until its room is wanted: the longest unused goes first.
 
 The cache begins empty with each process: what a crash left is gone with the folder (queryd/engine/scratch.py).
 """
@@ -13,7 +13,7 @@ import hashlib
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from pathlib import Path
 from kernel.artifacts import ArtifactMissing, ArtifactStore
 from kernel.errors import TraceError
 from kernel.ids import new_id
+from queryd.wanted import WantedFile, ending, lost
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 _FETCHES_AT_ONCE = 16
@@ -31,15 +32,6 @@ _LOOK_SECONDS = 0.2
 # What closing waits for what is under way: between two chunks a fetch sees that it is to end, but not within one, and a
 # store that is away keeps it waiting for minutes.
 _CLOSE_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class WantedFile:
-    """An object of the store, as it was recorded."""
-
-    key: str
-    size_bytes: int
-    sha256: bytes
 
 
 @dataclass(eq=False, slots=True)
@@ -78,7 +70,7 @@ class FileCache:
     def held(self, wanted: Collection[WantedFile], check: Callable[[], None]) -> Iterator[Mapping[bytes, Path]]:
         """The files by digest, to be read while the block lasts. `check` raises where they are not wanted any more.
 
-        TraceError QUERY_LIMIT where they would never fit, ARTIFACT_LOST, or as the store.
+        TraceError QUERY_LIMIT where they would never fit, ARTIFACT_LOST, UNAVAILABLE at the end, or as the store.
         """
         copies = self._take({file.sha256: file for file in wanted}, check)
         try:
@@ -116,13 +108,18 @@ class FileCache:
         with self._changed:
             self._queue.append(turn)
             try:
-                while self._queue[0] is not turn or not self._has_room(wanted, total):
+                while not self._is_here(wanted) and (self._queue[0] is not turn or not self._has_room(wanted, total)):
                     self._changed.wait(_LOOK_SECONDS)
                     check()
+                if self._closing.is_set():
+                    raise ending()
                 return self._taken(wanted)
             finally:
                 self._queue.remove(turn)
                 self._changed.notify_all()
+
+    def _is_here(self, wanted: Collection[bytes]) -> bool:
+        return all(digest in self._copies for digest in wanted)
 
     def _has_room(self, wanted: Mapping[bytes, WantedFile], total: int) -> bool:
         new = sum(file.size_bytes for digest, file in wanted.items() if digest not in self._copies)
@@ -200,8 +197,10 @@ class FileCache:
         digest, left = hashlib.sha256(), wanted.size_bytes
         with self._store.open(wanted.key) as source, target.open("xb") as file:
             while chunk := source.read(_CHUNK_BYTES):
+                if self._closing.is_set():
+                    raise ending()
                 left -= len(chunk)
-                if left < 0 or self._closing.is_set():
+                if left < 0:
                     break
                 digest.update(chunk)
                 file.write(chunk)
@@ -214,17 +213,15 @@ class FileCache:
         return self._files / name[:2] / name
 
 
-def lost(file: WantedFile, what: str) -> TraceError:
-    """A file that is not what it was."""
-    message = f"the file {file.key} {what}"
-    return TraceError(ErrorReason.ERROR_REASON_ARTIFACT_LOST, message, metadata={"key": file.key})
-
-
 def _await(copy: _Copy, check: Callable[[], None]) -> None:
     assert copy.fetched is not None  # noqa: S101 - set before the copy was handed out
-    while not wait([copy.fetched], _LOOK_SECONDS).done:
+    while not copy.fetched.done():  # also by being canceled, which `wait` alone does not see
+        wait([copy.fetched], _LOOK_SECONDS)
         check()
-    copy.fetched.result()
+    try:
+        copy.fetched.result()
+    except CancelledError as error:  # of what somebody waits for nothing is cancelled but at the end
+        raise ending() from error
 
 
 def _digest_of(path: Path) -> bytes:

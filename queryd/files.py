@@ -14,8 +14,9 @@ from typing import Protocol
 from kernel.artifacts import ArtifactStore
 from kernel.artifacts.store import check_key
 from kernel.errors import TraceError
-from queryd.file_cache import FileCache, WantedFile, lost
+from queryd.file_cache import FileCache
 from queryd.resolve import ResolvedDataset
+from queryd.wanted import WantedFile, lost
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -88,7 +89,7 @@ class CopiedFiles:
             for file in files:
                 target = folder / check_key(file.key)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                os.link(copies[file.sha256], target)
+                _link(copies[file.sha256], target, file)
             yield
 
     def check_contents(self, datasets: Sequence[ResolvedDataset], complaint: str | None) -> None:
@@ -96,8 +97,20 @@ class CopiedFiles:
         if complaint is None:
             for file in _suspects(datasets, complaint):
                 if self._cache.drop_damaged(file):
-                    message = f"this server's copy of {file.key} was damaged and is fetched again: repeat the query"
-                    raise TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, message)
+                    raise _damaged(file)
+
+
+def _link(copy: Path, target: Path, file: WantedFile) -> None:
+    """UNAVAILABLE where another query has just found the copy to be damaged."""
+    try:
+        os.link(copy, target)
+    except FileNotFoundError as error:
+        raise _damaged(file) from error
+
+
+def _damaged(file: WantedFile) -> TraceError:
+    message = f"this server's copy of {file.key} was damaged and is fetched again: repeat the query"
+    return TraceError(ErrorReason.ERROR_REASON_UNAVAILABLE, message)
 
 
 def _files(datasets: Sequence[ResolvedDataset]) -> Iterator[WantedFile]:

@@ -17,7 +17,8 @@ import pytest
 
 from kernel.errors import TraceError
 from queryd.engine import messages
-from queryd.engine.messages import CellLimits, Job, Kind
+from queryd.engine.frames import Kind
+from queryd.engine.messages import CellLimits, Job
 from queryd.engine.process import CellEndedError
 from queryd.engine.processes import Start
 from queryd.engine.sandbox import Sandbox, forked

@@ -12,7 +12,8 @@ import pytest
 
 from kernel.artifacts import LocalArtifactStore
 from kernel.errors import TraceError
-from queryd.file_cache import FileCache, WantedFile
+from queryd.file_cache import FileCache
+from queryd.wanted import WantedFile
 from tests.queryd.harness import reason
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
@@ -154,6 +155,18 @@ def test_a_large_wish_is_not_starved_by_small_ones(
     assert store.asked == [a.key, large.key, b.key]
 
 
+def test_what_is_here_waits_for_nobody(cache: FileCache, store: GatedStore, threads: ThreadPoolExecutor) -> None:
+    a, large = store.add("a"), store.add("large", 30)
+    wish = Wish()
+    with cache.held([a], wanted):
+        waiting = threads.submit(read, cache, large, check=wish)
+        assert wish.looked.wait(_SECONDS)
+        threads.submit(read, cache, a).result(_SECONDS)
+        assert not waiting.done()
+    waiting.result(_SECONDS)
+    assert store.asked == [a.key, large.key]
+
+
 def test_what_can_never_fit_is_refused_at_once(cache: FileCache, store: GatedStore) -> None:
     files = [store.add(name, 16) for name in ("a", "b")]
     with pytest.raises(TraceError) as caught, cache.held(files, wanted):
@@ -275,6 +288,29 @@ def test_many_readers_at_once_find_what_they_want_within_the_limit(store: GatedS
             one.result(_SECONDS * 2)
     cache.close()
     assert len(store.asked) > len(files)
+
+
+def test_files_that_had_to_come_when_it_is_closed_are_not_lost(
+    store: GatedStore, threads: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    """One that is under way, those that have not begun, and one that is wanted later."""
+    cache = FileCache(store, tmp_path / "copies", 1_000)
+    files = [store.add(f"{number:02}") for number in range(40)]
+    store.shut.update(file.key for file in files)
+    wish = Wish()
+    waiting = [threads.submit(read, cache, *files[:16])]
+    for file in files[:16]:
+        store.wait_until_asked(file)
+    waiting.append(threads.submit(read, cache, *files[16:], check=wish))
+    assert wish.looked.wait(_SECONDS)
+    closing = threads.submit(cache.close)
+    assert cache._closing.wait(_SECONDS)
+    for file in files:
+        store.release(file)
+    closing.result(_SECONDS)
+    waiting.append(threads.submit(read, cache, store.add("later")))
+    errors = [one.exception(_SECONDS) for one in waiting]
+    assert [reason(error) for error in errors if isinstance(error, TraceError)] == ["UNAVAILABLE"] * 3
 
 
 def test_closing_leaves_a_fetch_that_hangs_behind(store: GatedStore, tmp_path: Path) -> None:
