@@ -7,13 +7,21 @@ from kernel.artifacts import s3_location
 from kernel.artifacts.local import LocalArtifactStore
 from kernel.artifacts.s3_location import S3Location
 from kernel.artifacts.start import require_usable
-from kernel.artifacts.store import ArtifactConflict, ArtifactMissing, ArtifactStore, StoredObject, UnfinishedWrite
+from kernel.artifacts.store import (
+    ArtifactConflict,
+    ArtifactMissing,
+    ArtifactStore,
+    RangedObject,
+    StoredObject,
+    UnfinishedWrite,
+)
 
 __all__ = [
     "ArtifactConflict",
     "ArtifactMissing",
     "ArtifactStore",
     "LocalArtifactStore",
+    "RangedObject",
     "StoredObject",
     "UnfinishedWrite",
     "check_store_url",

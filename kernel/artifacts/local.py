@@ -18,6 +18,7 @@ from kernel.artifacts.files import CHUNK_BYTES, open_regular_file, open_source, 
 from kernel.artifacts.store import (
     ArtifactConflict,
     ArtifactMissing,
+    RangedObject,
     StoredObject,
     UnfinishedWrite,
     check_key,
@@ -67,6 +68,17 @@ class LocalArtifactStore:
         if content is None:
             raise ArtifactMissing(key)
         return content
+
+    def ranged(self, key: str) -> RangedObject:
+        """The object. What is read is what the key has then."""
+        with self.open(key) as content:
+            size = os.fstat(content.fileno()).st_size
+
+        def read(position: int, length: int) -> bytes:
+            with self.open(key) as content:
+                return os.pread(content.fileno(), length, position)
+
+        return RangedObject(size, b"", read)
 
     def local_path(self, key: str) -> Path | None:
         """The file of the key, whether it is there or not."""

@@ -13,19 +13,19 @@ What has to hold, and what keeps it:
   object in parts it knows digests of the parts only: that one is read and hashed, once by each process.
 """
 
-import base64
-import binascii
 import hashlib
 import io
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from botocore.exceptions import ClientError
 
 from kernel.artifacts.files import CHUNK_BYTES, open_source
+from kernel.artifacts.s3_answers import as_refusal, whole_checksum
 from kernel.artifacts.s3_client import code_of, s3_client, status_of, translated
 from kernel.artifacts.s3_location import S3Location
 from kernel.artifacts.s3_reader import FIRST_BYTES, RangeReader
@@ -33,6 +33,7 @@ from kernel.artifacts.s3_upload import Content, PartSizes, Uploader, lost_the_ra
 from kernel.artifacts.store import (
     ArtifactConflict,
     ArtifactMissing,
+    RangedObject,
     StoredObject,
     UnfinishedWrite,
     check_key,
@@ -45,7 +46,7 @@ from traceapi.types.v1 import errors_pb2
 
 if TYPE_CHECKING:  # packages of types only
     from types_boto3_s3.client import S3Client
-    from types_boto3_s3.type_defs import ErrorTypeDef, GetObjectOutputTypeDef, HeadObjectOutputTypeDef
+    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
 # '~' is in no key of ours, so this is no object.
 _PROBE = "~probe/if-none-match"
@@ -55,7 +56,6 @@ _DIGESTS_KEPT = 50_000
 _HASHING_AT_ONCE = 8
 _DELETED_AT_ONCE = 1_000
 _NOT_FOUND = ("404", "NoSuchKey", "NotFound")
-_SERVERS_FAULT = ("InternalError", "ServiceUnavailable", "SlowDown")
 
 
 class S3ArtifactStore:
@@ -102,7 +102,7 @@ class S3ArtifactStore:
         size = found["ContentLength"]
         if not digest:
             return StoredObject(key, size, b"")
-        return StoredObject(key, size, _whole_checksum(found) or self._hash(key, found["ETag"]))
+        return StoredObject(key, size, whole_checksum(found) or self._hash(key, found["ETag"]))
 
     def open(self, key: str) -> BinaryIO:
         """The object's content. What is fetched later is of the very object that was opened, or ARTIFACT_LOST."""
@@ -120,12 +120,20 @@ class S3ArtifactStore:
                     return io.BytesIO()
                 raise
         size = int(answer.get("ContentRange", f"/{len(head)}").rpartition("/")[2])
+        return io.BufferedReader(RangeReader(partial(self._range, key, answer["ETag"]), size, head))
 
-        def fetch(position: int, length: int) -> bytes:
-            with translated(self._location, key):
-                return self._get(key, answer["ETag"], f"bytes={position}-{position + length - 1}")["Body"].read()
-
-        return io.BufferedReader(RangeReader(fetch, size, head))
+    def ranged(self, key: str) -> RangedObject:
+        """The object, as the server describes it. Of one in parts it does not know the digest."""
+        with translated(self._location, key):
+            try:
+                found = self._head(self._name(key), digest=True)
+            except ClientError as error:
+                if code_of(error) in _NOT_FOUND:
+                    raise ArtifactMissing(key) from error
+                raise
+        return RangedObject(
+            found["ContentLength"], whole_checksum(found) or b"", partial(self._range, key, found["ETag"])
+        )
 
     def local_path(self, key: str) -> Path | None:
         """None: what lies here lies elsewhere."""
@@ -154,7 +162,7 @@ class S3ArtifactStore:
                 )
                 refused = [error for error in answer.get("Errors", ()) if error.get("Code") not in _NOT_FOUND]
                 if refused:
-                    raise _as_refusal(refused[0])
+                    raise as_refusal(refused[0])
 
     def unfinished(self) -> Iterator[UnfinishedWrite]:
         """The uploads in parts that were neither completed nor aborted. How large they are the server does not say."""
@@ -217,6 +225,10 @@ class S3ArtifactStore:
                     self._hashed.popitem(last=False)
             return known
 
+    def _range(self, key: str, etag: str, position: int, length: int) -> bytes:
+        with translated(self._location, key):
+            return self._get(key, etag, f"bytes={position}-{position + length - 1}")["Body"].read()
+
     def _get(self, key: str, etag: str, byte_range: str) -> "GetObjectOutputTypeDef":
         """Bytes of one object and no other. ARTIFACT_LOST where another has taken its place."""
         try:
@@ -239,32 +251,3 @@ class S3ArtifactStore:
                 raise
             return False
         return True
-
-
-def _as_refusal(error: "ErrorTypeDef") -> ClientError:
-    """One object's refusal, in a request that was answered 200, as if it had been of the request."""
-    code = error.get("Code", "")
-    status = 403 if code == "AccessDenied" else 503 if code in _SERVERS_FAULT else 400
-    return ClientError(
-        {
-            "Error": {"Code": code, "Message": error.get("Message", "")},
-            "ResponseMetadata": {
-                "HTTPStatusCode": status,
-                "RequestId": "",
-                "HostId": "",
-                "HTTPHeaders": {},
-                "RetryAttempts": 0,
-            },
-        },
-        "DeleteObjects",
-    )
-
-
-def _whole_checksum(found: "HeadObjectOutputTypeDef") -> bytes | None:
-    """The SHA-256 of all bytes, where the server has one: that of an object in parts is of the parts' digests."""
-    try:
-        checksum = base64.b64decode(found.get("ChecksumSHA256", ""), validate=True)
-    except binascii.Error:  # with '-' and the number of parts behind it
-        return None
-    whole = found.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
-    return checksum if whole and len(checksum) == 32 else None

@@ -7,7 +7,7 @@ content is an ArtifactConflict, and what was there stays. An object is visible w
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +41,17 @@ class UnfinishedWrite:
     key: str
     size_bytes: int
     modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RangedObject:
+    """An object that is read in parts."""
+
+    size_bytes: int
+    sha256: bytes
+    """32 bytes; empty where the store would have to read all of it."""
+    read: Callable[[int, int], bytes]
+    """Takes a position and a length, answers these bytes. ARTIFACT_LOST where another object has taken its place."""
 
 
 class ArtifactConflict(TraceError):
@@ -101,6 +112,10 @@ class ArtifactStore(Protocol):
 
     def open(self, key: str) -> BinaryIO:
         """The object's content, seekable, to be closed by the caller. ArtifactMissing where there is none."""
+        ...
+
+    def ranged(self, key: str) -> RangedObject:
+        """The object, to be read in parts, by many threads. ArtifactMissing where there is none."""
         ...
 
     def local_path(self, key: str) -> Path | None:

@@ -62,6 +62,19 @@ def test_content_can_be_read_anywhere(store: ArtifactStore) -> None:
         assert content.read() == data
 
 
+def test_parts_of_an_object_are_read_by_many_threads(store: ArtifactStore) -> None:
+    data = random.Random(3).randbytes(1_000_000)
+    store.put_bytes(KEY, data)
+    found = store.ranged(KEY)
+    assert found.size_bytes == len(data)
+    assert found.sha256 in (b"", hashlib.sha256(data).digest())
+    with ThreadPoolExecutor(4) as threads:
+        parts = list(threads.map(lambda start: found.read(start, 100_000), range(0, len(data), 100_000)))
+    assert b"".join(parts) == data
+    with pytest.raises(ArtifactMissing):
+        store.ranged("data/none")
+
+
 def test_a_parquet_file_is_read_from_the_store(store: ArtifactStore, tmp_path: Path) -> None:
     numbers = random.Random(5)
     table = pa.table({"number": range(300_000), "value": [numbers.random() for _ in range(300_000)]})
