@@ -67,7 +67,10 @@ class QuerydConfig:
     query_scratch_bytes: Annotated[int, Range(1)] = 4096 * _MEBIBYTE
     """What one query may spill to disk."""
     query_cache_bytes: Annotated[int, Range(1)] = 8192 * _MEBIBYTE
-    """Copies kept of files whose store is not on this machine's disk, together. A query reads no more than that."""
+    """Copies kept of files whose store is not on this machine's disk, together."""
+    query_copied_bytes: Annotated[int, Range(0)] = 8 * _MEBIBYTE
+    """Files of such a store that are at most so large are copied whole; of larger ones only the ranges are read that a
+    query needs, each time. Where a query's copies would not fit together, all of its files are read so."""
     query_work_dir: Path | None = None
     """Where queries spill and copies are kept: a folder on a disk with room for both. Default: the system's folder for
     temporary files."""

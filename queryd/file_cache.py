@@ -80,6 +80,10 @@ class FileCache:
         finally:
             self._let_go(copies)
 
+    def could_hold(self, wanted: Collection[WantedFile]) -> bool:
+        """Whether they fit, if nothing else were here."""
+        return sum(file.size_bytes for file in wanted) <= self._limit
+
     def drop_damaged(self, file: WantedFile) -> bool:
         """Looks whether the copy is what it was; forgets it where it is not. For files that are held."""
         with self._changed:

@@ -32,7 +32,7 @@ from queryd.engine.pool import CellPool, CellUnavailableError
 from queryd.engine.sandbox import Sandbox
 from queryd.engine.scratch import ScratchFolder
 from queryd.file_cache import FileCache
-from queryd.files import CopiedFiles, FilesInPlace, PinnedFiles
+from queryd.files import FilesElsewhere, FilesInPlace, PinnedFiles
 from queryd.flight.held import HeldQueries
 from queryd.flight.metadata import Metadata
 from queryd.flight.queries import FlightQueries
@@ -41,6 +41,7 @@ from queryd.flight.wire import not_offered
 from queryd.pinning import Pinning
 from queryd.preparing import Preparation
 from queryd.query_parts import AnswerLimits
+from queryd.ranges import RangeSource
 from queryd.recording import Recorder, sender
 from queryd.registration import add_service
 from queryd.resolve import Resolver
@@ -136,7 +137,9 @@ def build_files(config: QuerydConfig, store: ArtifactStore, folder: Path, parts:
         return FilesInPlace(store)
     cache = FileCache(store, folder / "copies", config.query_cache_bytes)
     parts.callback(cache.close)
-    return CopiedFiles(cache)
+    ranges = RangeSource(store)
+    parts.callback(ranges.close)
+    return FilesElsewhere(cache, ranges, config.query_copied_bytes)
 
 
 def build_pool(config: QuerydConfig, store: ArtifactStore, folder: Path) -> CellPool:

@@ -86,8 +86,8 @@ class Preparation:
             datasets = self.resolver.resolve(pinned, demands, query.left(self.clock()), query, limit)
         given = datasets if need is Need.ROWS else [dataset.sample for dataset in datasets]
         if given:
-            held.enter_context(self.files.provided(given, cell.files, query.check))
-        made, tables = relations(given, cell.store)
+            held.enter_context(self.files.provided(given, cell, query))
+        made, tables = relations(given, cell.place)
         send_tables(cell, tables)
         query.check()
         limits = self.limits.of(text)

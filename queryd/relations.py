@@ -4,7 +4,7 @@ Each names its columns, as far as they are known, in the order of its dataset ve
 with files and without, with a WHERE clause that leaves some out, and before any are looked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -16,8 +16,11 @@ from queryd.resolve import ResolvedDataset
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
 
-def relations(datasets: Sequence[ResolvedDataset], root: str) -> tuple[tuple[Relation, ...], list[pa.Table]]:
-    """The relations, and the tables that they name by index. `root` is where a cell sees the store."""
+def relations(
+    datasets: Sequence[ResolvedDataset], place: Callable[[str], str]
+) -> tuple[tuple[Relation, ...], list[pa.Table]]:
+    """The relations, and the tables that they name by index. `place` answers by which path a
+    cell reads the object of a key."""
     made: list[Relation] = []
     tables: list[pa.Table] = []
     for dataset in datasets:
@@ -28,7 +31,7 @@ def relations(datasets: Sequence[ResolvedDataset], root: str) -> tuple[tuple[Rel
             made.append(Relation(names, table=len(tables)))
             tables.append(dataset.scopes)
         elif dataset.artifacts:
-            paths = tuple(f"{root}/{artifact.key}" for artifact in dataset.artifacts)
+            paths = tuple(place(artifact.key) for artifact in dataset.artifacts)
             made.append(Relation(names, paths=paths, columns=_columns(dataset)))
         else:
             made.append(Relation(names, columns=_of_empty(dataset)))

@@ -50,6 +50,8 @@ class Faults:
     endpoint: str
     requests: list[str] = field(default_factory=list)
     """`GET /bucket/key?query`, in the order of their arrival."""
+    served: list[tuple[str, int]] = field(default_factory=list)
+    """Such a request, and the bytes of the server's answer to it."""
     _planned: list[tuple[str, Fault, int]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,6 +74,11 @@ class Faults:
         """How many such requests have come."""
         with self._lock:
             return sum(request.startswith(begins) for request in self.requests)
+
+    def bytes_of(self, part: str) -> int:
+        """How many bytes were answered to requests for content that have this in them."""
+        with self._lock:
+            return sum(size for request, size in self.served if request.startswith("GET ") and part in request)
 
 
 @contextmanager
@@ -125,6 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = answer.read()
         finally:
             connection.close()
+        self.faults.served.append((f"{self.command} {self.path}", len(content)))
         if isinstance(fault, LoseAnswer):
             self.close_connection = True
             return

@@ -13,8 +13,9 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import duckdb
 import pyarrow as pa
@@ -24,11 +25,15 @@ from queryd.engine import calls, complaints, messages, session, wall
 from queryd.engine.answers import AnswerWriter
 from queryd.engine.arrow_messages import MessageWriter, batch_rows
 from queryd.engine.frames import MAX_JOB_BYTES, Kind, read_frame, write_frame
-from queryd.engine.messages import CellLimits, CheckedText, Failure, FailureKind, Job, Name, VirtualTexts
+from queryd.engine.messages import CellLimits, CheckedText, Failure, FailureKind, Job, Name, RangedFile, VirtualTexts
 from queryd.engine.parameter_types import parameter_schema
 from queryd.engine.parameters import Bound, bound, constants, unbound
+from queryd.engine.ranges import RangeAsker
 from queryd.engine.slots import SlotWriter
 from queryd.gate import GateError, check, parsed
+
+if TYPE_CHECKING:
+    from queryd.engine.ranged_files import RangedFiles
 
 # Frames of Python, for the walk over a parse tree: enough for an expression as deep as the parser takes.
 _DEEPEST = 8_000
@@ -49,7 +54,7 @@ def main() -> None:
     limit(limits)
     connection = prepared(limits, Path.cwd())
     calls.refuse_calls()
-    serve(connection, AnswerWriter(answers, requests, slots))
+    serve(connection, AnswerWriter(answers, requests, slots), int(sys.argv[3]))
 
 
 def prepared(limits: CellLimits, scratch: Path) -> duckdb.DuckDBPyConnection:
@@ -69,10 +74,10 @@ def streams() -> tuple[io.BufferedReader, io.BufferedWriter]:
     return requests, answers
 
 
-def serve(connection: duckdb.DuckDBPyConnection, writer: AnswerWriter) -> NoReturn:
-    """One query; then the process ends."""
+def serve(connection: duckdb.DuckDBPyConnection, writer: AnswerWriter, ranges: int) -> NoReturn:
+    """One query; then the process ends. `ranges` is the descriptor at which it asks for ranges of files."""
     write_frame(writer.answers, Kind.READY, b"")
-    cell = _Cell(connection, writer)
+    cell = _Cell(connection, writer, RangeAsker(ranges))
     try:
         while (frame := read_frame(writer.requests, MAX_JOB_BYTES)) is not None and cell.answer(*frame):
             pass
@@ -104,9 +109,11 @@ def keep_memory() -> None:
 class _Cell:
     """What the process keeps between two frames. One text after the other may be checked; one is described and run."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, writer: AnswerWriter) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, writer: AnswerWriter, asker: RangeAsker) -> None:
         self._connection = connection
         self._writer = writer
+        self._asker = asker
+        self._ranged: RangedFiles | None = None
         self._tables: list[pa.Table] = []
         self._parameters: tuple[str, ...] = ()
         self._given: pa.Table | None = None
@@ -137,6 +144,9 @@ class _Cell:
         if kind is Kind.PARAMETERS:
             self._take_parameters(payload)
             return True
+        if kind is Kind.FILES:
+            self._ranged = self._registered(messages.unpack_files(payload))
+            return True
         if kind is Kind.TABLE:
             self._tables.append(pa.ipc.open_stream(payload).read_all())
             return True
@@ -160,9 +170,19 @@ class _Cell:
         except BrokenPipeError:
             raise
         except _FAILURES as error:
-            self._fail(complaints.failure_of(self._connection, job, error))
+            without_memory = self._ranged is not None and self._ranged.memory_failed
+            failure = MemoryError() if without_memory else error
+            self._fail(complaints.failure_of(self._connection, job, failure))
             return False
         return True
+
+    def _registered(self, files: list[RangedFile]) -> "RangedFiles":
+        # Loading it takes a tenth of a second, where it was not loaded before the fork.
+        from queryd.engine.ranged_files import RangedFiles
+
+        ranged = RangedFiles(files, self._asker)
+        self._connection.register_filesystem(ranged)
+        return ranged
 
     def _take_parameters(self, payload: bytes) -> None:
         try:
@@ -212,7 +232,7 @@ class _Cell:
         self._say(Kind.TYPED, types.serialize().to_pybytes())
 
     def _plan(self, job: Job) -> None:
-        self._say(Kind.PLAN, session.plan(self._connection, job.sql, self._values).encode())
+        self._say(Kind.PLAN, _unranged(session.plan(self._connection, job.sql, self._values)).encode())
 
     def _run(self, job: Job) -> None:
         if self._given is None:
@@ -232,10 +252,16 @@ class _Cell:
 
     def _fail(self, failure: Failure) -> None:
         self._has_failed = True
+        failure = replace(failure, message=_unranged(failure.message))
         self._say(Kind.FAILED, messages.pack_failure(failure))
 
     def _say(self, kind: Kind, payload: bytes) -> None:
         write_frame(self._writer.answers, kind, payload)
+
+
+def _unranged(text: str) -> str:
+    """Files are called by their keys."""
+    return text.replace(f"{messages.RANGED}://", "")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ class Kind(Enum):
     DEMANDED = b"h"
     # To a cell, before the text: values of its parameters, as the client sent them.
     PARAMETERS = b"v"
+    # To a cell, before its job: the files that it asks for by ranges (queryd/engine/ranges.py).
+    FILES = b"b"
     # To a cell: a table of scopes, as an Arrow stream, that the job after it names by its index; further rows of the
     # last one.
     TABLE = b"t"

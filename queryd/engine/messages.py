@@ -5,7 +5,7 @@ cell is not trusted once it has run a text: queryd takes from what it says nothi
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -15,6 +15,9 @@ from queryd.demands import Demands
 from queryd.engine.frames import ProtocolError
 from queryd.set_operations import Columns
 from queryd.terms import Constant, Term, Terms
+
+RANGED = "trace"
+"""The protocol in the path, `trace://<key>`, of a file that a cell asks for by ranges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,20 @@ class VirtualTexts:
 
 
 @dataclass(frozen=True, slots=True)
+class RangedFile:
+    """A file that a cell asks for by ranges; it says its index in the list that it was given."""
+
+    key: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Relation:
     """One dataset as the engine sees it: views under `names`, the dataset's id first, of `paths`, `table` or `sql`, or,
     without one of these, of no rows. `columns` are name and engine's type in their order; empty where not known."""
 
     names: tuple[str, ...]
-    paths: tuple[str, ...] = ()  # Parquet files, absolute, as the cell sees them
+    paths: tuple[str, ...] = ()  # Parquet files: absolute, as the cell sees them, or RANGED ones
     columns: tuple[tuple[str, str], ...] = ()
     table: int | None = None  # index of a TABLE frame
     sql: str = ""  # a virtual dataset
@@ -180,6 +191,14 @@ def _mentions(mentions: list[list[Mapping[str, Any]]]) -> tuple[Terms, ...]:
         )
         for terms in mentions
     )
+
+
+def pack_files(files: Sequence[RangedFile]) -> bytes:
+    return json.dumps([(file.key, file.size_bytes) for file in files]).encode()
+
+
+def unpack_files(payload: bytes) -> list[RangedFile]:
+    return [RangedFile(key, size) for key, size in json.loads(payload)]
 
 
 def pack_failure(failure: Failure) -> bytes:

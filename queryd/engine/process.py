@@ -1,13 +1,14 @@
-"""A cell as queryd holds it: a process, two pipes, shared memory, a private folder."""
+"""A cell as queryd holds it: a process, two pipes, shared memory, a socket for ranges of files, a private folder."""
 
 import contextlib
 import fcntl
 import io
 import os
 import signal
+import socket
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,8 +16,10 @@ from kernel.telemetry import get_logger
 from queryd.engine.answers import Answered, read_answer
 from queryd.engine.arrow_messages import Envelope
 from queryd.engine.frames import MAX_ANSWER_BYTES, Kind, ProtocolError, frame_head, read_frame, write_frame
+from queryd.engine.messages import RANGED, RangedFile, pack_files
 from queryd.engine.pipes import PipeEnd, Wake
 from queryd.engine.processes import Given, Process, Start, fresh
+from queryd.engine.ranges import RangesEnd
 from queryd.engine.removal import remove_tree
 from queryd.engine.sandbox import CellFolder, Sandbox
 from queryd.engine.slots import Slots
@@ -48,6 +51,8 @@ class CellProcess:
         """Starts the process. It is not ready before `wait_ready` returns. Raises OSError."""
         self._lock = threading.Lock()
         self._closed = False
+        self._ranged: frozenset[str] = frozenset()
+        self._serving: threading.Thread | None = None
         with contextlib.ExitStack() as undo:
             self._folder = CellFolder(Path(tempfile.mkdtemp(dir=folder)))
             undo.callback(remove_tree, self._folder.root)
@@ -66,7 +71,11 @@ class CellProcess:
                 theirs.callback(os.close, answers)
                 self._stdout = undo.enter_context(PipeEnd.reader(mine, self._wake))
                 stderr = theirs.enter_context(self._folder.stderr.open("wb")).fileno()
-                given = Given(requests, answers, stderr, self._slots.descriptor)
+                mine, ranges = (end.detach() for end in socket.socketpair())
+                theirs.callback(os.close, ranges)
+                self._ranges = RangesEnd(mine, self._wake)
+                undo.callback(self._ranges.close)
+                given = Given(requests, answers, stderr, self._slots.descriptor, ranges)
                 self._process: Process = (start or fresh(sandbox))(self._folder, given)
                 undo.callback(self._process.close)
                 undo.callback(self._end)
@@ -76,6 +85,18 @@ class CellProcess:
     def files(self) -> Path:
         """Into which the query's files are put, where the sandbox shows the cell a folder of its own."""
         return self._folder.files
+
+    def place(self, key: str) -> str:
+        """The path by which it reads an object of the store."""
+        return f"{RANGED}://{key}" if key in self._ranged else f"{self.store}/{key}"
+
+    def serve_ranges(self, files: Sequence[RangedFile], serve: Callable[[RangesEnd], None]) -> None:
+        """It reads these by ranges, which a thread of its own gives it; `serve` returns soon after the cell is stopped
+        or has ended. Once at most. Raises CellEndedError."""
+        self._ranged = frozenset(file.key for file in files)
+        self._serving = threading.Thread(target=serve, args=(self._ranges,), name="ranges", daemon=True)
+        self._serving.start()
+        self.send(Kind.FILES, pack_files(files))
 
     @property
     def pid(self) -> int:
@@ -145,6 +166,8 @@ class CellProcess:
         self._process.kill()
         if self._process.wait(_END_SECONDS) is None:
             _log.warning("a cell has not ended though it was killed", pid=self.pid)
+        if self._serving is not None:
+            self._serving.join()  # it is awake, and looks at descriptors that are closed next
 
     def _ended(self) -> CellEndedError:
         self.kill()

@@ -33,12 +33,14 @@ class Process(Protocol):
 
 
 class Given(NamedTuple):
-    """The descriptors that a cell is given: its standard streams, and the memory that it shares with queryd."""
+    """The descriptors that a cell is given: its standard streams, the memory that it shares with queryd, and where it
+    asks for ranges of files."""
 
     requests: int
     answers: int
     stderr: int
     slots: int
+    ranges: int
 
 
 Start = Callable[[CellFolder, Given], Process]
@@ -82,13 +84,13 @@ def fresh(sandbox: Sandbox) -> Start:
     def start(folder: CellFolder, given: Given) -> Process:
         return FreshProcess(
             subprocess.Popen(
-                [*sandbox.command(folder), str(given.slots)],
+                [*sandbox.command(folder), str(given.slots), str(given.ranges)],
                 stdin=given.requests,
                 stdout=given.answers,
                 stderr=given.stderr,
                 cwd=folder.scratch,
                 env=ENVIRONMENT,
-                pass_fds=(given.slots,),
+                pass_fds=(given.slots, given.ranges),
                 start_new_session=True,
             )
         )

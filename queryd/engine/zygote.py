@@ -3,9 +3,9 @@
 To load them takes a fifth of a second of CPU, to fork a few milliseconds. What makes forking safe: it has one thread,
 for ever (the engine starts its own only when a database may use several, which is said in the fork); it is alone in its
 sandbox; it knows nothing of any query, and a fork serves one and ends. It is asked over a socket: a message names the
-cell's folder and brings its standard streams, its shared memory and a pipe for its end; the answer names it again, and
-brings a descriptor of the process or says what is amiss with this one cell. Once nobody asks it any more it ends, after
-its last cell.
+cell's folder and brings what the cell is given and a pipe for its end; the answer names it again, and brings a
+descriptor of the process or says what is amiss with this one cell. Once nobody asks it any more it ends, after its last
+cell.
 
 Each cell is two forks. The first leaves the namespaces of this process, so that the second is the first process of new
 ones; it stays to tell how the second one ended.
@@ -13,6 +13,7 @@ ones; it stays to tell how the second one ended.
 
 import contextlib
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -32,7 +33,7 @@ from queryd.engine.slots import SlotWriter
 from queryd.gate import check
 
 LONGEST_NAME = LONGEST_WORD = 255  # bytes
-DESCRIPTORS = 5
+DESCRIPTORS = 6
 """Of a request: what the cell is given (queryd.engine.processes.Given), and where its end is told."""
 _REHEARSAL_FILE = f"{wall.CELLS}/rehearsal.parquet"
 _REHEARSAL = "SELECT s, count(*) AS c, sum(n) AS t FROM rehearsal WHERE n > 3 GROUP BY s ORDER BY s LIMIT 3"
@@ -48,6 +49,9 @@ def main() -> None:
     # Made elsewhere and moved there: forks of the process before this one may be reading it.
     rows = "SELECT range AS n, 'a' AS s FROM range(10)"
     opened.execute(f"COPY ({rows}) TO '{_REHEARSAL_FILE}' (FORMAT parquet, USE_TMP_FILE true)")
+    own_files = sys.argv[3] == "own"
+    if own_files:
+        importlib.import_module("queryd.engine.ranged_files")
     with session.forked_session(opened) as rehearsed:
         _rehearse(rehearsed)
     if (threads := len(list(Path("/proc/self/task").iterdir()))) != 1:
@@ -57,7 +61,7 @@ def main() -> None:
     gc.freeze()  # or the first collection of each fork would copy all pages
     asked = socket.socket(fileno=int(sys.argv[2]))
     _answer(asked, b"", b"ready")
-    _Zygote(asked, opened, limits, own_files=sys.argv[3] == "own").serve()
+    _Zygote(asked, opened, limits, own_files=own_files).serve()
 
 
 def _rehearse(connection: duckdb.DuckDBPyConnection) -> None:
@@ -141,14 +145,15 @@ class _Zygote:
             # Also here: a page that a fork writes to for the first time is copied then, and no query is to wait for it.
             connection = session.forked_session(self.opened)
             _rehearse(connection)
-            slots = SlotWriter(len(given) - 1)  # while there is /proc
+            *_, slots, ranges = range(len(given))
+            writer = SlotWriter(slots)  # while there is /proc
             wall.raise_wall(name, own_files=self.own_files)
             calls.refuse_calls()
             os.chdir(wall.SCRATCH)
             requests, answers = cell.streams()
             # They have what the wall has left to the one that starts them.
             session.use_threads(connection, self.limits.threads)
-            cell.serve(connection, AnswerWriter(answers, requests, slots))
+            cell.serve(connection, AnswerWriter(answers, requests, writer), ranges)
         except BaseException:  # noqa: BLE001 - its last words, whatever it is
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()

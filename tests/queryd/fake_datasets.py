@@ -133,14 +133,14 @@ class FakeDatasets(DatasetServiceServicer):
         self.versions[dataset_id.casefold()] = Version(dataset)
         return self
 
-    def publish(self, dataset_id: str, table: pa.Table) -> Artifact:
+    def publish(self, dataset_id: str, table: pa.Table, row_group_rows: int | None = None) -> Artifact:
         """Adds one file, in a publication of its own."""
         version = self.versions[dataset_id.casefold()]
         version.number += 1
         if not version.dataset.spec.schema and not version.dataset.served_version.schema:
             version.dataset.served_version.schema.update(stored_schema(table.schema, {})[1])
         source = self.root.parent / f"{uuid.uuid4()}.parquet"
-        pq.write_table(table, source)
+        pq.write_table(table, source, row_group_size=row_group_rows)
         stored = self.store.put(f"data/{version.version_id}/{uuid.uuid4()}-1-0.parquet", source)
         source.unlink()
         artifact = Artifact(

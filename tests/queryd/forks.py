@@ -1,6 +1,7 @@
 """A program of a test in the place of a cell's, behind the very walls that the cell has raised around itself."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +25,7 @@ _SERVES_ANOTHER = """
 import os, sys
 import queryd.engine.cell
 
-def serve(connection, writer):
+def serve(connection, writer, ranges):
     sys.stdout = os.fdopen(writer.answers.fileno(), "w")
     try:
         exec({code!r}, {{"connection": connection, "requests": writer.requests, "writer": writer}})
@@ -96,8 +97,9 @@ class Fork:
         their_requests, self._requests = os.pipe()
         self._answers, their_answers = os.pipe()
         self._slots = Slots()
-        with self.folder.stderr.open("wb") as stderr:
-            given = Given(their_requests, their_answers, stderr.fileno(), self._slots.descriptor)
+        ours, theirs = socket.socketpair()
+        with self.folder.stderr.open("wb") as stderr, ours, theirs:
+            given = Given(*(their_requests, their_answers, stderr.fileno()), self._slots.descriptor, theirs.fileno())
             self.process: Process = start(self.folder, given)
         os.close(their_requests)
         os.close(their_answers)

@@ -41,7 +41,7 @@ def connection(tmp_path: Path) -> Iterator[Counting]:
 
 def _answers(connection: Counting, sql: str, relations: tuple[Relation, ...], *, run: bool = True) -> list[Kind]:
     written = io.BytesIO()
-    cell = _Cell(cast("Any", connection), AnswerWriter(written, io.BytesIO(), cast("Any", None)))
+    cell = _Cell(cast("Any", connection), AnswerWriter(written, io.BytesIO(), cast("Any", None)), cast("Any", None))
     assert cell.answer(Kind.CHECK, sql.encode())
     assert cell.answer(Kind.DESCRIBE, messages.pack_job(Job(sql, relations, 100)))
     if run:
@@ -63,7 +63,7 @@ def test_a_text_with_values_too(connection: Counting, values: dict[str, list[Any
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     written, sql = io.BytesIO(), "select range + ?::bigint as x from range(3)"
-    cell = _Cell(cast("Any", connection), AnswerWriter(written, io.BytesIO(), cast("Any", None)))
+    cell = _Cell(cast("Any", connection), AnswerWriter(written, io.BytesIO(), cast("Any", None)), cast("Any", None))
     cell.answer(Kind.PARAMETERS, sink.getvalue().to_pybytes())
     cell.answer(Kind.CHECK, sql.encode())
     cell.answer(Kind.DESCRIBE, messages.pack_job(Job(sql, (), 100)))

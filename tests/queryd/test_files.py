@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -67,7 +69,7 @@ def test_who_looks_at_many_files_hears_that_the_query_was_stopped(tmp_path: Path
             raise canceled("enough")
 
     with pytest.raises(TraceError, match="enough"):
-        FilesInPlace(store).provided([dataset], tmp_path, check)
+        FilesInPlace(store).provided([dataset], cast("Any", None), cast("Any", SimpleNamespace(check=check)))
 
 
 def test_explain_tells_what_would_be_read_and_reads_nothing(client: Client, datasets: FakeDatasets) -> None:

@@ -86,7 +86,7 @@ def test_scopes_come_in_pieces_and_are_one_table(tmp_path: Path, monkeypatch: py
     whole = pa.Table.from_batches([scope_rows(CURSOR_TYPE_INT64, events)], schema)
     with prepared(CellLimits(512 << 20, 1, 1 << 30), tmp_path) as connection:
         written, kinds = io.BytesIO(), list[Kind]()
-        cell = _Cell(connection, AnswerWriter(written, io.BytesIO(), cast("Any", None)))
+        cell = _Cell(connection, AnswerWriter(written, io.BytesIO(), cast("Any", None)), cast("Any", None))
 
         class Sent:
             def send(self, kind: Kind, payload: bytes) -> None:

@@ -39,6 +39,9 @@ class LyingCell:
         self._frames = io.BytesIO(frames.getvalue())
         self.store = self.files = Path("/")
 
+    def place(self, key: str) -> str:
+        return f"{self.store}{key}"
+
     def send(self, kind: Kind, payload: bytes) -> None: ...
 
     def receive(self) -> tuple[Kind, bytes]:
