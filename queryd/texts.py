@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from kernel.dataset_sql import folded
 from queryd import failures
+from queryd.columns import known_columns
 from queryd.demands import Demands
 from queryd.engine import messages
 from queryd.engine.frames import Kind, ProtocolError
@@ -65,8 +66,8 @@ def demands(cell: CellProcess, pinned: PinDatasetsResponse, names: Sequence[Name
 
 
 def _columns(dataset: Dataset) -> Columns:
-    """Of a stored dataset. The contract does not give their order."""
+    """Of a stored dataset, in the order in which its relation has them (queryd/relations.py)."""
     if dataset.spec.storage == Storage.STORAGE_NONE:
         return Columns({})  # its rows are scopes
-    schema = dataset.spec.schema or dataset.served_version.schema
-    return Columns({folded(name): word for name, word in schema.items()})
+    known = {folded(name): word for name, word in known_columns(dataset).items()}
+    return Columns(known, tuple(known))

@@ -7,10 +7,8 @@ answer is streamed; the process ends.
 Nothing of a query survives in it for another one.
 """
 
-import ctypes
 import io
 import os
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +23,7 @@ from queryd.engine import calls, complaints, messages, session, wall
 from queryd.engine.answers import AnswerWriter
 from queryd.engine.arrow_messages import MessageWriter, batch_rows
 from queryd.engine.frames import MAX_JOB_BYTES, Kind, read_frame, write_frame
+from queryd.engine.limiting import limit
 from queryd.engine.messages import CellLimits, CheckedText, Failure, FailureKind, Job, Name, RangedFile, VirtualTexts
 from queryd.engine.parameter_types import parameter_schema
 from queryd.engine.parameters import Bound, bound, constants, unbound
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 
 # Frames of Python, for the walk over a parse tree: enough for an expression as deep as the parser takes.
 _DEEPEST = 8_000
-# Of mallopt(3). The columns of a batch are smaller; what is much larger goes back to the kernel as ever.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 32 << 20
 # What may go wrong with a text or its files. ParameterError is a ValueError.
 _FAILURES = (
     *(duckdb.Error, pa.ArrowException, OSError, MemoryError, ValueError, GateError),
@@ -90,22 +87,6 @@ def serve(connection: duckdb.DuckDBPyConnection, writer: AnswerWriter, ranges: i
     os._exit(0)  # nothing is worth a tidy end: all is in memory or in the private folder
 
 
-def limit(limits: CellLimits) -> None:
-    """RLIMIT_DATA makes a failed allocation a clean error of the engine; RLIMIT_AS crashes it."""
-    keep_memory()
-    resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.scratch_bytes, limits.scratch_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def keep_memory() -> None:
-    """The engine allocates the columns of each batch and frees them after it. What went back to the kernel each time,
-    as the C library has it, would be faulted in again for the next one: a quarter of the CPU of a large answer."""
-    libc = ctypes.CDLL(None)
-    for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
-        libc.mallopt(option, _KEPT_BYTES)
-
-
 class _Cell:
     """What the process keeps between two frames. One text after the other may be checked; one is described and run."""
 
@@ -121,16 +102,18 @@ class _Cell:
         self._values: Bound = []
         self._written: set[session.Parts] | None = None
         self._answer: duckdb.DuckDBPyRelation | None = None
-        self._has_failed = False
+        self._is_lost = False
         self._schema: pa.Schema | None = None
 
     def answer(self, kind: Kind, payload: bytes) -> bool:
-        """Whether there is more to ask. Once it has failed, what queryd asks before it has heard is for nothing."""
-        if self._has_failed:
+        """Whether there is more to ask. Where it lacks what it was to be given, what queryd asks before it has heard of
+        that is for nothing."""
+        if self._is_lost:
             return True
         try:
             return self._answered(kind, payload)
         except MemoryError:
+            self._is_lost = True
             self._fail(complaints.MEMORY)
             return True
 
@@ -190,6 +173,7 @@ class _Cell:
         except MemoryError:
             raise
         except (pa.ArrowException, OSError, ValueError) as error:
+            self._is_lost = True
             message = f"the values of parameters are no Arrow IPC stream: {error}"
             self._fail(Failure(FailureKind.PARAMETERS, message))
 
@@ -251,7 +235,6 @@ class _Cell:
         self._say(Kind.FINISHED, b"")
 
     def _fail(self, failure: Failure) -> None:
-        self._has_failed = True
         failure = replace(failure, message=_unranged(failure.message))
         self._say(Kind.FAILED, messages.pack_failure(failure))
 

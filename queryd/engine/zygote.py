@@ -28,6 +28,7 @@ import duckdb
 from queryd.engine import calls, cell, messages, session, wall
 from queryd.engine.answers import AnswerWriter
 from queryd.engine.arrow_messages import MessageWriter, batch_rows, serialized
+from queryd.engine.limiting import limit
 from queryd.engine.messages import CellLimits, Job, Relation
 from queryd.engine.slots import SlotWriter
 from queryd.gate import check
@@ -42,7 +43,7 @@ _REHEARSAL = "SELECT s, count(*) AS c, sum(n) AS t FROM rehearsal WHERE n > 3 GR
 def main() -> None:
     limits = messages.unpack_limits(sys.argv[1])
     # For all forks, and before anything is loaded: Arrow's allocator takes a gibibyte of address space if it may.
-    cell.limit(limits)
+    limit(limits)
     # Before the database: the engine would keep a thread for each further one.
     alone = CellLimits(limits.memory_bytes, 1, limits.scratch_bytes)
     opened = cell.prepared(alone, Path(wall.SCRATCH))

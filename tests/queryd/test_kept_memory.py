@@ -6,7 +6,7 @@ import sys
 _ROUNDS, _COLUMNS, _COLUMN_BYTES = 20, 8, 300_000
 _FAULTS = f"""
 import ctypes, resource
-from queryd.engine.cell import keep_memory
+from queryd.engine.limiting import keep_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]

@@ -76,10 +76,13 @@ def test_demands_that_the_pin_cannot_know_take_a_second_call(
     [
         "select number, miner from eth.blocks union all select number, miner from other_blocks",
         "from eth.blocks union all by name from other_blocks",
+        "from eth.blocks union all from other_blocks",
+        "select * from other_blocks union all select * from eth.blocks",
     ],
 )
 def test_a_union_is_read_only_where_its_rows_count(client: Client, datasets: FakeDatasets, union: str) -> None:
-    datasets.add("other_blocks")
+    spec = datasets.versions["eth.blocks"].dataset.spec
+    datasets.add("other_blocks", schema=dict(spec.schema), column_order=spec.column_order)
     for first in (0, 5):
         datasets.publish("other_blocks", blocks(first, 5))
     datasets.add("all_blocks", virtual_sql=union)
