@@ -26,7 +26,7 @@ def connection(queryd: QuerydProcess) -> Iterator[Connection]:
         yield connection
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ordered(datasets: FakeDatasets) -> FakeDatasets:
     """Two files, of which each has an order of its own; and views of them."""
     datasets.add("shelf.blocks", schema=SCHEMA)
