@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import tempfile
@@ -98,7 +99,10 @@ class Zygote:
         """With all cells that were forked of it. A thread that waits for it goes on."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._process.kill()
+        if self._process.poll() is None:
+            # And what bubblewrap has started by then: its child would wait for ever to hear from it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Kills it where it still runs."""

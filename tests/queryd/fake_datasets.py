@@ -138,7 +138,9 @@ class FakeDatasets(DatasetServiceServicer):
         version = self.versions[dataset_id.casefold()]
         version.number += 1
         if not version.dataset.spec.schema and not version.dataset.served_version.schema:
-            version.dataset.served_version.schema.update(stored_schema(table.schema, {})[1])
+            words = stored_schema(table.schema, {})[1]
+            version.dataset.served_version.schema.update(words)
+            version.dataset.served_version.column_order.extend(words)
         source = self.root.parent / f"{uuid.uuid4()}.parquet"
         pq.write_table(table, source, row_group_size=row_group_rows)
         stored = self.store.put(f"data/{version.version_id}/{uuid.uuid4()}-1-0.parquet", source)

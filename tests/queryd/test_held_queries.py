@@ -22,6 +22,7 @@ class Loose:
     """Ties nothing."""
 
     def loosen(self) -> None: ...
+    def tell(self, stop: object) -> None: ...
 
 
 def _query(query_id: str, end: Callable[[], None]) -> HeldQuery:

@@ -95,5 +95,5 @@ def test_that_there_is_no_memory_for_a_range_is_told_as_such(
     kind, payload = _asked(connection, asker, "select sum(x) from t")[-1]
     assert kind is Kind.FAILED
     assert messages.unpack_failure(payload) == Failure(
-        FailureKind.MEMORY, "the query needs more memory than it may have"
+        FailureKind.MEMORY, "the query needs more memory than it may have (query_memory_bytes)"
     )
