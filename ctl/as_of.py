@@ -12,9 +12,9 @@ AsOf = int | Pin | None
 """A deploy number, a pin, or (None) now."""
 
 
-def read_as_of(text: str) -> AsOf:
-    """As a person writes it; empty for now. Raises CtlError."""
-    if not text:
+def read_as_of(text: str | None) -> AsOf:
+    """As a person writes it; None for now. Raises CtlError."""
+    if text is None:
         return None
     if text.isdecimal():
         if len(text) < _DIGITS and 1 <= int(text) <= LARGEST_NUMBER:

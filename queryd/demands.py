@@ -7,18 +7,17 @@ from graphlib import CycleError, TopologicalSorter
 from kernel.dataset_sql import folded
 from queryd.outputs import Node
 from queryd.set_operations import Columns, Relations, answered_columns
-from queryd.terms import Terms, mentions
+from queryd.terms import NOTHING_KNOWN, Terms, mentions
 
 Demands = Mapping[str, Sequence[Terms]]
 """By dataset: what each mention of it demands of rows."""
 
-_NONE: Mapping[str, Columns] = {}
 _MOST = 1_000
 """Mentions of one dataset. Of virtual ones upon virtual ones that read others twice each there may be any number."""
 
 
 def passed_on(
-    named: Demands, statements: Mapping[str, Node], known: Mapping[str, str], columns: Mapping[str, Columns] = _NONE
+    named: Demands, statements: Mapping[str, Node], known: Mapping[str, str], columns: Relations = NOTHING_KNOWN
 ) -> Demands:
     """All mentions of every dataset, by its id, where `named` has those of the text that is run.
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from kernel.artifacts import ArtifactStore
 from kernel.artifacts.store import check_key
 from kernel.errors import TraceError
+from kernel.telemetry import get_logger
 from queryd.engine.frames import ProtocolError
 from queryd.engine.messages import RangedFile
 from queryd.engine.process import CellProcess
@@ -27,6 +28,7 @@ from queryd.wanted import WantedFile, lost
 from traceapi.types.v1.artifact_pb2 import Artifact
 from traceapi.types.v1.errors_pb2 import ErrorReason
 
+_log = get_logger("queryd.files")
 _MOST_CHECKED_BYTES = 1 << 30
 _FILES_BETWEEN_CHECKS = 256
 
@@ -106,8 +108,8 @@ class FilesElsewhere:
             yield
 
     def check_contents(self, datasets: Sequence[ResolvedDataset], complaint: str | None) -> None:
-        """Copies were what was recorded when they came, so only they are in doubt: those that are damaged go. Of the
-        others the store is asked what it has."""
+        """Copies were what was recorded when they came, and those that are damaged since go. Of files that are read by
+        ranges the store is asked what it has."""
         copied, ranged = self._divided(datasets)
         if complaint is None:
             for file in _suspects(copied, complaint):
@@ -130,6 +132,7 @@ class FilesElsewhere:
 def _stop(query: RunningQuery, datasets: Sequence[ResolvedDataset], error: TraceError | ProtocolError) -> None:
     """Ends a query whose files cannot be read any more."""
     if isinstance(error, ProtocolError):
+        _log.warning("a cell asked for what it may not have", query_id=query.identity.query_id, error=str(error))
         query.stop(
             TraceError(
                 ErrorReason.ERROR_REASON_INTERNAL, f"the engine's process asked for what it may not have: {error}"

@@ -20,7 +20,7 @@ _OWN_NAMES = frozenset({"CONSTANT", "FUNCTION", "CASE", "COMPARISON", "CONJUNCTI
 
 def origin(select: Node, name: str) -> Column | None:
     """The column of a relation in FROM that a column of the answer is; None where it is none, or that is not plain to
-    see. `name` is in lower case."""
+    see. `name` is folded."""
     if not _keeps_rows_apart(select):
         return None
     items = list(_items(select["select_list"]))
@@ -39,9 +39,11 @@ def _items(select_list: list[Node]) -> Iterator[tuple[str | None, Column | None]
 
 
 def called(item: Node) -> tuple[str | None, Column | None]:
-    """What the answer calls an item of a SELECT, None where that is not plain to see; and the column that it is, or
-    None."""
+    """What the answer calls an item of a SELECT, None where that is not plain to see, as where it may be several; and
+    the column that it is, or None."""
     kind = item.get("class")
+    if _may_be_several(item):
+        return None, None
     parts = [folded(str(part)) for part in item["column_names"]] if kind == "COLUMN_REF" else []
     column = (parts[0] if len(parts) == 2 else None, parts[-1]) if len(parts) in (1, 2) else None
     if item.get("alias"):
@@ -49,6 +51,18 @@ def called(item: Node) -> tuple[str | None, Column | None]:
     if column is not None:
         return column[1], column
     return "" if kind in _OWN_NAMES else None, None
+
+
+def _may_be_several(value: Any) -> bool:
+    """An expression over `COLUMNS(...)` is one for each of them, and a struct in `unnest` becomes its fields."""
+    if isinstance(value, list):
+        return any(map(_may_be_several, value))
+    if not isinstance(value, Mapping) or value.get("class") == "SUBQUERY":
+        return False
+    kind = value.get("class")
+    if kind == "STAR" or (kind == "FUNCTION" and folded(str(value["qualified_name"]["path"][-1])) == "unnest"):
+        return True
+    return any(map(_may_be_several, value.values()))
 
 
 def _of_star(star: Node, name: str) -> Column | None:

@@ -10,7 +10,7 @@ from queryd.aftermath import Aftermath
 from queryd.demands import Demands
 from queryd.engine.messages import Name
 from queryd.query_parts import QueryText
-from queryd.resolve import AsOf, Resolver
+from queryd.resolve import Resolver
 from queryd.running import RunningQueries, RunningQuery
 from queryd.watermarks import missing_watermark
 from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
@@ -42,6 +42,8 @@ class Pinning:
     def _far_enough(self, query: RunningQuery, text: QueryText, names: Sequence[Name]) -> PinDatasetsResponse:
         """Pins once; where the caller waits for watermarks, the first pin that has reached them. Who waits
         needs no place for it."""
+        if text.as_of.pin is not None and text.min_watermarks:
+            raise _never()
         named = texts.demanded(names)
         pinned = self._pinned_once(query, text, named)
         if missing_watermark(pinned, text.min_watermarks) is None:
@@ -56,8 +58,6 @@ class Pinning:
         while (missing := missing_watermark(pinned, text.min_watermarks)) is not None:
             query.pin_id = ""  # before it is released: nobody is to renew it any more
             self.aftermath.let_go(pinned.pin.pin_id)
-            if text.as_of != AsOf():
-                raise _never(pinned.pin.deploy_number, missing)
             if self.clock() + pause > query.deadline:
                 raise TraceError(ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED, missing)
             query.pause(pause)
@@ -71,8 +71,9 @@ class Pinning:
         return pinned
 
 
-def _never(deploy_number: int, missing: str) -> TraceError:
-    """What is fixed gets no further, however long somebody waits for it."""
-    description = f"the state of deploy {deploy_number} stays as it is, and {missing}"
+def _never() -> TraceError:
+    """What a pin fixes gets no further, and how far it was is not on record. (A deploy number fixes versions, which may
+    still be written.)"""
+    description = "the state of a pin stays as it is, so there is no watermark to wait for: leave one of the two out"
     violation = Violation("min_watermarks", description)
     return TraceError(ErrorReason.ERROR_REASON_INVALID_REQUEST, description, violations=(violation,))

@@ -130,7 +130,7 @@ class RangeService:
                     fetch = self.source.begin(self._allowed(asked), asked, self._is_wanted)
                     fetches.append(fetch)
                     fetch.add_done_callback(lambda _: end.tell())
-        except BrokenPipeError:
+        except ConnectionError:
             pass  # nobody wants more
         except CancelledError:
             self.fail(ending())

@@ -132,8 +132,8 @@ class Resolver:
         asker: Asker,
         limit: int = 0,
     ) -> list[ResolvedDataset]:
-        """The files and scopes of all datasets that may have rows that count, each dataset once: at least `limit` of
-        them where there are so many, or all (0). The call may take all the time there is. PIN_COLLECTED,
+        """The files and scopes of all datasets that may have rows that count, each dataset once: all, or with a
+        `limit` at least so many where there are as many. The call may take all the time there is. PIN_COLLECTED,
         NOT_IMPLEMENTED (its storage)."""
         found: dict[str, pb.PinnedDataset] = {}
         spellings: dict[str, list[str]] = {}

@@ -97,7 +97,7 @@ class QueryRunner:
                 yield query
                 failure = None
             except (TraceError, CellEndedError, ProtocolError, CellUnavailableError) as error:
-                failure = query.stopped or failures.with_query(_failure(error), query.identity.query_id)
+                failure = failures.with_query(query.stopped or _failure(error), query.identity.query_id)
                 raise failure from error
             except GeneratorExit:
                 failure = query.stopped or canceled("its answer is not read any more")

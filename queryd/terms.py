@@ -56,11 +56,11 @@ Mentions = dict[tuple[str, ...], list[Terms]]
 """By a relation's name as it is written: the terms of each mention of it."""
 
 
-_NOTHING_KNOWN: Relations = {}
+NOTHING_KNOWN: Relations = {}
 
 
 def mentions(
-    statement: Node, parameters: Mapping[str, Constant], demanded: Terms = (), relations: Relations = _NOTHING_KNOWN
+    statement: Node, parameters: Mapping[str, Constant], demanded: Terms = (), relations: Relations = NOTHING_KNOWN
 ) -> Mentions:
     """Of a parsed statement; `parameters` are the values that are known, `demanded` terms of the rows that it answers:
     others do not count. `relations` has the columns of those that are known."""

@@ -34,7 +34,7 @@ _Limit = Annotated[
     ),
 ]
 _AsOf = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--as-of",
         metavar="NUMBER|PIN",
@@ -65,7 +65,7 @@ def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; `-` reads it from standard input.")],
     limit: _Limit = None,
     timeout: _Timeout = None,
-    as_of: _AsOf = "",
+    as_of: _AsOf = None,
     min_watermark: _MinWatermark = [],  # noqa: B006 - typer copies it
     explain: Annotated[
         bool, typer.Option("--explain", help="Only say what would be read, and how: datasets, files, bytes, the plan.")

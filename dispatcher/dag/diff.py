@@ -31,7 +31,6 @@ from dispatcher.dag.model import JobKind, ResolvedInput, ResolvedJob, ResolvedOu
 from dispatcher.dag.problems import Findings, Path, Places, shown_path
 from dispatcher.dag.scalars import duration_text
 from dispatcher.dag.sql import canonical_sql
-from kernel.column_types import ordered_columns
 from traceapi.types.v1.dag_pb2 import DagSpec, JobSpec, OutputSpec
 from traceapi.types.v1.options_pb2 import ChangeKind, change_kind
 from traceapi.types.v1.scope_pb2 import CursorType
@@ -140,13 +139,14 @@ def _same_sql(left: JobSpec, right: JobSpec) -> None:
 
 
 def _same_order(left: JobSpec, right: JobSpec) -> None:
-    """Columns without a stated order have that of their names; that of other columns is no change of its own."""
+    """The order of other columns is no change of its own, nor is one beside none: documents from before orders were
+    kept have none."""
     for dataset_id in set(left.outputs) & set(right.outputs):
         outputs = left.outputs[dataset_id], right.outputs[dataset_id]
         same_columns = outputs[0].schema.keys() == outputs[1].schema.keys()
-        for output in outputs:
-            names = list(ordered_columns(output.schema, output.column_order)) if same_columns else []
-            output.column_order[:] = names
+        if not same_columns or not all(output.column_order for output in outputs):
+            for output in outputs:
+                output.ClearField("column_order")
 
 
 def _leave_out_taken_over(before: JobSpec, after: JobSpec, left: JobSpec, right: JobSpec, job: ResolvedJob) -> None:

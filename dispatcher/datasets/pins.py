@@ -6,7 +6,7 @@ ResolveDatasets would answer, by the same statements. To be called in a pipeline
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dispatcher.datasets import store
@@ -163,7 +163,8 @@ async def _resolve_names(connection: Connection, names: Sequence[str]) -> dict[s
 
 async def _again(connection: Connection, given: GivenPin, names: Mapping[str, str]) -> dict[str, PinnedRow]:
     """The versions and numbers of an earlier pin. What it does not cover was not pinned then, or is collected."""
-    rows = {row.dataset_id: row for row in await store.pinned(connection, given.numbers)}
+    found = await store.pinned(connection, given.numbers)
+    rows = {row.dataset_id: replace(row, watermark=None) for row in found}  # how far it was then is not on record
     missing = sorted(set(names.values()) - rows.keys())
     if missing or len(rows) < len(given.numbers):
         raise _collected(", ".join(missing) or "a version")

@@ -93,9 +93,10 @@ cross join lateral (select number from dataset_head where dataset_version_id = n
 order by n.dataset_id, n.depth;
 
 -- name: pinned
--- The same for versions and numbers that were pinned before; what was collected, or is being collected, has no row.
+-- The same for versions and numbers that are known; what was collected, or is being collected, has no row. The watermark is that of now.
 select v.dataset_id, d.dag, v.dataset_version_id::text, v.spec, coalesce(v.virtual_sql, '') as virtual_sql, v.cursor_type,
-    v.schema, v.column_order, k.number, null::bytea as watermark, 0::bigint as deploy_number
+    v.schema, v.column_order, k.number,
+    (select cursor_key from watermark w where w.dataset_version_id = v.dataset_version_id) as watermark, 0::bigint as deploy_number
 from unnest(%(version_ids)s::uuid[], %(numbers)s::bigint[]) as k (dataset_version_id, number)
 join dataset_version v using (dataset_version_id)
 join dataset d using (dataset_id)

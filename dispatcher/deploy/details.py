@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from dispatcher.dag.model import JobKind, ResolvedInput, ResolvedJob
+from dispatcher.dag.model import JobKind, ResolvedInput, ResolvedJob, ResolvedOutput
 from dispatcher.deploy.deployable import Deployable
 from traceapi.types.v1.job_pb2 import JobDetails, JobInput, JobOutput
 
@@ -27,10 +27,7 @@ def job_details(
         entrypoint=job.entrypoint,
         bundles={path.path: deployable.bundles[path.path] for path in job.local_paths},
         inputs=[_input(item, versions, column_orders) for item in job.inputs],
-        outputs=[
-            JobOutput(dataset_id=output.dataset_id, dataset_version_id=versions[output.dataset_id], spec=output.spec)
-            for output in job.outputs
-        ],
+        outputs=[_output(output, versions, column_orders) for output in job.outputs],
         ordered=job.ordered,
         secrets=job.secrets,
         memory_bytes=job.execution.memory_bytes,
@@ -39,6 +36,16 @@ def job_details(
     if job.execution.HasField("timeout"):
         details.timeout.CopyFrom(job.execution.timeout)
     return details
+
+
+def _output(
+    output: ResolvedOutput, versions: Mapping[str, str], column_orders: Mapping[str, Sequence[str]]
+) -> JobOutput:
+    dataset_id = output.dataset_id
+    message = JobOutput(dataset_id=dataset_id, dataset_version_id=versions[dataset_id], spec=output.spec)
+    if dataset_id in column_orders:
+        message.spec.column_order[:] = column_orders[dataset_id]
+    return message
 
 
 def _input(item: ResolvedInput, versions: Mapping[str, str], column_orders: Mapping[str, Sequence[str]]) -> JobInput:

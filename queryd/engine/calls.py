@@ -11,6 +11,8 @@ _POLICY = seccomp.Policy(
     refused=seccomp.REACHING_OUT
     | {
         *("fork", "vfork", "execve", "execveat", "socketpair"),
+        # By which descriptors are sent: too many on their way, and queryd could send none to those that start cells.
+        *("sendmsg", "sendmmsg"),
         # What holds memory that no limit of a cell counts, and what processes share.
         *("memfd_create", "memfd_secret", "shmget", "shmat", "semget", "msgget", "mq_open"),
         *("splice", "tee", "vmsplice", "mknod", "mknodat", "name_to_handle_at"),

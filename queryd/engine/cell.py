@@ -1,7 +1,8 @@
 """A cell: the process of one query. queryd keeps some ready, gives each one text, and kills it to stop it. It is
 started from here, or forked of a process that has loaded all this (queryd/engine/zygote.py).
 
-It has no environment, no network, no credential, and sees the artifact store read-only (queryd/engine/sandbox.py).
+It has no environment but for its allocators, no network, no credential, and sees the artifact store read-only
+(queryd/engine/sandbox.py).
 Its life: ready; the text is held against the gate; the relations come, and it says what the answer will look like; the
 answer is streamed; the process ends.
 Nothing of a query survives in it for another one.

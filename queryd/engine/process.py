@@ -94,8 +94,9 @@ class CellProcess:
         """It reads these by ranges, which a thread of its own gives it; `serve` returns soon after the cell is stopped
         or has ended. Once at most. Raises CellEndedError."""
         self._ranged = frozenset(file.key for file in files)
-        self._serving = threading.Thread(target=serve, args=(self._ranges,), name="ranges", daemon=True)
-        self._serving.start()
+        serving = threading.Thread(target=serve, args=(self._ranges,), name="ranges", daemon=True)
+        serving.start()
+        self._serving = serving
         self.send(Kind.FILES, pack_files(files))
 
     @property

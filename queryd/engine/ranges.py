@@ -8,6 +8,7 @@ what has come and is not read is at most AT_ONCE parts.
 Both sides are this file. A cell is not trusted: what it asks for is held against its query's list (queryd/ranges.py).
 """
 
+import errno
 import io
 import os
 import select
@@ -110,7 +111,7 @@ class RangeAsker:
                 os.write(self._descriptor, b"".join(_requests(index, position, length)))
             with before:
                 if self._broken:
-                    raise BrokenPipeError("what was asked for before was not read")
+                    raise OSError(errno.EIO, "what was asked for before was not read")
                 self._broken = True
                 whole = io.BytesIO(bytes(length))  # whose value is that object itself, since nobody else has it
                 with whole.getbuffer() as room:

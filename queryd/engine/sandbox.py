@@ -5,7 +5,8 @@ Python that runs it and the artifact store, all read-only, and a private folder.
 starts, before anybody knows its query: so a store on disk is there as a whole, and the engine's `allowed_paths` narrows
 it to the pinned files; of a store elsewhere there is a folder, empty at first, into which its query's files are linked.
 
-As a plain process it has only what the other walls give: the gate, the engine's locks, limits, an empty environment,
+As a plain process it has only what the other walls give: the gate, the engine's locks, limits, an environment for
+its allocators alone,
 files of mode 0444, and the filter of system calls that every cell has (queryd/engine/calls.py). For root that mode is
 no hindrance. queryd says so in its log.
 """

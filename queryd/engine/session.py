@@ -2,7 +2,7 @@
 
 The order matters: first the locks, then the views of the datasets, then the user's text, verbatim. The locks alone do
 not hold: a path that may be read may also be written (DuckDB 2.0), so the files are read-only by mount or permission;
-and memory_limit leaves out what functions allocate, so the process has a limit of its own (queryd/engine/cell.py).
+and memory_limit leaves out what functions allocate, so the process has a limit of its own (queryd/engine/limiting.py).
 """
 
 from collections.abc import Collection, Iterator, Mapping

@@ -46,6 +46,7 @@ class FlightQueries:
         started = query.started
         if started.pin is not None:
             request.pin.CopyFrom(started.pin)
+            del request.min_watermarks[:]  # which that state has reached
         info = pb.FlightInfo(
             schema=started.schema, total_records=-1, total_bytes=-1, ordered=True, app_metadata=_about(request, started)
         )

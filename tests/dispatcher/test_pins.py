@@ -56,6 +56,9 @@ async def test_a_given_pin_answers_the_same_after_more_publications(dispatcher: 
     assert list(again.pin.datasets) == list(first.pin.datasets)
     assert again.pin.deploy_number == first.pin.deploy_number
     assert await _files(dispatcher, again.pin.datasets[0]) == files
+    assert not again.datasets[0].HasField("watermark"), "how far it was then is not on record"
+    at_deploy = await _pin(dispatcher, "blocks", deploy_number=first.pin.deploy_number)
+    assert at_deploy.datasets[0].watermark.cursor.int64_value == 3
     now = await _pin(dispatcher, "blocks")
     assert len(await _files(dispatcher, now.pin.datasets[0])) == 2
     assert now.datasets[0].watermark.cursor.int64_value == 3

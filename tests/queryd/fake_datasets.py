@@ -237,8 +237,9 @@ class FakeDatasets(DatasetServiceServicer):
                 if given and version.version_id not in given:
                     raise TraceError(ErrorReason.ERROR_REASON_PIN_COLLECTED, "the pin does not hold it")
                 pin = version.pin(given.get(version.version_id))
+                watermark = None if given else _watermark(version)  # how far it was then is not on record
                 response.datasets.append(
-                    pb.PinnedDataset(name=name, pin=pin, dataset=version.dataset, watermark=_watermark(version))
+                    pb.PinnedDataset(name=name, pin=pin, dataset=version.dataset, watermark=watermark)
                 )
                 response.pin.datasets.append(pin)
             self.leases.add(response.pin.pin_id)

@@ -89,6 +89,16 @@ def _bounds(parser: duckdb.DuckDBPyConnection, sql: str, **virtual: str) -> tupl
             {"v": "with u as (select x::varchar as number, 1 as x from t) from t union from u"},
             (None, None),
         ),
+        # items that may be several columns, of whatever names
+        ("from v where number = 5", {"v": "select abs(columns(*)), * from t"}, (None, None)),
+        ("from v where number = 5", {"v": "select unnest({'number': x}), number from t"}, (None, None)),
+        ("from v where number = 5", {"v": "select unnest([x]) as y, number from t"}, (None, None)),
+        (
+            "from v where number = 5",
+            {"v": "select unnest({'a': x}), number from t union all select x, unnest({'number': x}) from t"},
+            (None, None),
+        ),
+        ("from v where number = 5", {"v": "select (select max(x) from (select * from u)) as y, number from t"}, (5, 5)),
         # what it reads is not known
         ("from v where number = 5", {"v": "from t, elsewhere where t.number = 6"}, (None, None)),
         ("from v where number = 5", {"v": "with v as (from t) from v"}, (None, None)),
@@ -116,6 +126,7 @@ _COLUMNS = st.sampled_from(
         *("*", "number, x", "x as number, number as x", "x, a.number", "a.*, b.x as bx", "number + 1 as number, x"),
         *("distinct number, x", "distinct on (x) number, x", "number, max(x) as x", "min(number) as number, 1 as x"),
         *("number, x, row_number() over (order by number) as r", "* exclude (x), 3 as x", "* replace (x as number)"),
+        *("abs(columns(a.*)), a.*", "unnest({'number': a.x}), a.number, a.x", "a.number, a.x, -columns(a.*)"),
     ]
 )
 _FROM = st.sampled_from(
@@ -141,6 +152,7 @@ _BRANCH = st.builds(
             *["a.number, a.x"] * 4,
             *["a.x as number, a.number as x"] * 2,
             *("a.number as x, a.x as number", "a.number, 7 as x", "a.number::double as number, a.x", "*"),
+            *("unnest({'number': a.x, 'x': a.number})", "-columns(a.*)"),
         ]
     ),
     st.sampled_from([*["t a"] * 4, *["u a"] * 2, "s a", "t a join u b on a.x = b.x"]),

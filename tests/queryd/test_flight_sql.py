@@ -313,6 +313,18 @@ def test_headers_do_not_move_a_ticket_from_its_pin(queryd: QuerydProcess, datase
     assert [client.table(ticket).num_rows for _ in range(2)] == [1, 1]
 
 
+def test_a_ticket_that_waited_for_a_watermark_is_served_again(queryd: QuerydProcess, datasets: FakeDatasets) -> None:
+    """Its state has reached it, and how far a state of before was is not on record."""
+    datasets.add("reached")
+    datasets.publish("reached", pa.table({"number": [5]}))
+    datasets.move_watermark("reached", "5")
+    client = FlightClient(queryd)
+    client.headers.append((b"trace-min-watermarks", b'{"reached": 5}'))
+    client.options = flight.FlightCallOptions(headers=client.headers)
+    ticket = client.get_flight_info(flight.FlightDescriptor.for_command(b"select * from reached")).endpoints[0].ticket
+    assert [client.table(ticket).num_rows for _ in range(2)] == [1, 1]
+
+
 def test_a_query_is_cancelled(queryd: QuerydProcess, connection: Connection, datasets: FakeDatasets) -> None:
     cursor = connection.cursor()
     cursor.execute("select * from range(1000000000)")

@@ -78,14 +78,16 @@ def test_a_pin_that_is_not_far_enough_is_no_more_the_querys_when_it_is_let_go_of
     assert chain.let_go_of == [("pin 1", ""), ("pin 2", "")]
 
 
-@pytest.mark.parametrize("as_of", [AsOf(deploy_number=7), AsOf(pin=Pin(pin_id="p", deploy_number=7))])
-def test_a_fixed_state_is_not_waited_for(as_of: AsOf) -> None:
+def test_the_versions_of_a_deploy_are_waited_for_while_they_are_written() -> None:
+    pinned, _ = _pinned(_text(3, AsOf(deploy_number=7)))
+    assert pinned.pin.pin_id == "pin 3"
+
+
+def test_the_state_of_a_pin_is_not_waited_for() -> None:
     with pytest.raises(TraceError) as caught:
-        _pinned(_text(3, as_of))
+        _pinned(_text(3, AsOf(pin=Pin(pin_id="p", deploy_number=7))))
     assert caught.value.reason_name == "INVALID_REQUEST"
-    assert caught.value.message == (
-        'the state of deploy 7 stays as it is, and the watermark of "eth.blocks" is at 1, wanted is 3'
-    )
+    assert "the state of a pin stays as it is" in caught.value.message
     assert [violation.field for violation in caught.value.violations] == ["min_watermarks"]
 
 

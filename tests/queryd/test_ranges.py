@@ -239,7 +239,8 @@ def test_a_cell_that_asks_for_what_it_may_not_have_ends_its_query(bridge: Bridge
     files = FilesElsewhere(FileCache(bridge.store, tmp_path / "copies", 1_000), bridge.source, 1_000)
     artifact = Artifact(key=bridge.file.key, size_bytes=_SIZE, sha256=bridge.file.sha256)
     datasets, cell, stopped = [ResolvedDataset(PinnedDataset(), (), (artifact,))], AskingCell(), list[TraceError]()
-    query = cast("Any", SimpleNamespace(check=lambda: None, stop=stopped.append))
+    identity = SimpleNamespace(query_id="q")
+    query = cast("Any", SimpleNamespace(check=lambda: None, stop=stopped.append, identity=identity))
     with files.provided(datasets, cast("Any", cell), query):
         assert cell.asked == [artifact.key]
     assert [reason(error) for error in stopped] == ["INTERNAL"]

@@ -58,7 +58,7 @@ class QueryRequest(_message.Message):
     @_builtins.property
     def min_watermarks(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Watermark]:
         """Wait until these watermarks are reached, or fail at the deadline: read what you caused. A cursor that is given as a string is read as those of
-        its dataset are written: `500000`, `2024-05-01T12:00:00Z`. With `as_of`, which stays as it is, one that is not reached is INVALID_REQUEST.
+        its dataset are written: `500000`, `2024-05-01T12:00:00Z`. A state that a pin fixes is not waited for: both are INVALID_REQUEST.
         """
 
     @_builtins.property

@@ -66,7 +66,7 @@ export type QueryRequest = Message<"traceapi.query.v1.QueryRequest"> & {
 
   /**
    * Wait until these watermarks are reached, or fail at the deadline: read what you caused. A cursor that is given as a string is read as those of
-   * its dataset are written: `500000`, `2024-05-01T12:00:00Z`. With `as_of`, which stays as it is, one that is not reached is INVALID_REQUEST.
+   * its dataset are written: `500000`, `2024-05-01T12:00:00Z`. A state that a pin fixes is not waited for: both are INVALID_REQUEST.
    *
    * @generated from field: repeated traceapi.types.v1.Watermark min_watermarks = 5;
    */
