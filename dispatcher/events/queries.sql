@@ -83,7 +83,11 @@ for no key update;
 -- caller holds the row's lock.
 update dataset_version v
 set schema_digest = f.schema_digest, schema = f.schema,
-    column_order = case when v.schema is not null and v.column_order is null then null when v.column_order <@ f.column_order and v.column_order @> f.column_order then v.column_order else f.column_order end
+    column_order = case
+        when v.schema is not null and v.column_order is null then null  -- of before orders were kept: by name
+        when v.column_order <@ f.column_order and v.column_order @> f.column_order then v.column_order
+        else f.column_order
+    end
 from unnest(%(version_ids)s::uuid[], %(schema_digests)s::bytea[], %(schemas)s::jsonb[], %(column_orders)s::jsonb[])
     as f (dataset_version_id, schema_digest, schema, column_order)
 where v.dataset_version_id = f.dataset_version_id and v.schema_digest is null;
