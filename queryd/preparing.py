@@ -21,6 +21,7 @@ from queryd.relations import relations
 from queryd.resolve import ResolvedDataset, Resolver
 from queryd.running import RunningQuery
 from queryd.tables import send_tables
+from queryd.watermarks import missing_watermark
 from traceapi.control.v1.dataset_service_pb2 import PinDatasetsResponse
 
 _CELL_SECONDS = 15.0
@@ -79,7 +80,9 @@ class Preparation:
             cell.send(Kind.PARAMETERS, text.parameters)
         checked = texts.checked(cell, text.sql)
         pinned, datasets = PinDatasetsResponse(), list[ResolvedDataset]()
-        if checked.names:
+        if not checked.names:
+            missing_watermark(pinned, text.min_watermarks)  # there is none that it could wait for
+        else:
             pinned = self.pinning.pinned(query, text, checked.names)
             demands = texts.demands(cell, pinned, checked.names)
             limit = 1 if need is Need.SCHEMA else 0

@@ -6,7 +6,7 @@ import resource
 from queryd.engine.messages import CellLimits
 
 # Of mallopt(3). The columns of a batch are smaller; what is much larger goes back to the kernel as ever.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 32 << 20
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _KEPT_BYTES = -1, -3, 4 << 20
 
 
 def limit(limits: CellLimits) -> None:
